@@ -1,0 +1,76 @@
+# `make run` and `make test` set up all they need in .venv and .venvs; see README.rst.
+
+# The Python of .venv: python3, or else the newest. `make test` finds the others itself.
+PYTHON ?=
+# Passed to examples/node.py by `make run`, to pytest by `make test`.
+ARGS ?=
+
+VENV := .venv
+BASE := $(shell tools/pythons --default $(PYTHON))
+BIN := $(VENV)/bin/python
+PURE := berrymq_rpc/errors.py,berrymq_rpc/identifier.py,berrymq_rpc/rpc/wire/*
+PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/rpc/wire)
+
+.PHONY: help run test test-default lint types docs coverage clean
+# Two targets at once would set up the same environment twice.
+.NOTPARALLEL:
+
+help:
+	@echo "make run       start a node on tcp://127.0.0.1:5555, or the next free port"
+	@echo "make test      run every test, on each CPython from 3.11 to 3.14 that is found"
+	@echo "make lint      ruff: rules and format"
+	@echo "make types     mypy --strict on the package"
+	@echo "make docs      the manual, in docs/_build/html"
+	@echo "make coverage  branch coverage of the layers that do no I/O: must be 100 %"
+	@echo "make clean     remove what the other targets made"
+	@echo
+	@echo "PYTHON=python3.13 chooses the Python of .venv; ARGS=... goes to the node or to pytest."
+
+run:
+	@tools/environment $(VENV) "$(BASE)"
+	@$(BIN) examples/node.py $(ARGS)
+
+# Every Python has its turn, whatever became of the one before.
+test:
+	@status=0; \
+	$(MAKE) --no-print-directory test-default || status=1; \
+	default=$$("$(BASE)" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $$(tools/pythons | cut -d' ' -f1); do \
+		[ "$$version" = "$$default" ] || \
+		$(MAKE) --no-print-directory test-$$version || status=1; \
+	done; \
+	exit $$status
+
+test-default:
+	@tools/environment $(VENV) "$(BASE)" test
+	@echo "Tests on $$($(BIN) --version)"
+	@$(BIN) -m pytest $(ARGS)
+
+test-3.%:
+	@tools/environment .venvs/3.$* "$$(tools/pythons | sed -n 's/^3\.$* //p')" test
+	@echo "Tests on $$(.venvs/3.$*/bin/python --version), without the slow ones"
+	@.venvs/3.$*/bin/python -m pytest -m "not slow" $(ARGS)
+
+lint:
+	@tools/environment $(VENV) "$(BASE)" lint
+	@$(BIN) -m ruff check .
+	@$(BIN) -m ruff format --check .
+
+types:
+	@tools/environment $(VENV) "$(BASE)" lint
+	@$(BIN) -m mypy
+
+docs:
+	@tools/environment $(VENV) "$(BASE)" docs
+	@$(BIN) -m sphinx -W --keep-going --nitpicky --quiet -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+coverage:
+	@tools/environment $(VENV) "$(BASE)" test
+	@$(BIN) -m coverage run -m pytest --quiet $(PURE_TESTS)
+	@$(BIN) -m coverage report --include='$(PURE)' --fail-under=100
+
+clean:
+	rm -rf $(VENV) .venvs build dist docs/_build htmlcov .coverage
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""The messages that wait in a queue, and the queues that take from them."""
+
+import threading
+import time
+import weakref
+from collections import deque
+from queue import Empty
+from typing import TYPE_CHECKING
+
+from berrymq_rpc.bus.log import bus_logger
+from berrymq_rpc.bus.message import Message
+from berrymq_rpc.identifier import Identifier
+
+if TYPE_CHECKING:
+    from berrymq_rpc.bus.bus import Bus
+    from berrymq_rpc.bus.queue import Queue
+
+__all__ = ["Backlog", "Backlogs"]
+
+
+class Backlog:
+    """Messages in the order in which they came, for one queue or for several that share them.
+
+    Args:
+        identifier: the messages that are kept here.
+        maxsize: how many at most; 0 for any number.
+
+    Attributes:
+        dropped: how many messages were dropped, always the oldest, as newer ones came.
+        queues: those that have not been closed.
+    """
+
+    __slots__ = ("__weakref__", "_messages", "_ready", "dropped", "identifier", "maxsize", "queues")
+
+    def __init__(self, identifier: Identifier, maxsize: int) -> None:
+        self.identifier = identifier
+        self.maxsize = maxsize
+        self.dropped = 0
+        self.queues: weakref.WeakSet[Queue] = weakref.WeakSet()
+        self._messages: deque[Message] = deque(maxlen=maxsize or None)
+        # With a reentrant lock, as it has by default: an object that is collected in the middle
+        # of `put` may send a message that comes here.
+        self._ready = threading.Condition()
+
+    def put(self, message: Message) -> None:
+        """Add a message; over `maxsize`, the oldest goes."""
+        with self._ready:
+            overflow = len(self._messages) == self._messages.maxlen
+            if overflow:
+                self.dropped += 1
+            dropped = self.dropped
+            self._messages.append(message)
+            self._ready.notify()
+        # At 1, 2, 4, 8...: a queue that nobody reads must not fill the log instead.
+        if overflow and dropped.bit_count() == 1:
+            bus_logger().warning(
+                "queue %s is full with %d messages: %d dropped so far",
+                self.identifier,
+                self.maxsize,
+                dropped,
+            )
+
+    def get(self, queue: "Queue", block: bool, timeout: float | None) -> Message:
+        """Take the oldest message, for `queue`. Arguments and exceptions are those of its `get`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._ready:
+            while True:
+                # What a closed queue leaves is for those that share it, or else still its own.
+                if self._messages and (queue in self.queues or not self.queues):
+                    return self._messages.popleft()
+                if not block or queue not in self.queues:
+                    raise Empty
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise Empty
+                try:
+                    self._ready.wait(remaining)
+                except BaseException:
+                    # This one may have been chosen for a message that it does not take now.
+                    self._ready.notify()
+                    raise
+
+    def leave(self, queue: "Queue") -> bool:
+        """Close a queue, and wake what waits for it; whether it was the last one."""
+        with self._ready:
+            self.queues.discard(queue)
+            self._ready.notify_all()
+            return not self.queues
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+
+class Backlogs:
+    """The backlogs of a bus that are shared, by identifier."""
+
+    __slots__ = ("_lock", "_shared")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._shared: weakref.WeakValueDictionary[Identifier, Backlog]
+        self._shared = weakref.WeakValueDictionary()
+
+    def open(
+        self, bus: "Bus", queue: "Queue", identifier: Identifier, shared: bool, maxsize: int
+    ) -> Backlog:
+        """The backlog of a new queue, which follows `identifier` on `bus` from now on.
+
+        Raises:
+            ValueError: it is shared, and has another `maxsize`.
+        """
+        with self._lock:
+            backlog = self._shared.get(identifier) if shared else None
+            if backlog is None:
+                backlog = Backlog(identifier, maxsize)
+                # The bus holds it weakly, as any object whose method follows: a backlog whose
+                # queues have all been forgotten is not filled any more.
+                bus.regist_method(identifier, backlog.put)
+                if shared:
+                    self._shared[identifier] = backlog
+            elif backlog.maxsize != maxsize:
+                raise ValueError(
+                    f"the shared queues of {str(identifier)!r} have maxsize={backlog.maxsize}, "
+                    f"not {maxsize}"
+                )
+            backlog.queues.add(queue)
+            return backlog
+
+    def close(self, bus: "Bus", queue: "Queue", backlog: Backlog) -> None:
+        """Undo `open`; a second time changes nothing."""
+        with self._lock:
+            if backlog.leave(queue):
+                bus.unfollow(backlog.identifier, backlog.put)
+                if self._shared.get(backlog.identifier) is backlog:
+                    del self._shared[backlog.identifier]

@@ -1,0 +1,144 @@
+"""Classes whose methods follow: by a metaclass, or by a base class where none can be had."""
+
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from berrymq_rpc.bus.registration import Guard
+from berrymq_rpc.identifier import Identifier
+
+if TYPE_CHECKING:
+    from berrymq_rpc.bus.bus import Bus
+
+__all__ = ["Follower", "FollowerBase", "Following", "add_following"]
+
+_ATTRIBUTE = "_berrymq_followings"
+
+
+class Following(NamedTuple):
+    """What the decorator `following` says about a method."""
+
+    bus: "Bus"
+    identifier: Identifier
+    guard: Guard | None
+
+
+def add_following(function: Any, following: Following) -> None:
+    """Note on a method, class method or static method that it is to follow."""
+    if isinstance(function, classmethod | staticmethod):
+        function = function.__func__
+    # A new tuple for each: `functools.wraps` hands the old one on to another function.
+    setattr(function, _ATTRIBUTE, (*getattr(function, _ATTRIBUTE, ()), following))
+
+
+class Follower(type):
+    """The metaclass of classes whose methods are decorated with `following`.
+
+    An object follows when it is complete, after its ``__init__``, and until it is collected; one
+    that was made without it, as `copy` does, does not follow. A method that is overridden follows
+    only if the override is decorated itself. Class methods and static methods follow once, from
+    when their class is made.
+    """
+
+    def __init__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any
+    ) -> None:
+        super().__init__(name, bases, namespace, **keywords)
+        _follow_with_class(cls)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        instance = super().__call__(*args, **kwargs)
+        _follow_with_object(instance)
+        return instance
+
+
+class FollowerBase:
+    """The base of classes whose methods are decorated with `following`, without a metaclass.
+
+    For classes that have a metaclass already; it is the same as `Follower` otherwise. It must be
+    the first of the bases.
+    """
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        _follow_with_class(cls)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Only an `__init__` around the class's own sees the end of construction. It is put there
+        # now, not when the class was made: `dataclass` and its like bring theirs later.
+        if getattr(cls.__init__, "_follows", None) is not cls:
+            setattr(cls, "__init__", _following_initializer(cls))  # noqa: B010
+        make = super().__new__
+        return make(cls) if make is object.__new__ else make(cls, *args, **kwargs)
+
+
+def _following_initializer(cls: type[FollowerBase]) -> Callable[..., None]:
+    """An `__init__` for `cls` that does what its present one does, and then lets objects follow."""
+    inherited = "__init__" not in vars(cls)
+    present = cls.__init__
+
+    @functools.wraps(present)
+    def initialize(self: FollowerBase, *args: Any, **kwargs: Any) -> None:
+        if not inherited:
+            present(self, *args, **kwargs)
+        elif present is not object.__init__:
+            super(cls, self).__init__(*args, **kwargs)
+        elif (args or kwargs) and _makes_plain_objects(cls):
+            raise TypeError(f"{cls.__name__}() takes no arguments")
+        # An object of a subclass is not complete yet.
+        if type(self) is cls:
+            _follow_with_object(self)
+
+    setattr(initialize, "_follows", cls)  # noqa: B010
+    return initialize
+
+
+def _makes_plain_objects(cls: type[FollowerBase]) -> bool:
+    """Whether no `__new__` takes the arguments in place of a missing `__init__`."""
+    return (
+        cls.__new__ is FollowerBase.__new__ and super(FollowerBase, cls).__new__ is object.__new__
+    )
+
+
+# By class, its methods that follow. They are looked for when the first object is made.
+_methods_by_class: weakref.WeakKeyDictionary[type, tuple[tuple[Any, tuple[Following, ...]], ...]]
+_methods_by_class = weakref.WeakKeyDictionary()
+
+
+def _follow_with_object(instance: object) -> None:
+    cls = type(instance)
+    methods = _methods_by_class.get(cls)
+    if methods is None:
+        methods = _methods_by_class[cls] = tuple(_following_methods(cls))
+    for function, followings in methods:
+        method = function.__get__(instance, cls)
+        for bus, identifier, guard in followings:
+            bus.regist_method(identifier, method, guard)
+
+
+def _following_methods(cls: type) -> Iterator[tuple[Any, tuple[Following, ...]]]:
+    seen: set[str] = set()
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            if name in seen:
+                continue
+            seen.add(name)
+            followings = _followings(value)
+            if followings and not isinstance(value, classmethod | staticmethod):
+                yield value, followings
+
+
+def _follow_with_class(cls: type) -> None:
+    for value in tuple(vars(cls).values()):
+        if isinstance(value, classmethod | staticmethod):
+            for bus, identifier, guard in _followings(value.__func__):
+                bus.regist_function(identifier, value.__get__(None, cls), guard)
+
+
+def _followings(function: Any) -> tuple[Following, ...]:
+    # Not by `getattr`: a class holds objects of any kind, and some claim to have any attribute.
+    attributes = getattr(function, "__dict__", {})
+    return attributes.get(_ATTRIBUTE, ())  # type: ignore[no-any-return]

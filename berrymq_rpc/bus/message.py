@@ -1,0 +1,116 @@
+"""What a receiver is called with."""
+
+import reprlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from berrymq_rpc.identifier import Identifier
+
+__all__ = ["Message", "RelayedMessage"]
+
+Result = TypeVar("Result")
+
+# Characters of a message's `repr`: it goes into logs, and arguments may be of any size.
+MAXIMUM_REPR = 400
+
+_arguments = reprlib.Repr()
+_arguments.maxlevel = 3
+_arguments.maxstring = _arguments.maxother = 80
+
+
+class Message:
+    """What was sent, as its receivers get it. The bus makes it; all receivers share one.
+
+    Each keyword argument can be read as an attribute as well, unless its name is that of an
+    attribute below or begins with two underscores: ``message.kwargs["id"]`` is the argument,
+    ``message.id`` the identifier.
+    """
+
+    __slots__ = ("_args", "_identifier", "_kwargs")
+
+    def __init__(
+        self, identifier: Identifier, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._identifier = identifier
+        self._args = args
+        self._kwargs = kwargs
+
+    @property
+    def id(self) -> str:
+        """The canonical text of the identifier that it was sent with, such as ``"job:done"``."""
+        return self._identifier.id_str()
+
+    @property
+    def name(self) -> str:
+        """The identifier's name."""
+        return self._identifier.name
+
+    @property
+    def namespace(self) -> str | None:
+        """The identifier's namespace, or `None`."""
+        return self._identifier.namespace
+
+    @property
+    def action(self) -> str:
+        """The identifier's action."""
+        return self._identifier.action
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments."""
+        return self._args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments, shared by all receivers."""
+        return self._kwargs
+
+    @property
+    def origin(self) -> Any:
+        """Where it comes from, as the connection that brought it says; `None`: this process."""
+        return None
+
+    def apply(self, func: Callable[..., Result]) -> Result:
+        """Call `func` with the message's arguments, and return its result."""
+        return func(*self._args, **self._kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked only for what is no field. The private names come here in a message that has not
+        # been filled yet, as `copy` makes it.
+        if not name.startswith("__") and name not in Message.__slots__:
+            try:
+                return self._kwargs[name]
+            except KeyError:
+                pass
+        raise AttributeError(f"the message has no argument {name!r}", name=name, obj=self)
+
+    def __repr__(self) -> str:
+        args, kwargs = _shown(self._args), _shown(self._kwargs)
+        text = f"<Message {self.id} args={args} kwargs={kwargs}>"
+        return text if len(text) <= MAXIMUM_REPR else f"{text[: MAXIMUM_REPR - 4]}...>"
+
+
+class RelayedMessage(Message):
+    """A message that came from another process."""
+
+    __slots__ = ("_origin",)
+
+    def __init__(
+        self, identifier: Identifier, args: tuple[Any, ...], kwargs: dict[str, Any], origin: Any
+    ) -> None:
+        self._identifier = identifier
+        self._args = args
+        self._kwargs = kwargs
+        self._origin = origin
+
+    @property
+    def origin(self) -> Any:
+        return self._origin
+
+
+def _shown(arguments: object) -> str:
+    try:
+        return _arguments.repr(arguments)
+    except Exception as error:
+        # An int of more than 4,300 digits, for one, has no repr; a log line must not fail for it.
+        return f"<no repr: {type(error).__name__}>"

@@ -1,0 +1,104 @@
+"""Every exception that this package raises of its own.
+
+::
+
+    Exception
+     └── Error                          base of all below
+          ├── GenericError              a remote exception whose class is not known here
+          ├── NotFoundError             (LookupError) no such method at the peer
+          ├── ParametersError           (ValueError) the arguments do not fit the method's signature
+          ├── ServiceClosedError        this client or server was closed, or its peer is closing
+          ├── ConnectionLostError       (ConnectionError) the peer is gone, or was never there
+          │    └── AuthenticationError  the peer refused this side's key, or this side the peer's
+          ├── RPCTimeoutError           (TimeoutError) this side's own time for the call is over
+          ├── OverloadedError           a bound on calls, peers or queued bytes is reached
+          ├── TooLargeError             (ValueError) a message is over the largest size allowed
+          └── ProtocolError             bytes from the peer, or a use of a call, break the protocol
+
+After any of them the client or server that raised it works on, `ServiceClosedError` excepted.
+"""
+
+from typing import Any
+
+__all__ = [
+    "AuthenticationError",
+    "ConnectionLostError",
+    "Error",
+    "GenericError",
+    "NotFoundError",
+    "OverloadedError",
+    "ParametersError",
+    "ProtocolError",
+    "RPCTimeoutError",
+    "ServiceClosedError",
+    "TooLargeError",
+]
+
+
+class Error(Exception):
+    """Base of every exception of this package."""
+
+
+class GenericError(Error):
+    """A remote exception that cannot be raised here as its own class.
+
+    Args:
+        exc_type: the full name of the remote class, such as ``"package.module.Class"``.
+        arguments: the remote exception's ``args``, as far as they could travel.
+        exc_repr: its ``repr``, cut at 4 KB.
+    """
+
+    def __init__(self, exc_type: str, arguments: tuple[Any, ...] = (), exc_repr: str = "") -> None:
+        super().__init__(exc_type, arguments, exc_repr)
+        self.exc_type = exc_type
+        self.arguments = arguments
+        self.exc_repr = exc_repr
+
+    def __str__(self) -> str:
+        return f"{self.exc_type}: {self.exc_repr}" if self.exc_repr else self.exc_type
+
+    def __repr__(self) -> str:
+        return f"<GenericError {self.exc_type}{self.arguments!r}: {self.exc_repr}>"
+
+
+class NotFoundError(Error, LookupError):
+    """The peer exports no method of that name. The caller's fault; the client works on."""
+
+
+class ParametersError(Error, ValueError):
+    """The arguments do not fit the method's signature; the method was not called."""
+
+
+class ServiceClosedError(Error):
+    """The client or server was closed, or its peer is closing and takes no more calls."""
+
+
+class ConnectionLostError(Error, ConnectionError):
+    """The connection to the peer was lost, or could not be made in time.
+
+    Whether the call ran is not known unless the message says so. The same client works again as
+    soon as the peer is back.
+    """
+
+
+class AuthenticationError(ConnectionLostError):
+    """One side refused the other's key."""
+
+
+class RPCTimeoutError(Error, TimeoutError):
+    """The time that this side gave the call is over.
+
+    A `TimeoutError` that a remote handler raised arrives as plain `TimeoutError` instead.
+    """
+
+
+class OverloadedError(Error):
+    """A bound is reached: calls in flight, peers, or bytes queued. The call did not run."""
+
+
+class TooLargeError(Error, ValueError):
+    """A message is larger than this side or its peer allows. The connection works on."""
+
+
+class ProtocolError(Error):
+    """The peer's bytes break the protocol, or a call was used as what it is not."""

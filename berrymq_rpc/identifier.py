@@ -1,0 +1,159 @@
+"""Identifiers: what a message is about, and what a receiver wants to hear.
+
+::
+
+    identifier = name [ "@" namespace ] [ ":" action ]
+
+    start:engine          name "start", action "engine"
+    start                 the same as start:*
+    start@plant:engine    in the namespace "plant"
+    *:engine              any name;  * stands for a whole part, never for a piece of one
+    *@*:*                 everything, namespaced or not
+
+No part is empty, holds ``:`` or ``@`` or a control character, or begins or ends with a space.
+"""
+
+from typing import Any
+
+__all__ = ["MAXIMUM_LENGTH", "WILDCARD", "Identifier"]
+
+WILDCARD = "*"
+
+# In characters. Identifiers are written by people, and the longest that are made by programs hold
+# a path or two UUIDs. A peer chooses them too, and they are kept, as keys and in logs.
+MAXIMUM_LENGTH = 1_000
+
+# How much of an ill-formed text an error message repeats.
+_SHOWN = 100
+
+
+class Identifier:
+    """What a message is about, or which messages a receiver wants: ``name[@namespace][:action]``.
+
+    Immutable, hashable, and equal to an identifier of the same canonical form.
+
+    Args:
+        text: the identifier's text, `MAXIMUM_LENGTH` characters at most, or an identifier.
+
+    Raises:
+        ValueError: the text is no identifier; the message shows it and says why.
+        TypeError: `text` is no text.
+
+    Attributes:
+        name: the first part, ``"*"`` for any.
+        namespace: the part after ``@``, ``"*"`` for any and none, or `None`.
+        action: the part after ``:``, ``"*"`` for any.
+    """
+
+    __slots__ = ("_text", "action", "name", "namespace")
+
+    name: str
+    namespace: str | None
+    action: str
+    _text: str
+
+    def __init__(self, text: "str | Identifier") -> None:
+        put = super().__setattr__
+        if isinstance(text, Identifier):
+            name, namespace, action = text.name, text.namespace, text.action
+            canonical = text._text
+        else:
+            name, namespace, action = _split(text)
+            canonical = f"{name}:{action}" if namespace is None else f"{name}@{namespace}:{action}"
+        put("name", name)
+        put("namespace", namespace)
+        put("action", action)
+        put("_text", canonical)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it never leaves the process: its name begins with ``_``."""
+        return self.name.startswith("_")
+
+    def id_str(self) -> str:
+        """The canonical form: ``str(identifier)``."""
+        return self._text
+
+    def is_match(self, other: "Identifier | str") -> bool:
+        """Whether a message of the one identifier reaches a receiver of the other.
+
+        It does not matter which of the two is the message's. Name, action and namespace must each
+        be equal, or ``"*"`` on one side at least. An identifier without a namespace is matched
+        only by those without one and by the namespace ``"*"``.
+
+        Raises:
+            ValueError, TypeError: `other` is no identifier.
+        """
+        if not isinstance(other, Identifier):
+            other = Identifier(other)
+        return (
+            (self.name == other.name or WILDCARD in (self.name, other.name))
+            and (self.action == other.action or WILDCARD in (self.action, other.action))
+            and (self.namespace == other.namespace or WILDCARD in (self.namespace, other.namespace))
+        )
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Identifier({self._text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Identifier):
+            return self._text == other._text
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"an identifier is immutable: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"an identifier is immutable: cannot delete {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Identifier, (self._text,)
+
+
+def _split(text: str) -> tuple[str, str | None, str]:
+    """Name, namespace and action of `text`."""
+    if not isinstance(text, str):
+        raise TypeError(f"an identifier is a str, not {type(text).__name__}")
+    if len(text) > MAXIMUM_LENGTH:
+        raise _error(text, f"it has {len(text)} characters, {MAXIMUM_LENGTH} at most are allowed")
+    head, colon, action = text.partition(":")
+    name, at, namespace = head.partition("@")
+    _check(text, "name", name)
+    if at:
+        _check(text, "namespace", namespace)
+    if colon:
+        _check(text, "action", action)
+    return name, namespace if at else None, action if colon else WILDCARD
+
+
+def _check(text: str, what: str, part: str) -> None:
+    # Nearly every part is a wildcard or made of letters, digits and "_": one call in C.
+    if part == WILDCARD or part.isidentifier():
+        return
+    if not part:
+        raise _error(text, f"its {what} is empty")
+    if ":" in part or "@" in part:
+        raise _error(text, f"its {what} holds another {':' if ':' in part else '@'!r}")
+    if WILDCARD in part:
+        raise _error(text, f"its {what} holds {WILDCARD!r}, which stands only for a whole part")
+    if part[0].isspace() or part[-1].isspace():
+        raise _error(text, f"its {what} begins or ends with a space")
+    if part.isprintable():
+        return
+    for character in part:
+        if character < " " or "\x7f" <= character <= "\x9f":
+            raise _error(text, f"its {what} holds the control character {character!r}")
+        # Half of a surrogate pair: such a text cannot be encoded, so it could never be sent.
+        if "\ud800" <= character <= "\udfff":
+            raise _error(text, f"its {what} holds the lone surrogate {character!r}")
+
+
+def _error(text: str, reason: str) -> ValueError:
+    shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+    return ValueError(f"{shown} is no identifier: {reason}")

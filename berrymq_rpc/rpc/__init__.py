@@ -1,0 +1,52 @@
+"""Calls between processes and hosts.
+
+Here live clients, servers and handlers. `wire` turns calls into frames and back without any I/O;
+`transport` carries frames.
+"""
+
+from ..errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    Error,
+    GenericError,
+    NotFoundError,
+    OverloadedError,
+    ParametersError,
+    ProtocolError,
+    RPCTimeoutError,
+    ServiceClosedError,
+    TooLargeError,
+)
+from .call import Call
+from .client import Client, open_client
+from .context import Context, Peer, context
+from .handler import AbstractHandler, AttrHandler
+from .method import method
+from .server import Server, start_server
+from .wire.limits import Limits
+
+__all__ = [
+    "AbstractHandler",
+    "AttrHandler",
+    "AuthenticationError",
+    "Call",
+    "Client",
+    "ConnectionLostError",
+    "Context",
+    "Error",
+    "GenericError",
+    "Limits",
+    "NotFoundError",
+    "OverloadedError",
+    "ParametersError",
+    "Peer",
+    "ProtocolError",
+    "RPCTimeoutError",
+    "Server",
+    "ServiceClosedError",
+    "TooLargeError",
+    "context",
+    "method",
+    "open_client",
+    "start_server",
+]

@@ -1,0 +1,160 @@
+"""A call in flight: a future, a coroutine to those who ask for one, and a stream's iterator."""
+
+import asyncio
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ProtocolError
+from .stream import Stream, StreamHandle
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Call"]
+
+
+class Call(asyncio.Future[Any]):
+    """What ``client.rpc.method(...)`` returns. The call has been sent already.
+
+    Await it for the result, or iterate over it with ``async for`` when the method is a stream
+    (an async generator at the peer). It is an `asyncio.Future`, so `asyncio.gather`,
+    `asyncio.wait_for` and `asyncio.ensure_future` take it as it is, and it passes for a
+    coroutine with `asyncio.create_task` and `asyncio.TaskGroup.create_task`.
+
+    Cancelling it, or the task that awaits it, cancels the method at the peer. A stream ends at
+    the peer when it is exhausted, closed with `aclose` (or `contextlib.aclosing`), or collected.
+
+    Raises:
+        RPCTimeoutError: the client's timeout is over; for a stream, that of one item.
+        ConnectionLostError: the peer is gone; the text says how far the call came.
+        OverloadedError, ServiceClosedError, NotFoundError, ParametersError: it did not run.
+        ProtocolError: a stream was awaited, or a method that is no stream iterated over.
+        Exception: what the method raised, as `GenericError` where its class is not known here.
+    """
+
+    __slots__ = (
+        "_coroutine",
+        "_stream",
+        "accepted_at",
+        "connection",
+        "deadline",
+        "id",
+        "method",
+        "sent",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: "Connection",
+        method: str,
+        timeout: float | None,
+        deadline: float | None,
+    ) -> None:
+        super().__init__(loop=loop)
+        self.id = 0
+        self.connection = connection
+        self.method = method
+        self.timeout = timeout
+        self.deadline = deadline
+        self.sent: float | None = None
+        self.accepted_at: float | None = None
+        self._stream: StreamHandle | None = None
+        self._coroutine: Generator[Any, None, Any] | None = None
+
+    # -- what the session tells (`wire.session.Caller`) ------------------------------------
+
+    succeed = asyncio.Future.set_result
+
+    def fail(self, error: BaseException, /) -> None:
+        if not self.done():
+            self.set_exception(error)
+
+    def accepted(self, now: float, released: bool, /) -> None:
+        self.accepted_at = now
+
+    def item(self, value: Any, /) -> None:
+        self._become_stream().item(value)
+
+    def end(self) -> None:
+        self._become_stream().end()
+
+    def progress(self, now: float, /) -> str:
+        if self.sent is None:
+            return "not sent"
+        if self.accepted_at is None:
+            return f"sent {now - self.sent:.1f} s ago, not accepted"
+        return f"accepted, and running for {now - self.accepted_at:.1f} s"
+
+    # -- cancelling ----------------------------------------------------------------------
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Give the call up, and cancel the method at the peer."""
+        if self._stream is not None:
+            return self._stream.stream.abandon()
+        if not super().cancel(msg):
+            return False
+        self.connection.cancel(self.id)
+        return True
+
+    # -- a coroutine ---------------------------------------------------------------------
+
+    def send(self, value: Any, /) -> Any:
+        """Run the coroutine that it passes for one step."""
+        if self._coroutine is None:
+            self._coroutine = self.__await__()
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise in the coroutine that it passes for."""
+        first = error[0]
+        kind = first if isinstance(first, type) else type(first)
+        if issubclass(kind, asyncio.CancelledError):
+            # A task cancelled before its first step never awaited the future.
+            self.cancel()
+        if self._coroutine is None:
+            self._coroutine = self.__await__()
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """End the coroutine that it passes for: a call in flight is given up."""
+        self.cancel()
+
+    # -- a stream ------------------------------------------------------------------------
+
+    def _become_stream(self) -> Stream:
+        handle = self._stream
+        if handle is None:
+            stream = Stream(self)
+            # The connection keeps the stream, only the user keeps this object: when it is
+            # collected, so is the handle, and the stream ends at the peer.
+            handle = self._stream = StreamHandle(stream)
+            self.connection.session.pending[self.id] = stream
+            if not self.done():
+                self.set_exception(
+                    ProtocolError(f"{self.method!r} is a stream: use 'async for', not 'await'")
+                )
+            # Whoever iterates has no reason to ask the future.
+            self.exception()
+        return handle.stream
+
+    def __aiter__(self) -> "Call":
+        if self._stream is None and not self.done():
+            self._become_stream()
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next item; waits for it, at most for the call's timeout."""
+        if self._stream is None:
+            # It was over before anybody iterated: raise what it failed with.
+            await self
+            raise ProtocolError(f"{self.method!r} is no stream: use 'await', not 'async for'")
+        return await self._stream.stream.next()
+
+    async def aclose(self) -> None:
+        """End the stream here and at the peer; nothing happens if it is over."""
+        if self._stream is not None:
+            self._stream.stream.abandon()
+        else:
+            self.cancel()

@@ -1,0 +1,197 @@
+"""The client: `open_client` and what it returns."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .call import Call
+from .dispatcher import DESCRIBE, SLOW_HANDLER
+from .pool import Pool
+from .proxy import Namespace
+from .wire.limits import CONNECT_TIMEOUT, Limits
+
+__all__ = ["Client", "open_client"]
+
+
+class Client(asyncio.AbstractServer):
+    """A client of one or several servers. Made by `open_client`; use it with ``async with``.
+
+    Attributes:
+        rpc: the methods of the server: ``await client.rpc.namespace.method(1, key=2)``.
+        notify: the same, one way: ``client.notify.log("done")`` sends and returns ``None``.
+            Raises `OverloadedError` when too much waits to be sent.
+    """
+
+    def __init__(self, pool: Pool, timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self.rpc: Namespace[Call] = Namespace(self._call)
+        self.notify: Namespace[None] = Namespace(pool.notify)
+
+    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        return self._pool.call(method, args, kwargs, self._timeout)
+
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
+        """Call a method by its full name, which need not be an identifier.
+
+        Args:
+            method: such as ``"namespace.method"``.
+        """
+        return self._call(method, args, kwargs)
+
+    def with_timeout(self, timeout: float | None) -> "Client":
+        """Return a client that shares this one's connections but has another timeout.
+
+        Args:
+            timeout: seconds for each call, and for each item of a stream; ``None`` for no limit.
+        """
+        return type(self)(self._pool, _checked(timeout))
+
+    def describe(self) -> Call:
+        """Ask what the server offers.
+
+        Returns:
+            A call whose result is ``{"methods": [...]}`` with each method's name, signature,
+            parameters, docstring and kind, sorted by name.
+        """
+        return self._call(DESCRIBE, (), {})
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for each call, or ``None``."""
+        return self._timeout
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The addresses that it connects to or is bound to, wildcard ports resolved."""
+        return self._pool.endpoints
+
+    def statistics(self) -> dict[str, int]:
+        """Counts: peers, calls, and what was dropped, lost or made no sense."""
+        return self._pool.statistics()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it belongs to."""
+        return self._pool.loop
+
+    def is_serving(self) -> bool:
+        """Whether it may be used."""
+        return not self._pool.closing.is_set()
+
+    async def start_serving(self) -> None:
+        """Do nothing: it works from the start."""
+
+    async def serve_forever(self) -> None:
+        """Serve its handler's methods until cancelled or closed; then close."""
+        try:
+            await self._pool.closing.wait()
+        finally:
+            self.close()
+            await self.wait_closed()
+
+    def close(self) -> None:
+        """Close the connections. Calls in flight fail with `ServiceClosedError`.
+
+        What was sent before is still delivered, for up to a second. Returns immediately: see
+        `wait_closed`.
+        """
+        self._pool.close("the client is closed", 0.0)
+
+    async def wait_closed(self) -> None:
+        """Wait until everything is closed. Cancelling it cancels the wait alone."""
+        await self._pool.wait_closed()
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+        await self.wait_closed()
+
+    def __repr__(self) -> str:
+        return f"<Client {', '.join(self.endpoints)}>"
+
+
+def _checked(timeout: float | None) -> float | None:
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be above 0 seconds, or None, not {timeout!r}")
+    return timeout
+
+
+async def open_client(
+    *,
+    connect: str | Iterable[str] | None = None,
+    bind: str | Iterable[str] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    handler: Any = None,
+    timeout: float | None = None,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    dialect: str = "native",
+    error_table: Mapping[str, type[Exception]] | None = None,
+    translation_table: Mapping[int, Any] | None = None,
+    use_list: bool = False,
+    limits: Limits | None = None,
+    threads: int | None = None,
+    slow_handler: float = SLOW_HANDLER,
+    log_exceptions: bool = False,
+    exclude_log_exceptions: Sequence[type[BaseException]] = (),
+    insecure: bool = False,
+) -> Client:
+    """Open a client. It need not find a server yet: calls wait for one.
+
+    Args:
+        connect: endpoint or endpoints of servers. With several, each call goes to the least
+            loaded live server, and a server that is lost fails only its own calls.
+        bind: endpoint or endpoints to listen at, for servers that connect.
+        loop: ``None`` or the running loop.
+        handler: methods that servers may call over the same connection.
+        timeout: seconds for each call, and for each item of a stream. It travels with the call:
+            the server stops the handler. ``None`` waits until the server answers or is lost.
+        connect_timeout: seconds that a call waits for a connection before it fails with
+            `ConnectionLostError`.
+        dialect: ``"native"``, or ``"aiozmq"`` for a plain aiozmq.rpc 1.0 server.
+        error_table: ``{"package.module.Class": Class}``: remote exceptions to be raised here as
+            these classes.
+        translation_table: ``{code: (Class, packer, unpacker)}`` for values of your own, codes
+            0 to 122.
+        use_list: arrays arrive as lists, not as tuples.
+        limits: the bounds; see `Limits`.
+        threads, slow_handler, log_exceptions, exclude_log_exceptions: for `handler`, as in
+            `start_server`.
+        insecure: allow `bind` to addresses beyond this host without authentication.
+
+    Raises:
+        TypeError, ValueError: an argument is none of what it may be.
+        OSError: an endpoint cannot be bound.
+    """
+    timeout = _checked(timeout)
+    pool = Pool(
+        handler,
+        connect=connect,
+        bind=bind,
+        loop=loop,
+        dialects=(dialect,),
+        error_table=error_table,
+        translation_table=translation_table,
+        use_list=use_list,
+        limits=limits,
+        insecure=insecure,
+        connect_timeout=connect_timeout,
+        slow_handler=slow_handler,
+        log_exceptions=log_exceptions,
+        exclude_log_exceptions=exclude_log_exceptions,
+        send_traceback=False,
+        threads=threads,
+    )
+    greeting = pool.dialects[0]
+    # A plain aiozmq.rpc server that connects says nothing until it is called.
+    single = dialect == "aiozmq"
+    try:
+        for endpoint in pool.connect_to:
+            await pool.dial(endpoint, greeting=greeting)
+        for endpoint in pool.bind_to:
+            await pool.listen(endpoint, greeting=greeting if single else None, single=single)
+    except BaseException:
+        pool.abort()
+        raise
+    return Client(pool, timeout)

@@ -1,0 +1,347 @@
+"""One connection: a session of calls in both directions, tied to a port and an event loop."""
+
+import asyncio
+from collections import deque
+from time import monotonic
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
+from .call import Call
+from .context import Peer
+from .method import Method
+from .running import Running
+from .transport.interface import Key, Port
+from .wire.record import Incoming
+from .stream import Stream
+from .wire.session import Frames, Session, Unsent
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+
+__all__ = ["Connection", "ConnectionOwner"]
+
+#: Records that a tick may gather before they are handed to the transport, so that a loop which
+#: sends without ever awaiting meets the bound on queued bytes.
+MAX_GATHERED = 1000
+
+
+class ConnectionOwner(Protocol):
+    """A client's or server's part that a connection belongs to."""
+
+    def peer_closing(self, connection: "Connection") -> None:
+        """The peer takes no more calls on it."""
+
+
+class Connection:
+    """Calls with one peer.
+
+    Args:
+        session: the call state; its dialect decides what is possible.
+        port: where its messages go.
+        key: the peer's name at the port.
+        dispatcher: serves the peer's calls.
+        owner: is told when the peer says goodbye.
+    """
+
+    __slots__ = (
+        "_flush_scheduled",
+        "_peer",
+        "_started",
+        "_timer",
+        "_timer_at",
+        "dispatcher",
+        "in_flight",
+        "key",
+        "loop",
+        "message_bytes",
+        "owner",
+        "port",
+        "queue",
+        "queue_bytes",
+        "running",
+        "session",
+        "slow_handler",
+        "touched",
+        "unacknowledged",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        port: Port | None,
+        key: Key,
+        dispatcher: "Dispatcher",
+        loop: asyncio.AbstractEventLoop,
+        owner: ConnectionOwner,
+    ) -> None:
+        self.owner = owner
+        #: Whether a message arrived in the burst that is being read.
+        self.touched = False
+        self.session = session
+        self.port = port
+        self.key = key
+        self.dispatcher = dispatcher
+        self.loop = loop
+        self.slow_handler = dispatcher.slow_handler
+        #: Calls of the peer's that run, by id; notifications by their `Running`.
+        self.running: dict[Any, Running] = {}
+        #: Those among them that hold a slot of the window, and those that do not.
+        self.in_flight = 0
+        self.waiting = 0
+        #: Calls that wait for a slot, of a peer that knows no window; and notifications.
+        self.queue: deque[tuple[Incoming, Method, int]] = deque()
+        self.queue_bytes = 0
+        #: Bytes of the message that is being dispatched.
+        self.message_bytes = 0
+        #: Answers whose acknowledgement is awaited.
+        self.unacknowledged: dict[Any, Running] = {}
+        self._started: list[Any] = []
+        self._peer: Peer | None = None
+        self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+
+    @property
+    def identity(self) -> str:
+        """Text that names the connection in logs."""
+        key = self.key
+        return key.hex() if isinstance(key, bytes) else f"{id(key):x}"
+
+    @property
+    def peer(self) -> Peer:
+        """The other side, for handlers."""
+        if self._peer is None:
+            self._peer = Peer(self)
+        return self._peer
+
+    # -- calls of this side ----------------------------------------------------------------
+
+    def call(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+    ) -> Call:
+        """Send a call. What cannot be sent raises here and now."""
+        session = self.session
+        now = monotonic()
+        deadline = None if timeout is None else now + timeout
+        call = Call(self.loop, self, method, timeout, deadline)
+        if not session.takes_calls:
+            raise ServiceClosedError("the peer takes no more calls on this connection")
+        session.call(call, method, args, kwargs, now)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self.flush)
+        if deadline is not None or self.port is None:
+            self.set_timer()
+        return call
+
+    def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Send a notification.
+
+        Raises:
+            OverloadedError: the peer does not read fast enough; this one was not sent.
+        """
+        session = self.session
+        if not session.takes_calls:
+            raise ServiceClosedError("the peer takes no more calls on this connection")
+        if session.gathered >= MAX_GATHERED:
+            self.flush()
+        if self.is_congested():
+            raise OverloadedError(
+                f"{self.session.limits.max_queued_bytes:,} bytes wait for the peer to read them"
+            )
+        session.notify(method, args, kwargs, monotonic())
+        self.schedule_flush()
+
+    def adopt(self, unsent: Iterable[Unsent]) -> None:
+        """Take over calls that another connection of the same client had not sent."""
+        unsent = list(unsent)
+        for entry in unsent:
+            if isinstance(entry.caller, Call | Stream):
+                entry.caller.connection = self
+        self.session.adopt(unsent, monotonic())
+        self.set_timer()
+        self.schedule_flush()
+
+    def cancel(self, call_id: int) -> None:
+        """Give up a call of this side."""
+        self.session.cancel(call_id)
+        self.schedule_flush()
+
+    def credit(self, call_id: int, items: int) -> None:
+        """Ask for more items of a stream."""
+        self.session.credit(call_id, items)
+        self.schedule_flush()
+
+    # -- answers to the peer ---------------------------------------------------------------
+
+    def started(self, running: Running) -> None:
+        """A call runs on: it is told to be accepted unless it ends at once."""
+        key = running if running.id is None else running.id
+        self.running[key] = running
+        if running.id is not None:
+            self._started.append(running.id)
+
+    def finished(self, running: Running, value: Any) -> None:
+        """A call ended with a result."""
+        if self._ended(running):
+            if running.id is not None and running.cancelled:
+                self.answer_error(running, asyncio.CancelledError())
+            elif running.id is not None:
+                self.answer(running, value)
+            self.schedule_flush()
+
+    def failed(self, running: Running, error: BaseException) -> None:
+        """A call ended with an exception."""
+        answered = running.id is not None
+        self.dispatcher.log_error(running.method.name, error, answered=answered)
+        if self._ended(running):
+            if isinstance(error, asyncio.CancelledError) and self.dispatcher.closing is not None:
+                error = ServiceClosedError(self.dispatcher.closing)
+            if answered:
+                self.answer_error(running, error)
+            self.schedule_flush()
+            if isinstance(error, KeyboardInterrupt):
+                # The event loop is about to end.
+                self.flush()
+
+    def answer(self, running: Running, value: Any) -> None:
+        """Send a result; one that cannot be sent is answered with the error that says so."""
+        session = self.session
+        try:
+            if running.is_stream:
+                session.end(running.id)
+                return
+            wants = running.on_delivery is not None and session.acknowledges
+            session.result(running.id, value, acknowledge=wants)
+        except Exception as error:
+            self.answer_error(running, error)
+            return
+        if running.on_delivery is not None:
+            if wants:
+                self.unacknowledged[running.id] = running
+            else:
+                self.dispatcher.call_back(running.on_delivery, True)
+
+    def answer_error(self, running: Running, error: BaseException) -> None:
+        """Send an exception as the answer."""
+        self.session.error(running.id, self.dispatcher.describe(error))
+        if running.on_delivery is not None:
+            self.dispatcher.call_back(running.on_delivery, False)
+
+    def send_item(self, running: Running, item: Any) -> None:
+        """Send an item of a stream. Raises as `Session.item` does."""
+        self.session.item(running.id, item)
+        self.schedule_flush()
+
+    def _ended(self, running: Running) -> bool:
+        """Take a call out of the tables; whether it may still be answered."""
+        if running.timer is not None:
+            running.timer.cancel()
+        self.dispatcher.ended(self, running)
+        key = running if running.id is None else running.id
+        return self.running.pop(key, None) is not None
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def is_congested(self) -> bool:
+        """Whether the peer does not read, and the bound on what is queued for it is reached."""
+        if self.port is None:
+            return len(self.session.backlog) >= self.session.limits.max_waiting
+        return self.port.queued_bytes(self.key) > self.session.limits.max_queued_bytes
+
+    def schedule_flush(self) -> None:
+        """Send what is gathered at the end of this tick of the event loop."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self.flush)
+
+    def flush_soon(self) -> None:
+        """Send what the messages just read led to.
+
+        Now, unless handlers were started: the first step of each may give its result.
+        """
+        if self._started:
+            self.schedule_flush()
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is gathered now."""
+        self._flush_scheduled = False
+        session = self.session
+        if self._started:
+            self._tell_accepted()
+        port = self.port
+        if port is None or not session.gathered:
+            return
+        for frames in session.messages(monotonic()):
+            if not port.send(self.key, frames):
+                return
+
+    def _tell_accepted(self) -> None:
+        running = [call_id for call_id in self._started if call_id in self.running]
+        self._started.clear()
+        if running:
+            released = [call_id for call_id in running if not self.running[call_id].holds_slot]
+            self.session.accepted(running, released)
+
+    # -- receiving -------------------------------------------------------------------------
+
+    def receive(self, frames: Frames) -> None:
+        """Take one message. Never raises."""
+        now = monotonic()
+        try:
+            incoming = self.session.receive(frames, now)
+        except ProtocolError as error:
+            self.dispatcher.log_malformed(self.identity, error)
+            self.schedule_flush()
+            return
+        if incoming:
+            self.message_bytes = sum(map(len, frames)) if len(frames) > 1 else len(frames[0])
+            self.dispatcher.dispatch(self, incoming, now)
+
+    def lost(self, error: Error) -> None:
+        """The peer is gone: its calls are stopped, those to it fail."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.session.lost(error, monotonic())
+        self.stop()
+        unacknowledged = list(self.unacknowledged.values())
+        self.unacknowledged.clear()
+        for running in unacknowledged:
+            self.dispatcher.call_back(running.on_delivery, False)
+
+    def stop_waiting(self) -> None:
+        """Cancel what waits for something that need not come."""
+        for running in list(self.running.values()):
+            if running.method.waits:
+                running.cancel()
+
+    def stop(self) -> None:
+        """Cancel what runs for the peer."""
+        self.queue.clear()
+        self.queue_bytes = 0
+        for running in list(self.running.values()):
+            running.cancel()
+
+    # -- time ------------------------------------------------------------------------------
+
+    def set_timer(self) -> None:
+        """See that `_expire` runs when the next call's time is over."""
+        when = self.session.next_deadline()
+        if when is None:
+            return
+        if when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self.loop.call_later(max(0.0, when - monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        self.session.expire(monotonic())
+        self.schedule_flush()
+        self.set_timer()

@@ -1,0 +1,330 @@
+"""Serves peers' calls: finds the method, checks the arguments, runs it, answers."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
+from .context import current
+from .describe import describe as describe_methods
+from .method import Kind, Method
+from .running import Running, warn_slow
+from .table import HandlerTable
+from .wire.failure import Failure, describe
+from .wire.codec import Codec
+from .wire.limits import Limits
+from .wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY, Incoming
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["DESCRIBE", "SLOW_HANDLER", "Dispatcher"]
+
+logger = logging.getLogger("berrymq_rpc.rpc")
+
+#: The method that every peer offers beside its handler's.
+DESCRIBE = "rpc.describe"
+
+#: Seconds that a handler may hold the event loop before it is named: as in asyncio's debug mode.
+SLOW_HANDLER = 0.1
+
+#: Seconds between two lines about malformed messages; what came between is counted.
+MALFORMED_LOG_INTERVAL = 10.0
+
+
+class Dispatcher:
+    """The serving half of a client or server, shared by its connections.
+
+    Args:
+        table: what is exported.
+        limits: the bounds.
+        codec: tells which arguments of an exception can travel.
+        slow_handler: seconds that a handler may hold the event loop before a warning names it.
+        log_exceptions: log what handlers raise.
+        exclude_log_exceptions: exception classes not to log.
+        send_traceback: send the text of the traceback with an exception.
+        threads: workers for ``thread=True`` methods; ``None`` for the executor's default.
+    """
+
+    def __init__(
+        self,
+        table: HandlerTable,
+        limits: Limits,
+        codec: Codec,
+        *,
+        slow_handler: float = SLOW_HANDLER,
+        log_exceptions: bool = False,
+        exclude_log_exceptions: Sequence[type[BaseException]] = (),
+        send_traceback: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.table = table
+        self.limits = limits
+        self.slow_handler = slow_handler
+        self.log_exceptions = log_exceptions
+        self.exclude_log_exceptions = tuple(exclude_log_exceptions)
+        self.send_traceback = send_traceback
+        #: Why calls are refused, once this side is closing.
+        self.closing: str | None = None
+        #: Calls in flight of all peers that hold a slot.
+        self.in_flight = 0
+        #: What is counted for `statistics`.
+        self.notifications_dropped = 0
+        self.malformed = 0
+        self._threads = threads
+        self._executor: ThreadPoolExecutor | None = None
+        self._codec = codec
+        self._malformed_logged = float("-inf")
+        self._methods = dict(table.methods)
+        self._methods[DESCRIBE] = Method.of(DESCRIBE, self._describe)
+
+    def _describe(self) -> dict[str, Any]:
+        return describe_methods(self.table)
+
+    # -- calls ---------------------------------------------------------------------------
+
+    def dispatch(self, connection: "Connection", incoming: Sequence[Incoming], now: float) -> None:
+        """Serve what one message asked for.
+
+        Raises:
+            KeyboardInterrupt: a handler raised it; it was answered.
+        """
+        methods = self._methods
+        session = connection.session
+        refusal = self._refusal(connection)
+        frame = _SyncCalls(connection)
+        token = current.set(frame)
+        try:
+            for event in incoming:
+                kind, call_id, name, args, kwargs, _ = event
+                if kind != CALL and kind != NOTIFY:
+                    self._control(connection, kind, call_id, args)
+                    continue
+                try:
+                    if refusal is not None:
+                        raise refusal
+                    method = methods.get(name) or self.table.find(name)
+                    signature = method.signature
+                    if kwargs or not signature.minimum <= len(args) <= signature.maximum:
+                        signature.check(args, kwargs)
+                except Error as error:
+                    self._refuse(connection, call_id, name, error)
+                    continue
+                if method.kind is not Kind.SYNC:
+                    cost = connection.message_bytes // len(incoming)
+                    self._admit(connection, event, method, cost)
+                    continue
+                frame.event = event
+                frame.method = method
+                frame.running = None
+                try:
+                    value = method.function(*args, **kwargs)
+                    if call_id is not None:
+                        if frame.running is None:
+                            session.result(call_id, value)
+                        else:
+                            connection.answer(frame.running, value)
+                except BaseException as error:
+                    self.log_error(name, error, answered=call_id is not None)
+                    if call_id is not None:
+                        session.error(call_id, self.describe(error))
+                    if isinstance(error, KeyboardInterrupt):
+                        connection.flush()
+                        raise
+                ended = monotonic()
+                if ended - now > self.slow_handler:
+                    warn_slow(method, ended - now)
+                now = ended
+                if session.large_bytes > self.limits.max_queued_bytes:
+                    connection.flush()
+                    refusal = self._refusal(connection)
+        finally:
+            current.reset(token)
+
+    def _refusal(self, connection: "Connection") -> Error | None:
+        """Why no call of this peer is taken now."""
+        if self.closing is not None:
+            return ServiceClosedError(self.closing)
+        if connection.is_congested():
+            return OverloadedError(
+                f"over max_queued_bytes={self.limits.max_queued_bytes:,} bytes of answers wait "
+                "for this peer to read them"
+            )
+        return None
+
+    def _refuse(
+        self, connection: "Connection", call_id: Any, name: str, error: BaseException
+    ) -> None:
+        if call_id is not None:
+            connection.session.error(call_id, self.describe(error))
+        else:
+            self.drop_notification(name, error)
+
+    def drop_notification(self, name: str, reason: object) -> None:
+        """Count a notification that is not served, and say so."""
+        self.notifications_dropped += 1
+        count = self.notifications_dropped
+        # Powers of two: a flood costs a few lines.
+        if count & (count - 1) == 0:
+            logger.warning("notification %.100r dropped (%d so far): %s", name, count, reason)
+
+    def _admit(
+        self, connection: "Connection", event: Incoming, method: Method, cost: int
+    ) -> None:
+        """Start what does not end at once, queue it, or refuse it."""
+        _, call_id, name, _, _, _ = event
+        if call_id is not None and call_id in connection.running:
+            self._refuse(connection, call_id, name, ProtocolError(f"the id {call_id} is in use"))
+        elif method.waits or method.kind is Kind.STREAM:
+            if connection.waiting >= self.limits.max_waiting:
+                error = OverloadedError(f"max_waiting={self.limits.max_waiting:,} is reached")
+                self._refuse(connection, call_id, name, error)
+            else:
+                self._start(connection, event, method)
+        elif connection.in_flight < self.limits.window and not connection.queue:
+            if self.in_flight >= self.limits.max_in_flight:
+                error = OverloadedError(f"max_in_flight={self.limits.max_in_flight:,} is reached")
+                self._refuse(connection, call_id, name, error)
+            else:
+                self._start(connection, event, method)
+        elif call_id is not None and connection.session.keeps_window:
+            error = OverloadedError(f"window={self.limits.window:,} calls are in flight")
+            self._refuse(connection, call_id, name, error)
+        elif connection.queue_bytes + cost > self.limits.max_queued_calls:
+            error = OverloadedError(
+                f"max_queued_calls={self.limits.max_queued_calls:,} bytes wait for their turn"
+            )
+            self._refuse(connection, call_id, name, error)
+        else:
+            connection.queue.append((event, method, cost))
+            connection.queue_bytes += cost
+
+    def _start(self, connection: "Connection", event: Incoming, method: Method) -> None:
+        _, call_id, _, args, kwargs, deadline = event
+        running = Running(connection, call_id, method, args, kwargs, deadline)
+        connection.started(running)
+        if running.holds_slot:
+            connection.in_flight += 1
+            self.in_flight += 1
+        else:
+            connection.waiting += 1
+        try:
+            running.start(connection.loop, self._executor_for(method))
+        except Exception as error:
+            # A decorated coroutine function may raise when it is called, and not when awaited.
+            connection.failed(running, error)
+
+    def ended(self, connection: "Connection", running: Running) -> None:
+        """Give back the slot of a call that ended, to the next that waits for one."""
+        if running.holds_slot:
+            connection.in_flight -= 1
+            self.in_flight -= 1
+        else:
+            connection.waiting -= 1
+        while (
+            connection.queue
+            and connection.in_flight < self.limits.window
+            # A peer with nothing in flight would have nobody to start its next call later.
+            and (self.in_flight < self.limits.max_in_flight or not connection.in_flight)
+        ):
+            event, method, cost = connection.queue.popleft()
+            connection.queue_bytes -= cost
+            self._start(connection, event, method)
+
+    def _control(self, connection: "Connection", kind: int, call_id: Any, args: Any) -> None:
+        if kind == CANCEL:
+            running = connection.running.get(call_id)
+            if running is not None:
+                running.cancel()
+            else:
+                self._delivered(connection, call_id, False)
+        elif kind == CREDIT:
+            running = connection.running.get(call_id)
+            if running is not None:
+                running.add_credit(args[0])
+        elif kind == ACKNOWLEDGE:
+            self._delivered(connection, call_id, True)
+        elif kind == GOODBYE:
+            connection.owner.peer_closing(connection)
+
+    def _delivered(self, connection: "Connection", call_id: Any, delivered: bool) -> None:
+        running = connection.unacknowledged.pop(call_id, None)
+        if running is not None:
+            self.call_back(running.on_delivery, delivered)
+
+    def call_back(self, callback: Callable[[bool], object] | None, delivered: bool) -> None:
+        """Tell a handler whether its result arrived."""
+        if callback is not None:
+            try:
+                callback(delivered)
+            except Exception:
+                logger.exception("an on_delivery callback failed")
+
+    # -- threads ---------------------------------------------------------------------------
+
+    def _executor_for(self, method: Method) -> ThreadPoolExecutor | None:
+        if method.kind is Kind.THREAD and self._executor is None:
+            self._executor = ThreadPoolExecutor(self._threads, "berrymq_rpc")
+        return self._executor
+
+    def close(self) -> None:
+        """Let the threads end; those that still run are not waited for."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    # -- errors ----------------------------------------------------------------------------
+
+    def describe(self, error: BaseException) -> Failure:
+        """An exception as it travels. Never raises."""
+        return describe(error, self._codec, traceback=self.send_traceback)
+
+    def log_error(self, name: str, error: BaseException, *, answered: bool) -> None:
+        """Log what a handler raised, if the caller will not see it or the server wants it."""
+        if isinstance(error, asyncio.CancelledError):
+            return
+        if answered and not self.log_exceptions:
+            return
+        if isinstance(error, self.exclude_log_exceptions):
+            return
+        logger.error("handler %s failed", name, exc_info=error)
+
+    def log_malformed(self, peer: str, error: BaseException) -> None:
+        """Count bytes that made no sense, and log some of them shortly."""
+        self.malformed += 1
+        now = monotonic()
+        if now - self._malformed_logged >= MALFORMED_LOG_INTERVAL:
+            self._malformed_logged = now
+            logger.warning(
+                "peer %s sent what is no message (%d so far): %.200s",
+                peer,
+                self.malformed,
+                error,
+            )
+
+
+class _SyncCalls:
+    """Stands for the call that is being served among those that end when they return.
+
+    Most handlers never ask for their context, so it is made when one does.
+    """
+
+    __slots__ = ("connection", "event", "method", "running")
+
+    event: Incoming
+    method: Method
+
+    def __init__(self, connection: "Connection") -> None:
+        self.connection = connection
+        self.running: Running | None = None
+
+    def snapshot(self) -> Running:
+        """The call of this moment."""
+        if self.running is None:
+            _, call_id, _, args, kwargs, deadline = self.event
+            self.running = Running(
+                self.connection, call_id, self.method, args, kwargs, deadline
+            )
+        return self.running

@@ -1,0 +1,118 @@
+"""The connections of a client: which one takes a call, and what waits while there is none."""
+
+import asyncio
+import os
+import weakref
+from asyncio import get_running_loop
+from typing import Any
+
+from ..errors import Error, ServiceClosedError
+from .call import Call
+from .connection import Connection
+from .service import Service
+
+__all__ = ["Pool"]
+
+
+class Pool(Service):
+    """Calls go to the least loaded live server; without one they wait for a connection."""
+
+    def __init__(self, handler: Any, **settings: Any) -> None:
+        super().__init__(handler, **settings)
+        self._live: list[Connection] = []
+        session = self.new_session(self.dialects[0])
+        self._waiting = Connection(session, None, None, self.dispatcher, self.loop, self)
+        #: Why it cannot be used any more.
+        self._problem: Error | None = None
+        _pools.add(self)
+
+    # -- calls ---------------------------------------------------------------------------
+
+    def call(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+    ) -> Call:
+        """Send a call to one of the servers."""
+        return self._connection().call(method, args, kwargs, timeout)
+
+    def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Send a notification to one of the servers."""
+        self._connection().notify(method, args, kwargs)
+
+    def _connection(self) -> Connection:
+        if self._problem is not None:
+            raise self._problem
+        try:
+            loop = get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not self.loop:
+            raise RuntimeError(
+                "this client belongs to another event loop or thread: open one for each loop, or "
+                "use rpc.SyncClient, which any thread may call"
+            )
+        live = self._live
+        if len(live) == 1:
+            return live[0]
+        if live:
+            return min(live, key=_load)
+        return self._waiting
+
+    # -- connections ---------------------------------------------------------------------
+
+    def connection_made(self, connection: Connection) -> None:
+        super().connection_made(connection)
+        self._live.append(connection)
+        connection.adopt(self._waiting.session.take_backlog())
+
+    def connection_lost(self, connection: Connection) -> None:
+        super().connection_lost(connection)
+        self._leave(connection)
+
+    def peer_closing(self, connection: Connection) -> None:
+        super().peer_closing(connection)
+        self._leave(connection)
+        if not self._live:
+            self._waiting.adopt(connection.session.take_backlog())
+
+    def _leave(self, connection: Connection) -> None:
+        """Send what was not sent elsewhere, if there is an elsewhere."""
+        if connection in self._live:
+            self._live.remove(connection)
+        if self._live:
+            for entry in connection.session.take_backlog():
+                min(self._live, key=_load).adopt((entry,))
+
+    # -- the end -------------------------------------------------------------------------
+
+    def close(self, reason: str, grace: float) -> None:
+        """Close: what is in flight fails."""
+        if self._problem is None:
+            self._problem = ServiceClosedError(reason)
+        for connection in self.connections:
+            connection.flush()
+        self._live.clear()
+        self._waiting.lost(ServiceClosedError(reason))
+        super().close(reason, grace)
+
+    def forked(self) -> None:
+        """This is the child of a fork: the sockets are the parent's."""
+        self._problem = Error(
+            f"this client was opened by another process, of which {os.getpid()} is a fork: open a "
+            "client in each process"
+        )
+
+
+def _load(connection: Connection) -> int:
+    return connection.session.load
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

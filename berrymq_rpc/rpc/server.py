@@ -1,0 +1,155 @@
+"""The server: `start_server` and what it returns."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .dialects import DIALECTS
+from .dispatcher import SLOW_HANDLER
+from .service import Service
+from .wire.limits import CONNECT_TIMEOUT, Limits
+
+__all__ = ["GRACE", "Server", "start_server"]
+
+#: Seconds that calls in progress have when the server closes.
+GRACE = 5.0
+
+
+class Server(asyncio.AbstractServer):
+    """A server that runs. Made by `start_server`; use it with ``async with``, or `close` it."""
+
+    def __init__(self, service: Service, grace: float) -> None:
+        self._service = service
+        self._grace = grace
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The real addresses, wildcard ports resolved: what clients connect to."""
+        return self._service.endpoints
+
+    def statistics(self) -> dict[str, int]:
+        """Counts: peers, calls, and what was dropped, lost or made no sense."""
+        return self._service.statistics()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it runs on."""
+        return self._service.loop
+
+    def is_serving(self) -> bool:
+        """Whether it takes calls."""
+        return not self._service.closing.is_set()
+
+    async def start_serving(self) -> None:
+        """Do nothing: it serves from the start."""
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled, or until `close` is called from elsewhere; then close."""
+        try:
+            await self._service.closing.wait()
+        finally:
+            self.close()
+            await self.wait_closed()
+
+    def close(self) -> None:
+        """Stop taking calls and close.
+
+        Calls in progress may finish within the server's `grace`; new ones are refused with
+        `ServiceClosedError`, and clients are told, so that one with several endpoints goes
+        elsewhere. ``waits=True`` calls are ended at once. Returns immediately: see `wait_closed`.
+        """
+        self._service.close("the server is closing", self._grace)
+
+    async def wait_closed(self) -> None:
+        """Wait until everything is closed. Cancelling it cancels the wait alone."""
+        await self._service.wait_closed()
+
+    async def __aenter__(self) -> "Server":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+        await self.wait_closed()
+
+    def __repr__(self) -> str:
+        return f"<Server {', '.join(self.endpoints)}>"
+
+
+async def start_server(
+    handler: Any,
+    *,
+    bind: str | Iterable[str] | None = None,
+    connect: str | Iterable[str] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    dialects: Iterable[str] = DIALECTS,
+    error_table: Mapping[str, type[Exception]] | None = None,
+    translation_table: Mapping[int, Any] | None = None,
+    use_list: bool = False,
+    limits: Limits | None = None,
+    grace: float = GRACE,
+    threads: int | None = None,
+    slow_handler: float = SLOW_HANDLER,
+    log_exceptions: bool = False,
+    exclude_log_exceptions: Sequence[type[BaseException]] = (),
+    send_traceback: bool = False,
+    insecure: bool = False,
+) -> Server:
+    """Start to serve a handler's methods.
+
+    Args:
+        handler: an `AttrHandler`, a mapping, or any object with ``__getitem__``. What it
+            exports is tabulated now.
+        bind: endpoint or endpoints to listen at: ``tcp://127.0.0.1:*`` (a free port; see
+            `Server.endpoints`), ``ipc://path``, ``mem://name``.
+        connect: endpoint or endpoints of clients that are bound. A plain aiozmq.rpc client that
+            is bound is greeted in the native dialect, which it logs, unless
+            ``dialects="aiozmq"``.
+        loop: ``None`` or the running loop.
+        dialects: what peers may speak: any of ``"native"`` and ``"aiozmq"``. A peer's first
+            message tells which.
+        error_table: ``{"package.module.Class": Class}`` for exceptions of clients that the
+            server calls.
+        translation_table: ``{code: (Class, packer, unpacker)}`` for values of your own, codes
+            0 to 122.
+        use_list: arrays arrive as lists, not as tuples.
+        limits: the bounds; see `Limits`.
+        grace: seconds that calls in progress have when the server closes.
+        threads: workers for ``@rpc.method(thread=True)``; the default is that of
+            `concurrent.futures.ThreadPoolExecutor`.
+        slow_handler: seconds that a handler may hold the event loop before a warning names it.
+        log_exceptions: log what handlers raise, with the traceback.
+        exclude_log_exceptions: exception classes not to log.
+        send_traceback: send the text of tracebacks to callers, as a note of the exception.
+        insecure: allow `bind` to addresses beyond this host without authentication.
+
+    Raises:
+        TypeError, ValueError: an argument is none of what it may be.
+        OSError: an endpoint cannot be bound.
+    """
+    service = Service(
+        handler,
+        connect=connect,
+        bind=bind,
+        loop=loop,
+        dialects=dialects,
+        error_table=error_table,
+        translation_table=translation_table,
+        use_list=use_list,
+        limits=limits,
+        insecure=insecure,
+        connect_timeout=CONNECT_TIMEOUT,
+        slow_handler=slow_handler,
+        log_exceptions=log_exceptions,
+        exclude_log_exceptions=exclude_log_exceptions,
+        send_traceback=send_traceback,
+        threads=threads,
+    )
+    try:
+        for endpoint in service.bind_to:
+            await service.listen(endpoint, greeting=None)
+        for endpoint in service.connect_to:
+            # A bound client does not know of this server until it speaks.
+            await service.dial(endpoint, greeting=service.dialects[0])
+    except BaseException:
+        service.abort()
+        raise
+    return Server(service, grace)

@@ -1,0 +1,271 @@
+"""A method's signature, read once, against which the arguments of each call are checked.
+
+Types are not checked: an annotation is there for people and for `describe`.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..errors import ParametersError
+
+if sys.version_info >= (3, 14):  # pragma: no cover (by version)
+    import annotationlib
+
+__all__ = ["Signature", "annotation_text", "bounded_repr"]
+
+#: Characters of one default value or annotation; people write less, and a table of constants as
+#: a default would fill every error text and every answer of `describe`.
+VALUE_LENGTH = 200
+
+#: Characters of a whole signature in an error text.
+SIGNATURE_LENGTH = 1000
+
+#: Characters of an argument's name that a peer sent; it may send megabytes.
+NAME_LENGTH = 100
+
+#: Names that a peer sent are listed up to this many.
+NAMES_SHOWN = 3
+
+# An address says something about this process's memory, and differs from run to run.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
+
+_NO_DEFAULT = inspect.Parameter.empty
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def bounded_repr(value: object, length: int = VALUE_LENGTH) -> str:
+    """Return ``repr(value)``, cut at `length` characters, without addresses; never raise."""
+    if isinstance(value, str | bytes | bytearray):
+        # What is cut off need not be turned into text first.
+        value = value[: length + 1]
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__qualname__} object>"
+    return _cut(_ADDRESS.sub("", text), length)
+
+
+def annotation_text(annotation: object) -> str | None:
+    """Return an annotation as in source, or None if there is none; never raise.
+
+    An annotation that is a string already is given as it is.
+    """
+    if annotation is inspect.Parameter.empty:
+        return None
+    if isinstance(annotation, str):
+        return _cut(annotation, VALUE_LENGTH)
+    try:
+        text = inspect.formatannotation(annotation)
+    except Exception:
+        text = f"<{type(annotation).__qualname__} object>"
+    return _cut(_ADDRESS.sub("", text), VALUE_LENGTH)
+
+
+class _Shown:
+    """Stands in a signature for a default or an annotation, and shows as the given text."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _shown_annotation(annotation: object) -> object:
+    text = annotation_text(annotation)
+    return inspect.Parameter.empty if text is None else _Shown(text)
+
+
+def _shown_parameter(parameter: inspect.Parameter) -> inspect.Parameter:
+    default = parameter.default
+    return parameter.replace(
+        default=default if default is _NO_DEFAULT else _Shown(bounded_repr(default)),
+        annotation=_shown_annotation(parameter.annotation),
+    )
+
+
+# Of what tells nothing about its arguments.
+_ANYTHING = inspect.Signature(
+    [
+        inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+)
+
+
+def _inspected(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        if sys.version_info >= (3, 14):  # pragma: no cover (by version)
+            # The values of annotations may need names that exist for a type checker only.
+            return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        # Some functions written in C tell nothing; they check what they get by themselves.
+        return _ANYTHING
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = (bounded_repr(name, NAME_LENGTH) for name in names)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _listed_from_peer(names: list[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    if more <= 0:
+        return _listed(names)
+    shown = ", ".join(bounded_repr(name, NAME_LENGTH) for name in names[:NAMES_SHOWN])
+    return f"{shown} and {more} more"
+
+
+def _arguments(count: int, what: str = "") -> str:
+    return f"{what}argument" if count == 1 else f"{what}arguments"
+
+
+class Signature:
+    """What arguments a method takes.
+
+    A call without keyword arguments fits if and only if ``minimum <= len(args) <= maximum``, so
+    that a dispatcher can say so without a call of `check`.
+
+    Args:
+        function: the callable; if it has no signature that can be read, as some functions
+            written in C, any arguments fit.
+        name: the method's name in error texts.
+
+    Attributes:
+        name: as given.
+        minimum: least count of positional arguments that is enough without keyword arguments.
+        maximum: largest such count; `sys.maxsize` for ``*args``. It is below `minimum` if the
+            method needs a keyword-only argument, as no count is enough then.
+        parameters: of `inspect.Parameter`, in order.
+        returns: the annotation of the result, or `inspect.Parameter.empty`.
+    """
+
+    __slots__ = (
+        "_any_name",
+        "_most",
+        "_named",
+        "_positional",
+        "_required",
+        "maximum",
+        "minimum",
+        "name",
+        "parameters",
+        "returns",
+    )
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        signature = _inspected(function)
+        self.name = name
+        self.parameters = tuple(signature.parameters.values())
+        self.returns = signature.return_annotation
+
+        kinds = {parameter.kind for parameter in self.parameters}
+        self._positional = tuple(p for p in self.parameters if p.kind in _BY_POSITION)
+        self._named = frozenset(p.name for p in self.parameters if p.kind in _BY_NAME)
+        self._any_name = inspect.Parameter.VAR_KEYWORD in kinds
+        self._most = (
+            sys.maxsize if inspect.Parameter.VAR_POSITIONAL in kinds else len(self._positional)
+        )
+        by_position = [
+            (position, p.name)
+            for position, p in enumerate(self._positional)
+            if p.default is _NO_DEFAULT
+        ]
+        by_name = [
+            (sys.maxsize, p.name)
+            for p in self.parameters
+            if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is _NO_DEFAULT
+        ]
+        # With each required parameter, the index of the positional argument that gives it.
+        self._required = (*by_position, *by_name)
+        self.minimum, self.maximum = (1, 0) if by_name else (len(by_position), self._most)
+
+    def renamed(self, name: str) -> "Signature":
+        """Return the same signature under another name, without reading the function again."""
+        if name == self.name:
+            return self
+        other = object.__new__(Signature)
+        for attribute in Signature.__slots__:
+            setattr(other, attribute, getattr(self, attribute))
+        other.name = name
+        return other
+
+    def check(self, args: tuple[Any, ...], kwargs: Mapping[Any, Any]) -> None:
+        """Raise `ParametersError` if the method cannot be called with these arguments.
+
+        The error's text begins with the signature, and says which parameter is missing, given
+        twice or unexpected, or that there are too many positional arguments.
+        """
+        given = len(args)
+        if not kwargs and self.minimum <= given <= self.maximum:
+            return
+        for name in kwargs:
+            if not isinstance(name, str):
+                raise self._error(f"names of arguments are text, not {type(name).__name__}")
+        if given > self._most:
+            raise self._error(self._too_many(given))
+        unexpected = [name for name in kwargs if name not in self._named]
+        if unexpected and not self._any_name:
+            raise self._error(self._unexpected(unexpected))
+        twice = [
+            p.name for p in self._positional[:given] if p.name in kwargs and p.name in self._named
+        ]
+        if twice:
+            raise self._error(f"got {_listed(twice)} both by position and by name")
+        missing = [
+            name
+            for position, name in self._required
+            # A name that cannot be given by keyword may be in kwargs for the sake of **kwargs.
+            if position >= given and not (name in kwargs and name in self._named)
+        ]
+        if missing:
+            count = len(missing)
+            what = _arguments(count, "required ")
+            raise self._error(f"missing {count} {what}: {_listed(missing)}")
+
+    def text(self) -> str:
+        """Return the signature as in source, such as ``(a: int, b: int = 0) -> int``.
+
+        Defaults and annotations are bounded in length each.
+        """
+        return str(
+            inspect.Signature(
+                [_shown_parameter(parameter) for parameter in self.parameters],
+                return_annotation=_shown_annotation(self.returns),
+            )
+        )
+
+    def __str__(self) -> str:
+        parameters = [_shown_parameter(parameter) for parameter in self.parameters]
+        return _cut(f"{self.name}{inspect.Signature(parameters)}", SIGNATURE_LENGTH)
+
+    def __repr__(self) -> str:
+        return f"<Signature {self}>"
+
+    def _error(self, text: str) -> ParametersError:
+        return ParametersError(f"{self}: {text}")
+
+    def _too_many(self, given: int) -> str:
+        least = sum(position < sys.maxsize for position, _ in self._required)
+        takes = str(self._most) if least == self._most else f"from {least} to {self._most}"
+        what = _arguments(self._most, "positional ")
+        return f"takes {takes} {what}, but {given} {'was' if given == 1 else 'were'} given"
+
+    def _unexpected(self, names: list[str]) -> str:
+        by_position = {p.name for p in self._positional}.intersection(names)
+        if by_position:
+            listed = _listed(sorted(by_position))
+            return f"takes {listed} by position only, but got {listed} by name"
+        count = len(names)
+        return f"got {count} unexpected keyword {_arguments(count)}: {_listed_from_peer(names)}"

@@ -1,0 +1,152 @@
+"""The reading side of a stream: items that arrived, and credit for more."""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ProtocolError, RPCTimeoutError
+
+if TYPE_CHECKING:
+    from .call import Call
+
+__all__ = ["Stream", "StreamHandle"]
+
+
+class Stream:
+    """Takes a `Call`'s place at its connection once it is known to be a stream.
+
+    The peer sends as many items as the window says and then waits for credit, which is given as
+    items are taken: a slow reader costs either side no more memory than a window of items.
+    """
+
+    __slots__ = (
+        "_error",
+        "_items",
+        "_loop",
+        "_over",
+        "_timeout",
+        "_uncredited",
+        "_waiter",
+        "accepted_at",
+        "connection",
+        "deadline",
+        "id",
+        "method",
+        "sent",
+    )
+
+    def __init__(self, call: "Call") -> None:
+        self.id = call.id
+        self.method = call.method
+        self.sent = call.sent
+        self.accepted_at = call.accepted_at
+        #: The timeout is for each item; the call as a whole has none.
+        self.deadline: float | None = None
+        self._timeout = call.timeout
+        self._loop = call.get_loop()
+        self.connection = call.connection
+        self._items: deque[Any] = deque()
+        self._uncredited = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._over = False
+        self._error: BaseException | None = None
+
+    # -- what the session tells (`wire.session.Caller`) ------------------------------------
+
+    def succeed(self, value: Any, /) -> None:
+        self.fail(ProtocolError(f"{self.method!r} is no stream: use 'await', not 'async for'"))
+
+    def fail(self, error: BaseException, /) -> None:
+        if not self._over:
+            self._over = True
+            self._error = error
+            self._wake()
+
+    def accepted(self, now: float, released: bool, /) -> None:
+        self.accepted_at = now
+
+    def item(self, value: Any, /) -> None:
+        self._items.append(value)
+        self._wake()
+
+    def end(self) -> None:
+        self._over = True
+        self._wake()
+
+    def progress(self, now: float, /) -> str:
+        return "a stream that was read"
+
+    # -- reading -------------------------------------------------------------------------
+
+    async def next(self) -> Any:
+        """The next item.
+
+        Raises:
+            StopAsyncIteration: there are no more.
+            RPCTimeoutError: none came within the timeout; the stream is over, here and there.
+        """
+        while not self._items:
+            if self._over:
+                error, self._error = self._error, None
+                raise StopAsyncIteration if error is None else error
+            if self._waiter is not None:
+                raise RuntimeError("another task is reading this stream")
+            self._give_credit()
+            await self._wait()
+        self._uncredited += 1
+        if self._uncredited >= self.connection.session.limits.stream_window // 2:
+            self._give_credit()
+        return self._items.popleft()
+
+    async def _wait(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        timer = None
+        if self._timeout is not None:
+            timer = self._loop.call_later(self._timeout, self._expire)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _expire(self) -> None:
+        if not self._items and not self._over:
+            self.connection.cancel(self.id)
+            self.fail(RPCTimeoutError(f"no item of {self.method!r} within {self._timeout:g} s"))
+
+    def _give_credit(self) -> None:
+        if self._uncredited and not self._over:
+            self.connection.credit(self.id, self._uncredited)
+            self._uncredited = 0
+
+    def abandon(self) -> bool:
+        """End it, here and at the peer. Returns whether it was not over."""
+        if self._over:
+            return False
+        self._over = True
+        self._items.clear()
+        self.connection.cancel(self.id)
+        self._wake()
+        return True
+
+    def collected(self) -> None:
+        """Nobody can read it any more. Safe in any thread, as collection happens in any."""
+        if not self._over and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.abandon)
+
+
+class StreamHandle:
+    """Owned by the user's `Call` alone, so that its collection is noticed."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __del__(self) -> None:
+        self.stream.collected()

@@ -1,0 +1,326 @@
+"""ZeroMQ (`tcp://`, `ipc://`) over aiozmq's transport.
+
+A listening port is a ROUTER with any number of peers, a connecting one a DEALER with a single
+peer: a socket for each endpoint is what lets a lost server fail only its own calls.
+
+How a lost peer is noticed (libzmq 4.3.5): the socket's monitor reports DISCONNECTED about 2 ms
+after a process is killed, and after the heartbeat's timeout for one that is frozen. For a
+DEALER that is all. A ROUTER's monitor gives no key but the file number of the connection, which
+each peer's first message carries as well (`zmq.SRCFD`). CONNECTED says only that the kernel
+accepted; HANDSHAKE_SUCCEEDED that the peer answered.
+"""
+
+import asyncio
+import struct
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from .aiozmq_import import ZmqProtocol, ZmqTransport, create_zmq_connection
+from .interface import Buffer, Key, Owner, Port, PortOptions
+from .zeromq_socket import PeerSocket
+
+__all__ = ["ZeroMQPort", "dial", "listen"]
+
+#: More than the 1,024 sockets that a context has by default: a client takes two.
+MAX_SOCKETS = 65_535
+
+#: Milliseconds between attempts to reach a peer that is down. A restarted server is found within
+#: the longer one, and a dead one costs no more than ten monitor events a second.
+RECONNECT_MIN = 50
+RECONNECT_MAX = 400
+
+#: Messages that ZeroMQ keeps for one peer before this process does. The bound in bytes is kept
+#: on what waits here, so this must not be large: messages are up to 128 KiB and more.
+SEND_MESSAGES = 256
+
+#: Reads in one go before a peer's loss is told, so that a flood from others ends some time.
+MAX_DRAINED = 1000
+
+_CONNECTED = zmq.Event.HANDSHAKE_SUCCEEDED
+_LOST = zmq.Event.DISCONNECTED
+_EVENT = struct.Struct("=Hi")
+
+_context: zmq.Context[Any] | None = None
+_context_lock = threading.Lock()
+
+
+def _shared_context() -> zmq.Context[Any]:
+    """The context of this package in this process: users' own settings stay their own."""
+    global _context
+    with _context_lock:
+        # A context does not survive a fork; pyzmq marks it closed in the child.
+        if _context is None or _context.closed:
+            _context = zmq.Context()
+            _context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        return _context
+
+
+class ZeroMQPort(Port, ZmqProtocol):
+    """One ROUTER or DEALER socket on aiozmq's transport."""
+
+    def __init__(self, owner: Owner, options: PortOptions, socket: PeerSocket) -> None:
+        self._owner = owner
+        self._options = options
+        self._socket = socket
+        self._routed = socket.get(zmq.SocketOption.TYPE) == zmq.SocketType.ROUTER
+        self._loop = asyncio.get_running_loop()
+        self._transport: ZmqTransport | None = None
+        self._closed = self._loop.create_future()
+        self._closing = False
+        self._endpoints: tuple[str, ...] = ()
+        #: Keys of the peers, each with the file number of its connection.
+        self._peers: dict[Key, int] = {}
+        #: Keys by file number, oldest first: a number may be used again before the loss of its
+        #: former connection was read.
+        self._by_file: dict[int, list[Key]] = {}
+        #: The connections of a DEALER that is bound may be several, of one peer for all we know.
+        self._connections = 0
+        #: Each connection of a DEALER is a new peer to the owner.
+        self._dealer_key: Key = None
+        socket.prepare(self._peers, self._departed)
+        self._monitor = socket.get_monitor_socket(_CONNECTED | _LOST)
+        self._monitor_file: int = self._monitor.get(zmq.SocketOption.FD)
+        self._events: deque[tuple[int, int]] = deque()
+
+    # -- aiozmq's protocol ----------------------------------------------------------------
+
+    def connection_made(self, transport: ZmqTransport) -> None:
+        self._transport = transport
+        self._loop.add_reader(self._monitor_file, self._read_monitor)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def msg_received(self, messages: Any) -> None:
+        owner = self._owner
+        if self._routed:
+            for key, frames, file in messages:
+                if file >= 0 and key not in self._peers:
+                    self._arrived(key, file)
+                owner.message_received(key, frames)
+        else:
+            # The first message may be read before the news of the connection.
+            self._ensure_dealer_key()
+            for _, frames, _ in messages:
+                owner.message_received(self._dealer_key, frames)
+        owner.burst_received()
+
+    # -- who is there ---------------------------------------------------------------------
+
+    def _collect_events(self) -> None:
+        """Read the monitor until it is empty: its file number tells only of the first event."""
+        while not self._closing:
+            try:
+                head, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError:
+                return
+            self._events.append(_EVENT.unpack(head))
+
+    def _read_monitor(self) -> None:
+        self._collect_events()
+        while self._events:
+            event, value = self._events.popleft()
+            if event == _CONNECTED:
+                self._on_connected()
+            else:
+                # What the peer sent before it left is read first.
+                self._drain()
+                self._on_disconnected(value)
+
+    def _on_connected(self) -> None:
+        if self._routed:
+            return
+        self._connections += 1
+        self._ensure_dealer_key()
+
+    def _ensure_dealer_key(self) -> None:
+        if self._dealer_key is None:
+            self._dealer_key = object()
+            self._owner.peer_connected(self._dealer_key)
+
+    def _on_disconnected(self, file: int) -> None:
+        if self._routed:
+            keys = self._by_file.get(file)
+            if keys:
+                self._lose(keys[0])
+            return
+        self._connections = max(0, self._connections - 1)
+        if not self._connections and self._dealer_key is not None:
+            key, self._dealer_key = self._dealer_key, None
+            self._socket.forget(b"")
+            self._owner.peer_lost(key, "the connection was lost")
+
+    def _drain(self) -> None:
+        for _ in range(MAX_DRAINED):
+            try:
+                messages = self._socket.recv_multipart()
+            except zmq.ZMQError:
+                return
+            self.msg_received(messages)
+
+    def _arrived(self, key: bytes, file: int) -> None:
+        if file not in self._by_file:
+            # Connections that never spoke may have had the same file number: the news of their
+            # end, sent before this peer's first message, must not be taken for its own.
+            self._collect_events()
+            lost = (_LOST, file)
+            self._events = deque(event for event in self._events if event != lost)
+        self._peers[key] = file
+        self._by_file.setdefault(file, []).append(key)
+        self._owner.peer_connected(key)
+
+    def _departed(self, key: bytes) -> None:
+        if self._routed:
+            self._loop.call_soon(self._depart, key)
+
+    def _depart(self, key: bytes) -> None:
+        if not self._closing:
+            self._drain()
+            self._lose(key)
+
+    def _lose(self, key: Key) -> None:
+        if self._forget(key):
+            self._owner.peer_lost(key, "the connection was lost")
+
+    def _forget(self, key: Key) -> bool:
+        file = self._peers.pop(key, None)
+        if file is None:
+            return False
+        keys = self._by_file[file]
+        keys.remove(key)
+        if not keys:
+            del self._by_file[file]
+        self._socket.forget(key)  # type: ignore[arg-type]
+        return True
+
+    # -- the port -------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return self._endpoints
+
+    @property
+    def notices_loss(self) -> bool:
+        return True
+
+    def send(self, key: Key, frames: Sequence[Buffer]) -> bool:
+        if self._transport is None or self._closing:
+            return False
+        if self._routed:
+            if key not in self._peers:
+                return False
+            self._transport.write((key, *frames))
+        else:
+            if key is not self._dealer_key:
+                return False
+            self._transport.write((b"", *frames))
+        return True
+
+    def queued_bytes(self, key: Key) -> int:
+        return self._socket.blocked_bytes.get(key if self._routed else b"", 0)  # type: ignore[call-overload,no-any-return]
+
+    def disconnect(self, key: Key) -> None:
+        if self._routed:
+            self._forget(key)
+        elif key is self._dealer_key:
+            self._dealer_key = None
+            self._socket.forget(b"")
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._loop.remove_reader(self._monitor_file)
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        if self._transport is not None:
+            self._transport.close()
+
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._closed)
+
+    async def open(self, *, bind: str | None, connect: str | None) -> None:
+        """Bind or connect; called once."""
+        assert self._transport is not None
+        if bind is not None:
+            self._endpoints = (await self._transport.bind(bind),)
+        elif connect is not None:
+            await self._transport.connect(connect)
+            self._endpoints = (connect,)
+        self._read_monitor()
+
+
+def _socket(kind: int, options: PortOptions) -> PeerSocket:
+    socket = PeerSocket(_shared_context(), kind)
+    heartbeat = options.heartbeat * 1000
+    settings = {
+        zmq.LINGER: int(options.linger * 1000),
+        # Half of the time is for the ping to be sent, half for its answer: noticed within
+        # twice the heartbeat with room to spare (500 and 1,500 ms: 2 s).
+        zmq.HEARTBEAT_IVL: max(1, int(heartbeat / 4)),
+        zmq.HEARTBEAT_TIMEOUT: max(2, int(heartbeat * 3 / 4)),
+        zmq.HANDSHAKE_IVL: max(1000, int(2 * heartbeat)),
+        zmq.RECONNECT_IVL: RECONNECT_MIN,
+        zmq.RECONNECT_IVL_MAX: RECONNECT_MAX,
+        zmq.MAXMSGSIZE: options.max_frame,
+        zmq.SNDHWM: SEND_MESSAGES,
+    }
+    for option, value in settings.items():
+        socket.set(option, value)
+    if kind == zmq.ROUTER:
+        # A peer that is gone or full is told of, not silently dropped.
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+    else:
+        # Nothing is queued for a peer that is not there: what waits keeps its deadline here.
+        socket.set(zmq.IMMEDIATE, 1)
+    return socket
+
+
+async def _open(
+    kind: int, owner: Owner, options: PortOptions, *, bind: str | None, connect: str | None
+) -> Port:
+    socket = _socket(kind, options)
+    try:
+        port = ZeroMQPort(owner, options, socket)
+        await create_zmq_connection(lambda: port, kind, zmq_sock=socket)
+        await port.open(bind=bind, connect=connect)
+    except BaseException:
+        socket.disable_monitor()
+        socket.close(0)
+        raise
+    return port
+
+
+async def listen(
+    endpoint: str, owner: Owner, options: PortOptions, *, single: bool = False
+) -> Port:
+    """Bind a socket to `endpoint`, such as ``tcp://127.0.0.1:*`` or ``ipc:///run/x``.
+
+    Args:
+        single: one peer that says nothing first is expected (a plain aiozmq.rpc server).
+
+    Raises:
+        OSError: the endpoint is in use, or none.
+    """
+    try:
+        kind = zmq.DEALER if single else zmq.ROUTER
+        return await _open(kind, owner, options, bind=endpoint, connect=None)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot bind {endpoint}: {error.strerror}") from error
+
+
+async def dial(endpoint: str, owner: Owner, options: PortOptions) -> Port:
+    """Connect a socket to `endpoint`, now or as soon as somebody listens there.
+
+    Raises:
+        OSError: the endpoint is none.
+    """
+    try:
+        return await _open(zmq.DEALER, owner, options, bind=None, connect=endpoint)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot connect to {endpoint}: {error.strerror}") from error

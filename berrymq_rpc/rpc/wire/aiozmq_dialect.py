@@ -1,0 +1,251 @@
+"""The dialect of aiozmq.rpc 1.0, in both roles.
+
+========  ============================================================  ===================
+message   frames                                                        header (native order)
+========  ============================================================  ===================
+call      [route...,] header, method (UTF-8), args, kwargs (msgpack)    HHLd, 16 bytes
+answer    [route...,] header, answer (msgpack)                          HHLd?, 17 bytes
+========  ============================================================  ===================
+
+The header holds the sender's pid and a random number, the id of the call (32 bits), the
+sender's time of day and, in an answer, whether it is an error: then the answer is
+``(type, args, repr)``. Frames before the header are the way back through proxies and REQ
+sockets, and are returned as they came.
+
+There are no notifications (a call whose answer is dropped takes their place), no deadlines, no
+cancelling, no window and no streams.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...errors import ProtocolError, TooLargeError
+from . import record as kinds
+from .aiozmq_codec import AiozmqCodec
+from .failure import Failure, describe, from_aiozmq_name, restore, to_aiozmq_name
+from .limits import CONNECT_TIMEOUT, Limits
+from .record import NO_KWARGS, Incoming
+from .session import Frames, Session
+
+__all__ = ["AiozmqDialect", "AiozmqSession"]
+
+_REQUEST = struct.Struct("=HHLd")
+_RESPONSE = struct.Struct("=HHLd?")
+_MAX_ID = 0xFFFFFFFF
+
+#: A message of theirs may be so many times `Limits.max_message`: they know no bound of ours, and
+#: 4 MiB decode within a second.
+FOREIGN_SIZE = 4
+
+#: Frames of the way back: proxies add one each; more is an attack.
+MAX_ROUTE = 16
+
+
+class AiozmqSession(Session):
+    """Calls in both directions with a peer that speaks aiozmq.rpc 1.0.
+
+    The id of a call of the peer's is its 32-bit number, with the way back where there is one.
+    """
+
+    dialect = "aiozmq"
+    keeps_window = False
+    acknowledges = False
+
+    def __init__(
+        self,
+        codec: AiozmqCodec,
+        limits: Limits,
+        error_table: Mapping[str, type[Exception]],
+        sender: tuple[int, int],
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        super().__init__(limits, ids=ids, connect_timeout=connect_timeout)
+        self._codec = codec
+        self._error_table = error_table
+        self._sender = sender
+        self._max_message = FOREIGN_SIZE * limits.max_message
+        #: Their 32-bit ids of our calls in flight; ours are never used twice.
+        self._wire_ids: dict[int, int] = {}
+
+    # -- packing -------------------------------------------------------------------------
+
+    def _checked(self, data: bytes) -> bytes:
+        if len(data) > self._max_message:
+            raise TooLargeError(
+                f"{len(data):,} bytes are more than the {self._max_message:,} that max_message "
+                f"allows an aiozmq.rpc peer"
+            )
+        return data
+
+    def _new_wire_id(self, call_id: int) -> int:
+        wire_id = call_id & _MAX_ID
+        while wire_id in self._wire_ids:
+            wire_id = wire_id + 1 & _MAX_ID
+        return wire_id
+
+    def _encode_call(
+        self,
+        call_id: int,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+    ) -> Any:
+        packed_args = self._checked(self._codec.pack(args))
+        packed_kwargs = self._checked(self._codec.pack(kwargs))
+        wire_id = self._new_wire_id(call_id)
+        self._wire_ids[wire_id] = call_id
+        return (), wire_id, (method.encode("utf-8"), packed_args, packed_kwargs)
+
+    def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call_id = next(self._ids)
+        piece = self._encode_call(call_id, method, args, kwargs, None)
+        self._forget(call_id)
+        return piece
+
+    def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
+        self._answer(call_id, False, self._checked(self._codec.pack(value)))
+
+    def error(self, call_id: Any, failure: Failure) -> None:
+        name = to_aiozmq_name(failure.type_name)
+        try:
+            data = self._checked(self._codec.pack((name, failure.args, failure.text)))
+        except (TypeError, ValueError):
+            data = self._codec.pack((name, (), failure.text))
+        self._answer(call_id, True, data)
+
+    def _answer(self, call_id: Any, is_error: bool, data: bytes) -> None:
+        self.large_bytes += len(data)
+        route, wire_id = call_id if type(call_id) is tuple else ((), call_id)
+        self._out.append((route, wire_id, (is_error, data)))
+
+    def _abandon(self, call_id: int) -> None:
+        # The peer cannot be told, and may never answer: the slot would be lost for good.
+        self.in_window -= 1
+        self._forget(call_id)
+
+    def _forget(self, call_id: int) -> None:
+        wire_id = call_id & _MAX_ID
+        while self._wire_ids.get(wire_id, call_id) != call_id:
+            wire_id = wire_id + 1 & _MAX_ID
+        self._wire_ids.pop(wire_id, None)
+
+    def lost(self, error: BaseException, now: float) -> None:
+        super().lost(error, now)
+        self._wire_ids.clear()
+
+    def messages(self, now: float) -> list[Frames]:
+        pieces, self._out = self._out, []
+        self.large_bytes = 0
+        messages: list[Frames] = []
+        for route, wire_id, body in pieces:
+            if len(body) == 3:
+                header = _REQUEST.pack(*self._sender, wire_id, now)
+                messages.append((*route, header, *body))
+            else:
+                is_error, data = body
+                header = _RESPONSE.pack(*self._sender, wire_id, now, is_error)
+                messages.append((*route, header, data))
+        return messages
+
+    # -- what arrives --------------------------------------------------------------------
+
+    def receive(self, frames: Frames, now: float) -> list[Incoming]:
+        self.last_heard = now
+        if len(frames) >= 4 and len(frames[-4]) == _REQUEST.size:
+            return self._take_call(frames)
+        if len(frames) >= 2 and len(frames[-2]) == _RESPONSE.size:
+            self._take_answer(frames, now)
+            return []
+        self.malformed += 1
+        sizes = [len(frame) for frame in frames[:8]]
+        raise ProtocolError(f"no message of aiozmq.rpc: {len(frames)} frames of {sizes} bytes")
+
+    def _take_call(self, frames: Frames) -> list[Incoming]:
+        *route, header, method, args, kwargs = frames
+        if len(route) > MAX_ROUTE:
+            self.malformed += 1
+            raise ProtocolError(f"a way back of {len(route)} frames")
+        _, _, wire_id, _ = _REQUEST.unpack(header)
+        call_id = (tuple(map(bytes, route)), wire_id) if route else wire_id
+        try:
+            if len(args) + len(kwargs) > self._max_message:
+                raise TooLargeError(
+                    f"{len(args) + len(kwargs):,} bytes of arguments are over the limit of "
+                    f"{self._max_message:,}"
+                )
+            name = bytes(method).decode("utf-8")
+            values = self._codec.unpack(args)
+            named = self._codec.unpack(kwargs) if kwargs != b"\x80" else NO_KWARGS
+            if not isinstance(values, tuple | list) or type(named) is not dict:
+                raise ProtocolError("a call's arguments are an array and a map")
+        except (ProtocolError, TooLargeError, UnicodeDecodeError) as error:
+            self.malformed += 1
+            self.error(call_id, describe(error, self._codec))
+            return []
+        return [(kinds.CALL, call_id, name, tuple(values), named, None)]
+
+    def _take_answer(self, frames: Frames, now: float) -> None:
+        _, _, wire_id, _, is_error = _RESPONSE.unpack(frames[-2])
+        call_id = self._wire_ids.pop(wire_id, None)
+        caller = None if call_id is None else self._answered(call_id)
+        if caller is None:
+            return
+        try:
+            value = self._codec.unpack(frames[-1])
+            if is_error:
+                name, args, text = value
+                failure = Failure(from_aiozmq_name(str(name)), tuple(args), str(text), None)
+        except (ProtocolError, TypeError, ValueError) as error:
+            self.malformed += 1
+            caller.fail(ProtocolError(f"the answer cannot be decoded: {error}"))
+        else:
+            if is_error:
+                caller.fail(restore(failure, self._error_table))
+            else:
+                caller.succeed(value)
+        self._release(now)
+
+
+class AiozmqDialect:
+    """Makes sessions that speak aiozmq.rpc 1.0.
+
+    Args:
+        codec: packs and unpacks values as that peer does.
+        error_table: remote exception names and the classes that they are raised as.
+        sender: two 16-bit numbers that name this process to the peer: its pid and a random one.
+    """
+
+    name = "aiozmq"
+
+    def __init__(
+        self,
+        codec: AiozmqCodec,
+        error_table: Mapping[str, type[Exception]],
+        sender: tuple[int, int],
+    ) -> None:
+        self._codec = codec
+        self._error_table = error_table
+        self._sender = (sender[0] & 0xFFFF, sender[1] & 0xFFFF)
+
+    def recognises(self, frames: Frames) -> bool:
+        return len(frames) >= 4 and len(frames[-4]) == _REQUEST.size
+
+    def session(
+        self,
+        limits: Limits,
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> AiozmqSession:
+        return AiozmqSession(
+            self._codec,
+            limits,
+            self._error_table,
+            self._sender,
+            ids=ids,
+            connect_timeout=connect_timeout,
+        )

@@ -1,0 +1,482 @@
+"""The native dialect: records in msgpack, all those of one tick in one message.
+
+The head frame of a message::
+
+    offset  bytes
+    0       3      C1 62 71: C1 never occurs in msgpack and is no UTF-8, then "bq"
+    3       1      version of this layout: 1
+    4       8      the sender's monotonic clock in microseconds, unsigned big-endian
+    12      1      DD, msgpack's array of up to 2^32 - 1 elements
+    13      4      number of records, unsigned big-endian
+    17      ...    the records (see `record`)
+
+With at least one record it is longer than 17 bytes, so never as long as the head of an
+aiozmq.rpc message (16). A record that has frames of its own (long byte strings) travels alone:
+its msgpack ext 127 values are the numbers of the frames after the head.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ...errors import ProtocolError, RPCTimeoutError, TooLargeError
+from . import record as kinds
+from .clock import PeerClock
+from .codec import Codec
+from .failure import Failure, describe, restore
+from .limits import CONNECT_TIMEOUT, Limits
+from .record import NO_KWARGS, Incoming
+from .session import Frames, Session, State, logger
+
+__all__ = ["FIRST_WINDOW", "MAX_BATCH", "MIN_DETACHED", "PREFIX", "NativeDialect", "NativeSession"]
+
+PREFIX = b"\xc1bq"
+VERSION = 1
+_HEAD = struct.Struct(">3sBQBI")
+_HEAD_START = PREFIX + bytes([VERSION])
+_ARRAY_32 = 0xDD
+_PAYLOAD = 12
+
+#: Bytes of records in one message. Larger ones gain nothing (the cost of a message is shared by
+#: hundreds of records by then) and would keep a lone call behind them waiting.
+MAX_BATCH = 128 << 10
+
+#: Byte strings of this size travel as frames of their own. Below, the cost of a frame (about
+#: 2 us) is more than that of the copies that it saves.
+MIN_DETACHED = 8 << 10
+
+#: Calls that may be under way before the peer has told its window.
+FIRST_WINDOW = 64
+
+#: A peer that says nothing for so many heartbeats is lost; with pings each quarter heartbeat,
+#: it is noticed within two.
+SILENCE = 1.5
+
+
+class NativeSession(Session):
+    """Calls in both directions with a peer that speaks the native dialect."""
+
+    dialect = "native"
+    keeps_window = True
+    acknowledges = True
+
+    def __init__(
+        self,
+        codec: Codec,
+        limits: Limits,
+        error_table: Mapping[str, type[Exception]],
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        super().__init__(limits, ids=ids, connect_timeout=connect_timeout)
+        self._codec = codec
+        self._pack = codec.fast_pack
+        self._error_table = error_table
+        self._clock = PeerClock()
+        self._max_message = limits.max_message
+        self._max_frame = limits.max_frame
+        self._last_sent = 0.0
+        #: Whether some of `_out` has frames of its own.
+        self._detached = False
+        #: Why the peer takes no more calls, once it said so.
+        self.goodbye_reason: str | None = None
+
+    # -- packing -------------------------------------------------------------------------
+
+    def _encode(self, record: tuple[Any, ...]) -> Any:
+        """Pack one record: bytes, or a tuple of bytes and frames."""
+        try:
+            piece = self._pack(record)
+        except Exception:
+            # The slow path says what is wrong, or packs what the fast one cannot.
+            piece = self._codec.pack(record)
+        if len(piece) < MIN_DETACHED:
+            return piece
+        return self._encode_large(record)
+
+    def _encode_large(self, record: tuple[Any, ...]) -> Any:
+        piece, frames = self._codec.pack_with_frames(record, MIN_DETACHED)
+        if len(piece) > self._max_message:
+            raise TooLargeError(
+                f"{len(piece):,} bytes are more than max_message={self._max_message:,} allows"
+            )
+        for frame in frames:
+            size = memoryview(frame).nbytes
+            if size > self._max_frame:
+                raise TooLargeError(
+                    f"{size:,} bytes in one value are more than max_frame={self._max_frame:,} allows"
+                )
+            self.large_bytes += size
+        self.large_bytes += len(piece)
+        if not frames:
+            return piece
+        self._detached = True
+        return piece, frames
+
+    def _encode_call(
+        self,
+        call_id: int,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+    ) -> Any:
+        if deadline is not None:
+            return self._encode((kinds.CALL, call_id, method, args, kwargs, int(deadline * 1e6)))
+        if kwargs:
+            return self._encode((kinds.CALL, call_id, method, args, kwargs))
+        return self._encode((kinds.CALL, call_id, method, args))
+
+    def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs:
+            return self._encode((kinds.NOTIFY, method, args, kwargs))
+        return self._encode((kinds.NOTIFY, method, args))
+
+    # -- answers and other words to the peer -----------------------------------------------
+
+    def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
+        if acknowledge:
+            self._out.append(self._encode((kinds.RESULT, call_id, value, True)))
+        else:
+            self._out.append(self._encode((kinds.RESULT, call_id, value)))
+
+    def error(self, call_id: Any, failure: Failure) -> None:
+        fields = (kinds.ERROR, call_id, failure.type_name)
+        try:
+            if failure.traceback is None:
+                piece = self._encode((*fields, failure.args, failure.text))
+            else:
+                piece = self._encode((*fields, failure.args, failure.text, failure.traceback))
+        except (TypeError, ValueError):
+            # Too large, most often: the name and the text are bounded and always pack.
+            piece = self._encode((*fields, (), failure.text))
+        self._out.append(piece)
+
+    def accepted(self, running: list[Any], released: list[Any]) -> None:
+        self._out.append(self._encode((kinds.ACCEPTED, running, released)))
+
+    def item(self, call_id: Any, value: Any) -> None:
+        self._out.append(self._encode((kinds.ITEM, call_id, value)))
+
+    def end(self, call_id: Any) -> None:
+        self._out.append(self._encode((kinds.END, call_id)))
+
+    def credit(self, call_id: int, items: int) -> None:
+        self._out.append(self._encode((kinds.CREDIT, call_id, items)))
+
+    def _abandon(self, call_id: int) -> None:
+        super()._abandon(call_id)
+        self._out.append(self._encode((kinds.CANCEL, call_id)))
+
+    def _first_window(self) -> int:
+        return min(FIRST_WINDOW, self.limits.window)
+
+    def _greet(self) -> None:
+        limits = self.limits
+        properties = {
+            "versions": [VERSION],
+            "window": limits.window,
+            "max_message": limits.max_message,
+            "max_frame": limits.max_frame,
+            "max_waiting": limits.max_waiting,
+            "stream_window": limits.stream_window,
+            "heartbeat": limits.heartbeat,
+        }
+        self._out.append(self._encode((kinds.HELLO, properties)))
+
+    def goodbye(self, reason: str) -> None:
+        self._out.append(self._encode((kinds.GOODBYE, reason)))
+
+    def tick(self, now: float) -> bool:
+        heartbeat = self.limits.heartbeat
+        if now - self.last_heard > SILENCE * heartbeat:
+            return False
+        if self.state is State.OPEN and now - self._last_sent >= heartbeat / 4 and not self._out:
+            self._out.append(self._encode((kinds.PING, int(now * 1e6))))
+        return True
+
+    def messages(self, now: float) -> list[Frames]:
+        pieces = self._out
+        if not pieces:
+            return []
+        self._out = []
+        self.large_bytes = 0
+        self._last_sent = now
+        clock = int(now * 1e6)
+        if not self._detached:
+            body = b"".join(pieces)
+            if len(body) <= MAX_BATCH:
+                return [(_HEAD.pack(PREFIX, VERSION, clock, _ARRAY_32, len(pieces)) + body,)]
+        self._detached = False
+        return self._split(pieces, clock)
+
+    def _split(self, pieces: list[Any], clock: int) -> list[Frames]:
+        """Messages of at most `MAX_BATCH` bytes; what has frames of its own travels alone."""
+        messages: list[Frames] = []
+        batch: list[bytes] = []
+        size = 0
+
+        def finish() -> None:
+            nonlocal batch, size
+            if batch:
+                head = _HEAD.pack(PREFIX, VERSION, clock, _ARRAY_32, len(batch))
+                messages.append((head + b"".join(batch),))
+                batch, size = [], 0
+
+        for piece in pieces:
+            if type(piece) is tuple:
+                finish()
+                head = _HEAD.pack(PREFIX, VERSION, clock, _ARRAY_32, 1)
+                messages.append((head + piece[0], *piece[1]))
+                continue
+            if size + len(piece) > MAX_BATCH:
+                finish()
+            batch.append(piece)
+            size += len(piece)
+        finish()
+        return messages
+
+    # -- what arrives --------------------------------------------------------------------
+
+    def receive(self, frames: Frames, now: float) -> list[Incoming]:
+        head = frames[0]
+        if len(head) > MAX_BATCH and len(head) > self.limits.max_message + _HEAD.size:
+            self.malformed += 1
+            raise ProtocolError(
+                f"a message of {len(head):,} bytes is over max_message={self.limits.max_message:,}"
+            )
+        try:
+            prefix, version, clock, _, _ = _HEAD.unpack_from(head)
+        except struct.error:
+            self.malformed += 1
+            raise ProtocolError(f"a message of {len(head)} bytes is cut short") from None
+        if prefix != PREFIX or version != VERSION:
+            self.malformed += 1
+            raise ProtocolError(f"no message of this version: {bytes(head[:4])!r}")
+        self._clock.observe(clock, now)
+        self.last_heard = now
+        payload = memoryview(head)[_PAYLOAD:]
+        incoming: list[Incoming] = []
+        try:
+            records = self._codec.unpack(payload, frames[1:])
+        except ProtocolError:
+            records = self._unpack_each(payload, frames[1:])
+        pending = self.pending
+        released = self._released
+        for record in records:
+            try:
+                kind = record[0]
+                if kind == kinds.RESULT and len(record) == 3:
+                    call_id = record[1]
+                    caller = pending.pop(call_id, None)
+                    if caller is None:
+                        self._answered(call_id)
+                        continue
+                    if released and call_id in released:
+                        released.discard(call_id)
+                    else:
+                        self.in_window -= 1
+                    caller.succeed(record[2])
+                else:
+                    _TAKE[kind](self, record, incoming, now)
+            except Exception as error:
+                self._ill_formed(record, error)
+        if self.backlog and self.window:
+            self._release(now)
+        return incoming
+
+    def _ill_formed(self, record: Any, error: Exception) -> None:
+        """Count what made no sense; where it was a call, its caller gets an answer."""
+        self.malformed += 1
+        logger.debug("ill-formed record: %s", error)
+        if isinstance(record, tuple | list) and len(record) > 1 and record[0] == kinds.CALL:
+            self._refuse(record[1], ProtocolError("an ill-formed call"))
+
+    def _refuse(self, call_id: Any, error: Exception) -> None:
+        if _is_id(call_id):
+            self.error(call_id, describe(error, self._codec))
+
+    def _unpack_each(self, payload: memoryview, frames: Frames) -> list[Any]:
+        """Unpack records one by one, so that a bad one fails alone, and its caller is told."""
+        records = []
+        for part in self._codec.unpack_each(payload, frames):
+            if part.error is None:
+                records.append(part.value)
+                continue
+            self.malformed += 1
+            if len(part.head) < 2:
+                continue
+            kind, call_id = part.head[:2]
+            if kind == kinds.CALL:
+                self._refuse(call_id, part.error)
+            elif kind in (kinds.RESULT, kinds.ERROR, kinds.ITEM) and _is_id(call_id):
+                caller = self._answered(call_id)
+                if caller is not None:
+                    caller.fail(ProtocolError(f"the answer cannot be decoded: {part.error}"))
+        return records
+
+    def _take_call(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, call_id, method, args, *rest = record
+        when = None
+        kwargs = NO_KWARGS
+        if rest:
+            kwargs = rest[0]
+            if len(rest) > 1 and rest[1] is not None:
+                when = self._clock.local(rest[1], now)
+        _check_call(method, args, kwargs)
+        if not _is_id(call_id):
+            raise ProtocolError("the id of a call must be a whole number")
+        if when is not None and when <= now:
+            self.expired += 1
+            self._refuse(call_id, RPCTimeoutError("the call was read after its deadline"))
+            return
+        incoming.append((kinds.CALL, call_id, method, tuple(args), kwargs, when))
+
+    def _take_notify(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, method, args, *rest = record
+        kwargs = rest[0] if rest else NO_KWARGS
+        _check_call(method, args, kwargs)
+        incoming.append((kinds.NOTIFY, None, method, tuple(args), kwargs, None))
+
+    def _take_result(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, call_id, value, acknowledge = record
+        caller = self._answered(call_id)
+        if caller is not None:
+            caller.succeed(value)
+            if acknowledge:
+                self._out.append(self._encode((kinds.ACKNOWLEDGE, call_id)))
+
+    def _take_error(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, call_id, type_name, args, text, *rest = record
+        caller = self._answered(call_id)
+        if caller is not None:
+            failure = Failure(type_name, tuple(args), text, rest[0] if rest else None)
+            caller.fail(restore(failure, self._error_table))
+
+    def _take_accepted(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, running, released = record
+        for call_id in released:
+            if call_id in self._released:
+                continue
+            if call_id in self.pending or call_id in self._abandoned:
+                self._released.add(call_id)
+                self.in_window -= 1
+        for call_id in running:
+            caller = self.pending.get(call_id)
+            if caller is not None:
+                caller.accepted(now, call_id in self._released)
+
+    def _take_item(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, call_id, value = record
+        caller = self.pending.get(call_id)
+        if caller is not None:
+            caller.item(value)
+
+    def _take_end(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, call_id = record
+        caller = self._answered(call_id)
+        if caller is not None:
+            caller.end()
+
+    def _take_cancel(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        kind, call_id = record
+        if not _is_id(call_id):
+            raise ProtocolError("the id of a call must be a whole number")
+        incoming.append((kind, call_id, "", (), NO_KWARGS, None))
+
+    def _take_credit(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, call_id, items = record
+        if not (_is_id(call_id) and _is_id(items)):
+            raise ProtocolError("credit is a whole number of items")
+        incoming.append((kinds.CREDIT, call_id, "", (items,), NO_KWARGS, None))
+
+    def _take_ping(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, number = record
+        if not _is_id(number):
+            raise ProtocolError("the number of a ping must be a whole number")
+        self._out.append(self._encode((kinds.PONG, number)))
+
+    def _take_pong(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        """That it arrived is all that it says."""
+
+    def _take_goodbye(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        _, reason = record
+        self.goodbye_reason = str(reason)
+        if self.state is State.OPEN:
+            self._enter(State.CLOSING)
+        incoming.append((kinds.GOODBYE, None, self.goodbye_reason, (), NO_KWARGS, None))
+
+    def _take_hello(self, record: Any, incoming: list[Incoming], now: float) -> None:
+        properties = record[1]
+        if VERSION not in properties.get("versions", ()):
+            versions = list(properties.get("versions", ()))
+            reason = f"this side speaks version {VERSION} of the protocol, the peer {versions}"
+            self.goodbye(reason)
+            self._take_goodbye((kinds.GOODBYE, reason), incoming, now)
+            return
+        limits = self.limits
+        names = ("window", "max_message", "max_frame", "stream_window")
+        told = [properties.get(name, getattr(limits, name)) for name in names]
+        if not all(map(_is_id, told)):
+            raise ProtocolError("a limit must be a whole number")
+        self.window = told[0]
+        self._max_message = min(limits.max_message, told[1])
+        self._max_frame = min(limits.max_frame, told[2])
+        self.stream_credit = min(limits.stream_window, told[3])
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _check_call(method: Any, args: Any, kwargs: Any) -> None:
+    if type(method) is not str or not isinstance(args, tuple | list) or type(kwargs) is not dict:
+        raise ProtocolError("a call is a method's name, an array and a map")
+
+
+_TAKE: dict[int, Callable[[NativeSession, Any, list[Incoming], float], None]] = {
+    kinds.HELLO: NativeSession._take_hello,
+    kinds.CALL: NativeSession._take_call,
+    kinds.NOTIFY: NativeSession._take_notify,
+    kinds.ACCEPTED: NativeSession._take_accepted,
+    kinds.RESULT: NativeSession._take_result,
+    kinds.ERROR: NativeSession._take_error,
+    kinds.CANCEL: NativeSession._take_cancel,
+    kinds.ITEM: NativeSession._take_item,
+    kinds.CREDIT: NativeSession._take_credit,
+    kinds.ACKNOWLEDGE: NativeSession._take_cancel,
+    kinds.PING: NativeSession._take_ping,
+    kinds.PONG: NativeSession._take_pong,
+    kinds.GOODBYE: NativeSession._take_goodbye,
+    kinds.END: NativeSession._take_end,
+}
+
+
+class NativeDialect:
+    """Makes sessions that speak the native dialect.
+
+    Args:
+        codec: packs and unpacks values.
+        error_table: remote exception names and the classes that they are raised as.
+    """
+
+    name = "native"
+
+    def __init__(self, codec: Codec, error_table: Mapping[str, type[Exception]]) -> None:
+        self._codec = codec
+        self._error_table = error_table
+
+    def recognises(self, frames: Frames) -> bool:
+        return bytes(frames[0][:3]) == PREFIX
+
+    def session(
+        self,
+        limits: Limits,
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> NativeSession:
+        return NativeSession(
+            self._codec, limits, self._error_table, ids=ids, connect_timeout=connect_timeout
+        )

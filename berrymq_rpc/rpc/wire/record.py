@@ -1,0 +1,76 @@
+"""The records of the native dialect, and the events that a session gives its owner.
+
+A record is a msgpack array whose first element is its kind:
+
+=====  ============  ==============================================================
+kind   name          the elements after the kind
+=====  ============  ==============================================================
+0      HELLO         map of properties
+1      CALL          id, method, args[, kwargs[, deadline]]
+2      NOTIFY        method, args[, kwargs[, deadline]]
+3      ACCEPTED      ids, ids that have left the window
+4      RESULT        id, value[, whether an ACKNOWLEDGE is wanted]
+5      ERROR         id, type, args, text[, traceback]
+6      CANCEL        id
+7      ITEM          id, value
+8      CREDIT        id, number of items
+9      ACKNOWLEDGE   id
+10     PING          number
+11     PONG          the number of the PING
+12     GOODBYE       reason
+13     END           id
+=====  ============  ==============================================================
+
+``docs/protocol.rst`` says what each means and shows its bytes.
+"""
+
+from typing import Any, Final, TypeAlias
+
+__all__ = [
+    "ACCEPTED",
+    "ACKNOWLEDGE",
+    "CALL",
+    "CANCEL",
+    "CREDIT",
+    "END",
+    "ERROR",
+    "GOODBYE",
+    "HELLO",
+    "ITEM",
+    "NO_KWARGS",
+    "NOTIFY",
+    "PING",
+    "PONG",
+    "RESULT",
+    "Incoming",
+]
+
+HELLO: Final = 0
+CALL: Final = 1
+NOTIFY: Final = 2
+ACCEPTED: Final = 3
+RESULT: Final = 4
+ERROR: Final = 5
+CANCEL: Final = 6
+ITEM: Final = 7
+CREDIT: Final = 8
+ACKNOWLEDGE: Final = 9
+PING: Final = 10
+PONG: Final = 11
+GOODBYE: Final = 12
+END: Final = 13
+
+
+#: What a peer asks of this side, in one shape for all dialects: a plain tuple, as one is made
+#: for each call.
+#:
+#: 0. kind: `CALL`, `NOTIFY`, `CANCEL`, `CREDIT`, `ACKNOWLEDGE` or `GOODBYE`
+#: 1. the id of the call that it is about; ``None`` for `NOTIFY` and `GOODBYE`
+#: 2. the full name of the method; for `GOODBYE` the reason
+#: 3. the positional arguments; for `CREDIT` the number of items alone
+#: 4. the named arguments
+#: 5. this side's clock, in seconds, at which the caller gives up, or ``None``
+Incoming: TypeAlias = tuple[int, Any, str, tuple[Any, ...], dict[str, Any], float | None]
+
+#: The named arguments of a call without any: shared, never changed.
+NO_KWARGS: Final[dict[str, Any]] = {}

@@ -1,0 +1,422 @@
+"""What the sessions of all dialects share: calls in flight, the window, the backlog.
+
+A session takes frames and gives frames, with the time passed in; it never touches a socket, a
+clock or an event loop. A call that this side makes is a `Caller`, an object that is told what
+became of it. A call that the peer makes is handed to the owner as an `Incoming`, and each one is
+answered by exactly one of `result`, `error` and `end`.
+
+States::
+
+    CONNECTING --connected()--> OPEN --goodbye--> CLOSING
+        |                        |                   |
+        +---------lost()---------+-------------------+----> LOST
+
+CONNECTING keeps calls in the backlog. CLOSING takes no new ones, but those in flight are
+answered.
+"""
+
+import enum
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from ...errors import ConnectionLostError, RPCTimeoutError
+from .deadlines import Deadlines
+from .failure import Failure
+from .limits import CONNECT_TIMEOUT, Limits
+from .record import Incoming
+
+__all__ = ["Buffer", "Caller", "Dialect", "Frames", "Session", "State", "Unsent"]
+
+logger = logging.getLogger("berrymq_rpc.rpc")
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Frames: TypeAlias = Sequence[Buffer]
+
+
+class State(enum.Enum):
+    """Where a session is in its life."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    CLOSING = "closing"
+    LOST = "lost"
+
+
+_NEXT = {
+    State.CONNECTING: frozenset({State.OPEN, State.LOST}),
+    State.OPEN: frozenset({State.CLOSING, State.LOST}),
+    State.CLOSING: frozenset({State.LOST}),
+    State.LOST: frozenset(),
+}
+
+
+class Caller(Protocol):
+    """One call that this side made, told once what became of it."""
+
+    id: int
+    method: str
+    deadline: float | None
+    #: The time at which it was handed to the transport, ``None`` before.
+    sent: float | None
+
+    def succeed(self, value: Any, /) -> None:
+        """The result arrived."""
+
+    def fail(self, error: BaseException, /) -> None:
+        """The call failed, here or there."""
+
+    def accepted(self, now: float, released: bool, /) -> None:
+        """The peer runs it; `released`: it holds no slot of the window any more."""
+
+    def item(self, value: Any, /) -> None:
+        """An item of the stream that the call turned out to be."""
+
+    def end(self) -> None:
+        """The stream is over."""
+
+    def progress(self, now: float, /) -> str:
+        """How far it came, for the text of an error."""
+
+
+class Unsent(NamedTuple):
+    """A packed call (or notification, without `caller`) that waits to be sent."""
+
+    caller: Caller | None
+    piece: Any
+    since: float
+
+
+class Session(ABC):
+    """Calls in both directions with one peer.
+
+    Args:
+        limits: the bounds of this side.
+        ids: where the ids of outgoing calls come from; the sessions of one client share it, so
+            that an unsent call may move from one to another.
+        connect_timeout: seconds that a call waits for a connection.
+    """
+
+    #: Name of the dialect.
+    dialect: str
+    #: Whether the peer keeps to the window; the calls of one that does not are queued here.
+    keeps_window: bool
+    #: Whether the peer can say that a result reached its caller.
+    acknowledges: bool
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        self.limits = limits
+        self.state = State.CONNECTING
+        #: Whether `call` and `notify` may be used: neither CLOSING nor LOST.
+        self.takes_calls = True
+        #: Calls that this side made and that are not answered yet.
+        self.pending: dict[int, Caller] = {}
+        #: Calls in flight that hold a slot of the peer's window.
+        self.in_window = 0
+        #: How many may; 0 while there is no connection.
+        self.window = 0
+        #: What waits for a slot or for the connection, oldest first.
+        self.backlog: deque[Unsent] = deque()
+        #: Messages and records of the peer that made no sense.
+        self.malformed = 0
+        #: The peer's calls that were too old to run when they were read.
+        self.expired = 0
+        #: Notifications of this side that are known not to have arrived.
+        self.notifications_lost = 0
+        #: Items of a stream that may be sent before the peer asks for more.
+        self.stream_credit = limits.stream_window
+        self.last_heard = 0.0
+        #: Bytes of long records and frames that wait for `messages`.
+        self.large_bytes = 0
+        self.connect_timeout = connect_timeout
+        self._ids = count(1) if ids is None else ids
+        self._deadlines = Deadlines(self.pending)
+        #: Calls given up here that the peer has not answered: they still hold their slot.
+        self._abandoned: set[int] = set()
+        #: Calls that the peer accepted and took out of the window.
+        self._released: set[int] = set()
+        self._out: list[Any] = []
+
+    def _enter(self, state: State) -> None:
+        if state not in _NEXT[self.state]:
+            raise RuntimeError(f"a session that is {self.state.value} cannot be {state.value}")
+        logger.debug("session %#x: %s -> %s", id(self), self.state.value, state.value)
+        self.state = state
+        self.takes_calls = state is State.CONNECTING or state is State.OPEN
+
+    # -- the calls of this side ----------------------------------------------------------
+
+    def call(
+        self,
+        caller: Caller,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        now: float,
+    ) -> None:
+        """Send a call, or keep it until the window has room.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be packed; nothing was sent.
+            TooLargeError: it is larger than this side or the peer allows; nothing was sent.
+        """
+        call_id = next(self._ids)
+        deadline = caller.deadline
+        piece = self._encode_call(call_id, method, args, kwargs, deadline)
+        caller.id = call_id
+        self.pending[call_id] = caller
+        if deadline is not None:
+            self._deadlines.add(deadline, call_id)
+        if self.in_window < self.window and not self.backlog:
+            self.in_window += 1
+            caller.sent = now
+            self._out.append(piece)
+        else:
+            self.backlog.append(Unsent(caller, piece, now))
+
+    def notify(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], now: float
+    ) -> None:
+        """Send a call that is never answered. Raises as `call` does."""
+        piece = self._encode_notify(method, args, kwargs)
+        if self.state is State.CONNECTING:
+            self.backlog.append(Unsent(None, piece, now))
+        else:
+            self._out.append(piece)
+
+    def cancel(self, call_id: int) -> None:
+        """Give up a call: the peer is told, and an answer that still comes is dropped."""
+        caller = self.pending.pop(call_id, None)
+        if caller is None or self.state is State.LOST:
+            return
+        if caller.sent is not None:
+            self._abandon(call_id)
+
+    def _abandon(self, call_id: int) -> None:
+        self._abandoned.add(call_id)
+
+    def _answered(self, call_id: Any) -> Caller | None:
+        """Take the call that the peer's last word is about out of the tables."""
+        caller = self.pending.pop(call_id, None)
+        if caller is None:
+            if call_id not in self._abandoned:
+                return None
+            self._abandoned.discard(call_id)
+        if call_id in self._released:
+            self._released.discard(call_id)
+        else:
+            self.in_window -= 1
+        return caller
+
+    def _release(self, now: float) -> None:
+        """Send what waits, as far as the window has room."""
+        backlog = self.backlog
+        pending = self.pending
+        while backlog:
+            caller, piece, _ = backlog[0]
+            if caller is None:
+                if self.window == 0:
+                    return
+            elif caller.id not in pending:
+                backlog.popleft()
+                continue
+            elif self.in_window >= self.window:
+                return
+            else:
+                self.in_window += 1
+                caller.sent = now
+            backlog.popleft()
+            self._out.append(piece)
+
+    def take_backlog(self) -> list[Unsent]:
+        """Take out what was not sent yet, for another session to `adopt`."""
+        entries = []
+        for entry in self.backlog:
+            if entry.caller is None or self.pending.pop(entry.caller.id, None) is not None:
+                entries.append(entry)
+        self.backlog.clear()
+        return entries
+
+    def adopt(self, entries: Iterable[Unsent], now: float) -> None:
+        """Take over what another session of the same client had not sent."""
+        for entry in entries:
+            caller = entry.caller
+            if caller is not None:
+                self.pending[caller.id] = caller
+                if caller.deadline is not None:
+                    self._deadlines.add(caller.deadline, caller.id)
+            self.backlog.append(entry._replace(since=now))
+        self._release(now)
+
+    # -- time ----------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to do next, or ``None``."""
+        when = self._deadlines.next()
+        if self.state is State.CONNECTING and self.backlog:
+            limit = self.backlog[0].since + self.connect_timeout
+            return limit if when is None else min(when, limit)
+        return when
+
+    def expire(self, now: float) -> None:
+        """Fail the calls whose time is over at `now`, and tell the peer to stop them."""
+        for call_id in self._deadlines.due(now):
+            caller = self.pending[call_id]
+            if caller.deadline is None:
+                # It turned out to be a stream: each item has a time of its own.
+                continue
+            error = RPCTimeoutError(f"no answer from {caller.method!r} in time: it was "
+                                    f"{caller.progress(now)}")  # fmt: skip
+            self.cancel(call_id)
+            caller.fail(error)
+        if self.state is not State.CONNECTING:
+            return
+        while self.backlog and self.backlog[0].since + self.connect_timeout <= now:
+            unsent = self.backlog.popleft().caller
+            if unsent is None:
+                self.notifications_lost += 1
+            elif self.pending.pop(unsent.id, None) is not None:
+                unsent.fail(
+                    ConnectionLostError(
+                        f"no connection within {self.connect_timeout:g} s: is the server running?"
+                    )
+                )
+
+    # -- the life of the connection ------------------------------------------------------
+
+    def connected(self, now: float) -> None:
+        """The transport reached the peer."""
+        self._enter(State.OPEN)
+        self.last_heard = now
+        self.window = self._first_window()
+        self._greet()
+        self._release(now)
+
+    def lost(self, error: BaseException, now: float) -> None:
+        """The peer is gone: fail what is in flight, each with how far it came."""
+        if self.state is State.LOST:
+            return
+        self._enter(State.LOST)
+        self.window = 0
+        pending = list(self.pending.values())
+        self.pending.clear()
+        self.notifications_lost += sum(entry.caller is None for entry in self.backlog)
+        self.backlog.clear()
+        self._abandoned.clear()
+        self._released.clear()
+        self._out.clear()
+        for caller in pending:
+            kind = type(error)
+            caller.fail(kind(f"{error}: {caller.method!r} was {caller.progress(now)}"))
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call of this side is in flight and nothing waits to be sent."""
+        return not (self.pending or self.backlog or self._out)
+
+    @property
+    def load(self) -> int:
+        """Calls in flight and waiting, for choosing the least loaded of several peers."""
+        return self.in_window + len(self.backlog)
+
+    def _first_window(self) -> int:
+        return self.limits.window
+
+    def _greet(self) -> None:
+        """Say what has to be said first on a new connection."""
+
+    def goodbye(self, reason: str) -> None:
+        """Tell the peer that this side takes no more calls."""
+
+    def tick(self, now: float) -> bool:
+        """Keep a connection alive whose transport does not; call it each quarter heartbeat.
+
+        Returns:
+            Whether the peer is there as far as can be known.
+        """
+        return True
+
+    # -- what the peer asks --------------------------------------------------------------
+
+    @abstractmethod
+    def receive(self, frames: Frames, now: float) -> list[Incoming]:
+        """Take one message.
+
+        Raises:
+            ProtocolError: the bytes are no message of this dialect. The session works on.
+        """
+
+    @abstractmethod
+    def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
+        """Answer a call. Raises as `call` does; the call is then still to be answered."""
+
+    @abstractmethod
+    def error(self, call_id: Any, failure: Failure) -> None:
+        """Answer a call with a failure. Never raises."""
+
+    def accepted(self, running: list[Any], released: list[Any]) -> None:
+        """Tell which calls were begun, and which of them hold no slot of the window."""
+
+    def item(self, call_id: Any, value: Any) -> None:
+        """Send an item of a stream. Raises as `call` does."""
+        raise TypeError(f"a peer that speaks {self.dialect} knows no streams")
+
+    def end(self, call_id: Any) -> None:
+        """Tell that a stream is over."""
+        raise TypeError(f"a peer that speaks {self.dialect} knows no streams")
+
+    def credit(self, call_id: int, items: int) -> None:
+        """Ask for more items of a stream."""
+
+    @abstractmethod
+    def messages(self, now: float) -> list[Frames]:
+        """Take out what is to be sent, as messages in order."""
+
+    @property
+    def gathered(self) -> int:
+        """How many records wait for `messages`."""
+        return len(self._out)
+
+    # -- packing -------------------------------------------------------------------------
+
+    @abstractmethod
+    def _encode_call(
+        self,
+        call_id: int,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+    ) -> Any: ...
+
+    @abstractmethod
+    def _encode_notify(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+
+
+class Dialect(Protocol):
+    """One language of the wire: tells its messages from others', and makes sessions."""
+
+    name: str
+
+    def recognises(self, frames: Frames) -> bool:
+        """Whether a peer's first message is of this dialect, by its frames alone."""
+
+    def session(
+        self,
+        limits: Limits,
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> Session:
+        """A session with a peer that speaks it."""

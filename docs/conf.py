@@ -1,0 +1,44 @@
+"""Sphinx's settings: built offline, with every warning an error."""
+
+import builtins
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# autodoc imports the package; this finds it where it is not installed as well.
+sys.path.insert(0, str(ROOT))
+
+_project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+project = "berrymq_rpc"
+author = "The berrymq_rpc authors"
+copyright = f"2026, {author}"
+release = _project["version"]
+version = ".".join(release.split(".")[:2])
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+# A name in single backticks becomes a link where there is something to link to.
+default_role = "py:obj"
+
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+
+# An index of Python's own names would have to be fetched from the network. So what belongs to
+# Python or to a dependency needs no target; a name of this package that has none is an error.
+nitpicky = True
+_elsewhere = sorted({*sys.stdlib_module_names, "aiozmq", "msgpack", "zmq"})
+nitpick_ignore_regex = [
+    ("py:obj", r".*"),
+    (r"py:.*", rf"({'|'.join(_elsewhere)})(\..*)?"),
+    (r"py:.*", rf"({'|'.join(name for name in dir(builtins) if not name.startswith('_'))})(\..*)?"),
+    # Written in signatures without their module.
+    (r"py:class", r"(Any|Callable|Mapping|Sequence|Iterable|Iterator|Awaitable|Coroutine)"),
+]
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_copy_source = False

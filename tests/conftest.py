@@ -1,0 +1,93 @@
+"""What holds for every test: bounds, and nothing left behind.
+
+A test that is an ``async def`` runs on an event loop of its own, in asyncio's debug mode, and is
+cancelled after 30 seconds, or after half of what ``@pytest.mark.timeout(seconds)`` grants it. It
+fails when it leaves a task running, or when an exception reached the loop's exception handler (a
+test that expects one sets a handler of its own). Unclosed sockets fail it as well: their
+`ResourceWarning` is an error, and what is garbage is collected before the test is over. It may
+carry ``@given`` of hypothesis, and gets a loop for each example then.
+"""
+
+import asyncio
+import functools
+import gc
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import hypothesis
+import pytest
+
+# What pytest-timeout is set to. It stops the test from outside: a bound of the test's own, well
+# before that, shows where it stood.
+DEFAULT_TIMEOUT = 60.0
+
+# A task that was cancelled, or that waits for nothing any more, needs a few turns of the loop.
+TURNS_TO_FINISH = 10
+
+# Times differ too much between machines for a deadline. On CI a failure must come back on the next
+# run, not on some run.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    marker = pyfuncitem.get_closest_marker("timeout")
+    timeout = marker.args[0] if marker and marker.args else DEFAULT_TIMEOUT
+    debug = pyfuncitem.get_closest_marker("nodebug") is None
+
+    def synchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        @functools.wraps(test)
+        def run(*args: Any, **kwargs: Any) -> None:
+            run_bounded(test(*args, **kwargs), timeout / 2, debug)
+
+        return run
+
+    test = pyfuncitem.obj
+    if inspect.iscoroutinefunction(test):
+        names = inspect.signature(test).parameters
+        synchronous(test)(**{name: pyfuncitem.funcargs[name] for name in names})
+        return True
+    if getattr(test, "is_hypothesis_test", False):
+        given = test.hypothesis
+        if inspect.iscoroutinefunction(given.inner_test):
+            given.inner_test = synchronous(given.inner_test)
+    return None
+
+
+def run_bounded(coroutine: Coroutine[Any, Any, None], seconds: float, debug: bool) -> None:
+    """Run `coroutine` on a new loop, for `seconds` at most; fail for what it leaves behind."""
+    reports: list[dict[str, Any]] = []
+    with asyncio.Runner(debug=debug) as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: reports.append(context))
+        left_over = runner.run(_bounded(coroutine, seconds))
+    # A task's exception that nobody has asked for is reported when the task is collected.
+    del coroutine
+    gc.collect()
+    complaints = [f"left running: {task}" for task in left_over]
+    complaints += [_told(context) for context in reports]
+    if complaints:
+        pytest.fail("\n".join(complaints), pytrace=False)
+
+
+async def _bounded(coroutine: Coroutine[Any, Any, None], seconds: float) -> list[str]:
+    async with asyncio.timeout(seconds):
+        await coroutine
+    this = asyncio.current_task()
+    for _ in range(TURNS_TO_FINISH):
+        if asyncio.all_tasks() == {this}:
+            return []
+        await asyncio.sleep(0)
+    return [repr(task) for task in asyncio.all_tasks() - {this}]
+
+
+def _told(context: dict[str, Any]) -> str:
+    lines = [f"reported to the event loop: {context['message']}"]
+    lines += [f"  {key}: {context[key]!r}" for key in context if key != "message"]
+    if isinstance(context.get("exception"), BaseException):
+        lines += traceback.format_exception(context["exception"])
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""The rules that conftest.py sets for all tests do fail those that break them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CASES = '''
+import asyncio
+import gc
+import warnings
+
+import pytest
+import zmq
+from hypothesis import given, settings, strategies
+
+
+def cycle(value):
+    """Garbage that only the collector finds."""
+    ring = [value]
+    ring.append(ring)
+
+
+@pytest.fixture
+def number():
+    return 3
+
+
+async def test_good(number):
+    assert number == 3
+    assert asyncio.get_running_loop().get_debug()
+    task = asyncio.ensure_future(asyncio.sleep(0))
+    task.cancel()
+
+
+class TestGood:
+    @pytest.mark.parametrize("size", [1, 2])
+    async def test_good_method(self, size, number):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.nodebug
+async def test_good_nodebug():
+    assert not asyncio.get_running_loop().get_debug()
+
+
+@given(strategies.integers())
+@settings(max_examples=5)
+async def test_good_given(value):
+    await asyncio.sleep(0)
+
+
+async def test_good_handler_of_its_own():
+    seen = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context))
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+    await asyncio.sleep(0)
+    assert seen
+
+
+@given(strategies.integers())
+@settings(max_examples=5)
+async def test_bad_given(value):
+    await asyncio.sleep(0)
+    assert value is None
+
+
+async def test_bad_assertion():
+    await asyncio.sleep(0)
+    assert 1 == 2
+
+
+@pytest.mark.timeout(0.4)
+async def test_bad_hangs():
+    await asyncio.Event().wait()
+
+
+@pytest.mark.timeout(0.4)
+def test_bad_sync_hangs():
+    import threading
+    threading.Event().wait(20)
+
+
+async def test_bad_task_left():
+    global kept
+    kept = asyncio.ensure_future(asyncio.Event().wait())
+
+
+async def test_bad_callback_raises():
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+
+
+async def test_bad_exception_never_retrieved():
+    async def fails():
+        raise ValueError("nobody asks")
+
+    cycle(asyncio.ensure_future(fails()))
+    await asyncio.sleep(0)
+
+
+async def test_bad_never_awaited():
+    asyncio.sleep(0)
+
+
+async def test_bad_socket_left():
+    cycle(zmq.Context.instance().socket(zmq.PULL))
+
+
+def test_bad_sync_socket_left():
+    zmq.Context.instance().socket(zmq.PULL)
+
+
+def test_bad_warning():
+    warnings.warn("anything")
+'''
+
+
+def test_rules(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", tests)
+    (tests / "test_cases.py").write_text(CASES)
+    report = tmp_path / "report.xml"
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "--quiet", f"--junit-xml={report}"],
+        cwd=tmp_path,
+        env=os.environ | {"CI": "true", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    outcomes: dict[str, bool] = {}
+    for case in xml.etree.ElementTree.parse(report).iter("testcase"):
+        name = case.get("name", "")
+        passed = case.find("failure") is None and case.find("error") is None
+        outcomes[name] = outcomes.get(name, True) and passed
+    expected = {name: "_good" in name for name in outcomes}
+    assert outcomes == expected, finished.stdout
+    assert len(outcomes) == CASES.count("def test_") + 1, finished.stdout
+    assert finished.returncode == pytest.ExitCode.TESTS_FAILED
