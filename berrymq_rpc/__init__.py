@@ -3,7 +3,7 @@
 ``import berrymq_rpc as berrymq`` gives the bus; calls are in ``from berrymq_rpc import rpc``.
 """
 
-from berrymq_rpc.bus import (
+from .bus import (
     Bus,
     Empty,
     Follower,
@@ -18,7 +18,7 @@ from berrymq_rpc.bus import (
     twitter,
     unfollow,
 )
-from berrymq_rpc.errors import (
+from .errors import (
     AuthenticationError,
     ConnectionLostError,
     Error,
@@ -31,7 +31,7 @@ from berrymq_rpc.errors import (
     ServiceClosedError,
     TooLargeError,
 )
-from berrymq_rpc.identifier import Identifier
+from .identifier import Identifier
 
 __all__ = [
     "AuthenticationError",

@@ -75,8 +75,13 @@ def run_bounded(coroutine: Coroutine[Any, Any, None], seconds: float, debug: boo
 
 
 async def _bounded(coroutine: Coroutine[Any, Any, None], seconds: float) -> list[str]:
-    async with asyncio.timeout(seconds):
-        await coroutine
+    try:
+        async with asyncio.timeout(seconds) as bound:
+            await coroutine
+    except TimeoutError as error:
+        if bound.expired():
+            error.add_note(f"The test was not done after {seconds:g} s; above is where it stood.")
+        raise
     this = asyncio.current_task()
     for _ in range(TURNS_TO_FINISH):
         if asyncio.all_tasks() == {this}:

@@ -4,8 +4,8 @@ Nothing here knows of other processes; ``exchange`` ties a bus to them by `Bus.a
 `Bus.relay`.
 """
 
-from berrymq_rpc.bus.bus import Bus
-from berrymq_rpc.bus.default import (
+from .bus import Bus
+from .default import (
     default_bus,
     following,
     following_function,
@@ -14,9 +14,9 @@ from berrymq_rpc.bus.default import (
     twitter,
     unfollow,
 )
-from berrymq_rpc.bus.follower import Follower, FollowerBase
-from berrymq_rpc.bus.message import Message
-from berrymq_rpc.bus.queue import Empty, Queue
+from .follower import Follower, FollowerBase
+from .message import Message
+from .queue import Empty, Queue
 
 __all__ = [
     "Bus",

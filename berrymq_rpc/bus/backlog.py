@@ -7,13 +7,13 @@ from collections import deque
 from queue import Empty
 from typing import TYPE_CHECKING
 
-from berrymq_rpc.bus.log import bus_logger
-from berrymq_rpc.bus.message import Message
-from berrymq_rpc.identifier import Identifier
+from ..identifier import Identifier
+from .log import bus_logger
+from .message import Message
 
 if TYPE_CHECKING:
-    from berrymq_rpc.bus.bus import Bus
-    from berrymq_rpc.bus.queue import Queue
+    from .bus import Bus
+    from .queue import Queue
 
 __all__ = ["Backlog", "Backlogs"]
 

@@ -18,12 +18,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
-from berrymq_rpc.bus.backlog import Backlogs
-from berrymq_rpc.bus.follower import Following, add_following
-from berrymq_rpc.bus.index import Index
-from berrymq_rpc.bus.log import bus_logger, describe
-from berrymq_rpc.bus.message import Message, RelayedMessage
-from berrymq_rpc.bus.registration import (
+from ..identifier import Identifier
+from .backlog import Backlogs
+from .follower import Following, add_following
+from .index import Index
+from .log import bus_logger, describe
+from .message import Message, RelayedMessage
+from .registration import (
     FunctionRegistration,
     Guard,
     MethodRegistration,
@@ -33,9 +34,8 @@ from berrymq_rpc.bus.registration import (
     check_callable,
     receiver_key,
 )
-from berrymq_rpc.bus.route import MAXIMUM_DEPTH, Route, explain, sending, stop
-from berrymq_rpc.bus.tasks import Tasks
-from berrymq_rpc.identifier import Identifier
+from .route import MAXIMUM_DEPTH, Route, explain, sending, stop
+from .tasks import Tasks
 
 __all__ = ["MAXIMUM_ROUTES", "Bus", "ErrorHandler", "Forwarder"]
 
@@ -362,9 +362,10 @@ class Bus:
 
 def _registered(call: Receiver) -> Any:
     """The receiver as it was registered."""
-    registration = getattr(call, "__self__", None)
-    if isinstance(registration, FunctionRegistration | MethodRegistration):
-        return registration.receiver()
+    if isinstance(call, types.MethodType):
+        registration = call.__self__
+        if isinstance(registration, FunctionRegistration | MethodRegistration):
+            return registration.receiver()
     return call
 
 

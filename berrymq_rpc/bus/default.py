@@ -1,6 +1,6 @@
 """The default bus of the process, and its methods as functions."""
 
-from berrymq_rpc.bus.bus import Bus
+from .bus import Bus
 
 __all__ = [
     "default_bus",

@@ -5,11 +5,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from berrymq_rpc.bus.registration import Guard
-from berrymq_rpc.identifier import Identifier
+from ..identifier import Identifier
+from .registration import Guard
 
 if TYPE_CHECKING:
-    from berrymq_rpc.bus.bus import Bus
+    from .bus import Bus
 
 __all__ = ["Follower", "FollowerBase", "Following", "add_following"]
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import TypeAlias
 
-from berrymq_rpc.bus.registration import ReceiverKey, Registration
-from berrymq_rpc.identifier import WILDCARD, Identifier
+from ..identifier import WILDCARD, Identifier
+from .registration import ReceiverKey, Registration
 
 __all__ = ["Index"]
 

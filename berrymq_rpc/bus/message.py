@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from berrymq_rpc.identifier import Identifier
+from ..identifier import Identifier
 
 __all__ = ["Message", "RelayedMessage"]
 

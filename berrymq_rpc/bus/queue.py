@@ -6,10 +6,10 @@ from queue import Empty
 from types import TracebackType
 from typing import Self
 
-from berrymq_rpc.bus.bus import Bus
-from berrymq_rpc.bus.default import default_bus
-from berrymq_rpc.bus.message import Message
-from berrymq_rpc.identifier import Identifier
+from ..identifier import Identifier
+from .bus import Bus
+from .default import default_bus
+from .message import Message
 
 __all__ = ["Empty", "Queue"]
 

@@ -5,8 +5,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from berrymq_rpc.bus.message import Message
-from berrymq_rpc.identifier import Identifier
+from ..identifier import Identifier
+from .message import Message
 
 __all__ = [
     "SKIPPED",
@@ -131,6 +131,7 @@ class MethodRegistration(weakref.ref[Any]):
 
     # Weak references compare and hash by their objects; two registrations are never the same.
     __eq__ = object.__eq__
+    __ne__ = object.__ne__
     __hash__ = object.__hash__
 
     @property

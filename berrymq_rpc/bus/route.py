@@ -3,8 +3,8 @@
 import threading
 from typing import NoReturn
 
-from berrymq_rpc.bus.registration import Receiver
-from berrymq_rpc.identifier import Identifier
+from ..identifier import Identifier
+from .registration import Receiver
 
 __all__ = ["MAXIMUM_DEPTH", "Route", "Sending", "explain", "sending", "stop"]
 

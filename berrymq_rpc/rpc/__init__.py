@@ -23,6 +23,7 @@ from .context import Context, Peer, context
 from .handler import AbstractHandler, AttrHandler
 from .method import method
 from .server import Server, start_server
+from .sync import SyncClient
 from .wire.limits import Limits
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "RPCTimeoutError",
     "Server",
     "ServiceClosedError",
+    "SyncClient",
     "TooLargeError",
     "context",
     "method",

@@ -10,7 +10,7 @@ from .pool import Pool
 from .proxy import Namespace
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
-__all__ = ["Client", "open_client"]
+__all__ = ["Client", "checked_timeout", "open_client"]
 
 
 class Client(asyncio.AbstractServer):
@@ -23,13 +23,13 @@ class Client(asyncio.AbstractServer):
     """
 
     def __init__(self, pool: Pool, timeout: float | None) -> None:
-        self._pool = pool
+        self.pool = pool
         self._timeout = timeout
         self.rpc: Namespace[Call] = Namespace(self._call)
         self.notify: Namespace[None] = Namespace(pool.notify)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return self._pool.call(method, args, kwargs, self._timeout)
+        return self.pool.call(method, args, kwargs, self._timeout)
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by its full name, which need not be an identifier.
@@ -45,7 +45,7 @@ class Client(asyncio.AbstractServer):
         Args:
             timeout: seconds for each call, and for each item of a stream; ``None`` for no limit.
         """
-        return type(self)(self._pool, _checked(timeout))
+        return type(self)(self.pool, checked_timeout(timeout))
 
     def describe(self) -> Call:
         """Ask what the server offers.
@@ -64,19 +64,19 @@ class Client(asyncio.AbstractServer):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The addresses that it connects to or is bound to, wildcard ports resolved."""
-        return self._pool.endpoints
+        return self.pool.endpoints
 
     def statistics(self) -> dict[str, int]:
         """Counts: peers, calls, and what was dropped, lost or made no sense."""
-        return self._pool.statistics()
+        return self.pool.statistics()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it belongs to."""
-        return self._pool.loop
+        return self.pool.loop
 
     def is_serving(self) -> bool:
         """Whether it may be used."""
-        return not self._pool.closing.is_set()
+        return not self.pool.closing.is_set()
 
     async def start_serving(self) -> None:
         """Do nothing: it works from the start."""
@@ -84,7 +84,7 @@ class Client(asyncio.AbstractServer):
     async def serve_forever(self) -> None:
         """Serve its handler's methods until cancelled or closed; then close."""
         try:
-            await self._pool.closing.wait()
+            await self.pool.closing.wait()
         finally:
             self.close()
             await self.wait_closed()
@@ -95,11 +95,11 @@ class Client(asyncio.AbstractServer):
         What was sent before is still delivered, for up to a second. Returns immediately: see
         `wait_closed`.
         """
-        self._pool.close("the client is closed", 0.0)
+        self.pool.close("the client is closed", 0.0)
 
     async def wait_closed(self) -> None:
         """Wait until everything is closed. Cancelling it cancels the wait alone."""
-        await self._pool.wait_closed()
+        await self.pool.wait_closed()
 
     async def __aenter__(self) -> "Client":
         return self
@@ -112,7 +112,8 @@ class Client(asyncio.AbstractServer):
         return f"<Client {', '.join(self.endpoints)}>"
 
 
-def _checked(timeout: float | None) -> float | None:
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return a timeout that makes sense, or raise `ValueError`."""
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout must be above 0 seconds, or None, not {timeout!r}")
     return timeout
@@ -164,7 +165,7 @@ async def open_client(
         TypeError, ValueError: an argument is none of what it may be.
         OSError: an endpoint cannot be bound.
     """
-    timeout = _checked(timeout)
+    timeout = checked_timeout(timeout)
     pool = Pool(
         handler,
         connect=connect,

@@ -101,6 +101,21 @@ def test_nothing_is_left_behind(sent: Identifier, followed: list[Identifier]) ->
     assert not any(index._partial.values())
 
 
+def test_discard_leaves_the_others_of_the_same_receiver() -> None:
+    index = Index()
+    registrations = [
+        FunctionRegistration(receive_first, Identifier("a:b"), condition, number)
+        for number, condition in enumerate([None, guard])
+    ]
+    for registration in registrations:
+        assert index.add(registration)
+    assert index.discard(registrations[0])
+    assert not index.discard(registrations[0])
+    assert index.find(Identifier("a:b")) == registrations[1:]
+    assert index.discard(registrations[1])
+    assert index.find(Identifier("a:b")) == []
+
+
 def test_order_over_several_buckets() -> None:
     index = Index()
     followed = ["*:go", "start:go", "*@*:*", "start", "*", "start:go"]

@@ -35,7 +35,7 @@ def test_arguments_by_name() -> None:
 
 def test_arguments_never_shadow_fields() -> None:
     names = ["id", "name", "namespace", "action", "args", "kwargs", "apply", "origin", "_args"]
-    message = make("a:b", **{name: "shadow" for name in names})
+    message = make("a:b", **dict.fromkeys(names, "shadow"))
     assert message.id == "a:b"
     assert message.name == "a"
     assert message.namespace is None

