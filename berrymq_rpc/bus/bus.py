@@ -1,27 +1,13 @@
-"""The bus: follow, unfollow and send.
+"""The bus: what programs call to follow, to unfollow and to send."""
 
-Sending takes no lock. The receivers that an identifier reaches are found once, and kept as a
-`Route` by the text that was sent; each change of who follows throws all routes away. So a message
-reaches those who followed when it was sent, whatever its receivers change.
-
-Changes wait in a queue, and whoever holds the lock makes them. That is for garbage collection: it
-ends followings, and runs ``__del__`` methods that may use the bus, in any thread and between any
-two instructions, those of a change included. Then the lock is held by the very thread that asks
-for the change, and the change is made when the interrupted one is complete.
-"""
-
-import itertools
-import threading
 import types
-import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 from ..identifier import Identifier
 from .backlog import Backlogs
+from .directory import Directory, Forwarder
 from .follower import Following, add_following
-from .index import Index
 from .log import bus_logger, describe
 from .message import Message, RelayedMessage
 from .registration import (
@@ -30,24 +16,15 @@ from .registration import (
     MethodRegistration,
     Receiver,
     Refusal,
-    Registration,
     check_callable,
-    receiver_key,
 )
 from .route import MAXIMUM_DEPTH, Route, explain, sending, stop
 from .tasks import Tasks
 
-__all__ = ["MAXIMUM_ROUTES", "Bus", "ErrorHandler", "Forwarder"]
-
-# Routes kept. One takes some 400 bytes, so all of them a few MB; a program that makes up an
-# identifier for each message (``"user-7125:login"``) must not keep them all.
-MAXIMUM_ROUTES = 10_000
+__all__ = ["Bus", "ErrorHandler"]
 
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 ErrorHandler: TypeAlias = Callable[[BaseException, Message, Any], object]
-Forwarder: TypeAlias = Callable[[Message], object]
-# What was sent, or a tuple of it if it came from another process.
-RouteKey: TypeAlias = str | Identifier | tuple[str | Identifier]
 
 
 class Bus:
@@ -63,14 +40,7 @@ class Bus:
 
     def __init__(self) -> None:
         self.on_error: ErrorHandler | None = None
-        self._index = Index()
-        self._forwarders: tuple[Forwarder, ...] = ()
-        self._routes: dict[RouteKey, Route] = {}
-        self._numbers = itertools.count()
-        self._lock = threading.RLock()
-        self._changes: deque[Callable[[], object]] = deque()
-        self._changing = False
-        self._collected = _forgetter(weakref.ref(self))
+        self._directory = Directory()
         self._tasks = Tasks()
         self.backlogs = Backlogs()
 
@@ -117,7 +87,7 @@ class Bus:
         guard = _one_guard(guard, guard_condition)
 
         def follow(function: AnyCallable) -> AnyCallable:
-            self._follow(parsed, function, guard)
+            self._directory.follow(parsed, function, guard)
             return function
 
         return follow
@@ -134,7 +104,7 @@ class Bus:
             ValueError, TypeError: `identifier` is no identifier, the method or guard cannot be
                 called, or the method's object cannot be referred to weakly.
         """
-        self._follow(Identifier(identifier), method, _one_guard(guard, None))
+        self._directory.follow(Identifier(identifier), method, _one_guard(guard, None))
 
     def regist_function(
         self, identifier: Identifier | str, function: Receiver, guard: Guard | None = None
@@ -147,7 +117,7 @@ class Bus:
         Raises:
             ValueError, TypeError: as `regist_method`.
         """
-        self._follow(Identifier(identifier), function, _one_guard(guard, None))
+        self._directory.follow(Identifier(identifier), function, _one_guard(guard, None))
 
     def unfollow(self, identifier: Identifier | str, receiver: Receiver) -> int:
         """End the following of `identifier` by `receiver`, whatever its guards.
@@ -161,11 +131,7 @@ class Bus:
         Returns:
             How many followings were ended: 0 if there was none.
         """
-        parsed = Identifier(identifier)
-        key = receiver_key(receiver)
-        ended: list[int] = []
-        self._change(lambda: ended.append(self._index.remove(parsed, key)))
-        return sum(ended)
+        return self._directory.unfollow(Identifier(identifier), receiver)
 
     def twitter(self, identifier: Identifier | str, /, *args: Any, **kwargs: Any) -> int:
         """Send a message to all who follow a matching identifier.
@@ -190,9 +156,9 @@ class Bus:
                 outermost sender sees nothing of it.
         """
         try:
-            route = self._routes[identifier]
+            route = self._directory.routes[identifier]
         except (KeyError, TypeError):
-            route = self._find_route(identifier, identifier)
+            route = self._directory.find(identifier)
         if not route.calls:
             return 0
         return self._dispatch(route, Message(route.identifier, args, kwargs))
@@ -213,9 +179,9 @@ class Bus:
             ValueError, TypeError: `identifier` is no identifier, or is local.
         """
         try:
-            route = self._routes[(identifier,)]
+            route = self._directory.relayed_routes[identifier]
         except (KeyError, TypeError):
-            route = self._find_route(identifier, (identifier,))
+            route = self._directory.find(identifier, relayed=True)
         if not route.calls:
             return 0
         return self._dispatch(route, RelayedMessage(route.identifier, args, kwargs, origin))
@@ -228,19 +194,11 @@ class Bus:
         that nobody follows too, and are held strongly. They must not block.
         """
         check_callable(forwarder, "forwarder")
-
-        def add() -> None:
-            self._forwarders = (*self._forwarders, forwarder)
-
-        self._change(add)
+        self._directory.add_forwarder(forwarder)
 
     def remove_forwarder(self, forwarder: Forwarder) -> None:
         """End what `add_forwarder` began; nothing happens if it did not."""
-
-        def remove() -> None:
-            self._forwarders = tuple(kept for kept in self._forwarders if kept != forwarder)
-
-        self._change(remove)
+        self._directory.remove_forwarder(forwarder)
 
     def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
         """Log an error and hand it to `on_error`. For ``exchange``, not for programs.
@@ -256,59 +214,6 @@ class Bus:
             self.on_error(error, message, receiver)
         except Exception:
             logger.exception("on_error itself failed")
-
-    def _follow(self, identifier: Identifier, receiver: Receiver, guard: Guard | None) -> None:
-        check_callable(receiver, "receiver")
-        number = next(self._numbers)
-        registration: Registration
-        if isinstance(receiver, types.MethodType):
-            registration = MethodRegistration(receiver, identifier, guard, number, self._collected)
-        else:
-            registration = FunctionRegistration(receiver, identifier, guard, number)
-        self._change(lambda: self._index.add(registration))
-
-    def forget(self, registration: Registration) -> None:
-        """End a following whose object is gone. Called by garbage collection."""
-        # It must not wait for a thread that may itself wait for what this one holds. Whoever has
-        # the lock looks for further changes after its release.
-        self._change(lambda: self._index.discard(registration), blocking=False)
-
-    def _change(self, change: Callable[[], object], blocking: bool = True) -> None:
-        """Make a change of who follows what; when this returns, the next message meets it."""
-        self._changes.append(change)
-        while self._lock.acquire(blocking):
-            try:
-                if self._changing:
-                    return
-                self._changing = True
-                try:
-                    while self._changes:
-                        self._changes.popleft()()
-                finally:
-                    self._changing = False
-                    self._routes = {}
-            finally:
-                self._lock.release()
-            if not self._changes:
-                return
-
-    def _find_route(self, sent: Identifier | str, key: RouteKey) -> Route:
-        identifier = Identifier(sent)
-        relayed = isinstance(key, tuple)
-        if relayed and identifier.is_local:
-            raise ValueError(f"{str(identifier)!r} is local: no other process may send it")
-        with self._lock:
-            found = self._index.find(identifier)
-            if relayed:
-                found = [item for item in found if not item.identifier.is_local]
-            calls = tuple(registration.call for registration in found)
-            if not identifier.is_local:
-                calls = (*self._forwarders, *calls)
-            route = Route(identifier, calls, len(found))
-            if len(self._routes) >= MAXIMUM_ROUTES:
-                self._routes = {}
-            self._routes[key] = route
-        return route
 
     def _dispatch(self, route: Route, message: Message) -> int:
         """Call all of a route; how many receivers it reached."""
@@ -347,6 +252,8 @@ class Bus:
     def _accept(self, result: object, call: Receiver, message: Message) -> bool:
         """Deal with what a call has returned; whether its receiver was reached."""
         if isinstance(result, Refusal):
+            if isinstance(result.error, RecursionError):
+                raise result.error
             if result.error is not None:
                 self.report(result.error, message, _registered(call), "has a guard that failed")
             return False
@@ -367,17 +274,6 @@ def _registered(call: Receiver) -> Any:
         if isinstance(registration, FunctionRegistration | MethodRegistration):
             return registration.receiver()
     return call
-
-
-def _forgetter(reference: "weakref.ref[Bus]") -> Callable[[MethodRegistration], None]:
-    """What ends a following when its object is gone, and does not keep the bus alive."""
-
-    def collected(registration: MethodRegistration) -> None:
-        bus = reference()
-        if bus is not None:
-            bus.forget(registration)
-
-    return collected
 
 
 def _one_guard(guard: Guard | None, guard_condition: Guard | None) -> Guard | None:

@@ -32,36 +32,17 @@ class Call(asyncio.Future[Any]):
         Exception: what the method raised, as `GenericError` where its class is not known here.
     """
 
-    __slots__ = (
-        "_coroutine",
-        "_stream",
-        "accepted_at",
-        "connection",
-        "deadline",
-        "id",
-        "method",
-        "sent",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        connection: "Connection",
-        method: str,
-        timeout: float | None,
-        deadline: float | None,
-    ) -> None:
-        super().__init__(loop=loop)
-        self.id = 0
-        self.connection = connection
-        self.method = method
-        self.timeout = timeout
-        self.deadline = deadline
-        self.sent: float | None = None
-        self.accepted_at: float | None = None
-        self._stream: StreamHandle | None = None
-        self._coroutine: Generator[Any, None, Any] | None = None
+    # One is made for each call, so what is not set costs nothing: whoever makes it sets
+    # `connection` and `method`, and `timeout` and `deadline` where there are any.
+    connection: "Connection"
+    method: str
+    id = 0
+    timeout: float | None = None
+    deadline: float | None = None
+    sent: float | None = None
+    accepted_at: float | None = None
+    _stream: StreamHandle | None = None
+    _coroutine: Generator[Any, None, Any] | None = None
 
     # -- what the session tells (`wire.session.Caller`) ------------------------------------
 

@@ -29,7 +29,7 @@ class Client(asyncio.AbstractServer):
         self.notify: Namespace[None] = Namespace(pool.notify)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return self.pool.call(method, args, kwargs, self._timeout)
+        return self.pool.choose().call(method, args, kwargs, self._timeout)
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by its full name, which need not be an identifier.

@@ -122,17 +122,18 @@ class Connection:
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
     ) -> Call:
         """Send a call. What cannot be sent raises here and now."""
-        session = self.session
         now = monotonic()
-        deadline = None if timeout is None else now + timeout
-        call = Call(self.loop, self, method, timeout, deadline)
-        if not session.takes_calls:
-            raise ServiceClosedError("the peer takes no more calls on this connection")
-        session.call(call, method, args, kwargs, now)
+        call = Call(loop=self.loop)
+        call.connection = self
+        call.method = method
+        if timeout is not None:
+            call.timeout = timeout
+            call.deadline = now + timeout
+        self.session.call(call, method, args, kwargs, now)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self.flush)
-        if deadline is not None or self.port is None:
+        if timeout is not None or self.port is None:
             self.set_timer()
         return call
 
@@ -143,8 +144,6 @@ class Connection:
             OverloadedError: the peer does not read fast enough; this one was not sent.
         """
         session = self.session
-        if not session.takes_calls:
-            raise ServiceClosedError("the peer takes no more calls on this connection")
         if session.gathered >= MAX_GATHERED:
             self.flush()
         if self.is_congested():
@@ -312,6 +311,11 @@ class Connection:
         self.unacknowledged.clear()
         for running in unacknowledged:
             self.dispatcher.call_back(running.on_delivery, False)
+
+    def peer_closing(self) -> None:
+        """The peer takes no more calls: what was not sent goes elsewhere, or fails."""
+        self.owner.peer_closing(self)
+        self.session.refuse_backlog(ServiceClosedError("the peer is closing"))
 
     def stop_waiting(self) -> None:
         """Cancel what waits for something that need not come."""

@@ -80,6 +80,12 @@ class Dispatcher:
         self._malformed_logged = float("-inf")
         self._methods = dict(table.methods)
         self._methods[DESCRIBE] = Method.of(DESCRIBE, self._describe)
+        #: Those that end when they return, with the numbers of positional arguments they take.
+        self._simple = {
+            name: (method, method.signature.minimum, method.signature.maximum)
+            for name, method in self._methods.items()
+            if method.kind is Kind.SYNC
+        }
 
     def _describe(self) -> dict[str, Any]:
         return describe_methods(self.table)
@@ -92,7 +98,7 @@ class Dispatcher:
         Raises:
             KeyboardInterrupt: a handler raised it; it was answered.
         """
-        methods = self._methods
+        simple = self._simple
         session = connection.session
         refusal = self._refusal(connection)
         frame = _SyncCalls(connection)
@@ -103,20 +109,20 @@ class Dispatcher:
                 if kind != CALL and kind != NOTIFY:
                     self._control(connection, kind, call_id, args)
                     continue
-                try:
-                    if refusal is not None:
-                        raise refusal
-                    method = methods.get(name) or self.table.find(name)
-                    signature = method.signature
-                    if kwargs or not signature.minimum <= len(args) <= signature.maximum:
-                        signature.check(args, kwargs)
-                except Error as error:
-                    self._refuse(connection, call_id, name, error)
-                    continue
-                if method.kind is not Kind.SYNC:
-                    cost = connection.message_bytes // len(incoming)
-                    self._admit(connection, event, method, cost)
-                    continue
+                # The common case in as few steps as there can be; all others by the long way.
+                entry = simple.get(name)
+                if (
+                    entry is not None
+                    and refusal is None
+                    and not kwargs
+                    and entry[1] <= len(args) <= entry[2]
+                ):
+                    method = entry[0]
+                else:
+                    found = self._find(connection, event, refusal, len(incoming))
+                    if found is None:
+                        continue
+                    method = found
                 frame.event = event
                 frame.method = method
                 frame.running = None
@@ -143,6 +149,26 @@ class Dispatcher:
                     refusal = self._refusal(connection)
         finally:
             current.reset(token)
+
+    def _find(
+        self, connection: "Connection", event: Incoming, refusal: Error | None, count: int
+    ) -> Method | None:
+        """The method to call at once; one that does not end at once is started here."""
+        _, call_id, name, args, kwargs, _ = event
+        try:
+            if refusal is not None:
+                raise refusal
+            method = self._methods.get(name) or self.table.find(name)
+            signature = method.signature
+            if kwargs or not signature.minimum <= len(args) <= signature.maximum:
+                signature.check(args, kwargs)
+        except Error as error:
+            self._refuse(connection, call_id, name, error)
+            return None
+        if method.kind is Kind.SYNC:
+            return method
+        self._admit(connection, event, method, connection.message_bytes // count)
+        return None
 
     def _refusal(self, connection: "Connection") -> Error | None:
         """Why no call of this peer is taken now."""
@@ -248,7 +274,7 @@ class Dispatcher:
         elif kind == ACKNOWLEDGE:
             self._delivered(connection, call_id, True)
         elif kind == GOODBYE:
-            connection.owner.peer_closing(connection)
+            connection.peer_closing()
 
     def _delivered(self, connection: "Connection", call_id: Any, delivered: bool) -> None:
         running = connection.unacknowledged.pop(call_id, None)

@@ -1,13 +1,11 @@
 """The connections of a client: which one takes a call, and what waits while there is none."""
 
-import asyncio
 import os
 import weakref
-from asyncio import get_running_loop
+from threading import get_ident
 from typing import Any
 
 from ..errors import Error, ServiceClosedError
-from .call import Call
 from .connection import Connection
 from .service import Service
 
@@ -19,6 +17,7 @@ class Pool(Service):
 
     def __init__(self, handler: Any, **settings: Any) -> None:
         super().__init__(handler, **settings)
+        self.thread = get_ident()
         self._live: list[Connection] = []
         session = self.new_session(self.dialects[0])
         self._waiting = Connection(session, None, None, self.dispatcher, self.loop, self)
@@ -28,24 +27,23 @@ class Pool(Service):
 
     # -- calls ---------------------------------------------------------------------------
 
-    def call(
-        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
-    ) -> Call:
-        """Send a call to one of the servers."""
-        return self._connection().call(method, args, kwargs, timeout)
-
     def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Send a notification to one of the servers."""
-        self._connection().notify(method, args, kwargs)
+        self.choose().notify(method, args, kwargs)
 
-    def _connection(self) -> Connection:
+    def choose(self) -> Connection:
+        """The connection for a call.
+
+        Raises:
+            ServiceClosedError: the client is closed.
+            Error: it is another process's.
+            RuntimeError: it is another thread's or event loop's.
+        """
         if self._problem is not None:
             raise self._problem
-        try:
-            loop = get_running_loop()
-        except RuntimeError:
-            loop = None
-        if loop is not self.loop:
+        # asyncio.get_running_loop would do, but makes a system call before Python 3.12. In one
+        # thread one loop runs at a time.
+        if get_ident() != self.thread or not self.loop.is_running():
             raise RuntimeError(
                 "this client belongs to another event loop or thread: open one for each loop, or "
                 "use rpc.SyncClient, which any thread may call"

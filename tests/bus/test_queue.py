@@ -45,12 +45,24 @@ def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
     return thread, results
 
 
-def wait_until_waiting(queue: Queue, count: int = 1) -> None:
-    """Until `count` threads wait in `get`; the condition's own list says so."""
-    deadline = time.monotonic() + BOUND
-    while len(queue._backlog._ready._waiters) < count:  # type: ignore[attr-defined]
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.001)
+def watch(queue: Queue) -> Callable[[], None]:
+    """What returns when one more thread than before waits in `get`."""
+    condition = queue._backlog._ready
+    original = condition.wait
+    entered = threading.Semaphore(0)
+
+    def wait(timeout: float | None = None) -> bool:
+        entered.release()
+        return original(timeout)
+
+    def until_waiting() -> None:
+        assert entered.acquire(timeout=BOUND)
+        # It has the lock until it waits.
+        with condition:
+            pass
+
+    condition.wait = wait  # type: ignore[method-assign]
+    return until_waiting
 
 
 def test_first_in_first_out(bus: Bus) -> None:
@@ -91,9 +103,10 @@ def test_bad_timeout(bus: Bus, timeout: float) -> None:
 
 def test_get_waits(bus: Bus) -> None:
     queue = Queue("task", bus=bus)
+    until_waiting = watch(queue)
     for timeout in (None, BOUND):
         thread, results = in_thread(lambda timeout=timeout: queue.get(timeout=timeout))
-        wait_until_waiting(queue)
+        until_waiting()
         bus.twitter("task:run", 7)
         thread.join(BOUND)
         assert [message.args for message in results] == [(7,)]
@@ -174,7 +187,7 @@ def test_unbounded_is_never_full(bus: Bus) -> None:
 def test_refused(bus: Bus, arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Queue(**arguments, bus=bus)
-    assert len(bus._index) == 0
+    assert len(bus._directory) == 0
 
 
 def test_close(bus: Bus) -> None:
@@ -190,13 +203,15 @@ def test_close(bus: Bus) -> None:
     assert queue.get().args == (1,)
     with pytest.raises(Empty):
         queue.get()
-    assert len(bus._index) == 0
+    assert len(bus._directory) == 0
 
 
 def test_close_wakes_who_waits(bus: Bus) -> None:
     queue = Queue("task", bus=bus)
+    until_waiting = watch(queue)
     waiting = [in_thread(queue.get) for _ in range(3)]
-    wait_until_waiting(queue, 3)
+    for _ in waiting:
+        until_waiting()
     queue.close()
     for thread, results in waiting:
         thread.join(BOUND)
@@ -209,8 +224,9 @@ def test_closing_a_shared_queue_leaves_the_backlog_to_the_others(bus: Bus) -> No
     thread, results = in_thread(one.get)
     thread.join(BOUND)
     assert results[0].args == (1,)
+    until_waiting = watch(one)
     thread, results = in_thread(one.get)
-    wait_until_waiting(one)
+    until_waiting()
     one.close()
     thread.join(BOUND)
     assert [type(result) for result in results] == [Empty]
@@ -236,12 +252,13 @@ def test_closing_a_shared_queue_leaves_the_backlog_to_the_others(bus: Bus) -> No
 
 def test_iteration(bus: Bus) -> None:
     queue = Queue("task", bus=bus)
+    until_waiting = watch(queue)
     for number in range(3):
         bus.twitter("task:run", number)
     thread, results = in_thread(lambda: [message.args[0] for message in queue])
-    wait_until_waiting(queue)
+    until_waiting()
     bus.twitter("task:run", 3)
-    wait_until_waiting(queue)
+    until_waiting()
     bus.twitter("task:run", 4)
     queue.close()
     thread.join(BOUND)
@@ -265,7 +282,7 @@ def test_forgotten_queue_is_not_filled(bus: Bus, shared: bool) -> None:
     gc.collect()
     assert backlog() is None
     assert bus.twitter("task:run", 2) == 0
-    assert len(bus._index) == 0
+    assert len(bus._directory) == 0
     again = Queue("task", shared=shared, maxsize=1, bus=bus)
     assert again.empty()
 
@@ -283,6 +300,7 @@ def test_forgotten_shared_queue_does_not_keep_the_backlog_from_being_drained(bus
 def test_interrupted_wait_passes_its_message_on(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is interrupted may have been the one that was woken for a message."""
     queue = Queue("task", bus=bus)
+    until_waiting = watch(queue)
     condition = queue._backlog._ready
     original = condition.wait
     interrupted = threading.Event()
@@ -296,7 +314,8 @@ def test_interrupted_wait_passes_its_message_on(bus: Bus, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(condition, "wait", wait)
     waiting = [in_thread(queue.get) for _ in range(2)]
-    wait_until_waiting(queue, 2)
+    for _ in waiting:
+        until_waiting()
     bus.twitter("task:run", 1)
     for thread, _ in waiting:
         thread.join(BOUND)

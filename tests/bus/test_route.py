@@ -92,6 +92,18 @@ def test_branches_do_not_multiply(bus: Bus, errors: Errors) -> None:
     assert len(errors) == 2
 
 
+def test_guards_that_send(bus: Bus, errors: Errors) -> None:
+    def send_twice(message: Message) -> bool:
+        bus.twitter("a:b")
+        bus.twitter("a:b")
+        return True
+
+    bus.regist_function("a:b", lambda message: None, send_twice)
+    bus.regist_function("a:b", lambda message: None, lambda message: send_twice(message))
+    bus.twitter("a:b")
+    assert [type(error) for error, _, _ in errors] == [RecursionError] * 2
+
+
 def test_receivers_that_swallow_the_error(bus: Bus, errors: Errors) -> None:
     calls: list[int] = []
     heard: list[str] = []

@@ -105,8 +105,8 @@ def test_hammer(bus: Bus) -> None:
     together(*[send(number) for number in range(3)], *[come_and_go] * 3, *[pull] * 2)
     gc.collect()
     assert bus.problems == []  # type: ignore[attr-defined]
-    assert len(bus._index) == 2
-    assert not bus._changes
+    assert len(bus._directory) == 2
+    assert not bus._directory._changes
     for number in range(3):
         mine = [args for args in stays.heard if args[0] == number]
         assert mine == [(number, turn) for turn in range(rounds) for _ in range(2)]
@@ -129,7 +129,7 @@ def test_following_is_in_force_when_it_returns(bus: Bus) -> None:
         return run
 
     together(*[follow_and_send(number) for number in range(THREADS)])
-    assert len(bus._index) == 0
+    assert len(bus._directory) == 0
 
 
 def test_competing_consumers_take_each_message_once(bus: Bus) -> None:
@@ -182,7 +182,7 @@ def test_shared_queues_opened_and_closed_at_once(bus: Bus) -> None:
             queue.close()
 
     together(*[run] * THREADS)
-    assert len(bus._index) == 0
+    assert len(bus._directory) == 0
     assert bus.twitter("task:run") == 0
 
 
@@ -210,9 +210,9 @@ def test_collection_never_waits_for_another_thread(bus: Bus) -> None:
         holder.clear()
         died.set()
 
-    together(lambda: bus._change(change), die)
-    assert len(bus._index) == 0
-    assert not bus._changes
+    together(lambda: bus._directory._change(change), die)
+    assert len(bus._directory) == 0
+    assert not bus._directory._changes
 
 
 def test_depth_is_counted_for_each_thread(bus: Bus) -> None:
@@ -238,5 +238,5 @@ def test_objects_made_and_forgotten_in_all_threads(bus: Bus) -> None:
     together(*[run] * THREADS)
     gc.collect()
     bus.twitter("a:b")
-    assert len(bus._index) == 0
-    assert not bus._changes
+    assert len(bus._directory) == 0
+    assert not bus._directory._changes

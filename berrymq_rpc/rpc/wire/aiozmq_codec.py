@@ -21,8 +21,10 @@ from datetime import date, datetime, time, timedelta, tzinfo
 from typing import Any
 
 from msgpack import packb, unpackb
+from msgpack.exceptions import StackError
 
 from .codec import Codec
+from .depth import Buffer
 from .limits import MAX_DEPTH
 from .packing import PackEntry
 from .pickled_dates import read_pickled_date, write_pickled_date
@@ -59,19 +61,28 @@ class AiozmqCodec(Codec):
         max_depth: int = MAX_DEPTH,
     ) -> None:
         super().__init__(translation_table, use_list=use_list, max_depth=max_depth)
-        self.fast_pack = self.pack
+        self._pack_in_c = self.fast_pack
+        self.fast_pack = self._pack_checked
 
-    def pack(self, value: Any, name: str = "value") -> bytes:
-        """Pack a value.
+    def pack_with_frames(
+        self, value: Any, threshold: int, name: str = "value"
+    ) -> tuple[bytes, list[Buffer]]:
+        """Pack a value. The peer knows no frames beside a message, so there never are any."""
+        return self.pack(value, name), []
 
-        Args:
-            value: anything.
-            name: what to call it in an error, such as ``"args"``.
+    def _pack_checked(self, value: Any) -> bytes:
+        data = self._pack_in_c(value)
+        _check(value, data)
+        return data
 
-        Raises:
-            TypeError: the peer could not unpack something in it; it says where and what.
-            ValueError: it contains itself or is nested too deep, or the user's packer refused it.
-        """
+    def _pack_apart(self, value: Any) -> bytes:
+        data: bytes
+        try:
+            data = packb(value, use_bin_type=True, default=self._pack_ext)
+        except UnicodeEncodeError as error:
+            raise TypeError("text with lone surrogates does not travel to this peer") from error
+        _check(value, data)
+        return data
 
     def _find_builtin(self, cls: type) -> PackEntry | None:
         for code, base in _CODES:
@@ -85,3 +96,22 @@ class AiozmqCodec(Codec):
 
 def _encode(value: Any, pack: Callable[[Any], bytes]) -> bytes:
     return write_pickled_date(value)
+
+
+def _check(value: Any, data: bytes) -> None:
+    """Raise `TypeError` for what the peer could pack but not unpack."""
+    if type(value) in _SCALARS:
+        return
+    if type(value) is tuple and len(value) <= _FEW and all(type(i) in _SCALARS for i in value):
+        return
+    try:
+        unpackb(data, ext_hook=_ignore)
+    except StackError:
+        # The bound on the depth, which is lower, comes next.
+        return
+    except ValueError:
+        raise TypeError("this peer takes text and bytes alone as keys of a map") from None
+
+
+def _ignore(code: int, data: bytes) -> None:
+    return None

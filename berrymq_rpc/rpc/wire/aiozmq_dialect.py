@@ -94,8 +94,8 @@ class AiozmqSession(Session):
         kwargs: dict[str, Any],
         deadline: float | None,
     ) -> Any:
-        packed_args = self._checked(self._codec.pack(args))
-        packed_kwargs = self._checked(self._codec.pack(kwargs))
+        packed_args = self._checked(self._codec.pack(args, "args"))
+        packed_kwargs = self._checked(self._codec.pack(kwargs, "kwargs"))
         wire_id = self._new_wire_id(call_id)
         self._wire_ids[wire_id] = call_id
         return (), wire_id, (method.encode("utf-8"), packed_args, packed_kwargs)
@@ -107,7 +107,7 @@ class AiozmqSession(Session):
         return piece
 
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
-        self._answer(call_id, False, self._checked(self._codec.pack(value)))
+        self._answer(call_id, False, self._checked(self._codec.pack(value, "the result")))
 
     def error(self, call_id: Any, failure: Failure) -> None:
         name = to_aiozmq_name(failure.type_name)

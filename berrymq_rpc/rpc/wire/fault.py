@@ -22,6 +22,8 @@ def unknown_type(value: Any) -> TypeError:
         advice = f"put enum_translation({cls.__name__}) into translation_table"
     elif dataclasses.is_dataclass(value):
         advice = f"put dataclass_translation({cls.__name__}) into translation_table"
+    elif isinstance(value, int):
+        advice = "this peer takes whole numbers of up to 64 bits"
     else:
         advice = "give translation_table an entry for its class"
     return TypeError(f"{name} cannot be packed: {advice}")
@@ -29,7 +31,8 @@ def unknown_type(value: Any) -> TypeError:
 
 def too_deep(path: str, max_depth: int) -> ValueError:
     """What to raise for a value that contains itself, or almost."""
-    return ValueError(f"{bounded(path, _MAX_PATH)} contains itself, or is nested more than {max_depth} levels deep")
+    where = bounded(path, _MAX_PATH)
+    return ValueError(f"{where} contains itself, or is nested more than {max_depth} levels deep")
 
 
 def explain(
@@ -51,6 +54,7 @@ def explain(
         inside: for an object that is packed as another value, that value, else the object.
         max_depth: levels of nesting that are allowed.
     """
+    root = path
     for _ in range(max_depth):
         try:
             found = _first_fault(value, path, attempt)
@@ -64,7 +68,7 @@ def explain(
             break
         value, path, error = found
     else:
-        return too_deep(path, max_depth)
+        return too_deep(root, max_depth)
     kind = ValueError if isinstance(error, ValueError) else TypeError
     described = kind(f"{bounded(path, _MAX_PATH)}: {safe_str(error) or full_name(type(error))}")
     described.__cause__ = error

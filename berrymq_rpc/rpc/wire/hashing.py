@@ -34,7 +34,7 @@ _LINEAR_PROBES = 9
 _SET_STEP = 2
 
 
-def dict_collisions(hashes: list[int], limit: int) -> int:
+def dict_collisions(hashes: list[int], limit: float) -> int:
     """The steps that filling a dict takes beyond the first slot of each key.
 
     Args:
@@ -65,7 +65,7 @@ def dict_collisions(hashes: list[int], limit: int) -> int:
     return collisions
 
 
-def set_collisions(hashes: list[int], limit: int) -> int:
+def set_collisions(hashes: list[int], limit: float) -> int:
     """The same for a set or frozenset."""
     collisions = 0
     for size, capacity in _set_tables():

@@ -20,12 +20,28 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ...errors import ProtocolError, RPCTimeoutError, TooLargeError
-from . import record as kinds
 from .clock import PeerClock
 from .codec import Codec
 from .failure import Failure, describe, restore
 from .limits import CONNECT_TIMEOUT, Limits
-from .record import NO_KWARGS, Incoming
+from .record import (
+    ACCEPTED,
+    ACKNOWLEDGE,
+    CALL,
+    CANCEL,
+    CREDIT,
+    END,
+    ERROR,
+    GOODBYE,
+    HELLO,
+    ITEM,
+    NOTIFY,
+    NO_KWARGS,
+    PING,
+    PONG,
+    RESULT,
+    Incoming,
+)
 from .session import Frames, Session, State, logger
 
 __all__ = ["FIRST_WINDOW", "MAX_BATCH", "MIN_DETACHED", "PREFIX", "NativeDialect", "NativeSession"]
@@ -89,11 +105,17 @@ class NativeSession(Session):
         try:
             piece = self._pack(record)
         except Exception:
-            # The slow path says what is wrong, or packs what the fast one cannot.
-            piece = self._codec.pack(record)
+            piece = self._encode_slowly(record)
         if len(piece) < MIN_DETACHED:
             return piece
         return self._encode_large(record)
+
+    def _encode_slowly(self, record: tuple[Any, ...]) -> bytes:
+        """Pack what the fast way cannot, or say which value is wrong."""
+        for name, index in _VALUES.get(record[0], ()):
+            if index < len(record):
+                self._codec.pack(record[index], name)
+        return self._codec.pack(record)
 
     def _encode_large(self, record: tuple[Any, ...]) -> Any:
         piece, frames = self._codec.pack_with_frames(record, MIN_DETACHED)
@@ -122,27 +144,40 @@ class NativeSession(Session):
         kwargs: dict[str, Any],
         deadline: float | None,
     ) -> Any:
+        record: tuple[Any, ...]
         if deadline is not None:
-            return self._encode((kinds.CALL, call_id, method, args, kwargs, int(deadline * 1e6)))
-        if kwargs:
-            return self._encode((kinds.CALL, call_id, method, args, kwargs))
-        return self._encode((kinds.CALL, call_id, method, args))
+            record = (CALL, call_id, method, args, kwargs, int(deadline * 1e6))
+        elif kwargs:
+            record = (CALL, call_id, method, args, kwargs)
+        else:
+            record = (CALL, call_id, method, args)
+        # As `_encode`, without the detour: this is done for each call.
+        try:
+            piece = self._pack(record)
+        except Exception:
+            piece = self._encode_slowly(record)
+        return piece if len(piece) < MIN_DETACHED else self._encode_large(record)
 
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kwargs:
-            return self._encode((kinds.NOTIFY, method, args, kwargs))
-        return self._encode((kinds.NOTIFY, method, args))
+            return self._encode((NOTIFY, method, args, kwargs))
+        return self._encode((NOTIFY, method, args))
 
     # -- answers and other words to the peer -----------------------------------------------
 
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
-        if acknowledge:
-            self._out.append(self._encode((kinds.RESULT, call_id, value, True)))
+        record = (RESULT, call_id, value, True) if acknowledge else (RESULT, call_id, value)
+        try:
+            piece = self._pack(record)
+        except Exception:
+            piece = self._encode_slowly(record)
+        if len(piece) >= MIN_DETACHED:
+            self._out.append(self._encode_large(record))
         else:
-            self._out.append(self._encode((kinds.RESULT, call_id, value)))
+            self._out.append(piece)
 
     def error(self, call_id: Any, failure: Failure) -> None:
-        fields = (kinds.ERROR, call_id, failure.type_name)
+        fields = (ERROR, call_id, failure.type_name)
         try:
             if failure.traceback is None:
                 piece = self._encode((*fields, failure.args, failure.text))
@@ -154,20 +189,20 @@ class NativeSession(Session):
         self._out.append(piece)
 
     def accepted(self, running: list[Any], released: list[Any]) -> None:
-        self._out.append(self._encode((kinds.ACCEPTED, running, released)))
+        self._out.append(self._encode((ACCEPTED, running, released)))
 
     def item(self, call_id: Any, value: Any) -> None:
-        self._out.append(self._encode((kinds.ITEM, call_id, value)))
+        self._out.append(self._encode((ITEM, call_id, value)))
 
     def end(self, call_id: Any) -> None:
-        self._out.append(self._encode((kinds.END, call_id)))
+        self._out.append(self._encode((END, call_id)))
 
     def credit(self, call_id: int, items: int) -> None:
-        self._out.append(self._encode((kinds.CREDIT, call_id, items)))
+        self._out.append(self._encode((CREDIT, call_id, items)))
 
     def _abandon(self, call_id: int) -> None:
         super()._abandon(call_id)
-        self._out.append(self._encode((kinds.CANCEL, call_id)))
+        self._out.append(self._encode((CANCEL, call_id)))
 
     def _first_window(self) -> int:
         return min(FIRST_WINDOW, self.limits.window)
@@ -183,17 +218,17 @@ class NativeSession(Session):
             "stream_window": limits.stream_window,
             "heartbeat": limits.heartbeat,
         }
-        self._out.append(self._encode((kinds.HELLO, properties)))
+        self._out.append(self._encode((HELLO, properties)))
 
     def goodbye(self, reason: str) -> None:
-        self._out.append(self._encode((kinds.GOODBYE, reason)))
+        self._out.append(self._encode((GOODBYE, reason)))
 
     def tick(self, now: float) -> bool:
         heartbeat = self.limits.heartbeat
         if now - self.last_heard > SILENCE * heartbeat:
             return False
         if self.state is State.OPEN and now - self._last_sent >= heartbeat / 4 and not self._out:
-            self._out.append(self._encode((kinds.PING, int(now * 1e6))))
+            self._out.append(self._encode((PING, int(now * 1e6))))
         return True
 
     def messages(self, now: float) -> list[Frames]:
@@ -267,7 +302,7 @@ class NativeSession(Session):
         for record in records:
             try:
                 kind = record[0]
-                if kind == kinds.RESULT and len(record) == 3:
+                if kind == RESULT and len(record) == 3:
                     call_id = record[1]
                     caller = pending.pop(call_id, None)
                     if caller is None:
@@ -278,6 +313,12 @@ class NativeSession(Session):
                     else:
                         self.in_window -= 1
                     caller.succeed(record[2])
+                elif kind == CALL and len(record) == 4:
+                    _, call_id, method, args = record
+                    if type(method) is str and type(args) is tuple and type(call_id) is int:
+                        incoming.append((CALL, call_id, method, args, NO_KWARGS, None))
+                    else:
+                        self._take_call(record, incoming, now)
                 else:
                     _TAKE[kind](self, record, incoming, now)
             except Exception as error:
@@ -290,7 +331,7 @@ class NativeSession(Session):
         """Count what made no sense; where it was a call, its caller gets an answer."""
         self.malformed += 1
         logger.debug("ill-formed record: %s", error)
-        if isinstance(record, tuple | list) and len(record) > 1 and record[0] == kinds.CALL:
+        if isinstance(record, (tuple, list)) and len(record) > 1 and record[0] == CALL:
             self._refuse(record[1], ProtocolError("an ill-formed call"))
 
     def _refuse(self, call_id: Any, error: Exception) -> None:
@@ -308,9 +349,9 @@ class NativeSession(Session):
             if len(part.head) < 2:
                 continue
             kind, call_id = part.head[:2]
-            if kind == kinds.CALL:
+            if kind == CALL:
                 self._refuse(call_id, part.error)
-            elif kind in (kinds.RESULT, kinds.ERROR, kinds.ITEM) and _is_id(call_id):
+            elif kind in (RESULT, ERROR, ITEM) and _is_id(call_id):
                 caller = self._answered(call_id)
                 if caller is not None:
                     caller.fail(ProtocolError(f"the answer cannot be decoded: {part.error}"))
@@ -331,13 +372,13 @@ class NativeSession(Session):
             self.expired += 1
             self._refuse(call_id, RPCTimeoutError("the call was read after its deadline"))
             return
-        incoming.append((kinds.CALL, call_id, method, tuple(args), kwargs, when))
+        incoming.append((CALL, call_id, method, tuple(args), kwargs, when))
 
     def _take_notify(self, record: Any, incoming: list[Incoming], now: float) -> None:
         _, method, args, *rest = record
         kwargs = rest[0] if rest else NO_KWARGS
         _check_call(method, args, kwargs)
-        incoming.append((kinds.NOTIFY, None, method, tuple(args), kwargs, None))
+        incoming.append((NOTIFY, None, method, tuple(args), kwargs, None))
 
     def _take_result(self, record: Any, incoming: list[Incoming], now: float) -> None:
         _, call_id, value, acknowledge = record
@@ -345,7 +386,7 @@ class NativeSession(Session):
         if caller is not None:
             caller.succeed(value)
             if acknowledge:
-                self._out.append(self._encode((kinds.ACKNOWLEDGE, call_id)))
+                self._out.append(self._encode((ACKNOWLEDGE, call_id)))
 
     def _take_error(self, record: Any, incoming: list[Incoming], now: float) -> None:
         _, call_id, type_name, args, text, *rest = record
@@ -389,13 +430,13 @@ class NativeSession(Session):
         _, call_id, items = record
         if not (_is_id(call_id) and _is_id(items)):
             raise ProtocolError("credit is a whole number of items")
-        incoming.append((kinds.CREDIT, call_id, "", (items,), NO_KWARGS, None))
+        incoming.append((CREDIT, call_id, "", (items,), NO_KWARGS, None))
 
     def _take_ping(self, record: Any, incoming: list[Incoming], now: float) -> None:
         _, number = record
         if not _is_id(number):
             raise ProtocolError("the number of a ping must be a whole number")
-        self._out.append(self._encode((kinds.PONG, number)))
+        self._out.append(self._encode((PONG, number)))
 
     def _take_pong(self, record: Any, incoming: list[Incoming], now: float) -> None:
         """That it arrived is all that it says."""
@@ -405,7 +446,8 @@ class NativeSession(Session):
         self.goodbye_reason = str(reason)
         if self.state is State.OPEN:
             self._enter(State.CLOSING)
-        incoming.append((kinds.GOODBYE, None, self.goodbye_reason, (), NO_KWARGS, None))
+            self.window = 0
+        incoming.append((GOODBYE, None, self.goodbye_reason, (), NO_KWARGS, None))
 
     def _take_hello(self, record: Any, incoming: list[Incoming], now: float) -> None:
         properties = record[1]
@@ -413,17 +455,27 @@ class NativeSession(Session):
             versions = list(properties.get("versions", ()))
             reason = f"this side speaks version {VERSION} of the protocol, the peer {versions}"
             self.goodbye(reason)
-            self._take_goodbye((kinds.GOODBYE, reason), incoming, now)
+            self._take_goodbye((GOODBYE, reason), incoming, now)
             return
         limits = self.limits
         names = ("window", "max_message", "max_frame", "stream_window")
         told = [properties.get(name, getattr(limits, name)) for name in names]
         if not all(map(_is_id, told)):
             raise ProtocolError("a limit must be a whole number")
-        self.window = told[0]
+        if self.state is State.OPEN:
+            self.window = told[0]
         self._max_message = min(limits.max_message, told[1])
         self._max_frame = min(limits.max_frame, told[2])
         self.stream_credit = min(limits.stream_window, told[3])
+
+
+#: Where the user's values are in a record, and what to call them in an error.
+_VALUES = {
+    CALL: (("args", 3), ("kwargs", 4)),
+    NOTIFY: (("args", 2), ("kwargs", 3)),
+    RESULT: (("the result", 2),),
+    ITEM: (("the item", 2),),
+}
 
 
 def _is_id(value: Any) -> bool:
@@ -431,25 +483,25 @@ def _is_id(value: Any) -> bool:
 
 
 def _check_call(method: Any, args: Any, kwargs: Any) -> None:
-    if type(method) is not str or not isinstance(args, tuple | list) or type(kwargs) is not dict:
+    if type(method) is not str or not isinstance(args, (tuple, list)) or type(kwargs) is not dict:
         raise ProtocolError("a call is a method's name, an array and a map")
 
 
 _TAKE: dict[int, Callable[[NativeSession, Any, list[Incoming], float], None]] = {
-    kinds.HELLO: NativeSession._take_hello,
-    kinds.CALL: NativeSession._take_call,
-    kinds.NOTIFY: NativeSession._take_notify,
-    kinds.ACCEPTED: NativeSession._take_accepted,
-    kinds.RESULT: NativeSession._take_result,
-    kinds.ERROR: NativeSession._take_error,
-    kinds.CANCEL: NativeSession._take_cancel,
-    kinds.ITEM: NativeSession._take_item,
-    kinds.CREDIT: NativeSession._take_credit,
-    kinds.ACKNOWLEDGE: NativeSession._take_cancel,
-    kinds.PING: NativeSession._take_ping,
-    kinds.PONG: NativeSession._take_pong,
-    kinds.GOODBYE: NativeSession._take_goodbye,
-    kinds.END: NativeSession._take_end,
+    HELLO: NativeSession._take_hello,
+    CALL: NativeSession._take_call,
+    NOTIFY: NativeSession._take_notify,
+    ACCEPTED: NativeSession._take_accepted,
+    RESULT: NativeSession._take_result,
+    ERROR: NativeSession._take_error,
+    CANCEL: NativeSession._take_cancel,
+    ITEM: NativeSession._take_item,
+    CREDIT: NativeSession._take_credit,
+    ACKNOWLEDGE: NativeSession._take_cancel,
+    PING: NativeSession._take_ping,
+    PONG: NativeSession._take_pong,
+    GOODBYE: NativeSession._take_goodbye,
+    END: NativeSession._take_end,
 }
 
 

@@ -76,7 +76,7 @@ def write_pickled_date(value: PickledDate) -> bytes:
     it has at that moment: the peer need not have these classes.
 
     Raises:
-        TypeError: `value` is no date, or a tzinfo of its own class.
+        TypeError: `value` is a tzinfo of its own class.
     """
     return pickle.dumps(_plain(value), protocol=4)
 
@@ -125,7 +125,7 @@ def _plain(value: PickledDate) -> PickledDate:
         )
     if isinstance(value, timedelta):
         return timedelta(value.days, value.seconds, value.microseconds)
-    zone = fixed_zone(value, None) if isinstance(value, tzinfo) else None
+    zone = fixed_zone(value, None)
     if zone is None:
         raise TypeError("a tzinfo of its own class has no offset without a datetime")
     return zone
@@ -191,8 +191,11 @@ class _Reader:
 
     def int_line(self) -> None:
         line = self._line()
-        self._stack.append({b"00": False, b"01": True}[line] if line[:1] == b"0" and line[1:] else
-                           self._decimal(line))
+        self._stack.append(
+            {b"00": False, b"01": True}[line]
+            if line[:1] == b"0" and line[1:]
+            else self._decimal(line)
+        )
 
     def long_line(self) -> None:
         self._stack.append(self._decimal(self._line().removesuffix(b"L")))
@@ -335,7 +338,9 @@ def _zone(key: str, from_cache: bool) -> ZoneInfo:
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise ValueError("another encoding")
-    return _exactly(str, text).encode("latin-1")
+    if type(text) is not str:
+        raise TypeError("no text")
+    return text.encode("latin-1")
 
 
 def _getattr(owner: object, name: str) -> _Global:

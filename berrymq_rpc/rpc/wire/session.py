@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from ...errors import ConnectionLostError, RPCTimeoutError
+from ...errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from .deadlines import Deadlines
 from .failure import Failure
 from .limits import CONNECT_TIMEOUT, Limits
@@ -116,8 +116,6 @@ class Session(ABC):
     ) -> None:
         self.limits = limits
         self.state = State.CONNECTING
-        #: Whether `call` and `notify` may be used: neither CLOSING nor LOST.
-        self.takes_calls = True
         #: Calls that this side made and that are not answered yet.
         self.pending: dict[int, Caller] = {}
         #: Calls in flight that hold a slot of the peer's window.
@@ -151,7 +149,6 @@ class Session(ABC):
             raise RuntimeError(f"a session that is {self.state.value} cannot be {state.value}")
         logger.debug("session %#x: %s -> %s", id(self), self.state.value, state.value)
         self.state = state
-        self.takes_calls = state is State.CONNECTING or state is State.OPEN
 
     # -- the calls of this side ----------------------------------------------------------
 
@@ -168,30 +165,37 @@ class Session(ABC):
         Raises:
             TypeError, ValueError: an argument cannot be packed; nothing was sent.
             TooLargeError: it is larger than this side or the peer allows; nothing was sent.
+        ServiceClosedError: the session is CLOSING or LOST.
         """
         call_id = next(self._ids)
         deadline = caller.deadline
         piece = self._encode_call(call_id, method, args, kwargs, deadline)
-        caller.id = call_id
-        self.pending[call_id] = caller
-        if deadline is not None:
-            self._deadlines.add(deadline, call_id)
         if self.in_window < self.window and not self.backlog:
             self.in_window += 1
             caller.sent = now
             self._out.append(piece)
         else:
+            self._check_open()
             self.backlog.append(Unsent(caller, piece, now))
+        caller.id = call_id
+        self.pending[call_id] = caller
+        if deadline is not None:
+            self._deadlines.add(deadline, call_id)
 
     def notify(
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], now: float
     ) -> None:
         """Send a call that is never answered. Raises as `call` does."""
         piece = self._encode_notify(method, args, kwargs)
-        if self.state is State.CONNECTING:
-            self.backlog.append(Unsent(None, piece, now))
-        else:
+        if self.window:
             self._out.append(piece)
+        else:
+            self._check_open()
+            self.backlog.append(Unsent(None, piece, now))
+
+    def _check_open(self) -> None:
+        if self.state is State.CLOSING or self.state is State.LOST:
+            raise ServiceClosedError("the peer takes no more calls on this connection")
 
     def cancel(self, call_id: int) -> None:
         """Give up a call: the peer is told, and an answer that still comes is dropped."""
@@ -236,6 +240,14 @@ class Session(ABC):
                 caller.sent = now
             backlog.popleft()
             self._out.append(piece)
+
+    def refuse_backlog(self, error: Exception) -> None:
+        """Fail the calls that were not sent and cannot be any more."""
+        for entry in self.take_backlog():
+            if entry.caller is None:
+                self.notifications_lost += 1
+            else:
+                entry.caller.fail(error)
 
     def take_backlog(self) -> list[Unsent]:
         """Take out what was not sent yet, for another session to `adopt`."""

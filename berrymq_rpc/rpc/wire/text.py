@@ -22,6 +22,7 @@ _SHOWN_ELEMENTS = 32
 _SHOWN_CHARACTERS = 256
 _SHOWN_LEVELS = 4
 
+_plain_repr: object = BaseException.__repr__
 _get_args = BaseException.args.__get__  # type: ignore[attr-defined]
 _type_module = type.__dict__["__module__"].__get__
 _type_name = type.__dict__["__qualname__"].__get__
@@ -88,7 +89,7 @@ def _is_small(value: Any) -> bool:
             waiting.extend(value)
             if kind is dict:
                 waiting.extend(value.values())
-        elif isinstance(value, BaseException) and kind.__repr__ is BaseException.__repr__:
+        elif _has_plain_repr(kind):
             left -= 1
             waiting.append(_get_args(value))
         else:
@@ -96,6 +97,10 @@ def _is_small(value: Any) -> bool:
         if left < 0:
             return False
     return True
+
+
+def _has_plain_repr(cls: type) -> bool:
+    return issubclass(cls, BaseException) and cls.__repr__ is _plain_repr
 
 
 def _brief(value: Any, levels: int) -> str:
@@ -115,6 +120,6 @@ def _brief(value: Any, levels: int) -> str:
             if len(value) > _SHOWN_ELEMENTS:
                 parts.append(_CUT)
         return f"{kind.__name__}({', '.join(parts)})"
-    if isinstance(value, BaseException) and kind.__repr__ is BaseException.__repr__:
+    if _has_plain_repr(kind):
         return f"{kind.__name__}{_brief(_get_args(value), levels)}"
     return repr(value)

@@ -87,7 +87,7 @@ def _is_code(code: object) -> bool:
     return isinstance(code, int) and type(code) is not bool and 0 <= code <= MAX_USER_CODE
 
 
-def dataclass_translation(cls: type[Any]) -> NestedTranslation:
+def dataclass_translation(cls: Any) -> NestedTranslation:
     """An entry of a translation table that carries the objects of a dataclass.
 
     They travel as a map of field names and values, and are made anew by the class with them;
@@ -130,7 +130,7 @@ def dataclass_translation(cls: type[Any]) -> NestedTranslation:
     return NestedTranslation(cls, pack, unpack)
 
 
-def enum_translation(cls: type[enum.Enum]) -> NestedTranslation:
+def enum_translation(cls: Any) -> NestedTranslation:
     """An entry of a translation table that carries the members of an enum.
 
     A member travels as its name, one of a `enum.Flag` as its value.

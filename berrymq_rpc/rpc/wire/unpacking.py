@@ -7,7 +7,7 @@ from msgpack import Unpacker, unpackb
 from msgpack.exceptions import ExtraData, FormatError, OutOfData, StackError
 
 from ...errors import ProtocolError
-from .depth import DepthLimit
+from .depth import Buffer, DepthLimit
 from .hashing import MAX_COLLISIONS, MIN_CHECKED, dict_collisions, set_collisions
 from .packing import FRAME_CODE, MAX_NESTED, new_ext
 from .text import full_name, safe_str
@@ -69,7 +69,7 @@ class Unpacking:
         self._size_without_limit = limit.levels
         self._small_ext = Message(self, (), is_small=True).ext
 
-    def unpack(self, data: bytes | memoryview, frames: Sequence[bytes] = ()) -> Any:
+    def unpack(self, data: Buffer, frames: Sequence[Buffer] = ()) -> Any:
         """Unpack a value that takes up all of the bytes.
 
         Args:
@@ -87,9 +87,7 @@ class Unpacking:
                 return Message(self, frames).unpack(data)
         return Message(self, frames).unpack(data)
 
-    def unpack_each(
-        self, data: bytes | memoryview, frames: Sequence[bytes] = ()
-    ) -> list[Part]:
+    def unpack_each(self, data: Buffer, frames: Sequence[Buffer] = ()) -> list[Part]:
         """Unpack the elements of an array each for itself, so that a bad one fails alone.
 
         Never raises.
@@ -125,7 +123,7 @@ class Unpacking:
             parts.append(Part(None, _described(error), self.unpack_head(data[start:])))
         return parts
 
-    def unpack_head(self, data: bytes | memoryview, count: int = 3) -> tuple[Any, ...]:
+    def unpack_head(self, data: Buffer, count: int = 3) -> tuple[Any, ...]:
         """The scalars that a packed array begins with, whatever follows them. Never raises.
 
         Args:
@@ -164,7 +162,7 @@ class Message:
     __slots__ = ("_careful", "_collisions_left", "_frames", "_hooks_left", "_unpacking")
 
     def __init__(
-        self, unpacking: Unpacking, frames: Sequence[bytes], *, is_small: bool = False
+        self, unpacking: Unpacking, frames: Sequence[Buffer], *, is_small: bool = False
     ) -> None:
         self._unpacking = unpacking
         self._frames = frames
@@ -173,7 +171,7 @@ class Message:
         #: Whether keys of any type and lone surrogates are taken, at half the speed.
         self._careful = False
 
-    def unpack(self, data: bytes | memoryview) -> Any:
+    def unpack(self, data: Buffer) -> Any:
         """Unpack the message, or a part of it; raises `ProtocolError` alone."""
         try:
             # In a user's unpacker the second attempt would be the only one that counts, and two
@@ -189,7 +187,7 @@ class Message:
         except Exception as error:
             raise _described(error) from error
 
-    def nested(self, data: bytes | memoryview) -> Any:
+    def nested(self, data: Buffer) -> Any:
         """Unpack the message, or a value that is packed inside of another."""
         unpacking = self._unpacking
         self._hooks_left -= _NESTED_COST
@@ -236,17 +234,17 @@ class Message:
         number = int.from_bytes(data[:_MAX_NUMBER], "big")
         if not 0 < len(data) <= _MAX_NUMBER or number >= len(self._frames):
             raise ProtocolError("a byte string beside the message is missing")
-        return self._frames[number]
+        return bytes(self._frames[number])
 
     def members(self, data: bytes) -> Sequence[Any]:
         """Unpack the array of a set."""
-        members = self.nested(data)
+        members: Any = self.nested(data)
         if not isinstance(members, tuple | list):
             raise ProtocolError("a set that is no array")
         if self._unpacking.use_list:
-            members = [_frozen(member) for member in members]
+            members = tuple(map(_frozen, members))
         self._check_hashes(members, set_collisions)
-        return members
+        return tuple(members)
 
     def _make_dict(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         self._count_hook()
@@ -256,9 +254,7 @@ class Message:
             self._check_hashes([key for key, _ in pairs], dict_collisions)
         return dict(pairs)
 
-    def _check_hashes(
-        self, keys: Sequence[Any], count: Callable[[list[int], float], int]
-    ) -> None:
+    def _check_hashes(self, keys: Sequence[Any], count: Callable[[list[int], float], int]) -> None:
         if len(keys) < MIN_CHECKED:
             return
         hashes = [hash(key) for key in keys if type(key) is not str and type(key) is not bytes]
@@ -300,4 +296,4 @@ def _told(error: Exception) -> str:
         return "bytes after its end"
     if isinstance(error, FormatError):
         return "the byte C1"
-    return f"{full_name(type(error))}: {safe_str(error, 500)}"
+    return safe_str(error, 500) or full_name(type(error))

@@ -131,6 +131,8 @@ def _encode_zone(zone: tzinfo | None, moment: datetime | time | None) -> bytes:
         return bytes((_KEY,)) + fixed.key.encode("ascii")
     if fixed is None:
         return b""
+    offset: timedelta
+    name: list[str]
     offset, *name = fixed.__getinitargs__()  # type: ignore[attr-defined]
     microseconds = offset // _MICROSECOND
     if name:

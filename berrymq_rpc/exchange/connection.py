@@ -1,0 +1,398 @@
+"""A node's connections to other nodes, in berryMQ's three styles."""
+
+import asyncio
+import logging
+import math
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Self
+
+from ..bus import Bus, Empty, Message
+from ..errors import ProtocolError, RPCTimeoutError, ServiceClosedError
+from ..identifier import Identifier
+from ..rpc import AttrHandler, Client, method
+from .delivery import deliver, keywords_of, positional_of, travelling
+from .forwarding import Forwarding
+from .pulled_message import PulledMessage
+from .status import INVALID_TOKEN, OK, TIMEOUT
+
+__all__ = ["Connection", "IncomingMessages", "Interconnection", "OnewayConnection", "QueueConnection"]
+
+logger = logging.getLogger("berrymq_rpc.exchange")
+
+#: Seconds between two attempts to have a connection again: the first pause, and the longest.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 5.0
+
+
+class Connection(ABC):
+    """One connection to a node. Made by a `Node`; close it, or use it with ``async with``.
+
+    It is kept alive, and made again when the peer comes back, for as long as it is open. A peer
+    that was away for longer than the ttl, or was restarted, knows nothing of it any more; it is
+    then registered anew, and a warning is logged.
+
+    Args:
+        endpoint: where the peer is.
+        client: calls the peer; closed with the connection.
+        ttl: seconds for which the peer keeps the connection when this process is gone.
+        timeout: seconds that the peer has for each answer.
+        closed: called when the connection is closed.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        client: Client,
+        ttl: float,
+        timeout: float,
+        closed: Callable[["Connection"], object],
+    ) -> None:
+        self._endpoint = endpoint
+        self._client = client
+        self._ttl = ttl
+        self._timeout = timeout
+        self._on_close = closed
+        #: ``None`` while there is none that the peer knows.
+        self._token: str | None = None
+        self._has_token = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._is_up = True
+        self._is_closed = False
+
+    @property
+    def endpoint(self) -> str:
+        """Where the peer is."""
+        return self._endpoint
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
+
+    async def send_message(self, identifier: Identifier | str, /, *args: Any, **kwargs: Any) -> str:
+        """Send a message to the peer, which publishes it on its bus.
+
+        Args:
+            identifier: what the message is about.
+            *args, **kwargs: the message's arguments, of the kinds that calls may have.
+
+        Returns:
+            The peer's status: ``"ok"``. ``"invalid token"`` or ``"timeout"`` only if the peer has
+            forgotten this connection twice in a row.
+
+        Raises:
+            ValueError, TypeError: `identifier` is no identifier or is local, or an argument
+                cannot travel; nothing was sent.
+            RPCTimeoutError: no answer in time. The message is taken back: unless the peer has
+                published it by then, it does not.
+            ConnectionLostError: the peer is gone, or did not come in time.
+            ServiceClosedError: this connection was closed, or the peer is closing.
+        """
+        parsed = travelling(identifier)
+        return str(await self._ask("send_message", parsed.id_str(), args, kwargs))
+
+    async def close(self) -> None:
+        """Close the connection; the peer is told if it is there. Can be called again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._has_token.set()
+        self._on_close(self)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait((self._keeper,))
+        try:
+            if self._token is not None and self._is_up:
+                await self._client.rpc.close_connection(self._token)
+        except Exception as error:
+            # The peer frees what it holds when the ttl is over.
+            logger.debug("connection to %s: closed without the peer: %r", self._endpoint, error)
+        finally:
+            self._client.close()
+            await self._client.wait_closed()
+
+    async def open(self) -> None:
+        """Register at the peer, and keep the connection alive from then on. For `Node`.
+
+        Raises:
+            Exception: as the peer's function does; the connection is closed then.
+        """
+        try:
+            self._set_token(await self._register())
+        except BaseException:
+            await self.close()
+            raise
+        self._keeper = asyncio.create_task(self._keep(), name=f"keep {self!r}")
+
+    @abstractmethod
+    async def _register(self) -> str:
+        """Ask the peer for a connection; its token."""
+
+    def _line_up(self) -> None:
+        """The peer is there and knows the token."""
+        if not self._is_up:
+            self._is_up = True
+            logger.info("connection to %s: restored", self._endpoint)
+
+    def _line_down(self, reason: object) -> None:
+        """The peer is not there, or does not answer as it should."""
+        if self._is_up:
+            self._is_up = False
+            logger.warning("connection to %s: lost: %s", self._endpoint, reason)
+
+    async def _ask(self, name: str, *args: Any, client: Client | None = None) -> Any:
+        """Call one of the peer's functions with the token.
+
+        A token that the peer has forgotten was not used for anything, so the call is made once
+        more with the next one.
+        """
+        if self._is_closed:
+            raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
+        client = client or self._client
+        deadline = math.inf if client.timeout is None else self._now() + client.timeout
+        token = await self._next_token(None, deadline)
+        answer = await client.call(name, token, *args)
+        if answer != INVALID_TOKEN and (answer != TIMEOUT or self._times_out(name, args)):
+            return answer
+        token = await self._next_token(token, deadline)
+        if deadline < math.inf:
+            client = client.with_timeout(max(deadline - self._now(), FIRST_PAUSE))
+        return await client.call(name, token, *args)
+
+    def _times_out(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether "timeout" may be said of the call, and not of the token."""
+        return False
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _next_token(self, old: str | None, deadline: float) -> str:
+        """The token, once it is not `old` any more."""
+        if old is not None and self._token == old:
+            self._forget_token()
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                while self._token is None:
+                    await self._has_token.wait()
+                    if self._is_closed:
+                        raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
+        except TimeoutError:
+            raise RPCTimeoutError(
+                f"{self._endpoint} did not take the connection up again in time: nothing was sent"
+            ) from None
+        return self._token
+
+    def _set_token(self, token: str) -> None:
+        self._token = token
+        self._has_token.set()
+
+    def _forget_token(self) -> None:
+        self._token = None
+        self._has_token.clear()
+
+    async def _keep(self) -> None:
+        """Keep the peer from forgetting the connection; register again when it has."""
+        pause = FIRST_PAUSE
+        while True:
+            began = self._now()
+            try:
+                if self._token is None:
+                    self._set_token(await self._register())
+                await self._use_token(self._token)
+                logger.warning(
+                    "connection to %s: the peer has forgotten it, so it is made anew; messages "
+                    "may be missing",
+                    self._endpoint,
+                )
+            except Exception as error:
+                self._line_down(error)
+            if self._now() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _use_token(self, token: str | None) -> None:
+        """Use the token until the peer has forgotten it."""
+        # The heartbeat ends it when the peer does not answer any more.
+        stream = self._client.with_timeout(None).rpc.keep_alive((token,))
+        async with aclosing(stream):
+            async for statuses in stream:
+                if statuses.get(token) != OK:
+                    break
+                self._line_up()
+        if self._token == token:
+            self._forget_token()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open" if self._is_up else "lost"
+        return f"<{type(self).__name__} {self._endpoint} {state}>"
+
+
+class OnewayConnection(Connection):
+    """Style 02: this side sends only."""
+
+    async def _register(self) -> str:
+        return str(await self._client.rpc.connect_oneway(self._ttl))
+
+
+class QueueConnection(Connection):
+    """Style 03: the peer keeps messages in a queue until this side gets them.
+
+    When the peer has forgotten the connection, what its queue held is gone.
+    """
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        endpoint: str,
+        client: Client,
+        ttl: float,
+        timeout: float,
+        closed: Callable[[Connection], object],
+    ) -> None:
+        super().__init__(endpoint, client, ttl, timeout, closed)
+        self._identifier = identifier
+
+    @property
+    def identifier(self) -> Identifier:
+        """Which messages the queue keeps."""
+        return self._identifier
+
+    async def get(self, block: bool = True, timeout: float | None = None) -> PulledMessage:
+        """Take the oldest message from the queue.
+
+        Args:
+            block: whether to wait for one.
+            timeout: seconds to wait; ``None`` for as long as it takes.
+
+        Returns:
+            The message. It is for this caller alone; if it is cancelled before the message came,
+            the message goes back to the queue's head.
+
+        Raises:
+            Empty: there is none and it does not wait, or its time is over.
+            ValueError: `timeout` is negative.
+            RPCTimeoutError: the peer did not answer in time.
+            ConnectionLostError: the peer is gone, or did not come in time.
+            ServiceClosedError: this connection was closed, or the peer is closing.
+        """
+        if block and timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is a number of seconds, not {timeout}")
+        if not block:
+            return self._message(await self._ask("get_nowait"))
+        # The peer's answer has as long as any other's, after the time for which it waits.
+        limit = None if timeout is None else timeout + self._timeout
+        client = self._client.with_timeout(limit)
+        return self._message(await self._ask("get", True, timeout, client=client))
+
+    async def get_nowait(self) -> PulledMessage:
+        """Take the oldest message, or raise `Empty`; otherwise as `get`."""
+        return await self.get(block=False)
+
+    async def _register(self) -> str:
+        return str(
+            await self._client.rpc.connect_via_queue(self._identifier.id_str(), self._ttl)
+        )
+
+    def _times_out(self, name: str, args: tuple[Any, ...]) -> bool:
+        # A `get` without limit has no time that could be over.
+        return name == "get_nowait" or (name == "get" and args[1] is not None)
+
+    def _message(self, answer: Any) -> PulledMessage:
+        if answer in (TIMEOUT, INVALID_TOKEN):
+            raise Empty
+        try:
+            return PulledMessage(
+                Identifier(answer["id"]),
+                positional_of(answer["args"]),
+                keywords_of(answer["kwargs"]),
+                origin=self._endpoint,
+                redelivered=bool(answer.get("redelivered", False)),
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ProtocolError(f"{self._endpoint} has answered with no message") from error
+
+
+class IncomingMessages(AttrHandler):
+    """What the peer of an interconnection may call: it sends its messages here."""
+
+    def __init__(self, bus: Bus, endpoint: str) -> None:
+        self._bus = bus
+        self._endpoint = endpoint
+        #: That of the interconnection, chosen here before the peer is asked for one.
+        self.token: str | None = None
+
+    @method
+    def send_message(self, token: str, identifier: str, args: Any = (), kwargs: Any = None) -> str:
+        """Publish a message here."""
+        if self.token is None or token != self.token:
+            return INVALID_TOKEN
+        deliver(self._bus, identifier, args, kwargs, self._endpoint)
+        return OK
+
+
+class Interconnection(Connection):
+    """Style 01: both sides carry all messages of their own to each other.
+
+    Each carries what was sent in its process, or by a caller that is no node; not what came over
+    another interconnection. While the line is down, messages are kept up to a bound, on both
+    sides; what was under way when it broke is lost.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        incoming: IncomingMessages,
+        endpoint: str,
+        client: Client,
+        ttl: float,
+        timeout: float,
+        closed: Callable[[Connection], object],
+    ) -> None:
+        super().__init__(endpoint, client, ttl, timeout, closed)
+        self._incoming = incoming
+        self._forwarding = Forwarding(bus, endpoint)
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were not carried: too many waited, or they could not travel."""
+        return self._forwarding.dropped + self._forwarding.refused
+
+    async def close(self) -> None:
+        self._forwarding.close()
+        await super().close()
+
+    async def _register(self) -> str:
+        # Known before the answer: the peer's messages may come with it.
+        self._incoming.token = str(uuid.uuid4())
+        token = str(
+            await self._client.rpc.interconnect(None, self._incoming.token, self._ttl)
+        )
+        self._open_line(token)
+        return token
+
+    def _open_line(self, token: str) -> None:
+        self._forwarding.open(token, partial(self._client.notify.send_message, token))
+
+    def _line_up(self) -> None:
+        super()._line_up()
+        if self._token is not None:
+            self._open_line(self._token)
+
+    def _line_down(self, reason: object) -> None:
+        super()._line_down(reason)
+        self._forwarding.cut(self._token)
+
+    def _forget_token(self) -> None:
+        self._forwarding.cut(self._token)
+        super()._forget_token()

@@ -1,0 +1,43 @@
+"""What ``get`` of a queue connection gives."""
+
+from typing import Any
+
+from ..bus import Message
+from ..identifier import Identifier
+
+__all__ = ["PulledMessage"]
+
+
+class PulledMessage(Message):
+    """A message from a queue at another node.
+
+    Attributes:
+        origin: the endpoint of that node.
+        redelivered: whether the node has sent it before, to a consumer who did not say that it
+            came. It may have been dealt with then.
+    """
+
+    __slots__ = ("_origin", "_redelivered")
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        origin: str,
+        redelivered: bool,
+    ) -> None:
+        super().__init__(identifier, args, kwargs)
+        self._origin = origin
+        self._redelivered = redelivered
+
+    @property
+    def origin(self) -> str:
+        """The endpoint of the node that kept it."""
+        return self._origin
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it may have come to a consumer before."""
+        return self._redelivered
