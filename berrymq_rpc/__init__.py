@@ -3,6 +3,8 @@
 ``import berrymq_rpc as berrymq`` gives the bus; calls are in ``from berrymq_rpc import rpc``.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .bus import (
     Bus,
     Empty,
@@ -33,6 +35,9 @@ from .errors import (
 )
 from .identifier import Identifier
 
+if TYPE_CHECKING:
+    from .exchange import Node
+
 __all__ = [
     "AuthenticationError",
     "Bus",
@@ -44,6 +49,7 @@ __all__ = [
     "GenericError",
     "Identifier",
     "Message",
+    "Node",
     "NotFoundError",
     "OverloadedError",
     "ParametersError",
@@ -60,3 +66,19 @@ __all__ = [
     "twitter",
     "unfollow",
 ]
+
+
+# Hidden from type checkers: they take any name for one of the package's otherwise.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name == "Node":
+            # A program that only uses the bus need not load asyncio, msgpack and ZeroMQ.
+            from .exchange import Node
+
+            globals()[name] = Node
+            return Node
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

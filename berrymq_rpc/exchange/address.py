@@ -44,7 +44,9 @@ def bind_endpoints(binding: Binding) -> tuple[str, ...]:
         addresses = tuple(binding)  # type: ignore[arg-type]
     endpoints = map(endpoint_of, addresses)
     return tuple(
-        f"{endpoint[:-1]}*" if endpoint.startswith("tcp://") and endpoint.endswith(":0") else endpoint
+        f"{endpoint[:-1]}*"
+        if endpoint.startswith("tcp://") and endpoint.endswith(":0")
+        else endpoint
         for endpoint in endpoints
     )
 

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Self
 
-from ..bus import Bus, Empty, Message
+from ..bus import Bus, Empty
 from ..errors import ProtocolError, RPCTimeoutError, ServiceClosedError
 from ..identifier import Identifier
 from ..rpc import AttrHandler, Client, method
@@ -19,13 +19,19 @@ from .forwarding import Forwarding
 from .pulled_message import PulledMessage
 from .status import INVALID_TOKEN, OK, TIMEOUT
 
-__all__ = ["Connection", "IncomingMessages", "Interconnection", "OnewayConnection", "QueueConnection"]
+__all__ = [
+    "Connection",
+    "IncomingMessages",
+    "Interconnection",
+    "OnewayConnection",
+    "QueueConnection",
+]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
 #: Seconds between two attempts to have a connection again: the first pause, and the longest.
 FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 1.0
 
 
 class Connection(ABC):
@@ -123,6 +129,8 @@ class Connection(ABC):
         """
         try:
             self._set_token(await self._register())
+            if self._is_closed:
+                raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
         except BaseException:
             await self.close()
             raise
@@ -300,9 +308,7 @@ class QueueConnection(Connection):
         return await self.get(block=False)
 
     async def _register(self) -> str:
-        return str(
-            await self._client.rpc.connect_via_queue(self._identifier.id_str(), self._ttl)
-        )
+        return str(await self._client.rpc.connect_via_queue(self._identifier.id_str(), self._ttl))
 
     def _times_out(self, name: str, args: tuple[Any, ...]) -> bool:
         # A `get` without limit has no time that could be over.
@@ -375,9 +381,7 @@ class Interconnection(Connection):
     async def _register(self) -> str:
         # Known before the answer: the peer's messages may come with it.
         self._incoming.token = str(uuid.uuid4())
-        token = str(
-            await self._client.rpc.interconnect(None, self._incoming.token, self._ttl)
-        )
+        token = str(await self._client.rpc.interconnect(None, self._incoming.token, self._ttl))
         self._open_line(token)
         return token
 

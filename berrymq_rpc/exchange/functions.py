@@ -60,9 +60,8 @@ class ExportedFunctions(AttrHandler):
         max_connections: int = MAXIMUM_TOKENS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        for name, value in (("queue_size", queue_size), ("max_connections", max_connections)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+        _check_count("queue_size", queue_size)
+        _check_count("max_connections", max_connections)
         self._bus = default_bus if bus is None else bus
         self._queue_size = queue_size
         self._clock = clock
@@ -94,10 +93,10 @@ class ExportedFunctions(AttrHandler):
             )
         peer = context().peer
         served = Served(None)
-        token = self._add(served, ttl, token)
+        added = self._add(served, ttl, token)
         served.part = Forwarding(self._bus, peer.identity)
-        _attach(served, token, peer)
-        return token
+        _attach(served, added, peer)
+        return added
 
     @method
     def connect_oneway(self, ttl: float = TTL) -> str:
@@ -132,7 +131,8 @@ class ExportedFunctions(AttrHandler):
             return INVALID_TOKEN
         return OK
 
-    @method
+    # A stream that waits: so a server that closes ends it at once.
+    @method(waits=True)
     async def keep_alive(self, tokens: Any) -> AsyncIterator[dict[str, str]]:
         """Use connections for as long as this stream runs.
 
@@ -245,7 +245,7 @@ class ExportedFunctions(AttrHandler):
 
         call.on_delivery(delivered)
         message = parcel.message
-        answer = {"id": message.id, "args": message.args, "kwargs": message.kwargs}
+        answer: dict[str, Any] = {"id": message.id, "args": message.args, "kwargs": message.kwargs}
         if parcel.redelivered:
             answer["redelivered"] = True
         return answer
@@ -324,6 +324,11 @@ def _lost_by(part: Mailbox | Forwarding) -> int:
 
 def _may_leave(message: Message) -> bool:
     return not message.name.startswith("_")
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
 
 
 def _checked_timeout(timeout: Any) -> float | None:

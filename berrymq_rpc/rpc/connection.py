@@ -2,18 +2,24 @@
 
 import asyncio
 from collections import deque
-from time import monotonic
 from collections.abc import Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
+from ..errors import (
+    Error,
+    OverloadedError,
+    ProtocolError,
+    RPCTimeoutError,
+    ServiceClosedError,
+)
 from .call import Call
 from .context import Peer
 from .method import Method
 from .running import Running
+from .stream import Stream
 from .transport.interface import Key, Port
 from .wire.record import Incoming
-from .stream import Stream
 from .wire.session import Frames, Session, Unsent
 
 if TYPE_CHECKING:
@@ -186,7 +192,7 @@ class Connection:
         """A call ended with a result."""
         if self._ended(running):
             if running.id is not None and running.cancelled:
-                self.answer_error(running, asyncio.CancelledError())
+                self.answer_error(running, self._reason(running, asyncio.CancelledError()))
             elif running.id is not None:
                 self.answer(running, value)
             self.schedule_flush()
@@ -196,14 +202,22 @@ class Connection:
         answered = running.id is not None
         self.dispatcher.log_error(running.method.name, error, answered=answered)
         if self._ended(running):
-            if isinstance(error, asyncio.CancelledError) and self.dispatcher.closing is not None:
-                error = ServiceClosedError(self.dispatcher.closing)
+            if isinstance(error, asyncio.CancelledError):
+                error = self._reason(running, error)
             if answered:
                 self.answer_error(running, error)
             self.schedule_flush()
             if isinstance(error, KeyboardInterrupt):
                 # The event loop is about to end.
                 self.flush()
+
+    def _reason(self, running: Running, error: BaseException) -> BaseException:
+        """What to tell the caller of a call that was cancelled."""
+        if running.expired:
+            return RPCTimeoutError("the caller's deadline passed while the method ran")
+        if self.dispatcher.closing is not None:
+            return ServiceClosedError(self.dispatcher.closing)
+        return error
 
     def answer(self, running: Running, value: Any) -> None:
         """Send a result; one that cannot be sent is answered with the error that says so."""
@@ -317,8 +331,14 @@ class Connection:
         self.owner.peer_closing(self)
         self.session.refuse_backlog(ServiceClosedError("the peer is closing"))
 
+    def give_up(self, error: Error) -> None:
+        """Fail the calls of this side, and have them stopped at the peer."""
+        self.session.give_up(error, monotonic())
+        self.schedule_flush()
+
     def stop_waiting(self) -> None:
-        """Cancel what waits for something that need not come."""
+        """End what waits for something that need not come, as this side closes."""
+        self.dispatcher.refuse_queue(self)
         for running in list(self.running.values()):
             if running.method.waits:
                 running.cancel()

@@ -13,8 +13,8 @@ from .describe import describe as describe_methods
 from .method import Kind, Method
 from .running import Running, warn_slow
 from .table import HandlerTable
-from .wire.failure import Failure, describe
 from .wire.codec import Codec
+from .wire.failure import Failure, describe
 from .wire.limits import Limits
 from .wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY, Incoming
 
@@ -123,9 +123,7 @@ class Dispatcher:
                     if found is None:
                         continue
                     method = found
-                frame.event = event
-                frame.method = method
-                frame.running = None
+                frame.begin(event, method)
                 try:
                     value = method.function(*args, **kwargs)
                     if call_id is not None:
@@ -197,9 +195,7 @@ class Dispatcher:
         if count & (count - 1) == 0:
             logger.warning("notification %.100r dropped (%d so far): %s", name, count, reason)
 
-    def _admit(
-        self, connection: "Connection", event: Incoming, method: Method, cost: int
-    ) -> None:
+    def _admit(self, connection: "Connection", event: Incoming, method: Method, cost: int) -> None:
         """Start what does not end at once, queue it, or refuse it."""
         _, call_id, name, _, _, _ = event
         if call_id is not None and call_id in connection.running:
@@ -259,6 +255,14 @@ class Dispatcher:
             event, method, cost = connection.queue.popleft()
             connection.queue_bytes -= cost
             self._start(connection, event, method)
+
+    def refuse_queue(self, connection: "Connection") -> None:
+        """Refuse the calls of a peer that wait for their turn."""
+        queue = list(connection.queue)
+        connection.queue.clear()
+        connection.queue_bytes = 0
+        for (_, call_id, name, *_), _, _ in queue:
+            self._refuse(connection, call_id, name, ServiceClosedError(self.closing))
 
     def _control(self, connection: "Connection", kind: int, call_id: Any, args: Any) -> None:
         if kind == CANCEL:
@@ -346,11 +350,15 @@ class _SyncCalls:
         self.connection = connection
         self.running: Running | None = None
 
+    def begin(self, event: Incoming, method: Method) -> None:
+        """Stand for the next call."""
+        self.event = event
+        self.method = method
+        self.running = None
+
     def snapshot(self) -> Running:
         """The call of this moment."""
         if self.running is None:
             _, call_id, _, args, kwargs, deadline = self.event
-            self.running = Running(
-                self.connection, call_id, self.method, args, kwargs, deadline
-            )
+            self.running = Running(self.connection, call_id, self.method, args, kwargs, deadline)
         return self.running

@@ -87,7 +87,7 @@ class Pool(Service):
         if self._problem is None:
             self._problem = ServiceClosedError(reason)
         for connection in self.connections:
-            connection.flush()
+            connection.give_up(ServiceClosedError(reason))
         self._live.clear()
         self._waiting.lost(ServiceClosedError(reason))
         super().close(reason, grace)

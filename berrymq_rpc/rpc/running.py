@@ -38,6 +38,7 @@ class Running(Coroutine[Any, Any, None]):
         "connection",
         "credit",
         "deadline",
+        "expired",
         "id",
         "method",
         "on_delivery",
@@ -61,6 +62,8 @@ class Running(Coroutine[Any, Any, None]):
         self.arguments = (args, kwargs)
         self.deadline = deadline
         self.cancelled = False
+        #: Whether it was cancelled because its deadline passed.
+        self.expired = False
         self.on_delivery: Callable[[bool], object] | None = None
         self.task: asyncio.Future[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -105,7 +108,7 @@ class Running(Coroutine[Any, Any, None]):
                     self._coroutine = self.method.function(*args, **kwargs)
                 self.task = loop.create_task(self, name=f"rpc {self.method.name}")
             if self.deadline is not None and not self.is_stream:
-                self.timer = loop.call_later(self.deadline - monotonic(), self.cancel)
+                self.timer = loop.call_later(self.deadline - monotonic(), self._expire)
         finally:
             current.reset(token)
 
@@ -117,6 +120,10 @@ class Running(Coroutine[Any, Any, None]):
         self.cancelled = True
         if self.task is not None and self.method.kind is not Kind.THREAD:
             self.task.cancel()
+
+    def _expire(self) -> None:
+        self.expired = True
+        self.cancel()
 
     def add_credit(self, items: int) -> None:
         """Let a stream send more items."""

@@ -198,10 +198,14 @@ class Service:
             owner.connections.clear()
 
     async def _running_ended(self, timeout: float) -> None:
-        tasks = [r.task for c in self.connections for r in c.running.values() if r.task]
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout)
-            # The answers are made in callbacks of these tasks, and leave with the next tick.
+        """Wait for the handlers that run, and for those that they make room for."""
+        end = self.loop.time() + timeout
+        while tasks := [r.task for c in self.connections for r in c.running.values() if r.task]:
+            left = end - self.loop.time()
+            if left <= 0:
+                return
+            await asyncio.wait(tasks, timeout=left)
+            # The answers are made in callbacks of these tasks.
             await asyncio.sleep(0)
 
     def abort(self) -> None:

@@ -100,13 +100,13 @@ class ZeroMQPort(Port, ZmqProtocol):
         #: Each connection of a DEALER is a new peer to the owner.
         self._dealer_key: Key = None
         peer_socket.prepare(self._peers, self._departed)
-        self._monitor = peer_socket.get_monitor_socket(_CONNECTED | _LOST | _FAILED)
+        self._monitor: Any = peer_socket.get_monitor_socket(_CONNECTED | _LOST | _FAILED)
         self._monitor_file = int(self._monitor.get(zmq.SocketOption.FD))
         self._events: deque[tuple[int, int]] = deque()
 
     # -- aiozmq's protocol ----------------------------------------------------------------
 
-    def connection_made(self, transport: ZmqTransport) -> None:
+    def connection_made(self, transport: ZmqTransport) -> None:  # type: ignore[override]
         self._transport = transport
         self._loop.add_reader(self._monitor_file, self._read_monitor)
 
@@ -134,10 +134,10 @@ class ZeroMQPort(Port, ZmqProtocol):
         """Read the monitor until it is empty: its file number tells only of the first event."""
         while not self._closing:
             try:
-                head, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
+                event: list[bytes] = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.ZMQError:
                 return
-            self._events.append(_EVENT.unpack(head))
+            self._events.append(_EVENT.unpack(event[0]))
 
     def _read_monitor(self) -> None:
         self._collect_events()

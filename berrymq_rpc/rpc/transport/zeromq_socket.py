@@ -19,6 +19,13 @@ __all__ = ["PeerSocket", "Received"]
 #: The peer's key, the frames, and the file number of the connection of a peer not known yet.
 Received: TypeAlias = tuple[bytes, list[bytes], int]
 
+# pyzmq's constants are enums, whose operators take longer than what they are used for here.
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_POLLIN = int(zmq.POLLIN)
+_POLLOUT = int(zmq.POLLOUT)
+_GONE = (int(zmq.EHOSTUNREACH), int(zmq.ENOTSOCK))
+
 #: Messages read in one turn of the event loop while more are there: enough to share the cost of
 #: the turn, few enough that timers and other sockets are not kept waiting.
 BURST = 64
@@ -77,25 +84,25 @@ class PeerSocket(zmq.Socket[bytes]):
         return messages
 
     def _receive(self) -> Received:
-        key = self.recv(zmq.NOBLOCK) if self.routed else b""
-        frame = self.recv(zmq.NOBLOCK, copy=False)
+        key = self.recv(_NOBLOCK) if self.routed else b""
+        frame = self.recv(_NOBLOCK, copy=False)
         file = -1
         if self.routed and key not in self.known:
             file = int(frame.get(zmq.SRCFD))
         frames = [frame.bytes]
         while frame.more:
-            frame = self.recv(zmq.NOBLOCK, copy=False)
+            frame = self.recv(_NOBLOCK, copy=False)
             frames.append(frame.bytes)
         return key, frames, file
 
-    def getsockopt(self, option: int) -> Any:  # type: ignore[override]
-        value = self.get(option)
+    def getsockopt(self, option: int) -> Any:
+        value: Any = self.get(option)
         if option == zmq.EVENTS:
             if self._has_read:
                 # aiozmq asks again after it has read: POLLIN then means a burst.
                 self._has_read = False
-                self._more = bool(value & zmq.POLLIN)
-            if self.blocked and value & zmq.POLLOUT:
+                self._more = bool(value & _POLLIN)
+            if self.blocked and value & _POLLOUT:
                 self.retry()
                 # Sending takes signals in, so what was true before may have become more.
                 value = self.get(option)
@@ -121,15 +128,14 @@ class PeerSocket(zmq.Socket[bytes]):
         last = len(frames) - 1
         try:
             if self.routed:
-                self.send(key, zmq.NOBLOCK | zmq.SNDMORE)
+                self.send(key, _NOBLOCK_MORE)
             for i, frame in enumerate(frames):
-                more = zmq.SNDMORE if i < last else 0
-                large = len(frame) >= MIN_UNCOPIED
-                self.send(frame, zmq.NOBLOCK | more, copy=not large)
+                flags = _NOBLOCK_MORE if i < last else _NOBLOCK
+                self.send(frame, flags, copy=len(frame) < MIN_UNCOPIED)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.ENOTSOCK):
+            if error.errno not in _GONE:
                 raise
             self.forget(key)
             self.departed(key)

@@ -23,7 +23,7 @@ from typing import Any
 from ...errors import ProtocolError, TooLargeError
 from . import record as kinds
 from .aiozmq_codec import AiozmqCodec
-from .failure import Failure, describe, from_aiozmq_name, restore, to_aiozmq_name
+from .failure import Failure, describe, from_aiozmq_name, restore, to_aiozmq
 from .limits import CONNECT_TIMEOUT, Limits
 from .record import NO_KWARGS, Incoming
 from .session import Frames, Session
@@ -110,11 +110,11 @@ class AiozmqSession(Session):
         self._answer(call_id, False, self._checked(self._codec.pack(value, "the result")))
 
     def error(self, call_id: Any, failure: Failure) -> None:
-        name = to_aiozmq_name(failure.type_name)
+        name, args, text, _ = to_aiozmq(failure)
         try:
-            data = self._checked(self._codec.pack((name, failure.args, failure.text)))
+            data = self._checked(self._codec.pack((name, args, text)))
         except (TypeError, ValueError):
-            data = self._codec.pack((name, (), failure.text))
+            data = self._codec.pack((name, (), text))
         self._answer(call_id, True, data)
 
     def _answer(self, call_id: Any, is_error: bool, data: bytes) -> None:

@@ -16,10 +16,10 @@ its msgpack ext 127 values are the numbers of the frames after the head.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...errors import ProtocolError, RPCTimeoutError, TooLargeError
+from ...errors import Error, ProtocolError, RPCTimeoutError, TooLargeError
 from .clock import PeerClock
 from .codec import Codec
 from .failure import Failure, describe, restore
@@ -35,14 +35,15 @@ from .record import (
     GOODBYE,
     HELLO,
     ITEM,
-    NOTIFY,
     NO_KWARGS,
+    NOTIFY,
     PING,
     PONG,
     RESULT,
     Incoming,
 )
 from .session import Frames, Session, State, logger
+from .text import bounded, safe_repr
 
 __all__ = ["FIRST_WINDOW", "MAX_BATCH", "MIN_DETACHED", "PREFIX", "NativeDialect", "NativeSession"]
 
@@ -67,6 +68,9 @@ FIRST_WINDOW = 64
 #: A peer that says nothing for so many heartbeats is lost; with pings each quarter heartbeat,
 #: it is noticed within two.
 SILENCE = 1.5
+
+#: Bytes of a record in which its kind and its id are found.
+_RECORD_HEAD = 32
 
 
 class NativeSession(Session):
@@ -93,8 +97,7 @@ class NativeSession(Session):
         self._max_message = limits.max_message
         self._max_frame = limits.max_frame
         self._last_sent = 0.0
-        #: Whether some of `_out` has frames of its own.
-        self._detached = False
+        self._max_head = max(MAX_BATCH, limits.max_message) + _HEAD.size
         #: Why the peer takes no more calls, once it said so.
         self.goodbye_reason: str | None = None
 
@@ -123,18 +126,16 @@ class NativeSession(Session):
             raise TooLargeError(
                 f"{len(piece):,} bytes are more than max_message={self._max_message:,} allows"
             )
+        total = len(piece)
         for frame in frames:
             size = memoryview(frame).nbytes
             if size > self._max_frame:
                 raise TooLargeError(
                     f"{size:,} bytes in one value are more than max_frame={self._max_frame:,} allows"
                 )
-            self.large_bytes += size
-        self.large_bytes += len(piece)
-        if not frames:
-            return piece
-        self._detached = True
-        return piece, frames
+            total += size
+        self.large_bytes += total
+        return (piece, frames) if frames else piece
 
     def _encode_call(
         self,
@@ -227,7 +228,7 @@ class NativeSession(Session):
         heartbeat = self.limits.heartbeat
         if now - self.last_heard > SILENCE * heartbeat:
             return False
-        if self.state is State.OPEN and now - self._last_sent >= heartbeat / 4 and not self._out:
+        if now - self._last_sent >= heartbeat / 4 and not self._out:
             self._out.append(self._encode((PING, int(now * 1e6))))
         return True
 
@@ -239,11 +240,13 @@ class NativeSession(Session):
         self.large_bytes = 0
         self._last_sent = now
         clock = int(now * 1e6)
-        if not self._detached:
+        try:
             body = b"".join(pieces)
-            if len(body) <= MAX_BATCH:
-                return [(_HEAD.pack(PREFIX, VERSION, clock, _ARRAY_32, len(pieces)) + body,)]
-        self._detached = False
+        except TypeError:
+            # One of them is a tuple: it has frames of its own.
+            return self._split(pieces, clock)
+        if len(body) <= MAX_BATCH:
+            return [(_HEAD.pack(PREFIX, VERSION, clock, _ARRAY_32, len(pieces)) + body,)]
         return self._split(pieces, clock)
 
     def _split(self, pieces: list[Any], clock: int) -> list[Frames]:
@@ -275,22 +278,26 @@ class NativeSession(Session):
     # -- what arrives --------------------------------------------------------------------
 
     def receive(self, frames: Frames, now: float) -> list[Incoming]:
-        head = frames[0]
-        if len(head) > MAX_BATCH and len(head) > self.limits.max_message + _HEAD.size:
-            self.malformed += 1
-            raise ProtocolError(
-                f"a message of {len(head):,} bytes is over max_message={self.limits.max_message:,}"
-            )
         try:
-            prefix, version, clock, _, _ = _HEAD.unpack_from(head)
-        except struct.error:
+            head = frames[0]
+            prefix, version, clock, array, _ = _HEAD.unpack_from(head)
+        except (struct.error, IndexError):
             self.malformed += 1
-            raise ProtocolError(f"a message of {len(head)} bytes is cut short") from None
-        if prefix != PREFIX or version != VERSION:
+            raise ProtocolError("a message that is cut short") from None
+        if prefix != PREFIX or version != VERSION or array != _ARRAY_32:
             self.malformed += 1
             raise ProtocolError(f"no message of this version: {bytes(head[:4])!r}")
         self._clock.observe(clock, now)
         self.last_heard = now
+        if len(head) > self._max_head:
+            self.malformed += 1
+            error = TooLargeError(
+                f"{len(head):,} bytes are over max_message={self.limits.max_message:,}"
+            )
+            # It has one record, as others are not gathered in such messages.
+            start = memoryview(head)[_HEAD.size : _HEAD.size + _RECORD_HEAD]
+            self._tell(self._codec.unpack_head(start), error)
+            raise ProtocolError(f"a message of {error}")
         payload = memoryview(head)[_PAYLOAD:]
         incoming: list[Incoming] = []
         try:
@@ -299,6 +306,7 @@ class NativeSession(Session):
             records = self._unpack_each(payload, frames[1:])
         pending = self.pending
         released = self._released
+        backlog = self.backlog
         for record in records:
             try:
                 kind = record[0]
@@ -308,6 +316,10 @@ class NativeSession(Session):
                     if caller is None:
                         self._answered(call_id)
                         continue
+                    if backlog and caller.sent is None:
+                        # The peer cannot know of it.
+                        pending[caller.id] = caller
+                        continue
                     if released and call_id in released:
                         released.discard(call_id)
                     else:
@@ -315,7 +327,12 @@ class NativeSession(Session):
                     caller.succeed(record[2])
                 elif kind == CALL and len(record) == 4:
                     _, call_id, method, args = record
-                    if type(method) is str and type(args) is tuple and type(call_id) is int:
+                    if (
+                        type(method) is str
+                        and type(args) is tuple
+                        and type(call_id) is int
+                        and call_id >= 0
+                    ):
                         incoming.append((CALL, call_id, method, args, NO_KWARGS, None))
                     else:
                         self._take_call(record, incoming, now)
@@ -323,20 +340,43 @@ class NativeSession(Session):
                     _TAKE[kind](self, record, incoming, now)
             except Exception as error:
                 self._ill_formed(record, error)
-        if self.backlog and self.window:
+        if backlog and self.window:
             self._release(now)
         return incoming
 
     def _ill_formed(self, record: Any, error: Exception) -> None:
-        """Count what made no sense; where it was a call, its caller gets an answer."""
+        """Count what made no sense, and tell who waits for it."""
         self.malformed += 1
         logger.debug("ill-formed record: %s", error)
-        if isinstance(record, (tuple, list)) and len(record) > 1 and record[0] == CALL:
-            self._refuse(record[1], ProtocolError("an ill-formed call"))
+        if not isinstance(error, ProtocolError):
+            error = ProtocolError("an ill-formed record")
+        self._tell(record[:2] if isinstance(record, (tuple, list)) else (), error)
 
-    def _refuse(self, call_id: Any, error: Exception) -> None:
-        if _is_id(call_id):
-            self.error(call_id, describe(error, self._codec))
+    def _tell(self, head: Sequence[Any], error: Error) -> None:
+        """Tell who waits for a record that cannot be used: the caller there, or the one here.
+
+        Args:
+            head: the scalars that the record begins with.
+            error: why it cannot be used.
+        """
+        if len(head) < 2 or not (_is_id(head[0]) and _is_id(head[1])):
+            return
+        kind, call_id = head[:2]
+        if kind == CALL:
+            self._refuse(call_id, error)
+        elif kind == ITEM:
+            caller = self.pending.get(call_id)
+            if caller is not None and caller.sent is not None:
+                # The stream would go on there.
+                self.cancel(call_id)
+                caller.fail(type(error)(f"an item of {caller.method!r}: {error}"))
+        elif kind in (RESULT, ERROR, END):
+            caller = self._answered(call_id)
+            if caller is not None:
+                caller.fail(type(error)(f"the answer of {caller.method!r}: {error}"))
+
+    def _refuse(self, call_id: int, error: Error) -> None:
+        self.error(call_id, describe(error, self._codec))
 
     def _unpack_each(self, payload: memoryview, frames: Frames) -> list[Any]:
         """Unpack records one by one, so that a bad one fails alone, and its caller is told."""
@@ -346,15 +386,7 @@ class NativeSession(Session):
                 records.append(part.value)
                 continue
             self.malformed += 1
-            if len(part.head) < 2:
-                continue
-            kind, call_id = part.head[:2]
-            if kind == CALL:
-                self._refuse(call_id, part.error)
-            elif kind in (RESULT, ERROR, ITEM) and _is_id(call_id):
-                caller = self._answered(call_id)
-                if caller is not None:
-                    caller.fail(ProtocolError(f"the answer cannot be decoded: {part.error}"))
+            self._tell(part.head, part.error)
         return records
 
     def _take_call(self, record: Any, incoming: list[Incoming], now: float) -> None:
@@ -364,6 +396,8 @@ class NativeSession(Session):
         if rest:
             kwargs = rest[0]
             if len(rest) > 1 and rest[1] is not None:
+                if not _is_id(rest[1]):
+                    raise ProtocolError("a deadline is a whole number of microseconds")
                 when = self._clock.local(rest[1], now)
         _check_call(method, args, kwargs)
         if not _is_id(call_id):
@@ -390,9 +424,18 @@ class NativeSession(Session):
 
     def _take_error(self, record: Any, incoming: list[Incoming], now: float) -> None:
         _, call_id, type_name, args, text, *rest = record
+        traceback = rest[0] if rest else None
+        # Checked before the call leaves the tables, so that its caller can still be told.
+        if (
+            type(type_name) is not str
+            or not isinstance(args, (tuple, list))
+            or type(text) is not str
+            or not isinstance(traceback, (str, type(None)))
+        ):
+            raise ProtocolError("an error is a name, an array, a text and a traceback or none")
         caller = self._answered(call_id)
         if caller is not None:
-            failure = Failure(type_name, tuple(args), text, rest[0] if rest else None)
+            failure = Failure(type_name, tuple(args), text, traceback)
             caller.fail(restore(failure, self._error_table))
 
     def _take_accepted(self, record: Any, incoming: list[Incoming], now: float) -> None:
@@ -400,18 +443,19 @@ class NativeSession(Session):
         for call_id in released:
             if call_id in self._released:
                 continue
-            if call_id in self.pending or call_id in self._abandoned:
+            caller = self.pending.get(call_id)
+            if call_id in self._abandoned if caller is None else caller.sent is not None:
                 self._released.add(call_id)
                 self.in_window -= 1
         for call_id in running:
             caller = self.pending.get(call_id)
-            if caller is not None:
+            if caller is not None and caller.sent is not None:
                 caller.accepted(now, call_id in self._released)
 
     def _take_item(self, record: Any, incoming: list[Incoming], now: float) -> None:
         _, call_id, value = record
         caller = self.pending.get(call_id)
-        if caller is not None:
+        if caller is not None and caller.sent is not None:
             caller.item(value)
 
     def _take_end(self, record: Any, incoming: list[Incoming], now: float) -> None:
@@ -443,25 +487,32 @@ class NativeSession(Session):
 
     def _take_goodbye(self, record: Any, incoming: list[Incoming], now: float) -> None:
         _, reason = record
-        self.goodbye_reason = str(reason)
+        if type(reason) is not str:
+            raise ProtocolError("the reason of a goodbye is a text")
+        self.goodbye_reason = bounded(reason)
         if self.state is State.OPEN:
             self._enter(State.CLOSING)
             self.window = 0
         incoming.append((GOODBYE, None, self.goodbye_reason, (), NO_KWARGS, None))
 
     def _take_hello(self, record: Any, incoming: list[Incoming], now: float) -> None:
-        properties = record[1]
-        if VERSION not in properties.get("versions", ()):
-            versions = list(properties.get("versions", ()))
-            reason = f"this side speaks version {VERSION} of the protocol, the peer {versions}"
+        _, properties = record
+        versions = properties.get("versions", ())
+        if VERSION not in versions:
+            shown = safe_repr(versions, 100)
+            reason = f"this side speaks version {VERSION} of the protocol, the peer {shown}"
             self.goodbye(reason)
             self._take_goodbye((GOODBYE, reason), incoming, now)
+            # Nothing will come that this side understands.
+            for call_id, caller in list(self.pending.items()):
+                if self._answered(call_id) is not None:
+                    caller.fail(ProtocolError(reason))
             return
         limits = self.limits
         names = ("window", "max_message", "max_frame", "stream_window")
         told = [properties.get(name, getattr(limits, name)) for name in names]
-        if not all(map(_is_id, told)):
-            raise ProtocolError("a limit must be a whole number")
+        if not all(_is_id(value) and value > 0 for value in told):
+            raise ProtocolError("a limit must be a whole number above 0")
         if self.state is State.OPEN:
             self.window = told[0]
         self._max_message = min(limits.max_message, told[1])
@@ -520,7 +571,7 @@ class NativeDialect:
         self._error_table = error_table
 
     def recognises(self, frames: Frames) -> bool:
-        return bytes(frames[0][:3]) == PREFIX
+        return bool(frames) and bytes(frames[0][:3]) == PREFIX
 
     def session(
         self,

@@ -7,7 +7,7 @@ kind   name          the elements after the kind
 =====  ============  ==============================================================
 0      HELLO         map of properties
 1      CALL          id, method, args[, kwargs[, deadline]]
-2      NOTIFY        method, args[, kwargs[, deadline]]
+2      NOTIFY        method, args[, kwargs]
 3      ACCEPTED      ids, ids that have left the window
 4      RESULT        id, value[, whether an ACKNOWLEDGE is wanted]
 5      ERROR         id, type, args, text[, traceback]
@@ -37,8 +37,8 @@ __all__ = [
     "GOODBYE",
     "HELLO",
     "ITEM",
-    "NO_KWARGS",
     "NOTIFY",
+    "NO_KWARGS",
     "PING",
     "PONG",
     "RESULT",

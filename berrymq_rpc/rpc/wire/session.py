@@ -165,7 +165,7 @@ class Session(ABC):
         Raises:
             TypeError, ValueError: an argument cannot be packed; nothing was sent.
             TooLargeError: it is larger than this side or the peer allows; nothing was sent.
-        ServiceClosedError: the session is CLOSING or LOST.
+            ServiceClosedError: the session is CLOSING or LOST.
         """
         call_id = next(self._ids)
         deadline = caller.deadline
@@ -210,11 +210,16 @@ class Session(ABC):
 
     def _answered(self, call_id: Any) -> Caller | None:
         """Take the call that the peer's last word is about out of the tables."""
-        caller = self.pending.pop(call_id, None)
+        caller = self.pending.get(call_id)
         if caller is None:
             if call_id not in self._abandoned:
                 return None
             self._abandoned.discard(call_id)
+        elif caller.sent is None:
+            # It holds no slot, and the peer cannot know of it.
+            return None
+        else:
+            del self.pending[call_id]
         if call_id in self._released:
             self._released.discard(call_id)
         else:
@@ -226,16 +231,18 @@ class Session(ABC):
         backlog = self.backlog
         pending = self.pending
         while backlog:
-            caller, piece, _ = backlog[0]
-            if caller is None:
+            unsent, piece, _ = backlog[0]
+            if unsent is None:
                 if self.window == 0:
                     return
-            elif caller.id not in pending:
-                backlog.popleft()
-                continue
-            elif self.in_window >= self.window:
-                return
             else:
+                # Not `unsent` itself: a stream may have taken its place.
+                caller = pending.get(unsent.id)
+                if caller is None:
+                    backlog.popleft()
+                    continue
+                if self.in_window >= self.window:
+                    return
                 self.in_window += 1
                 caller.sent = now
             backlog.popleft()
@@ -253,8 +260,12 @@ class Session(ABC):
         """Take out what was not sent yet, for another session to `adopt`."""
         entries = []
         for entry in self.backlog:
-            if entry.caller is None or self.pending.pop(entry.caller.id, None) is not None:
+            if entry.caller is None:
                 entries.append(entry)
+                continue
+            caller = self.pending.pop(entry.caller.id, None)
+            if caller is not None:
+                entries.append(entry._replace(caller=caller))
         self.backlog.clear()
         return entries
 
@@ -282,9 +293,10 @@ class Session(ABC):
     def expire(self, now: float) -> None:
         """Fail the calls whose time is over at `now`, and tell the peer to stop them."""
         for call_id in self._deadlines.due(now):
-            caller = self.pending[call_id]
-            if caller.deadline is None:
-                # It turned out to be a stream: each item has a time of its own.
+            caller = self.pending.get(call_id)
+            if caller is None or caller.deadline is None:
+                # It was adopted twice, and is noted twice; or it turned out to be a stream, of
+                # which each item has a time of its own.
                 continue
             error = RPCTimeoutError(f"no answer from {caller.method!r} in time: it was "
                                     f"{caller.progress(now)}")  # fmt: skip
@@ -296,8 +308,10 @@ class Session(ABC):
             unsent = self.backlog.popleft().caller
             if unsent is None:
                 self.notifications_lost += 1
-            elif self.pending.pop(unsent.id, None) is not None:
-                unsent.fail(
+                continue
+            caller = self.pending.pop(unsent.id, None)
+            if caller is not None:
+                caller.fail(
                     ConnectionLostError(
                         f"no connection within {self.connect_timeout:g} s: is the server running?"
                     )
@@ -319,6 +333,7 @@ class Session(ABC):
             return
         self._enter(State.LOST)
         self.window = 0
+        self.in_window = 0
         pending = list(self.pending.values())
         self.pending.clear()
         self.notifications_lost += sum(entry.caller is None for entry in self.backlog)
@@ -327,8 +342,13 @@ class Session(ABC):
         self._released.clear()
         self._out.clear()
         for caller in pending:
-            kind = type(error)
-            caller.fail(kind(f"{error}: {caller.method!r} was {caller.progress(now)}"))
+            _fail(caller, error, now)
+
+    def give_up(self, error: BaseException, now: float) -> None:
+        """Cancel all calls of this side; they fail with `error`."""
+        for call_id, caller in list(self.pending.items()):
+            self.cancel(call_id)
+            _fail(caller, error, now)
 
     @property
     def idle(self) -> bool:
@@ -411,9 +431,12 @@ class Session(ABC):
     ) -> Any: ...
 
     @abstractmethod
-    def _encode_notify(
-        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any: ...
+    def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+
+def _fail(caller: Caller, error: BaseException, now: float) -> None:
+    """Fail a call with an error of its own, which says how far it came."""
+    caller.fail(type(error)(f"{error}: {caller.method!r} was {caller.progress(now)}"))
 
 
 class Dialect(Protocol):

@@ -1,6 +1,9 @@
 """Msgpack to values: the half of a codec that unpacks. Nothing here trusts the bytes."""
 
-from collections.abc import Callable, Sequence
+import gc
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 from msgpack import Unpacker, unpackb
@@ -16,6 +19,9 @@ from .values import VALUE_CODE, decode
 
 __all__ = ["Message", "Part", "Unpacking"]
 
+#: Bytes of a message that is too short to make much work, whatever it is.
+SMALL = 1024
+
 #: Ext values and maps of a message that are decoded one by one in Python, at 0.5 to 1 us each.
 MAX_HOOKED = 100_000
 
@@ -25,11 +31,22 @@ _NESTED_COST = 4
 #: Records that are looked at one by one, at some 2 us each, where a message has a bad one.
 MAX_PARTS = 50_000
 
+#: Bad records that are told apart in a message: each takes some 10 us.
+MAX_BAD_PARTS = 1000
+
+#: Lone surrogates in the text of a message. Each takes 0.4 us.
+MAX_SURROGATES = 50_000
+
+#: Bytes of a message that may hold so many containers that looking through them for garbage, over
+#: and over, would take two thirds of the time.
+_MANY_CONTAINERS = 64 << 10
+
 #: Bytes of a frame's number.
 _MAX_NUMBER = 4
 
 _CONTAINERS = frozenset((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
 _EXTS = frozenset((*range(0xC7, 0xCA), *range(0xD4, 0xD9)))
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
 
 #: Unpacks the data of an ext value, as part of a message.
 Decoder: TypeAlias = Callable[[bytes, "Message"], Any]
@@ -66,7 +83,7 @@ class Unpacking:
         self.decoders.update((entry.code, _user_decoder(entry)) for entry in table)
         #: Levels of ext values that are being unpacked.
         self.nesting = 0
-        self._size_without_limit = limit.levels
+        self._levels = limit.levels
         self._small_ext = Message(self, (), is_small=True).ext
 
     def unpack(self, data: Buffer, frames: Sequence[Buffer] = ()) -> Any:
@@ -79,13 +96,15 @@ class Unpacking:
         Raises:
             ProtocolError: the bytes are no such value, or one that is over a bound.
         """
-        if len(data) <= self._size_without_limit and not frames and not self.nesting:
+        if len(data) <= SMALL and not frames and not self.nesting:
             try:
-                return unpackb(data, use_list=self.use_list, ext_hook=self._small_ext)
+                if len(data) <= self._levels or not self.limit.is_exceeded(data):
+                    return unpackb(data, use_list=self.use_list, ext_hook=self._small_ext)
             except Exception:
                 # The slow way decides: it takes any keys, and lone surrogates.
                 return Message(self, frames).unpack(data)
-        return Message(self, frames).unpack(data)
+        with _rare_collection(len(data)):
+            return Message(self, frames).unpack(data)
 
     def unpack_each(self, data: Buffer, frames: Sequence[Buffer] = ()) -> list[Part]:
         """Unpack the elements of an array each for itself, so that a bad one fails alone.
@@ -99,11 +118,15 @@ class Unpacking:
         Returns:
             A part for each element. Where the rest cannot be told apart, the last part is an error.
         """
-        message = Message(self, frames)
+        parts: list[Part] = []
+        with _rare_collection(len(data)):
+            self._unpack_parts(data, Message(self, frames), parts)
+        return parts
+
+    def _unpack_parts(self, data: Buffer, message: "Message", parts: list[Part]) -> None:
         unpacker = Unpacker(max_buffer_size=0, read_size=max(len(data), 1))
         unpacker.feed(data)
-        parts: list[Part] = []
-        start = 0
+        bad = start = 0
         try:
             count = unpacker.read_array_header()
             if count > MAX_PARTS:
@@ -116,12 +139,14 @@ class Unpacking:
                     parts.append(Part(message.unpack(element), None, ()))
                 except ProtocolError as error:
                     parts.append(Part(None, error, self.unpack_head(element)))
+                    bad += 1
+                    if bad == MAX_BAD_PARTS:
+                        raise ProtocolError(f"{bad:,} bad records in a message") from None
             start = unpacker.tell()
             if start < len(data):
                 raise ProtocolError("bytes after the last record")
         except Exception as error:
             parts.append(Part(None, _described(error), self.unpack_head(data[start:])))
-        return parts
 
     def unpack_head(self, data: Buffer, count: int = 3) -> tuple[Any, ...]:
         """The scalars that a packed array begins with, whatever follows them. Never raises.
@@ -181,6 +206,7 @@ class Message:
                 return self.nested(data)
             except _NeedsCareError:
                 self._careful = True
+                _check_surrogates(data)
                 return self.nested(data)
         except ProtocolError:
             raise
@@ -264,6 +290,26 @@ class Message:
         self._hooks_left -= 1
         if self._hooks_left < 0:
             raise ProtocolError(f"more than {MAX_HOOKED:,} maps and ext values in a message")
+
+
+@contextmanager
+def _rare_collection(size: int) -> Iterator[None]:
+    """Keep Python from looking for garbage while a large message of that size is unpacked."""
+    pause = size >= _MANY_CONTAINERS and gc.isenabled()
+    if pause:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if pause:
+            gc.enable()
+
+
+def _check_surrogates(data: Buffer) -> None:
+    if len(data) >= 2 * MAX_SURROGATES:
+        count = sum(1 for _ in _SURROGATE.finditer(data))
+        if count > MAX_SURROGATES:
+            raise ProtocolError(f"more than {MAX_SURROGATES:,} lone surrogates in a message")
 
 
 class _NeedsCareError(Exception):

@@ -1,0 +1,56 @@
+"""A node's own functions and a program's handler at the same root."""
+
+from typing import Any
+
+from ..rpc import AbstractHandler, AttrHandler
+from ..rpc.handler import is_tabulated, items
+from ..rpc.table import tabulate
+
+__all__ = ["Beside", "beside"]
+
+
+class Beside(AbstractHandler):
+    """The names of one handler, and those of another that is asked at each call."""
+
+    def __init__(self, first: AttrHandler, second: Any) -> None:
+        self._first = first
+        self._second = second
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return self._first[key]
+        except KeyError:
+            return self._second[key]
+
+
+def beside(functions: AttrHandler, handler: Any) -> Any:
+    """One handler with the names of both.
+
+    Raises:
+        TypeError: `handler` is no handler.
+        ValueError: both have a name.
+    """
+    # Refuses what cannot be served, before any socket is opened.
+    tabulate(handler)
+    own = dict(items(functions, is_data=False))
+    if is_tabulated(handler):
+        theirs = dict(items(handler, is_data=False))
+        _check([name for name in own if name in theirs])
+        return own | theirs
+    _check([name for name in own if _has(handler, name)])
+    return Beside(functions, handler)
+
+
+def _has(handler: Any, name: str) -> bool:
+    try:
+        handler[name]
+    except LookupError:
+        return False
+    return True
+
+
+def _check(clashes: list[str]) -> None:
+    if clashes:
+        raise ValueError(
+            f"the handler may not have the names of the node's own functions: {', '.join(clashes)}"
+        )

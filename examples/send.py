@@ -1,0 +1,65 @@
+"""Send one message to a node.
+
+    python examples/send.py ENDPOINT IDENTIFIER [ARGUMENT | name=value]...
+
+Arguments and values are read as JSON, or else taken as text:
+
+    python examples/send.py tcp://127.0.0.1:5555 job:done report 3 '{"ok": true}' seconds=1.5
+"""
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from berrymq_rpc import Error, Node
+from berrymq_rpc.rpc import ConnectionLostError, NotFoundError
+
+# Seconds for the node to appear. One that is there answers in milliseconds.
+PATIENCE = 2.0
+
+
+def value_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+async def send(endpoint: str, identifier: str, args: list[Any], kwargs: dict[str, Any]) -> str:
+    async with (
+        Node(connect_timeout=PATIENCE) as node,
+        await node.connect_oneway(endpoint) as connection,
+    ):
+        return await connection.send_message(identifier, *args, **kwargs)
+
+
+def main(arguments: list[str]) -> str | int:
+    """Do it; the exit status, or what went wrong."""
+    if len(arguments) < 2:
+        return __doc__ or ""
+    endpoint, identifier, *rest = arguments
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for text in rest:
+        name, equals, value = text.partition("=")
+        if equals and name.isidentifier():
+            kwargs[name] = value_of(value)
+        else:
+            args.append(value_of(text))
+    try:
+        status = asyncio.run(send(endpoint, identifier, args, kwargs))
+    except ConnectionLostError:
+        return f"nobody answers at {endpoint}: is the node running? Start it with: make run"
+    except NotFoundError:
+        return f"who answers at {endpoint} is no node: it takes no messages"
+    except (Error, OSError, TypeError, ValueError, OverflowError) as error:
+        return f"not sent: {error}"
+    return 0 if status == "ok" else f"not sent: {status}"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
