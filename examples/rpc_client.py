@@ -15,7 +15,7 @@ class Answers(rpc.AttrHandler):
 
 
 async def main(endpoint: str) -> None:
-    async with await rpc.open_client(connect=endpoint, timeout=5, handler=Answers()) as client:
+    async with await rpc.open_client(connect=endpoint, timeout=10, handler=Answers()) as client:
         print("a call:", await client.rpc.divide(1, b=4))
         print("in a namespace:", await client.rpc.texts.reverse("straw"))
 

@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-from berrymq_rpc import Error, Node
+from berrymq_rpc import Error, Identifier, Node
 from berrymq_rpc.rpc import ConnectionLostError, NotFoundError
 
 # Seconds for the node to appear. One that is there answers in milliseconds.
@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> str | int:
         else:
             args.append(value_of(text))
     try:
+        # Before anybody is asked: this error needs no node.
+        Identifier(identifier)
         status = asyncio.run(send(endpoint, identifier, args, kwargs))
     except ConnectionLostError:
         return f"nobody answers at {endpoint}: is the node running? Start it with: make run"

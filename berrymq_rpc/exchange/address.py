@@ -11,6 +11,8 @@ Address: TypeAlias = str | tuple[str, int]
 Binding: TypeAlias = Address | Iterable[Address]
 
 MAXIMUM_PORT = 65_535
+#: Of a port's digits, those that are read: Python refuses to read thousands.
+MAXIMUM_DIGITS = 10
 
 
 def endpoint_of(address: Address) -> str:
@@ -20,14 +22,18 @@ def endpoint_of(address: Address) -> str:
         TypeError, ValueError: it is no address.
     """
     if isinstance(address, str):
+        if address.startswith("tcp://"):
+            # libzmq takes a port that is too high, and then never connects.
+            _, _, port_text = address.rpartition(":")
+            if port_text.isdecimal():
+                _check_port(int(port_text[:MAXIMUM_DIGITS]))
         return address
     if not _is_host_and_port(address):
         raise TypeError(
             f"an address is text such as 'tcp://127.0.0.1:5555' or (host, port), not {address!r}"
         )
     host, port = address
-    if not 0 <= port <= MAXIMUM_PORT:
-        raise ValueError(f"a port is a number up to {MAXIMUM_PORT}, not {port}")
+    _check_port(port)
     # The brackets that zmq wants around an IPv6 address.
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
@@ -49,6 +55,11 @@ def bind_endpoints(binding: Binding) -> tuple[str, ...]:
         else endpoint
         for endpoint in endpoints
     )
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= MAXIMUM_PORT:
+        raise ValueError(f"a port is a number up to {MAXIMUM_PORT}, not {port}")
 
 
 def _is_host_and_port(value: object) -> bool:

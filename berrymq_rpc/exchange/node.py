@@ -215,7 +215,7 @@ class Node:
         self._functions.close()
 
     async def __aenter__(self) -> Self:
-        return await self.start()
+        return self if self._is_running else await self.start()
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()

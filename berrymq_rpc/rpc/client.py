@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import Any
 
 from .call import Call
@@ -29,7 +30,11 @@ class Client(asyncio.AbstractServer):
         self.notify: Namespace[None] = Namespace(pool.notify)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return self.pool.choose().call(method, args, kwargs, self._timeout)
+        pool = self.pool
+        connection = pool.only
+        if connection is None or get_ident() != pool.thread:
+            connection = pool.choose()
+        return connection.call(method, args, kwargs, self._timeout)
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by its full name, which need not be an identifier.
@@ -98,7 +103,10 @@ class Client(asyncio.AbstractServer):
         self.pool.close("the client is closed", 0.0)
 
     async def wait_closed(self) -> None:
-        """Wait until everything is closed. Cancelling it cancels the wait alone."""
+        """Wait until `close` was called and everything is closed.
+
+        Cancelling it cancels the wait alone.
+        """
         await self.pool.wait_closed()
 
     async def __aenter__(self) -> "Client":

@@ -19,6 +19,8 @@ class Pool(Service):
         super().__init__(handler, **settings)
         self.thread = get_ident()
         self._live: list[Connection] = []
+        #: The one connection that a call of `thread` may take without `choose`, if there is one.
+        self.only: Connection | None = None
         session = self.new_session(self.dialects[0])
         self._waiting = Connection(session, None, None, self.dispatcher, self.loop, self)
         #: Why it cannot be used any more.
@@ -48,18 +50,14 @@ class Pool(Service):
                 "this client belongs to another event loop or thread: open one for each loop, or "
                 "use rpc.SyncClient, which any thread may call"
             )
-        live = self._live
-        if len(live) == 1:
-            return live[0]
-        if live:
-            return min(live, key=_load)
-        return self._waiting
+        return min(self._live, key=_load) if self._live else self._waiting
 
     # -- connections ---------------------------------------------------------------------
 
     def connection_made(self, connection: Connection) -> None:
         super().connection_made(connection)
         self._live.append(connection)
+        self._set_only()
         connection.adopt(self._waiting.session.take_backlog())
 
     def connection_lost(self, connection: Connection) -> None:
@@ -76,6 +74,7 @@ class Pool(Service):
         """Send what was not sent elsewhere, if there is an elsewhere."""
         if connection in self._live:
             self._live.remove(connection)
+            self._set_only()
         if self._live:
             for entry in connection.session.take_backlog():
                 min(self._live, key=_load).adopt((entry,))
@@ -89,11 +88,16 @@ class Pool(Service):
         for connection in self.connections:
             connection.give_up(ServiceClosedError(reason))
         self._live.clear()
+        self._set_only()
         self._waiting.lost(ServiceClosedError(reason))
         super().close(reason, grace)
 
+    def _set_only(self) -> None:
+        self.only = self._live[0] if len(self._live) == 1 else None
+
     def forked(self) -> None:
         """This is the child of a fork: the sockets are the parent's."""
+        self.only = None
         self._problem = Error(
             f"this client was opened by another process, of which {os.getpid()} is a fork: open a "
             "client in each process"

@@ -60,7 +60,10 @@ class Server(asyncio.AbstractServer):
         self._service.close("the server is closing", self._grace)
 
     async def wait_closed(self) -> None:
-        """Wait until everything is closed. Cancelling it cancels the wait alone."""
+        """Wait until `close` was called and everything is closed.
+
+        Cancelling it cancels the wait alone.
+        """
         await self._service.wait_closed()
 
     async def __aenter__(self) -> "Server":

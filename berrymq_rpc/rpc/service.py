@@ -175,7 +175,8 @@ class Service:
         self._closed = self.loop.create_task(self._finish(reason, grace), name="rpc close")
 
     async def wait_closed(self) -> None:
-        """Wait until `close` is over. Cancelling it cancels the wait alone."""
+        """Wait until `close` was called and is over. Cancelling it cancels the wait alone."""
+        await self.closing.wait()
         if self._closed is not None:
             await asyncio.shield(self._closed)
 

@@ -8,8 +8,8 @@ answer    [route...,] header, answer (msgpack)                          HHLd?, 1
 ========  ============================================================  ===================
 
 The header holds the sender's pid and a random number, the id of the call (32 bits), the
-sender's time of day and, in an answer, whether it is an error: then the answer is
-``(type, args, repr)``. Frames before the header are the way back through proxies and REQ
+sender's time in seconds (nobody reads it) and, in an answer, whether it is an error: then the
+answer is ``(type, args, repr)``. Frames before the header are the way back through proxies and REQ
 sockets, and are returned as they came.
 
 There are no notifications (a call whose answer is dropped takes their place), no deadlines, no
@@ -67,8 +67,10 @@ class AiozmqSession(Session):
         self._error_table = error_table
         self._sender = sender
         self._max_message = FOREIGN_SIZE * limits.max_message
-        #: Their 32-bit ids of our calls in flight; ours are never used twice.
+        #: Their 32-bit ids of our calls in flight, which are longer and never used twice; and ours
+        #: of theirs. A call has one from when it is sent: before, it may move to another session.
         self._wire_ids: dict[int, int] = {}
+        self._call_ids: dict[int, int] = {}
 
     # -- packing -------------------------------------------------------------------------
 
@@ -82,8 +84,11 @@ class AiozmqSession(Session):
 
     def _new_wire_id(self, call_id: int) -> int:
         wire_id = call_id & _MAX_ID
-        while wire_id in self._wire_ids:
+        while wire_id in self._call_ids:
             wire_id = wire_id + 1 & _MAX_ID
+        if call_id in self.pending:
+            self._call_ids[wire_id] = call_id
+            self._wire_ids[call_id] = wire_id
         return wire_id
 
     def _encode_call(
@@ -96,15 +101,11 @@ class AiozmqSession(Session):
     ) -> Any:
         packed_args = self._checked(self._codec.pack(args, "args"))
         packed_kwargs = self._checked(self._codec.pack(kwargs, "kwargs"))
-        wire_id = self._new_wire_id(call_id)
-        self._wire_ids[wire_id] = call_id
-        return (), wire_id, (method.encode("utf-8"), packed_args, packed_kwargs)
+        return call_id, (method.encode("utf-8"), packed_args, packed_kwargs)
 
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call_id = next(self._ids)
-        piece = self._encode_call(call_id, method, args, kwargs, None)
-        self._forget(call_id)
-        return piece
+        # The answer is dropped, as no call of this id is pending.
+        return self._encode_call(next(self._ids), method, args, kwargs, None)
 
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
         self._answer(call_id, False, self._checked(self._codec.pack(value, "the result")))
@@ -120,33 +121,38 @@ class AiozmqSession(Session):
     def _answer(self, call_id: Any, is_error: bool, data: bytes) -> None:
         self.large_bytes += len(data)
         route, wire_id = call_id if type(call_id) is tuple else ((), call_id)
-        self._out.append((route, wire_id, (is_error, data)))
+        self._out.append((route, wire_id, is_error, data))
 
     def _abandon(self, call_id: int) -> None:
         # The peer cannot be told, and may never answer: the slot would be lost for good.
         self.in_window -= 1
-        self._forget(call_id)
-
-    def _forget(self, call_id: int) -> None:
-        wire_id = call_id & _MAX_ID
-        while self._wire_ids.get(wire_id, call_id) != call_id:
-            wire_id = wire_id + 1 & _MAX_ID
-        self._wire_ids.pop(wire_id, None)
+        wire_id = self._wire_ids.pop(call_id, None)
+        if wire_id is not None:
+            del self._call_ids[wire_id]
 
     def lost(self, error: BaseException, now: float) -> None:
         super().lost(error, now)
         self._wire_ids.clear()
+        self._call_ids.clear()
+
+    @property
+    def gathered(self) -> int:
+        # A call that is given up makes room with no answer after which others would be sent.
+        waiting = len(self.backlog) if self.in_window < self.window else 0
+        return len(self._out) + waiting
 
     def messages(self, now: float) -> list[Frames]:
+        self._release(now)
         pieces, self._out = self._out, []
         self.large_bytes = 0
         messages: list[Frames] = []
-        for route, wire_id, body in pieces:
-            if len(body) == 3:
-                header = _REQUEST.pack(*self._sender, wire_id, now)
-                messages.append((*route, header, *body))
+        for piece in pieces:
+            if len(piece) == 2:
+                call_id, body = piece
+                header = _REQUEST.pack(*self._sender, self._new_wire_id(call_id), now)
+                messages.append((header, *body))
             else:
-                is_error, data = body
+                route, wire_id, is_error, data = piece
                 header = _RESPONSE.pack(*self._sender, wire_id, now, is_error)
                 messages.append((*route, header, data))
         return messages
@@ -172,11 +178,9 @@ class AiozmqSession(Session):
         _, _, wire_id, _ = _REQUEST.unpack(header)
         call_id = (tuple(map(bytes, route)), wire_id) if route else wire_id
         try:
-            if len(args) + len(kwargs) > self._max_message:
-                raise TooLargeError(
-                    f"{len(args) + len(kwargs):,} bytes of arguments are over the limit of "
-                    f"{self._max_message:,}"
-                )
+            size = len(method) + len(args) + len(kwargs)
+            if size > self._max_message:
+                raise TooLargeError(f"a call of {size:,} bytes is over {self._max_message:,}")
             name = bytes(method).decode("utf-8")
             values = self._codec.unpack(args)
             named = self._codec.unpack(kwargs) if kwargs != b"\x80" else NO_KWARGS
@@ -190,18 +194,26 @@ class AiozmqSession(Session):
 
     def _take_answer(self, frames: Frames, now: float) -> None:
         _, _, wire_id, _, is_error = _RESPONSE.unpack(frames[-2])
-        call_id = self._wire_ids.pop(wire_id, None)
-        caller = None if call_id is None else self._answered(call_id)
-        if caller is None:
+        call_id = self._call_ids.pop(wire_id, None)
+        if call_id is None:
             return
+        del self._wire_ids[call_id]
+        caller = self._answered(call_id)
+        assert caller is not None
         try:
+            size = len(frames[-1])
+            if size > self._max_message:
+                raise TooLargeError(f"an answer of {size:,} bytes is over {self._max_message:,}")
             value = self._codec.unpack(frames[-1])
             if is_error:
                 name, args, text = value
                 failure = Failure(from_aiozmq_name(str(name)), tuple(args), str(text), None)
+        except TooLargeError as error:
+            self.malformed += 1
+            caller.fail(error)
         except (ProtocolError, TypeError, ValueError) as error:
             self.malformed += 1
-            caller.fail(ProtocolError(f"the answer cannot be decoded: {error}"))
+            caller.fail(ProtocolError(f"the answer of {caller.method!r}: {error}"))
         else:
             if is_error:
                 caller.fail(restore(failure, self._error_table))

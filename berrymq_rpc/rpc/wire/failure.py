@@ -42,6 +42,7 @@ _ASYNCIO_MODULES = ("asyncio", "asyncio.exceptions", "asyncio.queues")
 _NEVER = (StopIteration, StopAsyncIteration)
 
 _get_args = BaseException.args.__get__  # type: ignore[attr-defined]
+_set_args = BaseException.args.__set__  # type: ignore[attr-defined]
 _get_message = BaseExceptionGroup.message.__get__
 _get_members = BaseExceptionGroup.exceptions.__get__
 
@@ -111,7 +112,12 @@ def describe(error: BaseException, codec: Packer, *, traceback: bool = False) ->
         codec: what will pack it.
         traceback: whether its traceback travels too.
     """
-    return _describe(error, codec, MAX_ARGUMENTS, [MAX_GROUPED], 0, traceback)
+    try:
+        return _describe(error, codec, MAX_ARGUMENTS, [MAX_GROUPED], 0, traceback)
+    except Exception as failure:
+        # A metaclass may fail at whatever is asked of its class.
+        name = full_name(type(error))
+        return Failure(name, (), f"<{name} that raises {full_name(type(failure))}>")
 
 
 def _describe(
@@ -122,7 +128,7 @@ def _describe(
     level: int,
     traceback: bool = False,
 ) -> Failure:
-    if isinstance(error, BaseExceptionGroup):
+    if issubclass(type(error), BaseExceptionGroup):
         args = _group_args(error, codec, left, level)
     else:
         args = _packable(_constructor_args(error), codec, max_arguments)
@@ -131,7 +137,7 @@ def _describe(
 
 
 def _group_args(
-    group: BaseExceptionGroup[Any], codec: Packer, left: list[int], level: int
+    group: BaseException, codec: Packer, left: list[int], level: int
 ) -> tuple[Any, ...]:
     members = _get_members(group)
     failures = []
@@ -261,7 +267,9 @@ def _restore_members(
 
 
 def _find_class(name: str, table: Mapping[str, type[Exception]]) -> type[Exception] | None:
-    cls: object = table.get(name) or _KNOWN.get(name)
+    cls: object = table.get(name)
+    if cls is None:
+        cls = _KNOWN.get(name)
     if cls is None:
         module, _, attribute = name.rpartition(".")
         if module in _ASYNCIO_MODULES and module in sys.modules:
@@ -278,7 +286,7 @@ def _construct(cls: type[Exception], args: Sequence[Any]) -> Exception | None:
             return None
         if not _is_constructed_like_builtin(cls) and full_name(cls) not in _KNOWN:
             # A constructor may have made others of them, and has done so at the peer already.
-            error.args = tuple(args)
+            _set_args(error, tuple(args))
     except KeyboardInterrupt:
         raise
     except BaseException:

@@ -18,11 +18,11 @@ def unknown_type(value: Any) -> TypeError:
     """What to raise for an object that nothing packs."""
     cls = type(value)
     name = full_name(cls)
-    if isinstance(value, enum.Enum):
+    if issubclass(cls, enum.Enum):
         advice = f"put enum_translation({cls.__name__}) into translation_table"
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(cls):
         advice = f"put dataclass_translation({cls.__name__}) into translation_table"
-    elif isinstance(value, int):
+    elif issubclass(cls, int):
         advice = "this peer takes whole numbers of up to 64 bits"
     else:
         advice = "give translation_table an entry for its class"

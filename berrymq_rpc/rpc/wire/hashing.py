@@ -17,9 +17,9 @@ from ...errors import ProtocolError
 __all__ = ["MAX_COLLISIONS", "MIN_CHECKED", "dict_collisions", "set_collisions"]
 
 #: Steps from a taken slot to the next, in all maps and sets of a message. To follow so many takes
-#: some 40 ms. Keys that nobody has chosen take 1 (whole numbers, tuples) to 20 (fractions with
-#: few binary digits) each, so 15,000 of the worst of them pass, and 150,000 usual ones.
-MAX_COLLISIONS = 300_000
+#: some 30 ms. Keys that nobody has chosen take 1 to 2 (whole numbers, tuples) or up to 20
+#: (fractions with few binary digits) each: 12,000 of the worst pass, and 150,000 usual ones.
+MAX_COLLISIONS = 250_000
 
 #: Fewer keys make no more than 16 steps each, whatever they are.
 MIN_CHECKED = 32

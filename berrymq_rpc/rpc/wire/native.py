@@ -131,7 +131,7 @@ class NativeSession(Session):
             size = memoryview(frame).nbytes
             if size > self._max_frame:
                 raise TooLargeError(
-                    f"{size:,} bytes in one value are more than max_frame={self._max_frame:,} allows"
+                    f"{size:,} bytes in one value are over max_frame={self._max_frame:,}"
                 )
             total += size
         self.large_bytes += total

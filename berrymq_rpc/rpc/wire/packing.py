@@ -54,7 +54,7 @@ class Packing:
     def __init__(self, table: list[Entry], limit: DepthLimit) -> None:
         self._limit = limit
         self._table = [(entry.cls, _user_entry(entry)) for entry in table]
-        self._packers: dict[type, PackEntry | None] = dict(self._table)
+        self._packers = dict(self._table)
         self._packing = 0
         self.fast_pack = Packer(autoreset=True, use_bin_type=True, default=self._pack_ext).pack
 
@@ -168,12 +168,12 @@ class Packing:
     def _pack_ext(self, value: Any) -> Any:
         """The `ExtType` for an object of a type that msgpack does not know: it calls this."""
         cls = type(value)
-        try:
-            entry = self._packers[cls]
-        except KeyError:
-            entry = self._packers[cls] = self._find_entry(cls)
+        entry = self._packers.get(cls)
         if entry is None:
-            raise unknown_type(value)
+            entry = self._find_entry(cls)
+            if entry is None:
+                raise unknown_type(value)
+            self._packers[cls] = entry
         if self._packing >= MAX_NESTED:
             raise ValueError(f"sets and translated types nested more than {MAX_NESTED} levels deep")
         self._packing += 1

@@ -167,7 +167,7 @@ class Session(ABC):
             TooLargeError: it is larger than this side or the peer allows; nothing was sent.
             ServiceClosedError: the session is CLOSING or LOST.
         """
-        call_id = next(self._ids)
+        call_id = caller.id = next(self._ids)
         deadline = caller.deadline
         piece = self._encode_call(call_id, method, args, kwargs, deadline)
         if self.in_window < self.window and not self.backlog:
@@ -177,7 +177,6 @@ class Session(ABC):
         else:
             self._check_open()
             self.backlog.append(Unsent(caller, piece, now))
-        caller.id = call_id
         self.pending[call_id] = caller
         if deadline is not None:
             self._deadlines.add(deadline, call_id)

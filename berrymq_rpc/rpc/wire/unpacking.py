@@ -28,11 +28,12 @@ MAX_HOOKED = 100_000
 #: What a set, or an object that is packed as another value, takes of `MAX_HOOKED`.
 _NESTED_COST = 4
 
-#: Records that are looked at one by one, at some 2 us each, where a message has a bad one.
-MAX_PARTS = 50_000
+#: Bytes of a message that is taken apart when it has a bad record, unless that is the only one.
+#: It takes up to three times as long as to unpack it at once. Batches of records are smaller.
+MAX_DIVIDED = 256 << 10
 
-#: Bad records that are told apart in a message: each takes some 10 us.
-MAX_BAD_PARTS = 1000
+#: Bad records that are told apart in a message: each takes 10 to 100 us.
+MAX_BAD_PARTS = 500
 
 #: Lone surrogates in the text of a message. Each takes 0.4 us.
 MAX_SURROGATES = 50_000
@@ -102,7 +103,7 @@ class Unpacking:
                     return unpackb(data, use_list=self.use_list, ext_hook=self._small_ext)
             except Exception:
                 # The slow way decides: it takes any keys, and lone surrogates.
-                return Message(self, frames).unpack(data)
+                return Message(self, frames).unpack(data, careful=True)
         with _rare_collection(len(data)):
             return Message(self, frames).unpack(data)
 
@@ -129,8 +130,8 @@ class Unpacking:
         bad = start = 0
         try:
             count = unpacker.read_array_header()
-            if count > MAX_PARTS:
-                raise ProtocolError(f"more than {MAX_PARTS:,} records in a message with a bad one")
+            if count > 1 and len(data) > MAX_DIVIDED:
+                raise ProtocolError("a bad record in a large batch")
             for _ in range(count):
                 start = unpacker.tell()
                 unpacker.skip()
@@ -196,16 +197,17 @@ class Message:
         #: Whether keys of any type and lone surrogates are taken, at half the speed.
         self._careful = False
 
-    def unpack(self, data: Buffer) -> Any:
+    def unpack(self, data: Buffer, *, careful: bool = False) -> Any:
         """Unpack the message, or a part of it; raises `ProtocolError` alone."""
         try:
-            # In a user's unpacker the second attempt would be the only one that counts, and two
-            # for each level of them would be thousands.
-            self._careful = self._unpacking.nesting > 0
+            # Below a user's unpacker there is one attempt: two for each level would be thousands.
+            self._careful = careful or self._unpacking.nesting > 0
             try:
                 return self.nested(data)
             except _NeedsCareError:
                 self._careful = True
+                self._collisions_left = MAX_COLLISIONS
+                self._hooks_left = MAX_HOOKED
                 _check_surrogates(data)
                 return self.nested(data)
         except ProtocolError:
@@ -268,17 +270,24 @@ class Message:
         if not isinstance(members, tuple | list):
             raise ProtocolError("a set that is no array")
         if self._unpacking.use_list:
-            members = tuple(map(_frozen, members))
+            members = self._frozen(members)
         self._check_hashes(members, set_collisions)
         return tuple(members)
 
     def _make_dict(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         self._count_hook()
         if self._unpacking.use_list:
-            pairs = [(_frozen(key), value) for key, value in pairs]
+            pairs = [
+                (self._frozen(key) if type(key) is list else key, value) for key, value in pairs
+            ]
         if len(pairs) >= MIN_CHECKED:
             self._check_hashes([key for key, _ in pairs], dict_collisions)
         return dict(pairs)
+
+    def _frozen(self, items: Sequence[Any]) -> tuple[Any, ...]:
+        """A list that is a key, or in one, as a tuple."""
+        self._count_hook()
+        return tuple(self._frozen(item) if type(item) is list else item for item in items)
 
     def _check_hashes(self, keys: Sequence[Any], count: Callable[[list[int], float], int]) -> None:
         if len(keys) < MIN_CHECKED:
@@ -321,10 +330,6 @@ def _user_decoder(entry: Entry) -> Decoder:
     if entry.nested:
         return lambda data, message: unpacker(message.nested(data))
     return lambda data, message: unpacker(data)
-
-
-def _frozen(key: Any) -> Any:
-    return tuple(map(_frozen, key)) if type(key) is list else key
 
 
 def _described(error: Exception) -> ProtocolError:

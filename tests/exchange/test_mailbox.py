@@ -1,0 +1,212 @@
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from berrymq_rpc.bus import Message
+from berrymq_rpc.exchange.mailbox import Mailbox, Parcel
+from berrymq_rpc.identifier import Identifier
+
+
+def message(number: int) -> Message:
+    return Message(Identifier("job:new"), (number,), {})
+
+
+def mailbox(maxsize: int = 100, *, holding: int = 0) -> Mailbox:
+    made = Mailbox(Identifier("job:*"), maxsize)
+    for number in range(holding):
+        made.put(message(number))
+    return made
+
+
+def number(parcel: Parcel | None) -> int | None:
+    return None if parcel is None else parcel.message.args[0]
+
+
+def numbers(box: Mailbox) -> list[int]:
+    found = []
+    while (parcel := box.take()) is not None:
+        found.append(parcel.message.args[0])
+    return found
+
+
+async def waiting(box: Mailbox, count: int = 1) -> list[asyncio.Task[Parcel | None]]:
+    """Consumers that wait, in order."""
+    tasks = [asyncio.create_task(box.get(None)) for _ in range(count)]
+    while len(box._consumers) < count:
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def test_first_in_first_out() -> None:
+    box = mailbox(holding=3)
+    assert len(box) == 3
+    assert [number(await box.get(None)), number(box.take()), number(await box.get(0.0))] == [
+        0,
+        1,
+        2,
+    ]
+    assert box.take() is None
+
+
+async def test_nothing_in_time() -> None:
+    box = mailbox()
+    assert await box.get(0.0) is None
+    assert await box.get(0.01) is None
+    assert not box._consumers
+    box.put(message(1))
+    assert number(box.take()) == 1
+
+
+async def test_consumers_are_served_in_order_and_once() -> None:
+    box = mailbox()
+    tasks = await waiting(box, 3)
+    for value in range(4):
+        box.put(message(value))
+    assert [number(await task) for task in tasks] == [0, 1, 2]
+    assert numbers(box) == [3]
+
+
+async def test_a_newcomer_waits_behind_those_who_wait() -> None:
+    box = mailbox()
+    (task,) = await waiting(box)
+    box.put(message(0))
+    newcomer = asyncio.create_task(box.get(0.0))
+    assert number(await task) == 0
+    assert await newcomer is None
+
+
+async def test_from_another_thread() -> None:
+    box = mailbox()
+    tasks = await waiting(box, 50)
+    threads = [
+        threading.Thread(target=lambda: [box.put(message(n)) for n in range(25)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    found = [number(await task) for task in tasks]
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert sorted([*found, *numbers(box)]) == sorted([*range(25)] * 4)  # type: ignore[type-var]
+
+
+async def test_a_cancelled_consumer_leaves_the_message() -> None:
+    box = mailbox()
+    (task,) = await waiting(box)
+    box.put(message(0))
+    # The message is handed over in the same tick in which the consumer is cancelled.
+    box._hand_out()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    box.put(message(1))
+    assert numbers(box) == [0, 1]
+
+
+async def test_a_cancelled_consumer_takes_nothing() -> None:
+    box = mailbox()
+    first, second = await waiting(box, 2)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    box.put(message(0))
+    assert number(await second) == 0
+
+
+async def test_a_message_that_comes_as_the_time_is_over_is_taken() -> None:
+    box = mailbox()
+    task = asyncio.create_task(box.get(0.001))
+    while not box._consumers:
+        await asyncio.sleep(0)
+    consumer = next(iter(box._consumers))
+    box.put(message(0))
+    box._hand_out()
+    assert consumer.done()
+    assert number(await task) == 0
+
+
+class TestPutBack:
+    async def test_goes_before_the_others(self) -> None:
+        box = mailbox(holding=3)
+        parcel = box.take()
+        assert parcel is not None
+        box.put_back(parcel)
+        assert numbers(box) == [0, 1, 2]
+
+    @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+    async def test_several_keep_their_order(self, order: tuple[int, ...]) -> None:
+        box = mailbox(holding=5)
+        parcels = [box.take() for _ in range(3)]
+        for index in order:
+            parcel = parcels[index]
+            assert parcel is not None
+            box.put_back(parcel)
+        assert numbers(box) == [0, 1, 2, 3, 4]
+
+    async def test_goes_to_who_waits(self) -> None:
+        box = mailbox(holding=1)
+        parcel = box.take()
+        assert parcel is not None
+        (task,) = await waiting(box)
+        box.put_back(parcel)
+        assert await task is parcel
+
+    async def test_is_the_oldest_of_a_full_one(self) -> None:
+        box = mailbox(2, holding=2)
+        parcel = box.take()
+        assert parcel is not None
+        box.put(message(2))
+        box.put_back(parcel)
+        assert numbers(box) == [1, 2]
+        assert box.dropped == 1
+
+
+class TestFull:
+    async def test_drops_the_oldest(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
+            box = mailbox(3, holding=103)
+        assert box.dropped == 100
+        assert numbers(box) == [100, 101, 102]
+        # At 1, 2, 4 ... 64.
+        assert len(caplog.messages) == 7
+        assert caplog.messages[-1] == (
+            "remote queue job:*: full with 3 messages, 64 dropped so far"
+        )
+
+    async def test_counts_what_cannot_be_sent(self, caplog: pytest.LogCaptureFixture) -> None:
+        box = mailbox(holding=1)
+        parcel = box.take()
+        assert parcel is not None
+        box.discard(parcel)
+        assert box.dropped == 1
+        assert "cannot be sent, 1 dropped so far" in caplog.text
+
+
+class TestClosed:
+    async def test_lets_consumers_go(self) -> None:
+        box = mailbox()
+        tasks = await waiting(box, 2)
+        box.close()
+        assert [await task for task in tasks] == [None, None]
+
+    async def test_keeps_nothing(self) -> None:
+        box = mailbox(holding=2)
+        parcel = box.take()
+        assert parcel is not None
+        box.close()
+        box.put(message(5))
+        box.put_back(parcel)
+        assert box.take() is None
+        assert await box.get(None) is None
+
+    def test_with_its_loop_and_a_consumer_left(self) -> None:
+        async def leave() -> Mailbox:
+            box = mailbox()
+            box._consumers[asyncio.get_running_loop().create_future()] = None
+            return box
+
+        box = asyncio.run(leave())
+        # Another thread may send for a moment longer.
+        box.put(message(0))
+        assert box.is_closed
