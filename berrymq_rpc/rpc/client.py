@@ -9,6 +9,7 @@ from .call import Call
 from .dispatcher import DESCRIBE, SLOW_HANDLER
 from .pool import Pool
 from .proxy import Namespace
+from .table import HandlerTable, tabulate
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
 __all__ = ["Client", "checked_timeout", "open_client"]
@@ -175,7 +176,7 @@ async def open_client(
     """
     timeout = checked_timeout(timeout)
     pool = Pool(
-        handler,
+        HandlerTable({}, {}) if handler is None else tabulate(handler),
         connect=connect,
         bind=bind,
         loop=loop,

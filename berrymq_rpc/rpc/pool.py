@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import Error, ServiceClosedError
 from .connection import Connection
 from .service import Service
+from .table import HandlerTable
 
 __all__ = ["Pool"]
 
@@ -15,14 +16,15 @@ __all__ = ["Pool"]
 class Pool(Service):
     """Calls go to the least loaded live server; without one they wait for a connection."""
 
-    def __init__(self, handler: Any, **settings: Any) -> None:
-        super().__init__(handler, **settings)
+    def __init__(self, table: HandlerTable, **settings: Any) -> None:
+        super().__init__(table, **settings)
         self.thread = get_ident()
         self._live: list[Connection] = []
         #: The one connection that a call of `thread` may take without `choose`, if there is one.
         self.only: Connection | None = None
         session = self.new_session(self.dialects[0])
         self._waiting = Connection(session, None, None, self.dispatcher, self.loop, self)
+        session.peer = ", ".join(self.connect_to) or "a server that connects to this client"
         #: Why it cannot be used any more.
         self._problem: Error | None = None
         _pools.add(self)

@@ -110,7 +110,8 @@ class PortOwner:
         self._guessed.discard(key)
         if connection is not None:
             self._service.connection_lost(connection)
-            connection.lost(ConnectionLostError(reason))
+            where = f"{', '.join(self.port.endpoints)}: " if self.port is not None else ""
+            connection.lost(ConnectionLostError(where + reason))
 
     # -- connections -----------------------------------------------------------------------
 

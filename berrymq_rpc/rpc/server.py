@@ -7,6 +7,7 @@ from typing import Any
 from .dialects import DIALECTS
 from .dispatcher import SLOW_HANDLER
 from .service import Service
+from .table import tabulate
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
 __all__ = ["GRACE", "Server", "start_server"]
@@ -129,7 +130,7 @@ async def start_server(
         OSError: an endpoint cannot be bound.
     """
     service = Service(
-        handler,
+        tabulate(handler),
         connect=connect,
         bind=bind,
         loop=loop,

@@ -12,7 +12,7 @@ from .dialects import make_dialects
 from .dispatcher import Dispatcher
 from .endpoint import check_exposure, endpoints_of, is_memory, transport_for
 from .port_owner import PortOwner
-from .table import HandlerTable, tabulate
+from .table import HandlerTable
 from .transport.interface import PortOptions
 from .wire.codec import Codec
 from .wire.limits import Limits
@@ -29,7 +29,7 @@ class Service:
 
     def __init__(
         self,
-        handler: Any,
+        table: HandlerTable,
         *,
         connect: str | Iterable[str] | None,
         bind: str | Iterable[str] | None,
@@ -68,7 +68,6 @@ class Service:
             max_depth=self.limits.max_depth,
             use_list=use_list,
         )
-        table = HandlerTable({}, {}) if handler is None else tabulate(handler)
         self.dispatcher = Dispatcher(
             table,
             self.limits,

@@ -30,6 +30,6 @@ class PeerClock:
             self._seen_at = now
 
     def local(self, time: int, now: float) -> float:
-        """The peer's `time` in microseconds as seconds of our clock."""
-        least = now - time * 1e-6 if self._least is None else self._least
-        return time * 1e-6 + least + DRIFT * (now - self._seen_at)
+        """The peer's `time` in microseconds as seconds of our clock, once it was observed."""
+        assert self._least is not None
+        return time * 1e-6 + self._least + DRIFT * (now - self._seen_at)

@@ -115,6 +115,8 @@ class Session(ABC):
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self.limits = limits
+        #: What to call the peer in an error.
+        self.peer = "the peer"
         self.state = State.CONNECTING
         #: Calls that this side made and that are not answered yet.
         self.pending: dict[int, Caller] = {}
@@ -312,7 +314,8 @@ class Session(ABC):
             if caller is not None:
                 caller.fail(
                     ConnectionLostError(
-                        f"no connection within {self.connect_timeout:g} s: is the server running?"
+                        f"no connection to {self.peer} within {self.connect_timeout:g} s: is it "
+                        "running, and is the address right?"
                     )
                 )
 

@@ -13,7 +13,7 @@ from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.limits import Limits
 from berrymq_rpc.rpc.wire.native import NativeDialect, NativeSession
 from berrymq_rpc.rpc.wire.record import Incoming
-from berrymq_rpc.rpc.wire.session import Frames, Session, State, Unsent
+from berrymq_rpc.rpc.wire.session import Frames, Session, State
 
 NATIVE = NativeDialect(Codec(), {})
 AIOZMQ = AiozmqDialect(AiozmqCodec(), {}, (0x1111, 0x2222))
@@ -229,22 +229,3 @@ def check(session: Any) -> None:
         assert session._wire_ids == {call: wire for wire, call in session._call_ids.items()}
         assert session._wire_ids.keys() <= under_way
 
-
-__all__ = [
-    "AIOZMQ",
-    "HEAD",
-    "NATIVE",
-    "Pair",
-    "Recorder",
-    "Side",
-    "Unsent",
-    "aiozmq",
-    "check",
-    "message",
-    "native",
-    "opened",
-    "pack",
-    "records",
-    "sent",
-    "start",
-]

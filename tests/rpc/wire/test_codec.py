@@ -92,15 +92,14 @@ HASHABLE_SCALARS = st.one_of(
     st.builds(msgpack.ExtType, st.integers(3, 121), st.binary(max_size=20)),
     st.builds(msgpack.Timestamp, st.integers(-(2**63), 2**63 - 1), st.integers(0, 999_999_999)),
 )
-KEYS = st.recursive(
+BUILTIN_KEYS = st.recursive(
     HASHABLE_SCALARS,
     lambda inner: st.one_of(
-        st.lists(inner, max_size=3).map(tuple),
-        st.frozensets(inner, max_size=3),
-        st.builds(Point, inner, inner),
+        st.lists(inner, max_size=3).map(tuple), st.frozensets(inner, max_size=3)
     ),
     max_leaves=5,
 )
+KEYS = st.one_of(BUILTIN_KEYS, st.builds(Point, BUILTIN_KEYS, BUILTIN_KEYS))
 VALUES = st.recursive(
     KEYS,
     lambda inner: st.one_of(
@@ -129,20 +128,19 @@ def test_what_is_packed_comes_back_equal(value: Any) -> None:
     assert type(got) is type(value)
 
 
-@given(st.recursive(HASHABLE_SCALARS, lambda inner: st.one_of(
-    st.lists(inner, max_size=4).map(tuple),
-    st.dictionaries(KEYS, inner, max_size=4),
-    st.sets(KEYS, max_size=4),
-), max_leaves=10))
+@given(
+    st.recursive(
+        HASHABLE_SCALARS,
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4).map(tuple),
+            st.dictionaries(BUILTIN_KEYS, inner, max_size=4),
+            st.sets(BUILTIN_KEYS, max_size=4),
+        ),
+        max_leaves=10,
+    )
+)
 def test_lists_arrive_where_they_can(value: Any) -> None:
-    # A dataclass is made of what arrived, so one in a key may not hash.
-    try:
-        got = LISTS.unpack(LISTS.pack(value))
-    except ProtocolError as error:
-        assert "unhashable" in str(error)  # noqa: PT017
-    else:
-        if "Point" not in repr(value):
-            assert got == as_lists(value)
+    assert LISTS.unpack(LISTS.pack(value)) == as_lists(value)
 
 
 @given(VALUES)
@@ -351,7 +349,6 @@ def test_nested_sets_that_need_care_are_unpacked_twice_at_most() -> None:
 
 def test_user_types_that_need_care_are_unpacked_twice_at_most() -> None:
     # The same by an unpacker that asks the codec in turn, as users' own do.
-    codec = Codec({1: (Plain, lambda value: b"", lambda data: codec.unpack(data))})
     runs = 0
 
     def unpack(data: bytes) -> Any:
@@ -390,8 +387,6 @@ def test_depth_out_of_range(depth: int) -> None:
 
 def test_values_of_other_processes() -> None:
     # As docs/protocol.rst has them: these bytes may never change.
-    assert Codec().unpack(bytes.fromhex("c7157e0207e50c1f173b3b010001e24000fffffffcbcf11c00"[:0])
-                          or b"\xc0") is None
     assert Codec().pack(uuid.UUID(int=1)) == b"\xc7\x11\x7e\x08" + bytes(15) + b"\x01"
     assert Codec().pack(Decimal("1.5")) == b"\xd6\x7e\x071.5"
     assert Codec().pack(datetime.date(2021, 12, 31)) == b"\xc7\x05\x7e\x03\x07\xe5\x0c\x1f"
