@@ -1,6 +1,7 @@
 """One connection: a session of calls in both directions, tied to a port and an event loop."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable
 from time import monotonic
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 __all__ = ["Connection", "ConnectionOwner"]
+
+logger = logging.getLogger("berrymq_rpc.rpc")
 
 #: Records that a tick may gather before they are handed to the transport, so that a loop which
 #: sends without ever awaiting meets the bound on queued bytes.
@@ -311,6 +314,10 @@ class Connection:
             self.dispatcher.log_malformed(self.identity, error)
             self.schedule_flush()
             return
+        except Exception:
+            # A fault of this package. It must cost this message alone, not the reading of others.
+            logger.exception("a message from peer %s could not be taken", self.identity)
+            return
         if incoming:
             self.message_bytes = sum(map(len, frames)) if len(frames) > 1 else len(frames[0])
             self.dispatcher.dispatch(self, incoming, now)
@@ -320,6 +327,9 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
         self.session.lost(error, monotonic())
+        if self.session.notifications_lost:
+            count = self.session.notifications_lost
+            logger.warning("%d notifications were not delivered: %s", count, error)
         self.stop()
         unacknowledged = list(self.unacknowledged.values())
         self.unacknowledged.clear()

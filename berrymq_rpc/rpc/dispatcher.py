@@ -205,7 +205,9 @@ class Dispatcher:
     def _admit(self, connection: "Connection", event: Incoming, method: Method, cost: int) -> None:
         """Start what does not end at once, queue it, or refuse it."""
         _, call_id, name, _, _, _ = event
-        if call_id is not None and call_id in connection.running:
+        if call_id is None and method.kind is Kind.STREAM:
+            self.drop_notification(name, "a stream needs a reader")
+        elif call_id is not None and call_id in connection.running:
             self._refuse(connection, call_id, name, ProtocolError(f"the id {call_id} is in use"))
         elif method.waits or method.kind is Kind.STREAM:
             if connection.waiting >= self.limits.max_waiting:

@@ -28,6 +28,9 @@ class Service(Protocol):
     def connection_lost(self, connection: Connection) -> None:
         """A peer is gone; its calls fail after this."""
 
+    def connection_ended(self, connection: Connection) -> None:
+        """A lost connection is settled."""
+
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
@@ -112,6 +115,7 @@ class PortOwner:
             self._service.connection_lost(connection)
             where = f"{', '.join(self.port.endpoints)}: " if self.port is not None else ""
             connection.lost(ConnectionLostError(where + reason))
+            self._service.connection_ended(connection)
 
     # -- connections -----------------------------------------------------------------------
 

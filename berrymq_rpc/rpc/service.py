@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -22,6 +23,9 @@ __all__ = ["Service"]
 
 #: Seconds that cancelled handlers have for what they do on their way out.
 CLEANUP = 1.0
+
+#: What sessions count, by the names of their attributes.
+_COUNTED = ("malformed", "expired", "notifications_lost")
 
 
 class Service:
@@ -79,6 +83,7 @@ class Service:
             threads=threads,
         )
         self.owners: list[PortOwner] = []
+        self._counts = Counter[str]()
         #: Set once `close` was called.
         self.closing = asyncio.Event()
         self._closed: asyncio.Task[None] | None = None
@@ -111,7 +116,9 @@ class Service:
         )
         # Kept before it has its port: the transport may tell of a peer while it opens.
         self.owners.append(owner)
-        return owner, PortOptions(heartbeat=self.limits.heartbeat, max_frame=self.limits.max_frame)
+        return owner, PortOptions(
+            heartbeat=self.limits.heartbeat, max_frame=self.limits.largest_frame
+        )
 
     def new_session(self, dialect: Dialect) -> Session:
         """Make a session of a dialect."""
@@ -142,23 +149,28 @@ class Service:
     def connection_lost(self, connection: Connection) -> None:
         """A peer is gone; its calls fail after this."""
 
+    def connection_ended(self, connection: Connection) -> None:
+        """A lost connection is settled: what it counted is kept."""
+        session = connection.session
+        for name in _COUNTED:
+            self._counts[name] += getattr(session, name)
+
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
     def statistics(self) -> dict[str, int]:
         """Counts of what is there and of what was lost."""
-        dispatcher = self.dispatcher
         sessions = [connection.session for connection in self.connections]
-        return {
+        counts = {
             "peers": len(sessions),
             "calls_in_flight": sum(len(session.pending) for session in sessions),
-            "calls_served": dispatcher.in_flight,
-            "malformed_messages": dispatcher.malformed,
-            "malformed_records": sum(session.malformed for session in sessions),
-            "expired_calls": sum(session.expired for session in sessions),
-            "notifications_dropped": dispatcher.notifications_dropped,
-            "notifications_lost": sum(session.notifications_lost for session in sessions),
+            "calls_served": self.dispatcher.in_flight,
+            "malformed_messages": self.dispatcher.malformed,
+            "notifications_dropped": self.dispatcher.notifications_dropped,
         }
+        for name in _COUNTED:
+            counts[name] = self._counts[name] + sum(getattr(s, name) for s in sessions)
+        return counts
 
     # -- the end -------------------------------------------------------------------------
 

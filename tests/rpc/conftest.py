@@ -1,6 +1,7 @@
 """What the tests of whole clients and servers share, as fixtures that are functions."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,11 @@ import pytest
 
 from berrymq_rpc import rpc
 
+ROOT = Path(__file__).parents[2]
 SERVER_PROGRAM = Path(__file__).with_name("server_process.py")
+
+#: The package need not be installed.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 #: Seconds in which what has to happen happens, on a machine that is busy with other things.
 PATIENCE = 10.0
@@ -71,6 +76,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=ENVIRONMENT,
             # Ctrl-C of whoever runs the tests is not for it.
             start_new_session=True,
         )
@@ -130,6 +136,7 @@ def run_program() -> Callable[..., subprocess.CompletedProcess[str]]:
             [sys.executable, "-W", "error", "-c", program, *arguments],
             capture_output=True,
             text=True,
+            env=ENVIRONMENT,
             timeout=30,
             start_new_session=True,
         )

@@ -13,6 +13,7 @@ accepted; HANDSHAKE_SUCCEEDED that the peer answered.
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import struct
@@ -28,6 +29,8 @@ from .interface import Buffer, Key, Owner, Port, PortOptions
 from .zeromq_socket import PeerSocket
 
 __all__ = ["ZeroMQPort", "dial", "listen"]
+
+logger = logging.getLogger("berrymq_rpc.rpc")
 
 #: More than the 1,024 sockets that a context has by default: a client takes two.
 MAX_SOCKETS = 65_535
@@ -45,6 +48,9 @@ NEVER = 2**31 - 1
 #: Messages that ZeroMQ keeps for one peer before this process does. The bound in bytes is kept
 #: on what waits here, so this must not be large: messages are up to 128 KiB and more.
 SEND_MESSAGES = 256
+
+#: Seconds between attempts to hand over what is queued while a port closes.
+LINGER_PAUSE = 0.01
 
 #: Reads in one go before a peer's loss is told, so that a flood from others ends some time.
 MAX_DRAINED = 1000
@@ -77,8 +83,9 @@ def _shared_context() -> zmq.Context[Any]:
 class ZeroMQPort(Port, ZmqProtocol):
     """One ROUTER or DEALER socket on aiozmq's transport."""
 
-    def __init__(self, owner: Owner, peer_socket: PeerSocket) -> None:
+    def __init__(self, owner: Owner, peer_socket: PeerSocket, linger: float) -> None:
         self._owner = owner
+        self._linger = linger
         self.socket = peer_socket
         self._routed = peer_socket.get(zmq.SocketOption.TYPE) == zmq.SocketType.ROUTER
         self._loop = asyncio.get_running_loop()
@@ -111,10 +118,19 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._loop.add_reader(self._monitor_file, self._read_monitor)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if not self._closing:
+            # The socket failed; aiozmq has told the event loop's exception handler why.
+            keys = [*self._peers, self._dealer_key]
+            self.close()
+            for key in keys:
+                if key is not None:
+                    self._owner.peer_lost(key, f"the socket failed: {exc}")
         if not self._closed.done():
             self._closed.set_result(None)
 
     def msg_received(self, messages: Any) -> None:
+        if self._closing:
+            return
         owner = self._owner
         if self._routed:
             for key, frames, file in messages:
@@ -284,8 +300,21 @@ class ZeroMQPort(Port, ZmqProtocol):
             self.connection_lost(None)
         else:
             self._loop.remove_reader(self._monitor_file)
-            self._transport.close()
+            self._finish(self._loop.time() + self._linger)
         self._monitor.close(0)
+
+    def _finish(self, end: float) -> None:
+        """Close the socket once the peers have taken what is queued, or at `end`."""
+        assert self._transport is not None
+        if not self.socket.closed:
+            self.socket.retry()
+        if self.socket.blocked and self._loop.time() < end:
+            self._loop.call_later(LINGER_PAUSE, self._finish, end)
+            return
+        if self.socket.blocked:
+            count = sum(map(len, self.socket.blocked.values()))
+            logger.warning("%d messages dropped at closing: their peers did not read", count)
+        self._transport.close()
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._closed)
@@ -330,7 +359,7 @@ def _new_socket(kind: int, options: PortOptions) -> PeerSocket:
 async def _open(
     kind: int, owner: Owner, options: PortOptions, *, bind: str | None, connect: str | None
 ) -> Port:
-    port = ZeroMQPort(owner, _new_socket(kind, options))
+    port = ZeroMQPort(owner, _new_socket(kind, options), options.linger)
     try:
         await create_zmq_connection(lambda: port, kind, zmq_sock=port.socket)
         await port.open(bind=bind, connect=connect)

@@ -24,7 +24,7 @@ from ...errors import ProtocolError, TooLargeError
 from . import record as kinds
 from .aiozmq_codec import AiozmqCodec
 from .failure import Failure, describe, from_aiozmq_name, restore, to_aiozmq
-from .limits import CONNECT_TIMEOUT, Limits
+from .limits import CONNECT_TIMEOUT, FOREIGN_SIZE, Limits
 from .record import NO_KWARGS, Incoming
 from .session import Frames, Session
 
@@ -33,10 +33,6 @@ __all__ = ["AiozmqDialect", "AiozmqSession"]
 _REQUEST = struct.Struct("=HHLd")
 _RESPONSE = struct.Struct("=HHLd?")
 _MAX_ID = 0xFFFFFFFF
-
-#: A message of theirs may be so many times `Limits.max_message`: they know no bound of ours, and
-#: 4 MiB decode within a second.
-FOREIGN_SIZE = 4
 
 #: Frames of the way back: proxies add one each; more is an attack.
 MAX_ROUTE = 16

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-__all__ = ["CONNECT_TIMEOUT", "Limits"]
+__all__ = ["CONNECT_TIMEOUT", "FOREIGN_SIZE", "Limits"]
 
 #: Seconds that a call waits for a connection: long enough for a server to start, short enough
 #: for a person to wait.
@@ -15,6 +15,10 @@ HEARTBEAT = 2.0
 #: Structured bytes decode at about 100 MB/s in the worst case, and a message must not hold the
 #: event loop for more than 100 ms, so 1 MiB leaves a wide margin.
 MAX_MESSAGE = 1 << 20
+
+#: A message of an aiozmq.rpc peer may be so many times as large: it knows no bound of ours, and
+#: 4 MiB decode within a second.
+FOREIGN_SIZE = 4
 
 #: Frames of bytes are not decoded, so they may be larger; 64 MiB holds an image or a wave form.
 MAX_FRAME = 64 << 20
@@ -77,6 +81,11 @@ class Limits:
     max_queued_bytes: int = MAX_QUEUED_BYTES
     max_depth: int = MAX_DEPTH
     stream_window: int = STREAM_WINDOW
+
+    @property
+    def largest_frame(self) -> int:
+        """Bytes of the largest frame that may arrive, of any kind and dialect."""
+        return max(self.max_frame, FOREIGN_SIZE * self.max_message)
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,6 +1,7 @@
 """The estimate of collisions against the tables that Python makes."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,11 +21,12 @@ def test_numbers_in_a_row_do_not_collide(count: Any) -> None:
         assert count(list(range(size)), 0) == 0
 
 
-@pytest.mark.parametrize(("count", "expected"), [(dict_collisions, 10), (set_collisions, 0)])
-def test_equal_hashes_collide(count: Any, expected: int) -> None:
-    # The first meets none, the second one, and so on. A set looks at ten slots at a time.
-    assert count([7] * 5, NO_LIMIT) == expected
-    assert count([7] * 1000, NO_LIMIT) > 90_000
+def test_equal_hashes_collide() -> None:
+    # The first meets none, the second one, and so on.
+    assert dict_collisions([7] * 5, NO_LIMIT) == 10
+    assert dict_collisions([7] * 1000, NO_LIMIT) > 1000**2 / 2
+    # A set looks at ten slots at a time, each step of which counts twice.
+    assert set_collisions([7] * 1000, NO_LIMIT) > 1000**2 / 10
 
 
 @pytest.mark.parametrize("count", [dict_collisions, set_collisions])
@@ -53,29 +55,32 @@ def test_any_hashes(hashes: list[int]) -> None:
     assert set_collisions(hashes, NO_LIMIT) >= 0
 
 
-def capacities(made: Any, size: int) -> list[int]:
-    """How many keys a table of Python's has taken each time that it grows."""
+def growth(made: Any, add: Callable[[int], None], size: int) -> list[int]:
+    """With how many keys a dict or set of Python's takes more memory."""
     grown = []
-    for key in range(size):
+    for number in range(size):
         before = sys.getsizeof(made)
-        made.add(key) if isinstance(made, set) else made.update({key: None})
-        if sys.getsizeof(made) != before and key:
-            grown.append(key)
+        add(number)
+        if number > 20 and sys.getsizeof(made) != before:
+            grown.append(number + 1)
     return grown
 
 
-def test_tables_grow_as_those_of_python() -> None:
-    # Each time that it grows a table is filled anew, and so counted anew: with equal hashes that
-    # shows as a leap.
-    def leaps(count: Any, size: int) -> list[int]:
-        sums = [count([1] * number, NO_LIMIT) for number in range(size)]
-        steps = [after - before for before, after in zip(sums, sums[1:], strict=False)]
-        return [n for n in range(1, len(steps)) if steps[n] > 2 * steps[n - 1] + 10]
-
-    dict_sizes = [size for size in capacities({}, 700) if size > 20]
-    set_sizes = [size for size in capacities(set(), 700) if size > 20]
-    assert [size for size in leaps(dict_collisions, 700) if size > 20] == dict_sizes
-    # A set grows after the key that fills it.
-    assert [size + 1 for size in leaps(set_collisions, 700) if size > 40] == [
-        size + 1 for size in set_sizes if size > 40
+def capacity_of(count: Any, size: int) -> list[int]:
+    """The same by the estimate: where a key more makes all others be filled in anew."""
+    sums = [count([1] * number, NO_LIMIT) for number in range(size + 1)]
+    return [
+        number
+        for number in range(22, size + 1)
+        if sums[number] - sums[number - 1] > 2 * (sums[number - 1] - sums[number - 2]) + 10
     ]
+
+
+def test_tables_grow_as_those_of_python() -> None:
+    made: dict[int, None] = {}
+    grown = growth(made, lambda key: made.__setitem__(key, None), 200)
+    assert grown == [22, 43, 86, 171]
+    assert capacity_of(dict_collisions, 200) == grown
+    members: set[int] = set()
+    assert growth(members, members.add, 400) == [77, 307]
+    assert capacity_of(set_collisions, 400) == [77, 307]
