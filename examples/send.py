@@ -57,7 +57,10 @@ def main(arguments: list[str]) -> str | int:
         return f"who answers at {endpoint} is no node: it takes no messages"
     except (Error, OSError, TypeError, ValueError, OverflowError) as error:
         return f"not sent: {error}"
-    return 0 if status == "ok" else f"not sent: {status}"
+    if status != "ok":
+        return f"not sent: {status}"
+    print("sent")
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Self
 
 from ..bus import Bus, Empty
-from ..errors import ProtocolError, RPCTimeoutError, ServiceClosedError
+from ..errors import ConnectionLostError, ProtocolError, RPCTimeoutError, ServiceClosedError
 from ..identifier import Identifier
 from ..rpc import AttrHandler, Client, method
 from .delivery import deliver, keywords_of, positional_of, travelling
@@ -146,11 +146,14 @@ class Connection(ABC):
             self._is_up = True
             logger.info("connection to %s: restored", self._endpoint)
 
-    def _line_down(self, reason: object) -> None:
+    def _line_down(self, error: Exception) -> None:
         """The peer is not there, or does not answer as it should."""
         if self._is_up:
             self._is_up = False
-            logger.warning("connection to %s: lost: %s", self._endpoint, reason)
+            # Of a peer that is gone, the error tells only which call has met it.
+            gone = isinstance(error, ConnectionLostError | ServiceClosedError)
+            reason = "the peer is gone" if gone else repr(error)
+            logger.warning("connection to %s: lost: %s; trying again", self._endpoint, reason)
 
     async def _ask(self, name: str, *args: Any, client: Client | None = None) -> Any:
         """Call one of the peer's functions with the token.
@@ -199,6 +202,12 @@ class Connection(ABC):
         self._has_token.set()
 
     def _forget_token(self) -> None:
+        """The peer does not know the token any more: `_keep` registers anew."""
+        logger.warning(
+            "connection to %s: the peer has forgotten it, so it is made anew; messages may be "
+            "missing",
+            self._endpoint,
+        )
         self._token = None
         self._has_token.clear()
 
@@ -211,11 +220,6 @@ class Connection(ABC):
                 if self._token is None:
                     self._set_token(await self._register())
                 await self._use_token(self._token)
-                logger.warning(
-                    "connection to %s: the peer has forgotten it, so it is made anew; messages "
-                    "may be missing",
-                    self._endpoint,
-                )
             except Exception as error:
                 self._line_down(error)
             if self._now() - began > LONGEST_PAUSE:
@@ -393,8 +397,8 @@ class Interconnection(Connection):
         if self._token is not None:
             self._open_line(self._token)
 
-    def _line_down(self, reason: object) -> None:
-        super()._line_down(reason)
+    def _line_down(self, error: Exception) -> None:
+        super()._line_down(error)
         self._forwarding.cut(self._token)
 
     def _forget_token(self) -> None:

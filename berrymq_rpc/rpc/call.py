@@ -19,7 +19,8 @@ class Call(asyncio.Future[Any]):
     Await it for the result, or iterate over it with ``async for`` when the method is a stream
     (an async generator at the peer). It is an `asyncio.Future`, so `asyncio.gather`,
     `asyncio.wait_for` and `asyncio.ensure_future` take it as it is, and it passes for a
-    coroutine with `asyncio.create_task` and `asyncio.TaskGroup.create_task`.
+    coroutine with `asyncio.create_task` and `asyncio.TaskGroup.create_task`. `asyncio.wait`, which
+    takes no coroutines, needs such a task.
 
     Cancelling it, or the task that awaits it, cancels the method at the peer. A stream ends at
     the peer when it is exhausted, closed with `aclose` (or `contextlib.aclosing`), or collected.
@@ -127,6 +128,7 @@ class Call(asyncio.Future[Any]):
 
     async def __anext__(self) -> Any:
         """The next item; waits for it, at most for the call's timeout."""
+        self.__aiter__()
         if self._stream is None:
             # It was over before anybody iterated: raise what it failed with.
             await self

@@ -231,7 +231,10 @@ class Connection:
                 return
             wants = running.on_delivery is not None and session.acknowledges
             session.result(running.id, value, acknowledge=wants)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # A value may run code of its own while it is packed, and that may raise anything.
             self.answer_error(running, error)
             return
         if running.on_delivery is not None:

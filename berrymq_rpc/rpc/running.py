@@ -117,6 +117,9 @@ class Running(Coroutine[Any, Any, None]):
 
         A thread cannot be stopped: its result is dropped when it ends.
         """
+        if self.cancelled:
+            # The deadline and the caller both say so: what it does on its way out goes on.
+            return
         self.cancelled = True
         if self.task is not None and self.method.kind is not Kind.THREAD:
             self.task.cancel()

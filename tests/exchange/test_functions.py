@@ -342,11 +342,13 @@ class TestGet:
             with pytest.raises(ValueError, match="timeout is a number of seconds"):
                 await it.client.rpc.get(token, True, timeout)
 
+    @pytest.mark.nodebug
     async def test_blocks_nobody(self) -> None:
         async with served("tcp") as it:
             token = await it.client.rpc.connect_via_queue("job:*", 10)
             # More than the window of calls in flight.
-            calls = [it.client.rpc.get(token, True, None) for _ in range(1500)]
+            waiting = it.client.with_timeout(None)
+            calls = [waiting.rpc.get(token, True, None) for _ in range(1500)]
             await it.waiting(token, 1500)
             assert await it.client.rpc.get_nowait(token) == "timeout"
             for number in range(1500):

@@ -45,7 +45,7 @@ def dict_collisions(hashes: list[int], limit: float) -> int:
         ProtocolError: it takes more.
     """
     collisions = 0
-    for size, capacity in _dict_tables():
+    for size, capacity in _dict_tables(len(hashes)):
         mask = size - 1
         taken = bytearray(size)
         # A table that grows is filled anew.
@@ -60,15 +60,13 @@ def dict_collisions(hashes: list[int], limit: float) -> int:
                 if collisions > limit:
                     raise _too_many()
             taken[slot] = 1
-        if len(hashes) <= capacity:
-            break
     return collisions
 
 
 def set_collisions(hashes: list[int], limit: float) -> int:
     """The same for a set or frozenset."""
     collisions = 0
-    for size, capacity in _set_tables():
+    for size, capacity in _set_tables(len(hashes)):
         mask = size - 1
         taken = bytearray(size)
         for key_hash in hashes[:capacity]:
@@ -87,8 +85,6 @@ def set_collisions(hashes: list[int], limit: float) -> int:
                 if collisions > limit:
                     raise _too_many()
             taken[slot] = 1
-        if len(hashes) <= capacity:
-            break
     return collisions
 
 
@@ -96,18 +92,22 @@ def _too_many() -> ProtocolError:
     return ProtocolError("the keys of a map or set collide too often")
 
 
-def _dict_tables() -> Iterator[tuple[int, int]]:
-    """The sizes of a growing dict, and how many keys each holds."""
-    size = 8
-    while True:
-        yield size, size * 2 // 3
+def _dict_tables(keys: int) -> Iterator[tuple[int, int]]:
+    """The sizes of a dict that grows to so many keys, and how many each holds."""
+    size, capacity = 8, 5
+    yield size, capacity
+    while capacity < keys:
         size *= 2
-
-
-def _set_tables() -> Iterator[tuple[int, int]]:
-    size = 8
-    while True:
-        capacity = (size - 1) * 3 // 5
+        capacity = size * 2 // 3
         yield size, capacity
+
+
+def _set_tables(keys: int) -> Iterator[tuple[int, int]]:
+    """The same of a set."""
+    size, capacity = 8, 4
+    yield size, capacity
+    while capacity < keys:
         wanted = (capacity + 1) * (2 if capacity >= 50_000 else 4)
         size = 1 << wanted.bit_length()
+        capacity = (size - 1) * 3 // 5
+        yield size, capacity

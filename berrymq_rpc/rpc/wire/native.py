@@ -21,7 +21,7 @@ from typing import Any
 
 from ...errors import Error, ProtocolError, RPCTimeoutError, TooLargeError
 from .clock import PeerClock
-from .codec import Codec
+from .codec import Codec, Part
 from .failure import Failure, describe, restore
 from .limits import CONNECT_TIMEOUT, Limits
 from .record import (
@@ -303,7 +303,10 @@ class NativeSession(Session):
         try:
             records = self._codec.unpack(payload, frames[1:])
         except ProtocolError:
-            records = self._unpack_each(payload, frames[1:])
+            # One by one, so that a bad one fails alone. Its place is taken by its `Part`, which is
+            # no record either.
+            parts = self._codec.unpack_each(payload, frames[1:])
+            records = [part if part.error else part.value for part in parts]
         pending = self.pending
         released = self._released
         backlog = self.backlog
@@ -348,6 +351,9 @@ class NativeSession(Session):
         """Count what made no sense, and tell who waits for it."""
         self.malformed += 1
         logger.debug("ill-formed record: %s", error)
+        if isinstance(record, Part) and record.error is not None:
+            self._tell(record.head, record.error)
+            return
         if not isinstance(error, ProtocolError):
             error = ProtocolError("an ill-formed record")
         self._tell(record[:2] if isinstance(record, (tuple, list)) else (), error)
@@ -377,17 +383,6 @@ class NativeSession(Session):
 
     def _refuse(self, call_id: int, error: Error) -> None:
         self.error(call_id, describe(error, self._codec))
-
-    def _unpack_each(self, payload: memoryview, frames: Frames) -> list[Any]:
-        """Unpack records one by one, so that a bad one fails alone, and its caller is told."""
-        records = []
-        for part in self._codec.unpack_each(payload, frames):
-            if part.error is None:
-                records.append(part.value)
-                continue
-            self.malformed += 1
-            self._tell(part.head, part.error)
-        return records
 
     def _take_call(self, record: Any, incoming: list[Incoming], now: float) -> None:
         _, call_id, method, args, *rest = record

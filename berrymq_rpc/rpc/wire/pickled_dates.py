@@ -68,6 +68,9 @@ _GLOBALS = {
 _MARK = object()
 _NUMBER = re.compile(rb"-?[0-9]{1,20}")
 
+# How protocols 0 and 1 write them.
+_TRUTH = {b"00": False, b"01": True}
+
 
 def write_pickled_date(value: PickledDate) -> bytes:
     """A pickle that a plain aiozmq.rpc peer unpickles.
@@ -180,9 +183,6 @@ class _Reader:
     def mark(self) -> None:
         self._stack.append(_MARK)
 
-    def none(self) -> None:
-        self._stack.append(None)
-
     def true(self) -> None:
         self._stack.append(True)
 
@@ -191,14 +191,7 @@ class _Reader:
 
     def int_line(self) -> None:
         line = self._line()
-        self._stack.append(
-            {b"00": False, b"01": True}[line]
-            if line[:1] == b"0" and line[1:]
-            else self._decimal(line)
-        )
-
-    def long_line(self) -> None:
-        self._stack.append(self._decimal(self._line().removesuffix(b"L")))
+        self._stack.append(_TRUTH[line] if line in _TRUTH else self._decimal(line))
 
     def int_4(self) -> None:
         self._stack.append(self._number(4, signed=True))
@@ -208,9 +201,6 @@ class _Reader:
 
     def int_2(self) -> None:
         self._stack.append(self._number(2))
-
-    def long_1(self) -> None:
-        self._stack.append(self._number(self._number(1), signed=True))
 
     def text_line(self) -> None:
         self._stack.append(self._line().decode("raw-unicode-escape"))
@@ -224,9 +214,6 @@ class _Reader:
     def _text(self, size: int) -> None:
         self._stack.append(self._take(self._number(size)).decode("utf-8", "surrogatepass"))
 
-    def bytes_4(self) -> None:
-        self._stack.append(self._take(self._number(4)))
-
     def bytes_1(self) -> None:
         self._stack.append(self._take(self._number(1)))
 
@@ -237,9 +224,6 @@ class _Reader:
         items = tuple(self._stack[start + 1 :])
         del self._stack[start:]
         self._stack.append(items)
-
-    def tuple_0(self) -> None:
-        self._stack.append(())
 
     def tuple_1(self) -> None:
         self._tuple(1)
@@ -263,9 +247,6 @@ class _Reader:
     def put_1(self) -> None:
         self._memo[self._number(1)] = self._stack[-1]
 
-    def put_4(self) -> None:
-        self._memo[self._number(4)] = self._stack[-1]
-
     def memoize(self) -> None:
         self._memo[len(self._memo)] = self._stack[-1]
 
@@ -274,9 +255,6 @@ class _Reader:
 
     def get_1(self) -> None:
         self._stack.append(self._memo[self._number(1)])
-
-    def get_4(self) -> None:
-        self._stack.append(self._memo[self._number(4)])
 
     def global_lines(self) -> None:
         module = self._line().decode("ascii")
@@ -370,32 +348,25 @@ _OPCODES: dict[bytes, Callable[[_Reader], None]] = {
     pickle.PROTO: _Reader.protocol,
     pickle.FRAME: _Reader.frame,
     pickle.MARK: _Reader.mark,
-    pickle.NONE: _Reader.none,
     pickle.NEWTRUE: _Reader.true,
     pickle.NEWFALSE: _Reader.false,
     pickle.INT: _Reader.int_line,
-    pickle.LONG: _Reader.long_line,
     pickle.BININT: _Reader.int_4,
     pickle.BININT1: _Reader.int_1,
     pickle.BININT2: _Reader.int_2,
-    pickle.LONG1: _Reader.long_1,
     pickle.UNICODE: _Reader.text_line,
     pickle.BINUNICODE: _Reader.text_4,
     pickle.SHORT_BINUNICODE: _Reader.text_1,
-    pickle.BINBYTES: _Reader.bytes_4,
     pickle.SHORT_BINBYTES: _Reader.bytes_1,
     pickle.TUPLE: _Reader.tuple_mark,
-    pickle.EMPTY_TUPLE: _Reader.tuple_0,
     pickle.TUPLE1: _Reader.tuple_1,
     pickle.TUPLE2: _Reader.tuple_2,
     pickle.TUPLE3: _Reader.tuple_3,
     pickle.PUT: _Reader.put_line,
     pickle.BINPUT: _Reader.put_1,
-    pickle.LONG_BINPUT: _Reader.put_4,
     pickle.MEMOIZE: _Reader.memoize,
     pickle.GET: _Reader.get_line,
     pickle.BINGET: _Reader.get_1,
-    pickle.LONG_BINGET: _Reader.get_4,
     pickle.GLOBAL: _Reader.global_lines,
     pickle.STACK_GLOBAL: _Reader.global_stack,
     pickle.REDUCE: _Reader.reduce,

@@ -134,6 +134,8 @@ class Unpacking:
                 raise ProtocolError("a bad record in a large batch")
             for _ in range(count):
                 start = unpacker.tell()
+                if bad == MAX_BAD_PARTS:
+                    raise ProtocolError(f"{bad:,} bad records in a message")
                 unpacker.skip()
                 element = data[start : unpacker.tell()]
                 try:
@@ -141,8 +143,6 @@ class Unpacking:
                 except ProtocolError as error:
                     parts.append(Part(None, error, self.unpack_head(element)))
                     bad += 1
-                    if bad == MAX_BAD_PARTS:
-                        raise ProtocolError(f"{bad:,} bad records in a message") from None
             start = unpacker.tell()
             if start < len(data):
                 raise ProtocolError("bytes after the last record")

@@ -228,4 +228,3 @@ def check(session: Any) -> None:
     if isinstance(session, AiozmqSession):
         assert session._wire_ids == {call: wire for wire, call in session._call_ids.items()}
         assert session._wire_ids.keys() <= under_way
-

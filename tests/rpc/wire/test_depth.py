@@ -35,7 +35,9 @@ def test_the_exact_number_of_levels(value: Any, levels: int) -> None:
 
 
 @pytest.mark.parametrize("levels", [1, 2, 99, 100, 101, 999, 1000])
-@pytest.mark.parametrize("unit", [b"\x91", b"\x81\x01", b"\xdc\x00\x01", b"\xdf\x00\x00\x00\x01\x01"])
+@pytest.mark.parametrize(
+    "unit", [b"\x91", b"\x81\x01", b"\xdc\x00\x01", b"\xdf\x00\x00\x00\x01\x01"]
+)
 @pytest.mark.parametrize("filling", [b"\xc0", b"\xc5\x10\x00" + b"x" * 4096])
 def test_at_the_limit(levels: int, unit: bytes, filling: bytes) -> None:
     limit = DepthLimit(levels)

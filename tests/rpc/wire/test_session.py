@@ -594,7 +594,9 @@ def test_what_is_told_of_the_loss_may_cancel(dialect: str) -> None:
         assert isinstance(caller.error, ConnectionLostError)
 
 
-@pytest.mark.parametrize("error", [e for e in Error.__subclasses__() if "Generic" not in e.__name__])
+@pytest.mark.parametrize(
+    "error", [e for e in Error.__subclasses__() if "Generic" not in e.__name__]
+)
 def test_the_kind_of_loss_is_kept(dialect: str, error: type[Error]) -> None:
     session = opened(made(dialect))
     caller = start(session)

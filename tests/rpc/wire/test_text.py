@@ -113,16 +113,16 @@ CYCLE.append(CYCLE)
 
 # No parameters of their own, as pytest would make names of them.
 LARGE = [
-        ("x" * 10_000, "'" + "x" * 256 + "'..."),
-        (b"x" * 10_000, "b'" + "x" * 256 + "'..."),
-        (1 << 100_000, "<int of 100,001 bits>"),
-        (["x" * 9000, 7], "list('" + "x" * 256 + "'..., 7)"),
-        ([1 << 100_000, 2], "list(<int of 100,001 bits>, 2)"),
-        (list(range(10_000)), f"list({', '.join(map(str, range(32)))}, ...)"),
-        (dict.fromkeys(range(9000)), f"dict({', '.join(f'tuple({i}, None)' for i in range(32))}, ...)"),
-        (ValueError("x" * 10_000, None), "ValueErrortuple('" + "x" * 256 + "'..., None)"),
-        (CYCLE, "list(list(list(list(list(...)))))"),
-        (Wordy(), "x" * (MAX_TEXT - 3) + "..."),
+    ("x" * 10_000, "'" + "x" * 256 + "'..."),
+    (b"x" * 10_000, "b'" + "x" * 256 + "'..."),
+    (1 << 100_000, "<int of 100,001 bits>"),
+    (["x" * 9000, 7], "list('" + "x" * 256 + "'..., 7)"),
+    ([1 << 100_000, 2], "list(<int of 100,001 bits>, 2)"),
+    (list(range(10_000)), f"list({', '.join(map(str, range(32)))}, ...)"),
+    (dict.fromkeys(range(9000)), f"dict({', '.join(f'tuple({i}, None)' for i in range(32))}, ...)"),
+    (ValueError("x" * 10_000, None), "ValueErrortuple('" + "x" * 256 + "'..., None)"),
+    (CYCLE, "list(list(list(list(list(...)))))"),
+    (Wordy(), "x" * (MAX_TEXT - 3) + "..."),
 ]
 
 

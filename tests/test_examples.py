@@ -1,0 +1,212 @@
+"""Each program in ``examples`` is run as its user runs it."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+
+# Nobody listens there: the port is for TCP's own services, and needs rights to bind.
+SILENT = "tcp://127.0.0.1:1"
+
+
+def command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, f"examples/{name}", *arguments]
+
+
+@contextmanager
+def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs, its output in pipes; killed if it still does at the end."""
+    with subprocess.Popen(
+        command(name, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        assert process.stderr is not None
+        pytest.fail(f"it has ended: {process.stderr.read()}")
+    return line.rstrip("\n")
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, capture_output=True, text=True, timeout=30, cwd=ROOT, env=ENVIRONMENT
+    )
+
+
+def end_of(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
+    """What is left of a program after a signal: exit status, output, errors."""
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=30)
+    return process.returncode, out, errors
+
+
+def announcement(process: subprocess.Popen[str]) -> tuple[str, list[str], list[str]]:
+    """What a node says at its start: its endpoint, the line to paste, and all lines."""
+    lines = []
+    while not (lines and lines[-1].startswith("Messages appear here")):
+        lines.append(line_of(process))
+    (endpoint,) = re.findall(r"^The node is at (tcp://127\.0\.0\.1:\d+)$", "\n".join(lines), re.M)
+    (pasted,) = (line for line in lines if line.startswith("  "))
+    return endpoint, shlex.split(pasted), lines
+
+
+def test_all_examples_are_here() -> None:
+    tested = Path(__file__).read_text(encoding="utf-8")
+    names = [path.name for path in (ROOT / "examples").glob("*.py")]
+    assert [name for name in names if f'"{name}"' not in tested] == []
+
+
+class TestNode:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_what_is_pasted_arrives(self, number: signal.Signals) -> None:
+        with running("node.py") as node:
+            endpoint, pasted, _ = announcement(node)
+            assert pasted[1:] == ["examples/send.py", endpoint, "greeting:hello", "your words"]
+            sent = run(pasted)
+            assert (sent.returncode, sent.stdout, sent.stderr) == (0, "sent\n", "")
+            assert re.fullmatch(r"\d\d:\d\d:\d\d  greeting:hello  'your words'", line_of(node))
+            assert end_of(node, number) == (0, "The node has ended.\n", "")
+
+    def test_the_next_free_port_is_said_aloud(self) -> None:
+        with running("node.py") as first:
+            announcement(first)
+            with running("node.py") as second:
+                endpoint, _, lines = announcement(second)
+                port = endpoint.rpartition(":")[2]
+                assert lines[0] == f"Port 5555 is in use; {port} is the next that is free."
+
+    def test_a_port_that_was_asked_for(self) -> None:
+        with running("node.py", "tcp://127.0.0.1:0") as first:
+            endpoint, _, __ = announcement(first)
+            second = run(command("node.py", endpoint))
+        assert second.returncode == 1
+        assert second.stdout == ""
+        assert re.fullmatch(r"The node cannot start: .*in use.*\n", second.stderr)
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            (["tcp://0.0.0.0:0"], "insecure=True"),
+            (["http://127.0.0.1:0"], "no endpoint"),
+            (["--help"], "examples/node.py tcp://127.0.0.1:6000"),
+        ],
+    )
+    def test_what_it_does_not_take(self, arguments: list[str], error: str) -> None:
+        result = run(command("node.py", *arguments))
+        assert result.returncode == 1
+        assert error in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+class TestSend:
+    def test_arguments_are_json_or_text(self) -> None:
+        with running("node.py", "tcp://127.0.0.1:0") as node:
+            endpoint, _, __ = announcement(node)
+            sent = run(
+                command(
+                    "send.py", endpoint, "job:done", "report", "3", '{"ok": [true, null]}',
+                    "seconds=1.5", "who=me", "1=2", "=",
+                )
+            )  # fmt: skip
+            assert sent.returncode == 0
+            assert line_of(node)[10:] == (
+                "job:done  'report'  3  {'ok': (True, None)}  '1=2'  '='  seconds=1.5  who='me'"
+            )
+
+    @pytest.mark.parametrize(
+        ("endpoint", "identifier", "error"),
+        [
+            (
+                SILENT,
+                "a:b",
+                f"nobody answers at {SILENT}: is the node running\\? Start it with: make run",
+            ),
+            ("127.0.0.1:5555", "a:b", "not sent: .*is no endpoint: write tcp://.*"),
+            ("tcp://127.0.0.1:70000", "a:b", "not sent: a port is a number up to 65535.*"),
+            (SILENT, "a:b:c", "not sent: 'a:b:c' is no identifier: .*"),
+        ],
+    )
+    def test_says_what_is_wrong(self, endpoint: str, identifier: str, error: str) -> None:
+        result = run(command("send.py", endpoint, identifier))
+        assert (result.returncode, result.stdout) == (1, "")
+        assert re.fullmatch(f"{error}\n", result.stderr)
+
+    def test_refuses_local_messages(self) -> None:
+        with running("node.py", "tcp://127.0.0.1:0") as node:
+            result = run(command("send.py", announcement(node)[0], "_local:b"))
+        assert result.returncode == 1
+        assert re.fullmatch("not sent: '_local:b' is local.*\n", result.stderr)
+
+    def test_to_one_that_is_no_node(self) -> None:
+        with running("rpc_server.py", "tcp://127.0.0.1:*") as server:
+            endpoint = line_of(server).split()[-1]
+            result = run(command("send.py", endpoint, "a:b"))
+        assert result.returncode == 1
+        assert result.stderr == f"who answers at {endpoint} is no node: it takes no messages\n"
+
+    def test_needs_two_arguments(self) -> None:
+        result = run(command("send.py", SILENT))
+        assert result.returncode == 1
+        assert "ENDPOINT IDENTIFIER" in result.stderr
+
+
+def test_calls() -> None:
+    with running("rpc_server.py", "tcp://127.0.0.1:*") as server:
+        endpoint = line_of(server).removeprefix("serving at ")
+        client = run(command("rpc_client.py", endpoint))
+        assert client.stderr == ""
+        assert client.stdout.splitlines() == [
+            "a call: 0.25",
+            "in a namespace: warts",
+            "its error, here as there: division by zero",
+            "a stream: [3, 2, 1]",
+            client.stdout.splitlines()[4],
+            "the server asks back: you say 'Is anybody there? Yes.'",
+            "a thousand at once: 249750.0",
+        ]
+        assert client.stdout.splitlines()[4].startswith("too late, so the server has stopped it: ")
+        assert end_of(server, signal.SIGINT) == (0, "the server has ended\n", "")
+
+
+def test_calls_without_a_server() -> None:
+    client = run(command("rpc_client.py", SILENT))
+    assert (client.returncode, client.stdout) == (1, "")
+    assert client.stderr.endswith("Start it with: python examples/rpc_server.py\n")
+    assert "Traceback" not in client.stderr
+
+
+def test_across_hosts_on_one() -> None:
+    with running("across_hosts.py", "serve", "127.0.0.1", "0") as server:
+        host, port = line_of(server).removeprefix("serving at tcp://").split(":")
+        visitor = run(command("across_hosts.py", "visit", host, port))
+        assert (visitor.stdout, visitor.stderr) == ("in stock: 5\naccepted: pears 5\n", "")
+        assert end_of(server, signal.SIGTERM) == (0, "ordered: pears 5\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["visit", "host", "port"], ["x", "y", "1"]])
+def test_across_hosts_says_how(arguments: list[str]) -> None:
+    result = run(command("across_hosts.py", *arguments))
+    assert result.returncode == 1
+    assert "python examples/across_hosts.py serve" in result.stderr
