@@ -10,8 +10,9 @@ Here live the node, the functions that it serves, and its connections to other n
 what within a process is the matter of ``bus``; how calls travel, of ``rpc``.
 """
 
-from .connection import Connection, Interconnection, OnewayConnection, QueueConnection
+from .connection import Connection, OnewayConnection, QueueConnection
 from .functions import ExportedFunctions
+from .interconnection import Interconnection
 from .node import Node
 from .pulled_message import PulledMessage
 

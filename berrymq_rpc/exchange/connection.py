@@ -1,31 +1,22 @@
-"""A node's connections to other nodes, in berryMQ's three styles."""
+"""A node's connections to other nodes: what they share, and styles 02 and 03."""
 
 import asyncio
 import logging
 import math
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import aclosing
-from functools import partial
 from typing import Any, Self
 
-from ..bus import Bus, Empty
+from ..bus import Empty
 from ..errors import ConnectionLostError, ProtocolError, RPCTimeoutError, ServiceClosedError
 from ..identifier import Identifier
-from ..rpc import AttrHandler, Client, method
-from .delivery import deliver, keywords_of, positional_of, travelling
-from .forwarding import Forwarding
+from ..rpc import Client
+from .delivery import keywords_of, positional_of, travelling
 from .pulled_message import PulledMessage
 from .status import INVALID_TOKEN, OK, TIMEOUT
 
-__all__ = [
-    "Connection",
-    "IncomingMessages",
-    "Interconnection",
-    "OnewayConnection",
-    "QueueConnection",
-]
+__all__ = ["Connection", "OnewayConnection", "QueueConnection"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
@@ -331,76 +322,3 @@ class QueueConnection(Connection):
             )
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ProtocolError(f"{self._endpoint} has answered with no message") from error
-
-
-class IncomingMessages(AttrHandler):
-    """What the peer of an interconnection may call: it sends its messages here."""
-
-    def __init__(self, bus: Bus, endpoint: str) -> None:
-        self._bus = bus
-        self._endpoint = endpoint
-        #: That of the interconnection, chosen here before the peer is asked for one.
-        self.token: str | None = None
-
-    @method
-    def send_message(self, token: str, identifier: str, args: Any = (), kwargs: Any = None) -> str:
-        """Publish a message here."""
-        if self.token is None or token != self.token:
-            return INVALID_TOKEN
-        deliver(self._bus, identifier, args, kwargs, self._endpoint)
-        return OK
-
-
-class Interconnection(Connection):
-    """Style 01: both sides carry all messages of their own to each other.
-
-    Each carries what was sent in its process, or by a caller that is no node; not what came over
-    another interconnection. While the line is down, messages are kept up to a bound, on both
-    sides; what was under way when it broke is lost.
-    """
-
-    def __init__(
-        self,
-        bus: Bus,
-        incoming: IncomingMessages,
-        endpoint: str,
-        client: Client,
-        ttl: float,
-        timeout: float,
-        closed: Callable[[Connection], object],
-    ) -> None:
-        super().__init__(endpoint, client, ttl, timeout, closed)
-        self._incoming = incoming
-        self._forwarding = Forwarding(bus, endpoint)
-
-    @property
-    def dropped(self) -> int:
-        """How many messages were not carried: too many waited, or they could not travel."""
-        return self._forwarding.dropped + self._forwarding.refused
-
-    async def close(self) -> None:
-        self._forwarding.close()
-        await super().close()
-
-    async def _register(self) -> str:
-        # Known before the answer: the peer's messages may come with it.
-        self._incoming.token = str(uuid.uuid4())
-        token = str(await self._client.rpc.interconnect(None, self._incoming.token, self._ttl))
-        self._open_line(token)
-        return token
-
-    def _open_line(self, token: str) -> None:
-        self._forwarding.open(token, partial(self._client.notify.send_message, token))
-
-    def _line_up(self) -> None:
-        super()._line_up()
-        if self._token is not None:
-            self._open_line(self._token)
-
-    def _line_down(self, error: Exception) -> None:
-        super()._line_down(error)
-        self._forwarding.cut(self._token)
-
-    def _forget_token(self) -> None:
-        self._forwarding.cut(self._token)
-        super()._forget_token()

@@ -9,15 +9,10 @@ from ..identifier import Identifier
 from ..rpc import Client, Limits, Server, open_client, start_server
 from .address import Address, Binding, bind_endpoints, endpoint_of
 from .beside import beside
-from .connection import (
-    Connection,
-    IncomingMessages,
-    Interconnection,
-    OnewayConnection,
-    QueueConnection,
-)
+from .connection import Connection, OnewayConnection, QueueConnection
 from .delivery import travelling
 from .functions import TTL, ExportedFunctions
+from .interconnection import IncomingMessages, Interconnection
 from .mailbox import MAXIMUM_MESSAGES
 from .token_table import MAXIMUM_TOKENS, checked_ttl
 

@@ -25,6 +25,7 @@ from .method import method
 from .server import Server, start_server
 from .sync import SyncClient
 from .wire.limits import Limits
+from .wire.translation import dataclass_translation, enum_translation
 
 __all__ = [
     "AbstractHandler",
@@ -48,6 +49,8 @@ __all__ = [
     "SyncClient",
     "TooLargeError",
     "context",
+    "dataclass_translation",
+    "enum_translation",
     "method",
     "open_client",
     "start_server",

@@ -90,14 +90,17 @@ class Call(asyncio.Future[Any]):
 
     def throw(self, *error: Any) -> Any:
         """Raise in the coroutine that it passes for."""
-        first = error[0]
-        kind = first if isinstance(first, type) else type(first)
+        kind = error[0] if isinstance(error[0], type) else type(error[0])
         if issubclass(kind, asyncio.CancelledError):
             # A task cancelled before its first step never awaited the future.
             self.cancel()
         if self._coroutine is None:
             self._coroutine = self.__await__()
-        return self._coroutine.throw(*error)
+        try:
+            return self._coroutine.throw(*error)
+        finally:
+            # Its traceback holds this frame.
+            del error
 
     def close(self) -> None:
         """End the coroutine that it passes for: a call in flight is given up."""

@@ -258,6 +258,8 @@ class Connection:
         """Take a call out of the tables; whether it may still be answered."""
         if running.timer is not None:
             running.timer.cancel()
+        # The task holds it too: without a cycle of the two, both are freed now.
+        running.task = None
         self.dispatcher.ended(self, running)
         key = running if running.id is None else running.id
         return self.running.pop(key, None) is not None

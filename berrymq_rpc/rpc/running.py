@@ -189,6 +189,9 @@ class Running(Coroutine[Any, Any, None]):
                 raise
             raise StopIteration from None
         finally:
+            # An exception thrown in has this frame in its traceback: without a cycle of the two,
+            # what the handler held is freed now, such as a stream of the peer's that it read.
+            del value
             took = monotonic() - began
             if took > self.connection.slow_handler:
                 warn_slow(self.method, took)
@@ -197,7 +200,10 @@ class Running(Coroutine[Any, Any, None]):
         return self._step(self._coroutine.send, value)
 
     def throw(self, error: Any, *rest: Any) -> Any:
-        return self._step(self._coroutine.throw, error)
+        try:
+            return self._step(self._coroutine.throw, error)
+        finally:
+            del error, rest
 
     def close(self) -> None:
         self._coroutine.close()

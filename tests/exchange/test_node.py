@@ -527,31 +527,8 @@ class TestRefused:
                 await node.connect_oneway(endpoint(server))
 
     async def test_an_answer_that_is_no_message(self) -> None:
-        class Odd(rpc.AttrHandler):
-            answer: Any = None
-
-            @rpc.method
-            def connect_via_queue(self, identifier: str, ttl: float) -> str:
-                return "token"
-
-            @rpc.method
-            async def keep_alive(self, tokens: Any) -> AsyncIterator[Any]:
-                yield 5
-
-            @rpc.method
-            def get(self, *_: Any) -> Any:
-                return self.answer
-
-            @rpc.method
-            def close_connection(self, token: str) -> str:
-                raise KeyError(token)
-
-        odd = Odd()
-        async with (
-            await rpc.start_server(odd, bind=address_for("mem")) as server,
-            Node(None, Bus()) as node,
-        ):
-            connection = await node.connect_via_queue("a", server.endpoints[0])
+        scripted = Scripted()
+        async with scripted.queue() as connection:
             for answer in (
                 None,
                 5,
@@ -561,6 +538,130 @@ class TestRefused:
                 {"id": "a", "args": 5, "kwargs": {}},
                 {"id": "a", "args": (), "kwargs": {5: 5}},
             ):
-                odd.answer = answer
+                scripted.answers = [answer]
                 with pytest.raises(rpc.ProtocolError, match="no message"):
                     await connection.get(timeout=1)
+
+
+class Scripted(rpc.AttrHandler):
+    """A peer whose answers a test chooses."""
+
+    def __init__(self) -> None:
+        self.registered = 0
+        self.answers: list[Any] = []
+        self.statuses: asyncio.Queue[Any] = asyncio.Queue()
+        self.closed: list[str] = []
+
+    @asynccontextmanager
+    async def queue(self, **options: Any) -> AsyncIterator[Any]:
+        """A connection to it."""
+        async with (
+            await rpc.start_server(self, bind=address_for("mem")) as server,
+            Node(None, Bus(), **options) as node,
+        ):
+            yield await node.connect_via_queue("a", server.endpoints[0])
+
+    @rpc.method
+    def connect_via_queue(self, identifier: str, ttl: float) -> str:
+        self.registered += 1
+        return f"token {self.registered}"
+
+    @rpc.method(waits=True)
+    async def keep_alive(self, tokens: Any) -> AsyncIterator[Any]:
+        yield {tokens[0]: "ok"}
+        while True:
+            yield await self.statuses.get()
+
+    @rpc.method
+    def get(self, *_: Any) -> Any:
+        return self.answers.pop(0)
+
+    @rpc.method
+    def close_connection(self, token: str) -> str:
+        self.closed.append(token)
+        raise KeyError(token)
+
+
+MESSAGE = {"id": "a", "args": (1,), "kwargs": {}}
+
+
+class TestForgotten:
+    """The peer does not know the token any more."""
+
+    @pytest.mark.parametrize("timeout", [None, 5])
+    @pytest.mark.parametrize("status", ["invalid token", "timeout"])
+    async def test_it_is_asked_again_with_a_new_one(
+        self, status: str, timeout: float | None
+    ) -> None:
+        scripted = Scripted()
+        async with scripted.queue() as connection:
+            scripted.answers = [status, MESSAGE]
+            waiting = asyncio.create_task(connection.get(timeout=timeout))
+            if (status, timeout) == ("timeout", 5):
+                # Which may be said of the queue as well.
+                with pytest.raises(Empty):
+                    await waiting
+                return
+            scripted.statuses.put_nowait({"token 1": status})
+            assert (await waiting).args == (1,)
+            assert scripted.registered == 2
+        assert scripted.closed == ["token 2"]
+
+    async def test_twice(self) -> None:
+        scripted = Scripted()
+        async with scripted.queue() as connection:
+            scripted.answers = ["invalid token", "invalid token"]
+            waiting = asyncio.create_task(connection.get(timeout=5))
+            scripted.statuses.put_nowait({"token 1": "invalid token"})
+            with pytest.raises(Empty):
+                await waiting
+
+    async def test_and_closed_meanwhile(self) -> None:
+        scripted = Scripted()
+        async with scripted.queue() as connection:
+            scripted.answers = ["invalid token"]
+            waiting = asyncio.create_task(connection.get())
+            while scripted.answers:
+                await asyncio.sleep(0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await connection.close()
+            with pytest.raises(rpc.ServiceClosedError):
+                await waiting
+        assert scripted.closed == []
+
+    async def test_a_peer_that_makes_no_sense_is_asked_again(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scripted = Scripted()
+        async with scripted.queue() as connection:
+            scripted.statuses.put_nowait(5)
+            while "lost: AttributeError" not in caplog.text:
+                await asyncio.sleep(0)
+            assert "lost" in repr(connection)
+            while "lost" in repr(connection):
+                await asyncio.sleep(0)
+            assert scripted.registered == 1
+
+    async def test_a_failure_to_close_is_no_error(self) -> None:
+        scripted = Scripted()
+        async with scripted.queue() as connection:
+            await connection.close()
+            assert scripted.closed == ["token 1"]
+
+    async def test_closed_as_the_peer_has_answered(self) -> None:
+        class Closing(Scripted):
+            @rpc.method
+            def connect_via_queue(self, identifier: str, ttl: float) -> str:
+                (connection,) = self.node.connections
+                connection._is_closed = True
+                return "token"
+
+        closing = Closing()
+        async with (
+            await rpc.start_server(closing, bind=address_for("mem")) as server,
+            Node(None, Bus()) as node,
+        ):
+            closing.node = node  # type: ignore[attr-defined]
+            with pytest.raises(rpc.ServiceClosedError):
+                await node.connect_via_queue("a", server.endpoints[0])

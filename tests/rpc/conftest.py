@@ -28,7 +28,7 @@ PATIENCE = 10.0
 
 class Pair(Protocol):
     def __call__(
-        self, handler: Any, *, bind: Any = ..., server: Any = ..., **client: Any
+        self, handler: Any, /, *, bind: Any = ..., server: Any = ..., **client: Any
     ) -> AbstractAsyncContextManager[tuple[rpc.Server, rpc.Client]]: ...
 
 
@@ -39,6 +39,7 @@ def pair() -> Pair:
     @asynccontextmanager
     async def opened(
         handler: Any,
+        /,
         *,
         bind: Any = "tcp://127.0.0.1:*",
         server: dict[str, Any] | None = None,

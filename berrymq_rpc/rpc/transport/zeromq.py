@@ -50,7 +50,7 @@ NEVER = 2**31 - 1
 SEND_MESSAGES = 256
 
 #: Seconds between attempts to hand over what is queued while a port closes.
-LINGER_PAUSE = 0.01
+LINGER_PAUSE = 0.002
 
 #: Reads in one go before a peer's loss is told, so that a flood from others ends some time.
 MAX_DRAINED = 1000
@@ -63,6 +63,7 @@ _FAILED = (
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
     | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
+_STOPPED = zmq.Event.MONITOR_STOPPED
 _EVENT = struct.Struct("=Hi")
 
 _context: zmq.Context[Any] | None = None
@@ -107,7 +108,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         #: Each connection of a DEALER is a new peer to the owner.
         self._dealer_key: Key = None
         peer_socket.prepare(self._peers, self._departed)
-        self._monitor: Any = peer_socket.get_monitor_socket(_CONNECTED | _LOST | _FAILED)
+        self._monitor: Any = peer_socket.get_monitor_socket(_CONNECTED | _LOST | _FAILED | _STOPPED)
         self._monitor_file = int(self._monitor.get(zmq.SocketOption.FD))
         self._events: deque[tuple[int, int]] = deque()
 
@@ -125,8 +126,6 @@ class ZeroMQPort(Port, ZmqProtocol):
             for key in keys:
                 if key is not None:
                     self._owner.peer_lost(key, f"the socket failed: {exc}")
-        if not self._closed.done():
-            self._closed.set_result(None)
 
     def msg_received(self, messages: Any) -> None:
         if self._closing:
@@ -148,7 +147,7 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _collect_events(self) -> None:
         """Read the monitor until it is empty: its file number tells only of the first event."""
-        while not self._closing:
+        while not self._monitor.closed:
             try:
                 event: list[bytes] = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.ZMQError:
@@ -159,6 +158,10 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._collect_events()
         while self._events:
             event, value = self._events.popleft()
+            if event == _STOPPED:
+                self._settle()
+            if self._closing:
+                continue
             if event == _CONNECTED:
                 self._pause = RECONNECT_MIN
                 self._on_connected()
@@ -294,14 +297,12 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._closing = True
         if self._dialling is not None:
             self._dialling.cancel()
-        self.socket.disable_monitor()
         if self._transport is None:
+            self.socket.disable_monitor()
             self.socket.close(0)
-            self.connection_lost(None)
-        else:
-            self._loop.remove_reader(self._monitor_file)
-            self._finish(self._loop.time() + self._linger)
-        self._monitor.close(0)
+            self._settle()
+            return
+        self._finish(self._loop.time() + self._linger)
 
     def _finish(self, end: float) -> None:
         """Close the socket once the peers have taken what is queued, or at `end`."""
@@ -315,6 +316,17 @@ class ZeroMQPort(Port, ZmqProtocol):
             count = sum(map(len, self.socket.blocked.values()))
             logger.warning("%d messages dropped at closing: their peers did not read", count)
         self._transport.close()
+
+    def _settle(self) -> None:
+        """The socket is closed, and its address free: the monitor's last word says so.
+
+        The monitor must not be closed before: libzmq's thread would wait for ever to tell it.
+        """
+        if not self._monitor.closed:
+            self._loop.remove_reader(self._monitor_file)
+            self._monitor.close(0)
+        if not self._closed.done():
+            self._closed.set_result(None)
 
     async def wait_closed(self) -> None:
         await asyncio.shield(self._closed)

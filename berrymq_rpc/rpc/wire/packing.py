@@ -76,8 +76,7 @@ class Packing:
             raise
         except Exception:
             data = self._pack_slowly(value, name)
-        if self._limit.is_exceeded(data):
-            raise too_deep(name, self._limit.levels)
+        self._check_levels(data, name)
         return data
 
     def pack_with_frames(
@@ -161,9 +160,18 @@ class Packing:
     def _pack_inside(self, value: Any) -> bytes:
         """Pack what is inside of an ext value."""
         data = self._pack_apart(value)
-        if self._limit.is_exceeded(data):
-            raise too_deep("what is inside", self._limit.levels)
+        self._check_levels(data, "what is inside")
         return data
+
+    def _check_levels(self, data: bytes, name: str) -> None:
+        try:
+            exceeded = self._limit.is_exceeded(data)
+        except Exception as error:
+            raise TypeError(
+                f"{name}: a list or dict in it has another length than it says"
+            ) from error
+        if exceeded:
+            raise too_deep(name, self._limit.levels)
 
     def _pack_ext(self, value: Any) -> Any:
         """The `ExtType` for an object of a type that msgpack does not know: it calls this."""

@@ -291,6 +291,10 @@ class Session(ABC):
             return limit if when is None else min(when, limit)
         return when
 
+    def _time_is_over(self, caller: Caller, now: float) -> RPCTimeoutError:
+        progress = caller.progress(now)
+        return RPCTimeoutError(f"no answer from {caller.method!r} in time: it was {progress}")
+
     def expire(self, now: float) -> None:
         """Fail the calls whose time is over at `now`, and tell the peer to stop them."""
         for call_id in self._deadlines.due(now):
@@ -299,8 +303,7 @@ class Session(ABC):
                 # It was adopted twice, and is noted twice; or it turned out to be a stream, of
                 # which each item has a time of its own.
                 continue
-            error = RPCTimeoutError(f"no answer from {caller.method!r} in time: it was "
-                                    f"{caller.progress(now)}")  # fmt: skip
+            error = self._time_is_over(caller, now)
             self.cancel(call_id)
             caller.fail(error)
         if self.state is not State.CONNECTING:

@@ -219,7 +219,8 @@ def check(session: Any) -> None:
     waiting = {entry.caller.id for entry in session.backlog if entry.caller is not None}
     assert session.pending.keys() - under_way <= waiting
     if session.state is State.LOST:
-        assert not (session.pending or session.backlog or session._abandoned or session._released)
+        tables = (session.pending, session.backlog, session._abandoned, session._released)
+        assert not any(tables)
         assert session.in_window == 0
         return
     assert not under_way & session._abandoned

@@ -48,10 +48,25 @@ def test_at_the_limit(levels: int, unit: bytes, filling: bytes) -> None:
     assert limit.is_exceeded(unit * levels + b"\x80")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x91" * 90, b"\xc1" * 2000, b"\x9f" + b"\x01" * 5])
-def test_what_is_no_value_is_not_deep(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"\x91" * 90, b"\x9f" + b"\x01" * 5, b"\xc1" * 100])
+def test_short_ones_are_not_looked_at(data: bytes) -> None:
     for buffer in (data, bytearray(data), memoryview(data)):
         assert not DepthLimit(100).is_exceeded(buffer)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"\xc1" * 2000, msgpack.FormatError),
+        (b"\xdc\xff\xff" + b"\x01" * 2000, msgpack.OutOfData),
+        (b"\xdd\x00\x0f\xff\xff" * 50 + b"\x01" * 100_000, msgpack.OutOfData),
+        (b"\xc6\xff\xff\xff\xff" + bytes(2000), msgpack.OutOfData),
+    ],
+)
+def test_lengths_that_are_lies(data: bytes, error: type[Exception]) -> None:
+    for buffer in (data, bytearray(data), memoryview(data)):
+        with pytest.raises(error):
+            DepthLimit(100).is_exceeded(buffer)
 
 
 def test_headers_in_other_values_are_none() -> None:

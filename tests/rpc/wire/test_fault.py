@@ -262,6 +262,35 @@ def test_a_value_that_fails_but_once() -> None:
     assert CODEC.unpack(CODEC.pack([Moody([1])])) == ((1,),)
 
 
+class Longer(list):  # type: ignore[type-arg]
+    def __iter__(self) -> Any:
+        yield "x" * 2000
+
+    def __len__(self) -> int:
+        return 5
+
+
+class Shorter(dict):  # type: ignore[type-arg]
+    def __len__(self) -> int:
+        return 5
+
+
+def test_lengths_that_are_lies() -> None:
+    for value in (Longer([1, 2]), [1, {"x": Shorter(a="x" * 2000)}], {Lazy()}):
+        with pytest.raises(TypeError, match="has another length than it says"):
+            CODEC.pack(value)
+
+
+class Lazy(tuple):  # type: ignore[type-arg]
+    __slots__ = ()
+
+    def __new__(cls) -> Any:
+        return super().__new__(cls, "abc")
+
+    def __iter__(self) -> Any:
+        yield "x" * 2000
+
+
 def test_memory_that_runs_out_the_second_time() -> None:
     errors: list[Exception] = [ValueError("first"), MemoryError()]
 

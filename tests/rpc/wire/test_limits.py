@@ -30,7 +30,7 @@ def test_defaults_fit_together() -> None:
     # Not one message of the largest size may be over what may be queued.
     assert limits.max_message < limits.max_queued_bytes
     assert limits.max_message <= limits.max_queued_calls
-    assert CONNECT_TIMEOUT > limits.heartbeat
+    assert limits.heartbeat < CONNECT_TIMEOUT
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -49,6 +49,13 @@ def test_refuses_fractions_where_things_are_counted(name: str) -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_takes_the_least_that_makes_sense(name: str) -> None:
     assert getattr(Limits(**{name: 1}), name) == 1
+
+
+@pytest.mark.parametrize(
+    ("max_message", "max_frame", "largest"), [(100, 1000, 1000), (1000, 100, 4000)]
+)
+def test_the_largest_frame_of_any_dialect(max_message: int, max_frame: int, largest: int) -> None:
+    assert Limits(max_message=max_message, max_frame=max_frame).largest_frame == largest
 
 
 def test_a_heartbeat_may_be_a_fraction() -> None:

@@ -117,7 +117,7 @@ def test_head_is_never_as_long_as_that_of_aiozmq(values: list[bytes]) -> None:
         assert len(frames[0]) > 17
 
 
-# -- greeting ----------------------------------------------------------------------------------
+# -- greeting --------------------------------------------------------------------------------
 
 
 def test_says_hello_first() -> None:
@@ -259,7 +259,7 @@ def test_hello_of_a_closing_peer_does_not_open_the_window() -> None:
     assert session.window == 0
 
 
-# -- calls -------------------------------------------------------------------------------------
+# -- calls -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,26 @@ def test_takes_its_messages_as_any_buffers() -> None:
         assert args == (b"value",)
 
 
-# -- the window: each way out gives the slot back ------------------------------------------------
+@pytest.mark.parametrize("value", [2**70, "\ud800", {2**70: "\udfff"}, (1, {2, 3})])
+def test_values_that_are_packed_slowly(value: Any) -> None:
+    pair = Pair().settled()
+    callers = [pair.call("echo", value), pair.call("echo", value, key=value)]
+    pair.client.notify("log", (value,), {}, pair.now)
+    pair.shuttle(lambda event: event[1] and pair.server.result(event[1], event[3]))
+    assert [caller.value for caller in callers] == [(value,), (value,)]
+    assert pair.right.asked[1][4] == {"key": value}
+
+
+@pytest.mark.parametrize("make", [lambda s, v: start(s, "m", v), lambda s, v: s.result(1, v)])
+def test_an_error_names_what_cannot_be_packed(make: Any) -> None:
+    for value in (object(), [1, {"key": object()}]):
+        with pytest.raises(TypeError, match=r"^(args\[0\]|the result)"):
+            make(connected(), value)
+    with pytest.raises(TypeError, match="key"):
+        start(connected(), "method", 1, key=object())
+
+
+# -- the window: each way out gives the slot back --------------------------------------------
 
 
 def one_in_flight() -> tuple[NativeSession, Any]:
@@ -526,7 +545,7 @@ def test_messages_out_of_order_or_lost_break_nothing(seed: int) -> None:
     check(pair.client)
 
 
-# -- deadlines ---------------------------------------------------------------------------------
+# -- deadlines -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [0.0, 12_345.678, -900.0])
@@ -609,7 +628,7 @@ def test_a_deadline_may_be_far_away(deadline: int) -> None:
     assert when == pytest.approx(deadline * 1e-6, rel=0.01)
 
 
-# -- streams -----------------------------------------------------------------------------------
+# -- streams ---------------------------------------------------------------------------------
 
 
 def test_a_stream() -> None:
@@ -670,7 +689,7 @@ def test_an_item_that_makes_no_sense_ends_the_stream_on_both_sides(item: Any) ->
     check(session)
 
 
-# -- acknowledgements ----------------------------------------------------------------------------
+# -- acknowledgements ------------------------------------------------------------------------
 
 
 def test_a_result_is_acknowledged_where_that_is_wanted() -> None:
@@ -695,7 +714,7 @@ def test_a_result_that_nobody_waits_for_is_not_acknowledged() -> None:
     assert [event[0] for event in pair.right.asked] == [CALL, CANCEL]
 
 
-# -- liveness ------------------------------------------------------------------------------------
+# -- liveness --------------------------------------------------------------------------------
 
 
 def test_a_ping_is_answered() -> None:
@@ -755,7 +774,7 @@ def test_anything_that_is_heard_counts_as_life(record: Any) -> None:
     assert not session.tick(6.0)
 
 
-# -- goodbye -------------------------------------------------------------------------------------
+# -- goodbye ---------------------------------------------------------------------------------
 
 
 def test_goodbye_lets_what_is_in_flight_finish() -> None:
@@ -815,7 +834,7 @@ def test_a_closing_peer_may_still_call() -> None:
     assert caller.value == "fine"
 
 
-# -- errors --------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------
 
 
 def test_an_error_with_its_traceback() -> None:
@@ -860,7 +879,7 @@ def test_the_peers_timeout_is_not_ours() -> None:
     assert not isinstance(caller.error, RPCTimeoutError)
 
 
-# -- messages --------------------------------------------------------------------------------------
+# -- messages --------------------------------------------------------------------------------
 
 
 def test_all_of_a_tick_in_one_message() -> None:
@@ -938,7 +957,7 @@ def test_no_message_without_records() -> None:
     assert [len(frames) for frames in session.messages(0.0)] == [2, 2]
 
 
-# -- frames of their own -----------------------------------------------------------------------------
+# -- frames of their own ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1, 1_000_000])
@@ -1022,7 +1041,7 @@ def test_bytes_that_wait_are_counted() -> None:
     assert session.large_bytes == 0
 
 
-# -- too large ---------------------------------------------------------------------------------------
+# -- too large -------------------------------------------------------------------------------
 
 
 def test_a_call_that_is_too_large_here_is_refused_here() -> None:
@@ -1073,7 +1092,7 @@ def test_the_largest_message(size: int) -> None:
     assert caller.items
 
 
-# -- what is no message --------------------------------------------------------------------------------
+# -- what is no message ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

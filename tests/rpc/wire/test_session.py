@@ -9,6 +9,7 @@ from joined import DIALECTS, Pair, Recorder, check, native, opened, start
 from berrymq_rpc.errors import (
     ConnectionLostError,
     Error,
+    GenericError,
     RPCTimeoutError,
     ServiceClosedError,
     TooLargeError,
@@ -336,6 +337,17 @@ def test_what_was_sent_stays(two: tuple[Any, Pair]) -> None:
     pair.check()
 
 
+def test_notifications_wait_where_calls_do(dialect: str) -> None:
+    first, second = made(dialect), made(dialect)
+    first.notify("log", (), {}, 0.0)
+    caller = start(first)
+    second.adopt(first.take_backlog(), 0.0)
+    assert second.gathered == 0
+    second.connected(1.0)
+    assert caller.sent == 1.0
+    assert second.backlog == first.backlog
+
+
 def test_there_and_back_again(two: tuple[Any, Pair]) -> None:
     """A call that a session had before, with its deadline, times out once."""
     waiting, pair = two
@@ -594,14 +606,30 @@ def test_what_is_told_of_the_loss_may_cancel(dialect: str) -> None:
         assert isinstance(caller.error, ConnectionLostError)
 
 
-@pytest.mark.parametrize(
-    "error", [e for e in Error.__subclasses__() if "Generic" not in e.__name__]
-)
+@pytest.mark.parametrize("error", sorted({*Error.__subclasses__()} - {GenericError}, key=str))
 def test_the_kind_of_loss_is_kept(dialect: str, error: type[Error]) -> None:
     session = opened(made(dialect))
     caller = start(session)
     session.lost(error("why"), 1.0)
     assert type(caller.error) is error
+
+
+def test_giving_everything_up(dialect: str) -> None:
+    pair = Pair(dialect, client=Limits(window=2), server=Limits(window=2)).settled()
+    callers = [pair.call() for _ in range(3)]
+    pair.shuttle()
+    pair.client.give_up(ServiceClosedError("this side closes"), pair.now)
+    for caller in callers:
+        assert isinstance(caller.error, ServiceClosedError)
+    assert not pair.client.pending
+    pair.check()
+    for event in pair.right.asked[:2]:
+        pair.server.result(event[1], "late")
+    pair.shuttle()
+    assert [len(caller.outcomes) for caller in callers] == [1, 1, 1]
+    assert pair.client.in_window == 0
+    assert pair.client.messages(pair.now) == []
+    assert pair.client.idle
 
 
 def test_late_answers_after_the_loss_are_dropped(dialect: str) -> None:
@@ -614,7 +642,7 @@ def test_late_answers_after_the_loss_are_dropped(dialect: str) -> None:
     assert len(caller.outcomes) == 1
 
 
-# -- what not every dialect can ------------------------------------------------------------------
+# -- what not every dialect can --------------------------------------------------------------
 
 
 def test_aiozmq_knows_no_streams() -> None:

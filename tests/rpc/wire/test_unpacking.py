@@ -30,7 +30,7 @@ LISTS = Codec(use_list=True)
         (b"\x81\x91\x81\x01\x02\x03", "unhashable"),
         (b"\xd4\x7f\x00", "missing"),
         (b"\xd6\xff\x00\x00", "incomplete"),
-        (b"\xc7\x05\xff\x00\x00\x00\x00\x00", "imestamp"),
+        (b"\xc7\x05\xff\x00\x00\x00\x00\x00", "no value in msgpack"),
         (b"\xdd\xff\xff\xff\xff", "exceeds max_array_len"),
         (b"\xc6\xff\xff\xff\xff", "incomplete"),
         (b"\x91" * 2000, "nested more than 100 levels"),
