@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,6 +72,7 @@ class Connection:
         "running",
         "session",
         "slow_handler",
+        "thread",
         "touched",
         "unacknowledged",
         "waiting",
@@ -93,6 +95,8 @@ class Connection:
         self.key = key
         self.dispatcher = dispatcher
         self.loop = loop
+        #: The thread of the event loop, which alone may use it.
+        self.thread = get_ident()
         self.slow_handler = dispatcher.slow_handler
         #: Calls of the peer's that run, by id; notifications by their `Running`.
         self.running: dict[Any, Running] = {}
@@ -194,21 +198,19 @@ class Connection:
     def finished(self, running: Running, value: Any) -> None:
         """A call ended with a result."""
         if self._ended(running):
-            if running.id is not None and running.cancelled:
+            if running.cancelled:
                 self.answer_error(running, self._reason(running, asyncio.CancelledError()))
-            elif running.id is not None:
+            else:
                 self.answer(running, value)
             self.schedule_flush()
 
     def failed(self, running: Running, error: BaseException) -> None:
         """A call ended with an exception."""
-        answered = running.id is not None
-        self.dispatcher.log_error(running.method.name, error, answered=answered)
+        self.dispatcher.log_error(running.method.name, error, answered=running.id is not None)
         if self._ended(running):
             if isinstance(error, asyncio.CancelledError):
                 error = self._reason(running, error)
-            if answered:
-                self.answer_error(running, error)
+            self.answer_error(running, error)
             self.schedule_flush()
             if isinstance(error, KeyboardInterrupt):
                 # The event loop is about to end.
@@ -225,6 +227,9 @@ class Connection:
     def answer(self, running: Running, value: Any) -> None:
         """Send a result; one that cannot be sent is answered with the error that says so."""
         session = self.session
+        if running.id is None:
+            self.dispatcher.call_back(running.on_delivery, False)
+            return
         try:
             if running.is_stream:
                 session.end(running.id)
@@ -245,9 +250,9 @@ class Connection:
 
     def answer_error(self, running: Running, error: BaseException) -> None:
         """Send an exception as the answer."""
-        self.session.error(running.id, self.dispatcher.describe(error))
-        if running.on_delivery is not None:
-            self.dispatcher.call_back(running.on_delivery, False)
+        if running.id is not None:
+            self.session.error(running.id, self.dispatcher.describe(error))
+        self.dispatcher.call_back(running.on_delivery, False)
 
     def send_item(self, running: Running, item: Any) -> None:
         """Send an item of a stream. Raises as `Session.item` does."""

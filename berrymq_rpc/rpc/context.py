@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error
@@ -22,6 +23,8 @@ current: ContextVar["Running | _SyncCalls | None"] = ContextVar("berrymq_rpc cal
 class Peer:
     """The other side of a connection, which may be called as a client calls a server.
 
+    It belongs to the event loop: a ``thread=True`` method that uses it gets a `RuntimeError`.
+
     Attributes:
         identity: text that names this connection, for logs; a peer that connects again gets
             another.
@@ -35,10 +38,22 @@ class Peer:
         self._connection = connection
         self.identity = connection.identity
         self.rpc: Namespace[Call] = Namespace(self._call)
-        self.notify: Namespace[None] = Namespace(connection.notify)
+        self.notify: Namespace[None] = Namespace(self._notify)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Call":
-        return self._connection.call(method, args, kwargs, None)
+        return self._checked().call(method, args, kwargs, None)
+
+    def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._checked().notify(method, args, kwargs)
+
+    def _checked(self) -> "Connection":
+        connection = self._connection
+        if get_ident() != connection.thread:
+            raise RuntimeError(
+                "the peer may be called in the thread of its event loop alone: make the method "
+                "async, or use loop.call_soon_threadsafe"
+            )
+        return connection
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> "Call":
         """Call a method by a name that need not be an identifier."""
@@ -87,11 +102,17 @@ class Context:
 
         Args:
             callback: called once on the event loop, with ``True`` when the caller has
-                acknowledged the result, or ``False`` when it went away or gave up before.
+                acknowledged the result, or ``False`` when it went away or gave up before, when
+                the method failed, and when nobody waits for a result (a notification).
 
         Peers that speak another dialect than the native one acknowledge nothing: for them it is
         called with ``True`` when the result has been sent.
+
+        Raises:
+            Error: the method is a stream, which has no result.
         """
+        if self._running.is_stream:
+            raise Error("on_delivery is for methods with a result, and this one is a stream")
         self._running.on_delivery = callback
 
 
@@ -99,7 +120,8 @@ def context() -> Context:
     """The call that is being served.
 
     Raises:
-        Error: not called by a handler.
+        Error: not called by a handler, or by a task or callback that a plain (not ``async``)
+            handler left behind, as its call is over then.
     """
     running = current.get()
     if running is None:

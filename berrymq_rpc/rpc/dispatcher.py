@@ -131,14 +131,15 @@ class Dispatcher:
                 frame.begin(event, method)
                 try:
                     value = method.function(*args, **kwargs)
-                    if call_id is not None:
-                        if frame.running is None:
-                            session.result(call_id, value)
-                        else:
-                            connection.answer(frame.running, value)
+                    if frame.running is not None:
+                        connection.answer(frame.running, value)
+                    elif call_id is not None:
+                        session.result(call_id, value)
                 except BaseException as error:
                     self.log_error(name, error, answered=call_id is not None)
-                    if call_id is not None:
+                    if frame.running is not None:
+                        connection.answer_error(frame.running, error)
+                    elif call_id is not None:
                         session.error(call_id, self.describe(error))
                     if isinstance(error, KeyboardInterrupt):
                         connection.flush()
@@ -154,6 +155,7 @@ class Dispatcher:
                     refusal = self._refusal(connection)
         finally:
             current.reset(token)
+            frame.end()
 
     def _find(
         self, connection: "Connection", event: Incoming, refusal: Error | None, count: int
@@ -299,7 +301,9 @@ class Dispatcher:
         if callback is not None:
             try:
                 callback(delivered)
-            except Exception:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
                 logger.exception("an on_delivery callback failed")
 
     # -- threads ---------------------------------------------------------------------------
@@ -352,11 +356,11 @@ class _SyncCalls:
 
     __slots__ = ("connection", "event", "method", "running")
 
-    event: Incoming
     method: Method
 
     def __init__(self, connection: "Connection") -> None:
         self.connection = connection
+        self.event: Incoming | None = None
         self.running: Running | None = None
 
     def begin(self, event: Incoming, method: Method) -> None:
@@ -365,9 +369,23 @@ class _SyncCalls:
         self.method = method
         self.running = None
 
+    def end(self) -> None:
+        """Stand for no call any more, whatever task or callback a handler has left behind."""
+        self.event = None
+        self.running = None
+
     def snapshot(self) -> Running:
-        """The call of this moment."""
+        """The call of this moment.
+
+        Raises:
+            Error: they are over.
+        """
         if self.running is None:
+            if self.event is None:
+                raise Error(
+                    "the call is over: ask for rpc.context() in the method itself, not in a task "
+                    "or callback that it leaves behind"
+                )
             _, call_id, _, args, kwargs, deadline = self.event
             self.running = Running(self.connection, call_id, self.method, args, kwargs, deadline)
         return self.running

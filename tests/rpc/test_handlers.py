@@ -189,6 +189,8 @@ async def test_queued_thread_that_was_cancelled_never_runs(pair: Any, until: Unt
         await until(lambda: server.statistics()["calls_served"] == 11)
         for call in queued:
             call.cancel()
+        # Answered after the server has read of that.
+        await client.describe()
         release.set()
         assert await blocked
         await until(lambda: server.statistics()["calls_served"] == 0)
@@ -672,6 +674,16 @@ async def test_a_failure_is_no_delivery(pair: Any, until: Until, name: str) -> N
             await client.call(name)
         await until(lambda: handler.told)
         assert handler.told == [False]
+
+
+async def test_a_stream_has_no_result(pair: Any) -> None:
+    async def stream():
+        rpc.context().on_delivery(print)
+        yield 1
+
+    async with pair({"stream": rpc.method(stream)}) as (_, client):
+        with pytest.raises(rpc.Error, match="stream"):
+            await anext(client.rpc.stream())
 
 
 @pytest.mark.parametrize("name", ["sync", "coroutine", "thread"])

@@ -2,3 +2,5 @@
 
 Nothing here waits, sends, or asks for the time.
 """
+
+__all__: list[str] = []

@@ -43,7 +43,7 @@ from .record import (
     Incoming,
 )
 from .session import Frames, Session, State, logger
-from .text import bounded, safe_repr
+from .text import bounded, full_name, safe_repr
 
 __all__ = ["FIRST_WINDOW", "MAX_BATCH", "MIN_DETACHED", "PREFIX", "NativeDialect", "NativeSession"]
 
@@ -429,7 +429,12 @@ class NativeSession(Session):
         ):
             raise ProtocolError("an error is a name, an array, a text and a traceback or none")
         caller = self._answered(call_id)
-        if caller is not None:
+        if caller is None:
+            return
+        if type_name == _TIME_IS_OVER and caller.deadline is not None and caller.deadline <= now:
+            # The peer was quicker to say so than this side's timer.
+            caller.fail(self._time_is_over(caller, now))
+        else:
             failure = Failure(type_name, tuple(args), text, traceback)
             caller.fail(restore(failure, self._error_table))
 
@@ -522,6 +527,9 @@ _VALUES = {
     RESULT: (("the result", 2),),
     ITEM: (("the item", 2),),
 }
+
+
+_TIME_IS_OVER = full_name(RPCTimeoutError)
 
 
 def _is_id(value: Any) -> bool:

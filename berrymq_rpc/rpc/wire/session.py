@@ -293,6 +293,8 @@ class Session(ABC):
 
     def _time_is_over(self, caller: Caller, now: float) -> RPCTimeoutError:
         progress = caller.progress(now)
+        if self.state is State.CONNECTING:
+            progress += f", as there is no connection to {self.peer}"
         return RPCTimeoutError(f"no answer from {caller.method!r} in time: it was {progress}")
 
     def expire(self, now: float) -> None:
