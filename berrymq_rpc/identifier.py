@@ -67,7 +67,7 @@ class Identifier:
 
     @property
     def is_local(self) -> bool:
-        """Whether it never leaves the process: its name begins with ``_``."""
+        """Whether it never leaves the process, which is so when its name begins with ``_``."""
         return self.name.startswith("_")
 
     def id_str(self) -> str:

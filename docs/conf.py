@@ -35,6 +35,10 @@ nitpick_ignore_regex = [
     ("py:obj", r".*"),
     (r"py:.*", rf"({'|'.join(_elsewhere)})(\..*)?"),
     (r"py:.*", rf"({'|'.join(name for name in dir(builtins) if not name.startswith('_'))})(\..*)?"),
+    # Type variables and aliases in signatures, which have no page of their own.
+    (r"py:class", r"berrymq_rpc\..*\.(Function|AnyCallable|Result|IncomingMessages)"),
+    # What users are given, but do not make.
+    (r"py:class", r"berrymq_rpc\.rpc\.(wire|pool|service)\..*|Running"),
     # Written in signatures without their module.
     (r"py:class", r"(Any|Callable|Mapping|Sequence|Iterable|Iterator|Awaitable|Coroutine)"),
 ]

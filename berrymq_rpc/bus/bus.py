@@ -129,7 +129,7 @@ class Bus:
             receiver: the function, or the bound method.
 
         Returns:
-            How many followings were ended: 0 if there was none.
+            How many followings were ended, 0 if there was none.
         """
         return self._directory.unfollow(Identifier(identifier), receiver)
 
@@ -142,7 +142,8 @@ class Bus:
 
         Args:
             identifier: what the message is about; wildcards reach all whom they match.
-            *args, **kwargs: the message's arguments, of any kind.
+            args: the message's arguments, of any kind.
+            kwargs: those with names.
 
         Returns:
             How many receivers and queues it reached; those that a guard skipped, and ``async def``

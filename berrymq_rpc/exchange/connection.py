@@ -75,10 +75,11 @@ class Connection(ABC):
 
         Args:
             identifier: what the message is about.
-            *args, **kwargs: the message's arguments, of the kinds that calls may have.
+            args: the message's arguments, of the kinds that calls may have.
+            kwargs: those with names.
 
         Returns:
-            The peer's status: ``"ok"``. ``"invalid token"`` or ``"timeout"`` only if the peer has
+            The status of the peer, ``"ok"``. ``"invalid token"`` or ``"timeout"`` only if the peer has
             forgotten this connection twice in a row.
 
         Raises:

@@ -112,7 +112,7 @@ class ExportedFunctions(AttrHandler):
         """Style 03: a queue of messages that the caller gets. Returns its token.
 
         Args:
-            identifier: the messages to keep, such as "job:*".
+            identifier: the messages to keep, such as ``"job:*"``.
             ttl: seconds for which the connection may go unused.
         """
         parsed = travelling(identifier)

@@ -57,7 +57,7 @@ class Interconnection(Connection):
 
     @property
     def dropped(self) -> int:
-        """How many messages were not carried: too many waited, or they could not travel."""
+        """How many messages were not carried, as too many waited or they could not travel."""
         return self._forwarding.dropped + self._forwarding.refused
 
     async def close(self) -> None:

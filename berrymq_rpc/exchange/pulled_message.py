@@ -9,13 +9,7 @@ __all__ = ["PulledMessage"]
 
 
 class PulledMessage(Message):
-    """A message from a queue at another node.
-
-    Attributes:
-        origin: the endpoint of that node.
-        redelivered: whether the node has sent it before, to a consumer who did not say that it
-            came. It may have been dealt with then.
-    """
+    """A message from a queue at another node."""
 
     __slots__ = ("_origin", "_redelivered")
 
@@ -39,5 +33,8 @@ class PulledMessage(Message):
 
     @property
     def redelivered(self) -> bool:
-        """Whether it may have come to a consumer before."""
+        """Whether the node has sent it before, to a consumer who did not say that it came.
+
+        It may have been dealt with then.
+        """
         return self._redelivered

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from threading import get_ident
 from time import monotonic
@@ -62,6 +62,7 @@ class Connection:
         "_timer_at",
         "dispatcher",
         "in_flight",
+        "is_admitting",
         "key",
         "loop",
         "message_bytes",
@@ -104,8 +105,11 @@ class Connection:
         self.in_flight = 0
         self.waiting = 0
         #: Calls that wait for a slot, of a peer that knows no window; and notifications.
-        self.queue: deque[tuple[Incoming, Method, int]] = deque()
+        #: By id; notifications by an object of their own.
+        self.queue: OrderedDict[Any, tuple[Incoming, Method, int]] = OrderedDict()
         self.queue_bytes = 0
+        #: Whether calls in the queue are being started.
+        self.is_admitting = False
         #: Bytes of the message that is being dispatched.
         self.message_bytes = 0
         #: Answers whose acknowledgement is awaited.
@@ -157,7 +161,10 @@ class Connection:
             OverloadedError: the peer does not read fast enough; this one was not sent.
         """
         session = self.session
-        if session.gathered >= MAX_GATHERED:
+        if (
+            session.gathered >= MAX_GATHERED
+            or session.large_bytes > session.limits.max_queued_bytes
+        ):
             self.flush()
         if self.is_congested():
             raise OverloadedError(

@@ -209,7 +209,7 @@ class Dispatcher:
         _, call_id, name, _, _, _ = event
         if call_id is None and method.kind is Kind.STREAM:
             self.drop_notification(name, "a stream needs a reader")
-        elif call_id is not None and call_id in connection.running:
+        elif call_id is not None and (call_id in connection.running or call_id in connection.queue):
             self._refuse(connection, call_id, name, ProtocolError(f"the id {call_id} is in use"))
         elif method.waits or method.kind is Kind.STREAM:
             if connection.waiting >= self.limits.max_waiting:
@@ -223,7 +223,11 @@ class Dispatcher:
                 self._refuse(connection, call_id, name, error)
             else:
                 self._start(connection, event, method)
-        elif call_id is not None and connection.session.keeps_window:
+        elif (
+            call_id is not None
+            and connection.session.keeps_window
+            and len(connection.queue) >= FIRST_WINDOW
+        ):
             error = OverloadedError(f"window={self.limits.window:,} calls are in flight")
             self._refuse(connection, call_id, name, error)
         elif connection.queue_bytes + cost > self.limits.max_queued_calls:
@@ -232,7 +236,7 @@ class Dispatcher:
             )
             self._refuse(connection, call_id, name, error)
         else:
-            connection.queue.append((event, method, cost))
+            connection.queue[object() if call_id is None else call_id] = (event, method, cost)
             connection.queue_bytes += cost
 
     def _start(self, connection: "Connection", event: Incoming, method: Method) -> None:
@@ -257,19 +261,42 @@ class Dispatcher:
             self.in_flight -= 1
         else:
             connection.waiting -= 1
+        if connection.queue and not connection.is_admitting:
+            # A call that fails as it starts ends within this loop, which goes on.
+            connection.is_admitting = True
+            try:
+                self._admit_queued(connection)
+            finally:
+                connection.is_admitting = False
+
+    def _admit_queued(self, connection: "Connection") -> None:
         while (
             connection.queue
             and connection.in_flight < self.limits.window
             # A peer with nothing in flight would have nobody to start its next call later.
             and (self.in_flight < self.limits.max_in_flight or not connection.in_flight)
         ):
-            event, method, cost = connection.queue.popleft()
+            _, (event, method, cost) = connection.queue.popitem(last=False)
             connection.queue_bytes -= cost
-            self._start(connection, event, method)
+            _, call_id, name, _, _, deadline = event
+            if deadline is not None and deadline <= monotonic():
+                error = RPCTimeoutError("the caller's deadline passed before the call's turn came")
+                self._refuse(connection, call_id, name, error)
+            else:
+                self._start(connection, event, method)
+
+    def _take_back(self, connection: "Connection", call_id: Any) -> bool:
+        """Drop a call that waits for its turn; whether there was one."""
+        queued = connection.queue.pop(call_id, None)
+        if queued is None:
+            return False
+        connection.queue_bytes -= queued[2]
+        self._refuse(connection, call_id, queued[1].name, asyncio.CancelledError())
+        return True
 
     def refuse_queue(self, connection: "Connection") -> None:
         """Refuse the calls of a peer that wait for their turn."""
-        queue = list(connection.queue)
+        queue = list(connection.queue.values())
         connection.queue.clear()
         connection.queue_bytes = 0
         for (_, call_id, name, *_), _, _ in queue:
@@ -280,7 +307,7 @@ class Dispatcher:
             running = connection.running.get(call_id)
             if running is not None:
                 running.cancel()
-            else:
+            elif not self._take_back(connection, call_id):
                 self._delivered(connection, call_id, False)
         elif kind == CREDIT:
             running = connection.running.get(call_id)

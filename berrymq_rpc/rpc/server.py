@@ -25,7 +25,7 @@ class Server(asyncio.AbstractServer):
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """The real addresses, wildcard ports resolved: what clients connect to."""
+        """What clients connect to, which is the real addresses with wildcard ports resolved."""
         return self._service.endpoints
 
     def statistics(self) -> dict[str, int]:
