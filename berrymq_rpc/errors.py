@@ -58,7 +58,7 @@ class GenericError(Error):
         return f"{self.exc_type}: {self.exc_repr}" if self.exc_repr else self.exc_type
 
     def __repr__(self) -> str:
-        return f"<GenericError {self.exc_type}{self.arguments!r}: {self.exc_repr}>"
+        return f"<GenericError {self.exc_type}: {self.exc_repr}>"
 
 
 class NotFoundError(Error, LookupError):

@@ -104,8 +104,8 @@ class Connection:
         #: Those among them that hold a slot of the window, and those that do not.
         self.in_flight = 0
         self.waiting = 0
-        #: Calls that wait for a slot, of a peer that knows no window; and notifications.
-        #: By id; notifications by an object of their own.
+        #: Calls that wait for a slot, of a peer that knows no window or has not heard of it yet,
+        #: by id; and notifications, by an object of their own.
         self.queue: OrderedDict[Any, tuple[Incoming, Method, int]] = OrderedDict()
         self.queue_bytes = 0
         #: Whether calls in the queue are being started.

@@ -7,7 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
+from ..errors import (
+    Error,
+    OverloadedError,
+    ProtocolError,
+    RPCTimeoutError,
+    ServiceClosedError,
+)
 from .context import current
 from .describe import describe as describe_methods
 from .method import Kind, Method
@@ -16,6 +22,7 @@ from .table import HandlerTable
 from .wire.codec import Codec
 from .wire.failure import Failure, describe
 from .wire.limits import Limits
+from .wire.native import FIRST_WINDOW
 from .wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY, Incoming
 
 if TYPE_CHECKING:
@@ -35,6 +42,9 @@ SLOW_HANDLER = 0.1
 #: meanwhile. With 100 calls in flight, 50 gave 179,000 calls/s, 34 170,000, 25 157,000, and all
 #: at the end 142,000 (benchmarks/rpc.py, two cores).
 PIPELINED = 50
+
+#: Bytes that a call that waits for its turn takes beside those that it arrived with.
+QUEUED_CALL = 500
 
 #: Seconds between two lines about malformed messages; what came between is counted.
 MALFORMED_LOG_INTERVAL = 10.0
@@ -174,7 +184,7 @@ class Dispatcher:
             return None
         if method.kind is Kind.SYNC:
             return method
-        self._admit(connection, event, method, connection.message_bytes // count)
+        self._admit(connection, event, method, QUEUED_CALL + connection.message_bytes // count)
         return None
 
     def _refusal(self, connection: "Connection") -> Error | None:

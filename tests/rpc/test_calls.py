@@ -395,7 +395,9 @@ async def test_handler_that_holds_out_against_cancelling(
 async def test_timeout_reaches_the_handler(pair: Any, handler: Handler, until: Until) -> None:
     async with pair(handler, timeout=0.1) as (server, client):
         began = time.monotonic()
-        with pytest.raises(rpc.RPCTimeoutError, match="'forever' in time: it was accepted") as caught:
+        with pytest.raises(
+            rpc.RPCTimeoutError, match="'forever' in time: it was accepted"
+        ) as caught:
             await client.rpc.forever()
         assert 0.09 < time.monotonic() - began < 0.1 + SOON
         assert isinstance(caught.value, TimeoutError)

@@ -795,20 +795,20 @@ async def test_file_names_are_kept(served: Setup, kind: str) -> None:
     class Files(rpc.AttrHandler):
         @rpc.method
         def sync(self):
-            Path("/no/such/file").open()
+            Path("/no/such/file").stat()
 
         @rpc.method
         async def coroutine(self):
-            Path("/no/such/file").open()
+            Path("/no/such/file").stat()
 
         @rpc.method
         async def coroutine_later(self):
             await asyncio.sleep(0)
-            Path("/no/such/file").open()
+            Path("/no/such/file").stat()
 
         @rpc.method(thread=True)
         def thread(self):
-            Path("/no/such/file").open()
+            Path("/no/such/file").stat()
 
     async with served.open(Files()) as names:
         error = await failure(getattr(names, kind)())

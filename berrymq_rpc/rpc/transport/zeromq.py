@@ -20,6 +20,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import zmq
@@ -66,6 +67,7 @@ _FAILED = (
 _STOPPED = zmq.Event.MONITOR_STOPPED
 _EVENT = struct.Struct("=Hi")
 
+_monitors = count()
 _context: zmq.Context[Any] | None = None
 _context_lock = threading.Lock()
 
@@ -108,7 +110,12 @@ class ZeroMQPort(Port, ZmqProtocol):
         #: Each connection of a DEALER is a new peer to the owner.
         self._dealer_key: Key = None
         peer_socket.prepare(self._peers, self._departed)
-        self._monitor: Any = peer_socket.get_monitor_socket(_CONNECTED | _LOST | _FAILED | _STOPPED)
+        self._monitor: Any = peer_socket.get_monitor_socket(
+            _CONNECTED | _LOST | _FAILED | _STOPPED,
+            # pyzmq's own choice has the socket's file number, which may be used again while the
+            # monitor of the former one still ends.
+            f"inproc://berrymq_rpc.monitor.{next(_monitors)}",
+        )
         self._monitor_file = int(self._monitor.get(zmq.SocketOption.FD))
         self._events: deque[tuple[int, int]] = deque()
 

@@ -3,7 +3,6 @@
 Messages arrive late, but whole and in order, as transports promise. Each side calls and serves.
 """
 
-from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -66,10 +65,6 @@ class Machine(RuleBasedStateMachine):
 
     def other(self, end: End) -> End:
         return self.ends[end is self.ends[0]]
-
-    def in_order(self) -> Callable[[], None]:
-        """Two turns of everything, to see that all comes to rest."""
-        return lambda: [self.arrive(end) for end in self.ends for _ in range(len(end.arriving))]
 
     # -- what happens ------------------------------------------------------------------------
 
@@ -248,5 +243,4 @@ class AiozmqMachine(Machine):
 
 TestNative = Machine.TestCase
 TestAiozmq = AiozmqMachine.TestCase
-for case in (TestNative, TestAiozmq):
-    case.settings = settings(stateful_step_count=60, max_examples=60)
+TestNative.settings = TestAiozmq.settings = settings(stateful_step_count=60, max_examples=60)
