@@ -479,7 +479,7 @@ async def test_answer_after_the_timeout_is_dropped(pair: Any, until: Until) -> N
 
 
 async def test_awaiting_a_stream(pair: Any, handler: Handler) -> None:
-    async with pair(handler) as (server, client):
+    async with pair(handler) as (_, client):
         for count in (0, 1, 1000):
             with pytest.raises(rpc.ProtocolError, match="'numbers' is a stream: use 'async for'"):
                 await client.rpc.numbers(count)

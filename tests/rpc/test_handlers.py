@@ -198,7 +198,7 @@ async def test_queued_thread_that_was_cancelled_never_runs(pair: Any, until: Unt
 
 
 async def test_waits_leave_the_window(pair: Any, handler: Handler) -> None:
-    async with pair(handler, server={"limits": rpc.Limits(window=3)}) as (server, client):
+    async with pair(handler, server={"limits": rpc.Limits(window=3)}) as (_, client):
         waiting = [client.rpc.wait() for _ in range(100)]
         assert await client.rpc.later(1) == 1
         assert await asyncio.gather(*[client.rpc.later(i) for i in range(10)]) == list(range(10))

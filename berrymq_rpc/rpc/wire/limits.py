@@ -37,8 +37,9 @@ MAX_WAITING = 10_000
 #: A ROUTER takes 27 KiB a peer by itself, so this is some 350 MB at most.
 MAX_PEERS = 10_000
 
-#: Bytes of calls from a peer without a window (aiozmq.rpc) that wait for their turn.
-MAX_QUEUED_CALLS = 4 << 20
+#: Bytes of calls from a peer without a window (aiozmq.rpc) that wait for their turn, with some
+#: 500 for what each takes as an object: about 30,000 small ones.
+MAX_QUEUED_CALLS = 16 << 20
 
 #: Bytes that wait here for one peer that does not read them.
 MAX_QUEUED_BYTES = 8 << 20
@@ -63,7 +64,8 @@ class Limits:
         max_in_flight: calls in flight of all peers together; `OverloadedError` over it.
         max_waiting: `waits=True` calls and streams of one peer; `OverloadedError` over it.
         max_peers: peers at one time; a further one gets `OverloadedError`.
-        max_queued_calls: bytes of calls that wait for a slot, of one peer that knows no window.
+        max_queued_calls: bytes of calls that wait for a slot, of one peer that knows no window;
+            each counts as 500 more than it is long.
         max_queued_bytes: bytes that wait to be sent to one peer; over it calls of that peer are
             refused, and notifications to it raise `OverloadedError`.
         max_depth: levels of nested arrays and maps.
