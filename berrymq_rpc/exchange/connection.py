@@ -79,8 +79,8 @@ class Connection(ABC):
             kwargs: those with names.
 
         Returns:
-            The status of the peer, ``"ok"``. ``"invalid token"`` or ``"timeout"`` only if the peer has
-            forgotten this connection twice in a row.
+            The status of the peer, ``"ok"``. ``"invalid token"`` or ``"timeout"`` only if the
+            peer has forgotten this connection twice in a row.
 
         Raises:
             ValueError, TypeError: `identifier` is no identifier or is local, or an argument

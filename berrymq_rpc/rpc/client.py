@@ -33,7 +33,7 @@ class Client(asyncio.AbstractServer):
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         pool = self.pool
         connection = pool.only
-        if connection is None or get_ident() != pool.thread:
+        if connection is None or get_ident() != pool.thread or not pool.loop.is_running():
             connection = pool.choose()
         return connection.call(method, args, kwargs, self._timeout)
 

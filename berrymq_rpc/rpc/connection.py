@@ -171,6 +171,8 @@ class Connection:
                 f"{self.session.limits.max_queued_bytes:,} bytes wait for the peer to read them"
             )
         session.notify(method, args, kwargs, monotonic())
+        if self.port is None:
+            self.set_timer()
         self.schedule_flush()
 
     def adopt(self, unsent: Iterable[Unsent]) -> None:
@@ -393,6 +395,12 @@ class Connection:
     def _expire(self) -> None:
         self._timer = None
         self._timer_at = float("inf")
+        before = self.session.notifications_lost
         self.session.expire(monotonic())
+        if self.session.notifications_lost > before:
+            count = self.session.notifications_lost - before
+            logger.warning(
+                "%d notifications dropped: no connection to %s", count, self.session.peer
+            )
         self.schedule_flush()
         self.set_timer()

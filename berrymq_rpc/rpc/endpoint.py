@@ -8,6 +8,8 @@ from .transport import memory
 
 __all__ = ["check_exposure", "endpoints_of", "is_memory", "transport_for"]
 
+MAX_PORT = 65_535
+
 _SCHEMES = "tcp://host:port, ipc://path or mem://name"
 
 
@@ -26,7 +28,18 @@ def endpoints_of(value: str | Iterable[str] | None, name: str) -> tuple[str, ...
         scheme, separator, rest = endpoint.partition("://")
         if not separator or not rest or scheme not in ("tcp", "ipc", "mem"):
             raise ValueError(f"{name}: {endpoint!r} is no endpoint: write {_SCHEMES}")
+        if scheme == "tcp":
+            _check_port(endpoint, name)
     return found
+
+
+def _check_port(endpoint: str, name: str) -> None:
+    """See that there is a port: libzmq would take 99999 for another."""
+    port = endpoint.rpartition(":")[2]
+    if port != "*" and not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
+        raise ValueError(
+            f"{name}: {endpoint!r} has no port of 0 to {MAX_PORT}, or * for a free one"
+        )
 
 
 def is_memory(endpoint: str) -> bool:

@@ -9,6 +9,7 @@ from ..errors import Error, ServiceClosedError
 from .connection import Connection
 from .service import Service
 from .table import HandlerTable
+from .wire.session import Session
 
 __all__ = ["Pool"]
 
@@ -53,6 +54,9 @@ class Pool(Service):
                 "use rpc.SyncClient, which any thread may call"
             )
         return min(self._live, key=_load) if self._live else self._waiting
+
+    def sessions(self) -> list[Session]:
+        return [*super().sessions(), self._waiting.session]
 
     # -- connections ---------------------------------------------------------------------
 

@@ -158,11 +158,15 @@ class Service:
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
+    def sessions(self) -> list[Session]:
+        """The call state of all connections."""
+        return [connection.session for connection in self.connections]
+
     def statistics(self) -> dict[str, int]:
         """Counts of what is there and of what was lost."""
-        sessions = [connection.session for connection in self.connections]
+        sessions = self.sessions()
         counts = {
-            "peers": len(sessions),
+            "peers": self.peers,
             "calls_in_flight": sum(len(session.pending) for session in sessions),
             "calls_served": self.dispatcher.in_flight,
             "malformed_messages": self.dispatcher.malformed,

@@ -68,19 +68,19 @@ _STOPPED = zmq.Event.MONITOR_STOPPED
 _EVENT = struct.Struct("=Hi")
 
 _monitors = count()
-_context: zmq.Context[Any] | None = None
-_context_lock = threading.Lock()
+#: By process: a fork's child must neither use nor end its parent's.
+_contexts: dict[int, zmq.Context[Any]] = {}
+_contexts_lock = threading.Lock()
 
 
 def _shared_context() -> zmq.Context[Any]:
     """The context of this package in this process: users' own settings stay their own."""
-    global _context
-    with _context_lock:
-        # A context does not survive a fork; pyzmq marks it closed in the child.
-        if _context is None or _context.closed:
-            _context = zmq.Context()
-            _context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
-        return _context
+    with _contexts_lock:
+        context = _contexts.get(os.getpid())
+        if context is None or context.closed:
+            context = _contexts[os.getpid()] = zmq.Context()
+            context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        return context
 
 
 class ZeroMQPort(Port, ZmqProtocol):
@@ -349,7 +349,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._read_monitor()
 
 
-def _new_socket(kind: int, options: PortOptions) -> PeerSocket:
+def _new_socket(kind: int, endpoint: str, options: PortOptions) -> PeerSocket:
     made = PeerSocket(_shared_context(), kind)
     heartbeat = options.heartbeat * 1000
     settings = {
@@ -366,6 +366,9 @@ def _new_socket(kind: int, options: PortOptions) -> PeerSocket:
     }
     for option, value in settings.items():
         made.set(option, value)
+    if "[" in endpoint:
+        # Off by default in libzmq, and left so for addresses that need it not.
+        made.set(zmq.IPV6, 1)
     if kind == zmq.ROUTER:
         # A peer that is gone or full is told of, not silently dropped.
         made.set(zmq.ROUTER_MANDATORY, 1)
@@ -378,7 +381,7 @@ def _new_socket(kind: int, options: PortOptions) -> PeerSocket:
 async def _open(
     kind: int, owner: Owner, options: PortOptions, *, bind: str | None, connect: str | None
 ) -> Port:
-    port = ZeroMQPort(owner, _new_socket(kind, options), options.linger)
+    port = ZeroMQPort(owner, _new_socket(kind, bind or connect or "", options), options.linger)
     try:
         await create_zmq_connection(lambda: port, kind, zmq_sock=port.socket)
         await port.open(bind=bind, connect=connect)

@@ -628,6 +628,29 @@ def test_a_deadline_may_be_far_away(deadline: int) -> None:
     assert when == pytest.approx(deadline * 1e-6, rel=0.01)
 
 
+OVER = "berrymq_rpc.errors.RPCTimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("deadline", "name", "cls"),
+    [
+        (5.0, OVER, RPCTimeoutError),
+        (4.0, OVER, RPCTimeoutError),
+        (6.0, OVER, TimeoutError),
+        (None, OVER, TimeoutError),
+        (4.0, "builtins.ValueError", ValueError),
+        (4.0, "builtins.TimeoutError", TimeoutError),
+    ],
+)
+def test_the_peer_may_say_first_that_time_is_over(
+    deadline: float | None, name: str, cls: type[Exception]
+) -> None:
+    session = connected()
+    caller = start(session, deadline=deadline)
+    session.receive(message((ERROR, 1, name, [], "")), 5.0)
+    assert type(caller.error) is cls
+
+
 # -- streams ---------------------------------------------------------------------------------
 
 

@@ -144,6 +144,16 @@ def exchange(record: Any, session: NativeSession | None = None) -> tuple[Any, An
     assert session.state is State.CLOSING or other.value == "other"
     assert len(caller.outcomes) <= 1
     check(session)
+    for kind, call_id, method, args, kwargs, deadline in asked:
+        # What the owner relies on without looking.
+        assert type(method) is str
+        assert type(args) is tuple
+        assert type(kwargs) is dict
+        assert deadline is None or deadline > 0
+        assert kind in (NOTIFY, GOODBYE) or (type(call_id) is int and call_id >= 0)
+        if kind == CREDIT:
+            assert type(args[0]) is int
+            assert args[0] >= 0
     said = sent(session)
     answers = [r for r in said if r[0] in (RESULT, ERROR) and r[1] == 7]
     events = [event for event in asked if event[:2] == (CALL, 7)]
@@ -235,6 +245,40 @@ def test_an_ill_formed_call_is_answered(record: Any) -> None:
     assert (kind, call_id, name) == (ERROR, 7, "berrymq_rpc.errors.ProtocolError")
     assert text
     assert session.malformed == 1
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        (ERROR, 1, None, [], "text"),
+        (ERROR, 1, b"builtins.ValueError", [], "text"),
+        (ERROR, 1, "builtins.ValueError", "args", "text"),
+        (ERROR, 1, "builtins.ValueError", {}, "text"),
+        (ERROR, 1, "builtins.ValueError", [], None),
+        (ERROR, 1, "builtins.ValueError", [], b"text"),
+        (ERROR, 1, "builtins.ValueError", [], "text", 5),
+        (ERROR, 1, "builtins.ValueError", [], "text", []),
+    ],
+)
+def test_an_ill_formed_error_is_a_protocol_error(record: Any) -> None:
+    session, caller, *_ = exchange(record)
+    assert type(caller.error) is ProtocolError
+    assert session.malformed == 1
+
+
+@pytest.mark.parametrize("record", [(ERROR, 1, "builtins.ValueError", [], "text", None)])
+def test_an_error_without_a_traceback_may_say_so(record: Any) -> None:
+    _, caller, *_ = exchange(record)
+    assert type(caller.error) is ValueError
+
+
+@pytest.mark.parametrize("call_id", [0, 1, 2**64 - 1])
+@pytest.mark.parametrize("more", [(), ({},), ({}, 10**15)])
+def test_any_whole_number_is_an_id(call_id: int, more: tuple[Any, ...]) -> None:
+    session = opened(native())
+    frames = message((CALL, call_id, "method", (), *more), (CANCEL, call_id), (PING, call_id))
+    assert [event[1] for event in session.receive(frames, 0.0)] == [call_id, call_id]
+    assert sent(session) == [[PONG, call_id]]
 
 
 @pytest.mark.parametrize(

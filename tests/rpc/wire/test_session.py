@@ -557,6 +557,19 @@ def test_loss_fails_everything_and_says_how_far_it_came(dialect: str) -> None:
     check(session)
 
 
+def test_loss_of_calls_that_had_left_the_window() -> None:
+    pair = Pair().settled()
+    accepted, given_up = pair.call(), pair.call()
+    pair.shuttle()
+    pair.server.accepted([1, 2], [1, 2])
+    pair.shuttle()
+    pair.client.cancel(given_up.id)
+    pair.client.lost(ConnectionLostError("gone"), pair.now)
+    assert isinstance(accepted.error, ConnectionLostError)
+    assert given_up.outcomes == []
+    check(pair.client)
+
+
 def test_loss_without_ever_a_connection(dialect: str) -> None:
     session = made(dialect)
     caller = start(session)
