@@ -45,7 +45,8 @@ class Pool(Service):
             RuntimeError: it is another thread's or event loop's.
         """
         if self._problem is not None:
-            raise self._problem
+            # A new one each time: one that is kept gathers a traceback with each raise.
+            raise type(self._problem)(*self._problem.args)
         # asyncio.get_running_loop would do, but makes a system call before Python 3.12. In one
         # thread one loop runs at a time.
         if get_ident() != self.thread or not self.loop.is_running():

@@ -73,6 +73,7 @@ class PortOwner:
         #: Peers that were greeted and have not spoken: their dialect is a guess.
         self._guessed: set[Key] = set()
         self._ticker: asyncio.TimerHandle | None = None
+        self._next_tick = 0.0
 
     def opened(self, port: Port) -> None:
         """The port is open."""
@@ -82,6 +83,7 @@ class PortOwner:
             connection.port = port
             connection.flush()
         if not port.notices_loss:
+            self._next_tick = monotonic()
             self._tick()
 
     # -- what the port tells (`transport.interface.Owner`) -----------------------------------
@@ -172,7 +174,10 @@ class PortOwner:
     def _tick(self) -> None:
         """Ping the peers of a transport that does not notice their loss."""
         now = monotonic()
+        # While this side's event loop was held, it did not read what the peers said.
+        held = now - self._next_tick
         for key, connection in list(self.connections.items()):
+            connection.session.last_heard = min(connection.session.last_heard + held, now)
             if connection.session.tick(now):
                 connection.schedule_flush()
             else:
@@ -180,7 +185,9 @@ class PortOwner:
                 self.port.disconnect(key)
                 silence = now - connection.session.last_heard
                 self.peer_lost(key, f"the peer has been silent for {silence:.1f} s")
-        self._ticker = self._loop.call_later(self._limits.heartbeat / 4, self._tick)
+        pause = self._limits.heartbeat / 4
+        self._next_tick = now + pause
+        self._ticker = self._loop.call_later(pause, self._tick)
 
     def close(self) -> None:
         """Close the port, after what is gathered was handed to it."""

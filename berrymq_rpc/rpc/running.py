@@ -152,6 +152,8 @@ class Running(Coroutine[Any, Any, None]):
             self.connection.finished(self, value)
         else:
             self.connection.failed(self, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise error
 
     # -- a stream ------------------------------------------------------------------------
 
@@ -185,8 +187,11 @@ class Running(Coroutine[Any, Any, None]):
             raise StopIteration from None
         except BaseException as error:
             self.connection.failed(self, error)
-            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+            if isinstance(error, asyncio.CancelledError):
                 raise
+            if isinstance(error, KeyboardInterrupt):
+                # Out of the event loop, and not by way of the task, which would log it too.
+                self.connection.loop.call_soon(_interrupt, error)
             raise StopIteration from None
         finally:
             # An exception thrown in has this frame in its traceback: without a cycle of the two,
@@ -228,6 +233,10 @@ class Running(Coroutine[Any, Any, None]):
     @property
     def cr_await(self) -> Any:
         return self._coroutine.cr_await
+
+
+def _interrupt(error: KeyboardInterrupt) -> None:
+    raise error
 
 
 def warn_slow(method: Method, seconds: float) -> None:

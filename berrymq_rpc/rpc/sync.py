@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 from collections.abc import Coroutine, Generator, Iterator
@@ -16,6 +17,8 @@ from .proxy import Namespace
 __all__ = ["SyncClient"]
 
 T = TypeVar("T")
+
+_CLOSED = "the client is closed"
 
 
 class SyncClient:
@@ -141,8 +144,11 @@ class _Background:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        #: Held while something is handed to the loop: nothing is once `_closed` is set. One
+        #: thread may take it twice, as a stream may be collected, and so ended, at any point.
+        self._lock = threading.RLock()
         self._closed = False
+        self._closing = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="berrymq_rpc client", daemon=True
@@ -155,11 +161,15 @@ class _Background:
         if problem is not None:
             coroutine.close()
             raise problem
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        with self._lock:
+            if self._closed:
+                coroutine.close()
+                raise ServiceClosedError(_CLOSED)
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise ServiceClosedError("the client is closed") from None
+            raise ServiceClosedError(_CLOSED) from None
         except BaseException:
             # Ctrl-C in the waiting thread, or the outcome itself, which this leaves alone.
             future.cancel()
@@ -168,7 +178,8 @@ class _Background:
     def run_if_alive(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine unless there is nothing left to run it for."""
         if self._problem() is None:
-            self.run(coroutine)
+            with contextlib.suppress(ServiceClosedError):
+                self.run(coroutine)
         else:
             coroutine.close()
 
@@ -176,28 +187,39 @@ class _Background:
         if self._process != os.getpid():
             return Error("this client was opened before a fork: open a client in each process")
         if self._closed:
-            return ServiceClosedError("the client is closed")
+            return ServiceClosedError(_CLOSED)
         if threading.get_ident() == self._thread.ident:
             return RuntimeError("a handler of this client would wait for itself: make it async")
         return None
 
     def close(self, client: Client) -> None:
         """Close the client, then the loop. Nothing happens the second time."""
+        if isinstance(problem := self._problem(), RuntimeError):
+            raise problem
+        if self._process != os.getpid():
+            return
+        with self._closing:
+            if not self._closed:
+                self.stop(client)
+
+    def stop(self, client: Client | None = None) -> None:
+        """End what runs on the loop, the loop and its thread."""
         with self._lock:
-            if self._closed or self._process != os.getpid():
-                return
-
-            async def finish() -> None:
-                client.close()
-                await client.wait_closed()
-
-            self.run(finish())
             self._closed = True
-        self.stop()
+        try:
+            asyncio.run_coroutine_threadsafe(_finish(client), self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
-    def stop(self) -> None:
-        """End the loop and its thread."""
-        self._closed = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+
+async def _finish(client: Client | None) -> None:
+    if client is not None:
+        client.close()
+        await client.wait_closed()
+    # Calls of other threads that have just come, and would wait for ever.
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

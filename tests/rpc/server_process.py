@@ -101,7 +101,7 @@ async def main() -> None:
     parser.add_argument("--heartbeat", type=float, default=2.0)
     options = parser.parse_args()
     limits = rpc.Limits(heartbeat=options.heartbeat)
-    server = await rpc.start_server(Handler(), bind=options.bind, limits=limits)
+    server = await rpc.start_server(Handler(), bind=options.bind, limits=limits, grace=0.2)
     async with server:
         say("serving", server.endpoints[0])
         await server.wait_closed()

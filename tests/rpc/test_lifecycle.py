@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -504,19 +505,16 @@ async def test_closed_client_costs_nothing_to_ask_again(handler: Handler) -> Non
     client = await rpc.open_client(connect="mem://nobody")
     client.close()
     await client.wait_closed()
-    errors = []
+
+    def entries(error: BaseException) -> int:
+        return sum(1 for _ in traceback.walk_tb(error.__traceback__))
+
+    lengths = []
     for _ in range(3):
         with pytest.raises(rpc.ServiceClosedError) as caught:
             client.rpc.add(1)
-        errors.append(caught.value)
-
-    def entries(error: BaseException) -> int:
-        count, traceback = 0, error.__traceback__
-        while traceback is not None:
-            count, traceback = count + 1, traceback.tb_next
-        return count
-
-    assert len({entries(error) for error in errors}) == 1
+        lengths.append(entries(caught.value))
+    assert len(set(lengths)) == 1
 
 
 async def test_grace_lets_calls_finish(address: Address, handler: Handler, until: Until) -> None:

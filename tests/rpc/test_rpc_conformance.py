@@ -490,11 +490,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("method", ["f", "c", "t"])
-@pytest.mark.parametrize(("args", "kwargs"), WRONG)
-async def test_wrong_parameters(
-    setup: Setup, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
+async def test_wrong_parameters(setup: Setup) -> None:
     class Three(rpc.AttrHandler):
         @rpc.method
         def f(self, a, b=1):
@@ -513,12 +509,13 @@ async def test_wrong_parameters(
             return a + 1
 
     async with setup.open(Three()) as names:
-        error = await failure(getattr(names, method)(*args, **kwargs))
-        assert isinstance(error, ValueError)
-        assert type(error).__name__ == "ParametersError"
-        if setup.peer != "plain server":
-            assert str(error).startswith(f"{method}(a, b=1): ")
-        assert await answer(names.add(1)) == 2
+        for method, (args, kwargs) in itertools.product("fct", WRONG):
+            error = await failure(getattr(names, method)(*args, **kwargs))
+            assert isinstance(error, ValueError)
+            assert type(error).__name__ == "ParametersError"
+            if setup.peer != "plain server":
+                assert str(error).startswith(f"{method}(a, b=1): ")
+            assert await answer(names.add(1)) == 2
 
 
 async def test_arguments_that_cannot_be_packed(setup: Setup) -> None:

@@ -24,6 +24,7 @@ from berrymq_rpc.errors import (
     ConnectionLostError,
     ProtocolError,
     RPCTimeoutError,
+    ServiceClosedError,
     TooLargeError,
 )
 from berrymq_rpc.rpc.wire.clock import DRIFT
@@ -195,6 +196,7 @@ def test_smaller_limits_hold() -> None:
 
 def test_what_is_not_told_is_taken_to_be_as_here() -> None:
     session = connected(Limits(window=11, stream_window=12))
+    assert session.stream_credit == 12
     session.receive(hello(), 0.0)
     assert session.window == 11
     assert session.stream_credit == 12
@@ -557,6 +559,13 @@ def test_a_deadline_travels_by_the_callers_clock(offset: float) -> None:
     assert deadline == pytest.approx(pair.now + offset + 2.0, abs=0.001)
 
 
+@pytest.mark.parametrize(("clock", "taken"), [(4_999_999, True), (5_000_000, False)])
+def test_at_its_deadline_a_call_is_too_late(clock: int, taken: bool) -> None:
+    # The first message tells the clock: by it, the call is read when it was sent.
+    frames = message((CALL, 1, "method", [], {}, 5_000_000), clock=clock)
+    assert bool(connected().receive(frames, 7.0)) is taken
+
+
 @pytest.mark.parametrize("offset", [0.0, 12_345.678, -900.0])
 def test_a_call_that_is_read_after_its_deadline_is_refused(offset: float) -> None:
     pair = Pair(offset=offset).settled()
@@ -780,6 +789,13 @@ def test_pings_while_both_sides_close() -> None:
     assert sent(session, 0.5) == [[PING, 500_000]]
 
 
+def test_silence_is_counted_from_the_connection() -> None:
+    session = native(Limits(heartbeat=2.0))
+    session.connected(100.0)
+    assert session.tick(102.9)
+    assert not session.tick(103.1)
+
+
 def test_silence_is_noticed_within_two_heartbeats() -> None:
     session = connected(Limits(heartbeat=2.0))
     now = 0.0
@@ -824,6 +840,16 @@ def test_what_waits_is_not_sent_to_a_closing_peer() -> None:
     assert session.gathered == 0
     assert [entry.caller for entry in session.take_backlog()] == [waiting]
     check(session)
+
+
+def test_a_closing_peer_is_sent_no_more_calls() -> None:
+    session = connected()
+    session.receive(message((GOODBYE, "closing")), 0.0)
+    with pytest.raises(ServiceClosedError):
+        start(session)
+    with pytest.raises(ServiceClosedError):
+        session.notify("log", (), {}, 0.0)
+    assert session.idle
 
 
 def test_a_second_goodbye_is_told_too() -> None:

@@ -81,6 +81,23 @@ def test_state_changes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 # -- a call and its answer -------------------------------------------------------------------
 
 
+def test_idle_is_when_nothing_is_asked_and_nothing_waits(dialect: str) -> None:
+    session = made(dialect)
+    session.notify("log", (), {}, 0.0)
+    assert not session.idle
+    session.connected(0.0)
+    assert not session.idle
+    session.messages(0.0)
+    assert session.idle
+    caller = start(session)
+    session.messages(0.0)
+    assert not session.idle
+    session.cancel(caller.id)
+    assert session.idle is (dialect == "aiozmq")
+    session.messages(0.0)
+    assert session.idle
+
+
 def test_result(dialect: str) -> None:
     pair = Pair(dialect).settled()
     caller = pair.call("add", 1, 2, key="value")
@@ -525,6 +542,15 @@ def test_no_connection_in_time(dialect: str) -> None:
     check(session)
 
 
+def test_what_waits_for_the_window_has_no_connect_timeout(dialect: str) -> None:
+    session = opened(made(dialect, connect_timeout=2.0), window=1)
+    callers = [start(session), start(session)]
+    assert session.next_deadline() is None
+    session.expire(100.0)
+    assert [caller.outcomes for caller in callers] == [[], []]
+    assert session.load == 2
+
+
 def test_the_earlier_of_deadline_and_connect_timeout(dialect: str) -> None:
     session = made(dialect, connect_timeout=2.0)
     start(session, deadline=1.0)
@@ -543,14 +569,14 @@ def test_loss_fails_everything_and_says_how_far_it_came(dialect: str) -> None:
     session = opened(made(dialect), window=2)
     sent, given_up, waiting = start(session, "sent"), start(session), start(session, "waiting")
     session.cancel(given_up.id)
-    session.backlog.append(session.backlog[0]._replace(caller=None))
+    session.backlog.extend([session.backlog[0]._replace(caller=None)] * 2)
     session.lost(ConnectionLostError("the peer is gone"), 3.0)
     assert str(sent.error) == "the peer is gone: 'sent' was sent 3 s ago"
     assert str(waiting.error) == "the peer is gone: 'waiting' was not sent"
     for caller in (sent, waiting):
         assert type(caller.error) is ConnectionLostError
     assert given_up.outcomes == []
-    assert session.notifications_lost == 1
+    assert session.notifications_lost == 2
     assert session.state is State.LOST
     assert session.idle
     assert session.load == session.window == session.gathered == 0
