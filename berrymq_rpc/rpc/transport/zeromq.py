@@ -107,6 +107,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._dialled: str | None = None
         self._dialling: asyncio.TimerHandle | None = None
         self._pause = RECONNECT_MIN
+        self._guard: asyncio.TimerHandle | None = None
         #: Each connection of a DEALER is a new peer to the owner.
         self._dealer_key: Key = None
         peer_socket.prepare(self._peers, self._departed)
@@ -323,12 +324,20 @@ class ZeroMQPort(Port, ZmqProtocol):
             count = sum(map(len, self.socket.blocked.values()))
             logger.warning("%d messages dropped at closing: their peers did not read", count)
         self._transport.close()
+        self._guard = self._loop.call_later(self._linger + 1.0, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._closed.done():
+            logger.error("libzmq did not close %s in time", ", ".join(self._endpoints))
+            self._closed.set_result(None)
 
     def _settle(self) -> None:
         """The socket is closed, and its address free: the monitor's last word says so.
 
         The monitor must not be closed before: libzmq's thread would wait for ever to tell it.
         """
+        if self._guard is not None:
+            self._guard.cancel()
         if not self._monitor.closed:
             self._loop.remove_reader(self._monitor_file)
             self._monitor.close(0)
@@ -387,6 +396,8 @@ async def _open(
         await port.open(bind=bind, connect=connect)
     except BaseException:
         port.close()
+        # Its monitor ends a moment later.
+        await port.wait_closed()
         raise
     return port
 
