@@ -339,7 +339,8 @@ class Connection:
             return
         if incoming:
             self.message_bytes = sum(map(len, frames)) if len(frames) > 1 else len(frames[0])
-            self.dispatcher.dispatch(self, incoming, now)
+            # Not `now`: the first handler is not to be named for the time that decoding took.
+            self.dispatcher.dispatch(self, incoming, monotonic())
 
     def lost(self, error: Error) -> None:
         """The peer is gone: its calls are stopped, those to it fail."""

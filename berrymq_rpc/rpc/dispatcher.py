@@ -154,11 +154,12 @@ class Dispatcher:
                     if isinstance(error, KeyboardInterrupt):
                         connection.flush()
                         raise
-                if session.gathered >= PIPELINED:
-                    connection.flush()
                 ended = monotonic()
                 if ended - now > self.slow_handler:
                     warn_slow(method, ended - now)
+                if session.gathered >= PIPELINED:
+                    connection.flush()
+                    ended = monotonic()
                 now = ended
                 if session.large_bytes > self.limits.max_queued_bytes:
                     connection.flush()

@@ -106,8 +106,10 @@ class Running(Coroutine[Any, Any, None]):
                     self._coroutine = self._produce(self.method.function(*args, **kwargs))
                 else:
                     self._coroutine = self.method.function(*args, **kwargs)
-                self.task = loop.create_task(self, name=f"rpc {self.method.name}")
-            if self.deadline is not None and not self.is_stream:
+                task = loop.create_task(self, name=f"rpc {self.method.name}")
+                # An eager task factory may have run it to its end.
+                self.task = None if task.done() else task
+            if self.deadline is not None and self.task is not None and not self.is_stream:
                 self.timer = loop.call_later(self.deadline - monotonic(), self._expire)
         finally:
             current.reset(token)
