@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
+from .argument import checked_timeout
 from .call import Call
 from .dispatcher import DESCRIBE, SLOW_HANDLER
 from .pool import Pool
@@ -12,7 +13,7 @@ from .proxy import Namespace
 from .table import HandlerTable, tabulate
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
-__all__ = ["Client", "checked_timeout", "open_client"]
+__all__ = ["Client", "open_client"]
 
 
 class Client(asyncio.AbstractServer):
@@ -119,13 +120,6 @@ class Client(asyncio.AbstractServer):
 
     def __repr__(self) -> str:
         return f"<Client {', '.join(self.endpoints)}>"
-
-
-def checked_timeout(timeout: float | None) -> float | None:
-    """Return a timeout that makes sense, or raise `ValueError`."""
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout must be above 0 seconds, or None, not {timeout!r}")
-    return timeout
 
 
 async def open_client(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .argument import checked_seconds
 from .dialects import DIALECTS
 from .dispatcher import SLOW_HANDLER
 from .service import Service
@@ -129,6 +130,7 @@ async def start_server(
         TypeError, ValueError: an argument is none of what it may be.
         OSError: an endpoint cannot be bound.
     """
+    grace = checked_seconds(grace, "grace", zero=True)
     service = Service(
         tabulate(handler),
         connect=connect,

@@ -8,6 +8,13 @@ from itertools import count
 from typing import Any
 
 from ..errors import ServiceClosedError
+from .argument import (
+    checked_error_table,
+    checked_exceptions,
+    checked_limits,
+    checked_seconds,
+    checked_threads,
+)
 from .connection import Connection
 from .dialects import make_dialects
 from .dispatcher import Dispatcher
@@ -60,15 +67,15 @@ class Service:
             raise ValueError("nothing to connect or bind to: give connect=, bind= or both")
         for endpoint in self.bind_to:
             check_exposure(endpoint, insecure)
-        self.limits = limits or Limits()
-        self.connect_timeout = connect_timeout
+        self.limits = checked_limits(limits)
+        self.connect_timeout = checked_seconds(connect_timeout, "connect_timeout")
         self.ids = count(1)
         codec = Codec(translation_table, use_list=use_list, max_depth=self.limits.max_depth)
         self.dialects = make_dialects(
             dialects,
             codec,
             translation_table,
-            error_table,
+            checked_error_table(error_table),
             max_depth=self.limits.max_depth,
             use_list=use_list,
         )
@@ -76,11 +83,11 @@ class Service:
             table,
             self.limits,
             codec,
-            slow_handler=slow_handler,
+            slow_handler=checked_seconds(slow_handler, "slow_handler"),
             log_exceptions=log_exceptions,
-            exclude_log_exceptions=exclude_log_exceptions,
+            exclude_log_exceptions=checked_exceptions(exclude_log_exceptions),
             send_traceback=send_traceback,
-            threads=threads,
+            threads=checked_threads(threads),
         )
         self.owners: list[PortOwner] = []
         self._counts = Counter[str]()

@@ -9,8 +9,9 @@ from collections.abc import Coroutine, Generator, Iterator
 from typing import Any, TypeVar
 
 from ..errors import Error, ServiceClosedError
+from .argument import checked_timeout
 from .call import Call
-from .client import Client, checked_timeout, open_client
+from .client import Client, open_client
 from .dispatcher import DESCRIBE
 from .proxy import Namespace
 
@@ -53,7 +54,7 @@ class SyncClient:
     def __init__(
         self, *, connect: Any = None, timeout: float | None = None, **options: Any
     ) -> None:
-        checked_timeout(timeout)
+        self._timeout = checked_timeout(timeout)
         self._background = _Background()
         try:
             self._client = self._background.run(
@@ -62,7 +63,6 @@ class SyncClient:
         except BaseException:
             self._background.stop()
             raise
-        self._timeout = timeout
         self._make_names()
 
     def _make_names(self) -> None:

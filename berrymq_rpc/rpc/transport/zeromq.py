@@ -360,7 +360,8 @@ class ZeroMQPort(Port, ZmqProtocol):
 
 def _new_socket(kind: int, endpoint: str, options: PortOptions) -> PeerSocket:
     made = PeerSocket(_shared_context(), kind)
-    heartbeat = options.heartbeat * 1000
+    # The options are 32-bit numbers of milliseconds.
+    heartbeat = min(options.heartbeat * 1000, NEVER // 2)
     settings = {
         zmq.LINGER: int(options.linger * 1000),
         # Half of the time is for the ping to be sent, half for its answer: noticed within

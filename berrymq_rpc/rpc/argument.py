@@ -1,0 +1,100 @@
+"""The arguments of `open_client` and `start_server`, checked before anything is opened."""
+
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Any
+
+from .wire.limits import Limits
+
+__all__ = [
+    "checked_error_table",
+    "checked_exceptions",
+    "checked_limits",
+    "checked_seconds",
+    "checked_threads",
+    "checked_timeout",
+]
+
+
+def checked_seconds(value: Any, name: str, *, zero: bool = False) -> float:
+    """Return a number of seconds above 0, or from 0 on if `zero` is set.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is too small, or not-a-number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not (value > 0 or (zero and value == 0)):
+        least = "0 seconds or more" if zero else "above 0 seconds"
+        raise ValueError(f"{name} must be {least}, not {value!r}")
+    return value
+
+
+def checked_timeout(value: Any) -> float | None:
+    """Return a timeout in seconds, or ``None`` for none. Raises as `checked_seconds` does."""
+    if value is None or checked_seconds(value, "timeout") == inf:
+        return None
+    return float(value)
+
+
+def checked_threads(value: Any) -> int | None:
+    """Return a number of threads, or ``None`` for the default.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"threads must be a whole number or None, not {value!r}")
+    if value < 1:
+        raise ValueError(f"threads must be 1 or more, not {value}")
+    return value
+
+
+def checked_limits(value: Any) -> Limits:
+    """Return the bounds, those by default for ``None``.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is None:
+        return Limits()
+    if not isinstance(value, Limits):
+        raise TypeError(f"limits must be an rpc.Limits, not {value!r}")
+    return value
+
+
+def checked_exceptions(value: Any) -> tuple[type[BaseException], ...]:
+    """Return exception classes, of one or several.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    classes = (value,) if isinstance(value, type) else value
+    if not isinstance(classes, Iterable):
+        raise TypeError(f"exclude_log_exceptions must be exception classes, not {value!r}")
+    found = tuple(classes)
+    for cls in found:
+        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
+            raise TypeError(f"exclude_log_exceptions must be exception classes, not {cls!r}")
+    return found
+
+
+def checked_error_table(value: Any) -> dict[str, type[Exception]]:
+    """Return a copy of a table of exception classes by their full names.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"error_table must be a mapping of names to classes, not {value!r}")
+    for name, cls in value.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the names in error_table are text, not {name!r}")
+        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+            raise TypeError(f"error_table[{name!r}] must be an exception class, not {cls!r}")
+    return dict(value)
