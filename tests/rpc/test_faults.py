@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -766,3 +767,129 @@ async def test_frozen_and_thawed_in_memory(until: Until) -> None:
         await client.rpc.note(2)
         assert ran == [0, 2]
         assert server.statistics()["expired"] == 50
+
+
+# -- what must be survived in numbers ----------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.nodebug
+async def test_5_000_calls_of_a_client_whose_loop_is_held(server_process: Any) -> None:
+    server = server_process()
+    async with await rpc.open_client(connect=server.endpoint) as client:
+        calls = [client.rpc.echo("x" * 1000) for _ in range(5_000)]
+        await asyncio.sleep(0.01)
+        time.sleep(3)
+        assert set(await asyncio.gather(*calls)) == {"x" * 1000}
+        calls = [client.rpc.echo("x" * 10_000) for _ in range(20_000)]
+        assert set(await asyncio.gather(*calls)) == {"x" * 10_000}
+
+
+@pytest.mark.slow
+@pytest.mark.nodebug
+async def test_100_000_slow_calls_of_one_client(until: Until) -> None:
+    """Those over the bound are told so, and nothing is left when the client has left."""
+    handler = Waiting()
+    count = 100_000
+
+    def ask(raw: Any) -> int:
+        raw.linger = raw.sndhwm = raw.rcvhwm = 0
+        raw.rcvtimeo = 5000
+        for number in range(count):
+            raw.send_multipart([REQUEST.pack(1, 2, number, 0.0), b"forever", b"\x90", b"\x80"])
+        # The answer of one more says that all before it were dealt with.
+        raw.send_multipart([REQUEST.pack(1, 2, count, 0.0), b"add", b"\x91\x01", b"\x80"])
+        refused = 0
+        while True:
+            header, data = raw.recv_multipart()
+            _, _, number, _, is_error = struct.unpack("=HHLd?", header)
+            if number == count:
+                return refused
+            assert is_error
+            assert b"max_queued_calls" in data
+            refused += 1
+
+    async with await rpc.start_server(handler, bind="tcp://127.0.0.1:*") as server:
+        with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+            raw.connect(server.endpoints[0])
+            refused = await asyncio.to_thread(ask, raw)
+            assert handler.running == 500
+            assert count / 2 < refused < count - 500
+        left = time.monotonic()
+        await until(lambda: not handler.running)
+        assert time.monotonic() - left < SLACK
+        assert server.statistics()["calls_served"] == 0
+        assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.nodebug
+async def test_1_000_clients(until: Until) -> None:
+    folder = Path("/proc/self/fd")
+    if not folder.exists() or resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 8_000:
+        pytest.skip("too few files may be open here, or they cannot be counted")
+    async with await rpc.start_server(Waiting(), bind="tcp://127.0.0.1:*") as server:
+        before = len(list(folder.iterdir()))
+        clients = [await rpc.open_client(connect=server.endpoints) for _ in range(1_000)]
+        calls = [client.rpc.add(number) for client in clients for number in range(10)]
+        assert await asyncio.gather(*calls) == list(range(1, 11)) * 1_000
+        for client in clients:
+            client.close()
+        for client in clients:
+            await client.wait_closed()
+        await until(lambda: not server.statistics()["peers"])
+        await until(lambda: len(list(folder.iterdir())) <= before + 2)
+
+
+UNREAD = """
+    import asyncio, gc, struct
+    import msgpack, zmq
+    from berrymq_rpc import rpc
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    async def main():
+        handler = {"give": rpc.method(lambda size: bytes(size)), "one": rpc.method(lambda: 1)}
+        server = await rpc.start_server(handler, bind="tcp://127.0.0.1:*")
+        client = await rpc.open_client(connect=server.endpoints)
+        await client.rpc.one()
+        context = zmq.Context()
+        raws = [context.socket(zmq.DEALER) for _ in range(10)]
+        for raw in raws:
+            raw.linger, raw.rcvhwm, raw.sndhwm = 0, 1, 0
+            raw.connect(server.endpoints[0])
+        before = resident()
+        for number in range(1500):
+            header = struct.pack("=HHLd", 1, 2, number, 0.0)
+            for raw in raws:
+                raw.send_multipart([header, b"give", msgpack.packb((100_000,)), b"\\x80"])
+            if number % 10 == 0:
+                await client.rpc.one()
+        for _ in range(100):
+            await client.rpc.one()
+        print((resident() - before) // 10)
+        for raw in raws:
+            raw.close()
+        context.term()
+        while server.statistics()["peers"] > 1:
+            await asyncio.sleep(0.01)
+        client.close()
+        await client.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="256 messages are in ZeroMQ's queue, of 100 KB each")
+def test_memory_of_clients_that_do_not_read(run_program: Any) -> None:
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("memory cannot be measured here")
+    finished = run_program(textwrap.dedent(UNREAD))
+    if finished.returncode:
+        pytest.fail(finished.stderr)
+    assert int(finished.stdout) < 10_000_000

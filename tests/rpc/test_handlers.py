@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -108,6 +109,33 @@ async def test_kinds(pair: Any, handler: Handler) -> None:
         assert await client.rpc.of_class() == "Handler"
         assert await client.rpc.static(7) == 7
         assert await client.rpc.sub.name() == "sub"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
+async def test_eager_tasks(pair: Any, handler: Handler) -> None:
+    """Handlers then run to their first wait, or to their end, before they are tasks."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    try:
+
+        async def at_once():
+            return rpc.context().method
+
+        handler.at_once = rpc.method(at_once)  # type: ignore[attr-defined]
+        async with pair(handler, timeout=30) as (server, client):
+            assert await client.rpc.add(1, 2) == 3
+            assert await client.rpc.later(5) == 5
+            assert await client.rpc.at_once() == "at_once"
+            assert await client.rpc.in_thread() == (False, "in_thread")
+            assert [item async for item in client.rpc.ticks(300)] == list(range(300))
+            assert await asyncio.create_task(client.rpc.add(1)) == 2
+            got = await asyncio.gather(*[client.rpc.later(number) for number in range(1000)])
+            assert got == list(range(1000))
+            with pytest.raises(rpc.RPCTimeoutError):
+                await client.with_timeout(0.02).rpc.wait()
+            assert server.statistics()["calls_served"] == 0
+    finally:
+        loop.set_task_factory(None)
 
 
 async def test_threads_do_not_hold_the_loop(pair: Any, until: Until) -> None:

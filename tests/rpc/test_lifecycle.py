@@ -360,6 +360,59 @@ async def test_unknown_dialect(handler: Handler) -> None:
         await rpc.start_server(handler, bind="mem://*", dialects=[])
 
 
+BAD = [
+    ("both", "limits", 5),
+    ("both", "limits", {}),
+    ("both", "error_table", 5),
+    ("both", "error_table", {"x": int}),
+    ("both", "error_table", {5: ValueError}),
+    ("both", "slow_handler", None),
+    ("both", "slow_handler", 0),
+    ("both", "slow_handler", "1"),
+    ("both", "threads", 0),
+    ("both", "threads", 1.5),
+    ("both", "exclude_log_exceptions", 5),
+    ("both", "exclude_log_exceptions", [int]),
+    ("server", "grace", None),
+    ("server", "grace", -1),
+    ("server", "grace", "1"),
+    ("client", "timeout", "1"),
+    ("client", "timeout", True),
+    ("client", "timeout", 0),
+    ("client", "connect_timeout", None),
+    ("client", "connect_timeout", 0),
+    ("client", "connect_timeout", float("nan")),
+    ("client", "handler", 5),
+]
+
+
+@pytest.mark.parametrize(("who", "name", "value"), BAD)
+async def test_bad_arguments(handler: Handler, who: str, name: str, value: Any) -> None:
+    if who != "client":
+        with pytest.raises((TypeError, ValueError), match=name):
+            await rpc.start_server(handler, bind="mem://*", **{name: value})
+    if who != "server":
+        with pytest.raises((TypeError, ValueError), match=name):
+            await rpc.open_client(connect="mem://x", **{name: value})
+
+
+async def test_endless_times(address: Address, handler: Handler) -> None:
+    endless = float("inf")
+    limits = rpc.Limits(heartbeat=endless)
+    server = await rpc.start_server(
+        handler, bind=address(), grace=endless, slow_handler=endless, limits=limits
+    )
+    async with (
+        server,
+        await rpc.open_client(
+            connect=server.endpoints, timeout=endless, connect_timeout=endless, limits=limits
+        ) as client,
+    ):
+        assert client.timeout is None
+        assert await client.rpc.add(1) == 2
+        assert await client.with_timeout(1e300).rpc.add(1) == 2
+
+
 # -- asyncio.AbstractServer --------------------------------------------------------------------
 
 

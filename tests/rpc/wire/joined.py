@@ -222,6 +222,9 @@ def check(session: Any) -> None:
         tables = (session.pending, session.backlog, session._abandoned, session._released)
         assert not any(tables)
         assert session.in_window == 0
+        if isinstance(session, AiozmqSession):
+            assert not session._wire_ids
+            assert not session._call_ids
         return
     assert not under_way & session._abandoned
     assert session._released <= under_way | session._abandoned

@@ -412,7 +412,27 @@ def test_an_answer_that_is_too_large_fails_the_caller() -> None:
     session.messages(0.0)
     session.receive(their_answer(caller.id, "x" * 5000), 0.0)
     assert isinstance(caller.error, TooLargeError)
+    assert session.malformed == 1
     assert session.idle
+
+
+def test_the_largest_messages() -> None:
+    """Four times `max_message`: texts of up to 65,535 bytes have a header of 3, here."""
+    limits = Limits(max_message=1000)
+    session = connected(limits)
+    with pytest.raises(TooLargeError):
+        session.result(5, "x" * 3998)
+    session.result(5, "x" * 3997)
+    ((_, data),) = session.messages(0.0)
+    assert len(data) == 4000
+    client = connected(limits)
+    caller = start(client)
+    client.messages(0.0)
+    client.receive(their_answer(caller.id, "x" * 3997), 0.0)
+    assert len(caller.value) == 3997
+    # A name of 6 bytes, an array of 1 and its text, and a map of 0.
+    assert client.receive(their_call(1, "method", ("x" * (4000 - 6 - 1 - 3 - 1),)), 0.0)
+    assert not client.receive(their_call(1, "method", ("x" * (4000 - 6 - 1 - 3),)), 0.0)
 
 
 def test_answers_of_nobody_are_dropped() -> None:

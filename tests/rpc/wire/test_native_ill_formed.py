@@ -256,6 +256,13 @@ def test_an_ill_formed_call_is_answered(record: Any) -> None:
     assert session.malformed == 1
 
 
+def test_the_answer_says_what_is_wrong_where_that_is_known() -> None:
+    session = opened(native())
+    session.receive(message((CALL, 7, 5, [])), 0.0)
+    ((*_, text),) = sent(session)
+    assert "a call is a method's name, an array and a map" in text
+
+
 @pytest.mark.parametrize(
     "record",
     [
