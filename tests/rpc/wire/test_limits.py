@@ -1,6 +1,7 @@
 """The bounds: their defaults, and what is refused."""
 
 import dataclasses
+import inspect
 import re
 from typing import Any
 
@@ -19,7 +20,7 @@ def test_each_default_is_a_named_constant() -> None:
 
 
 def test_each_field_is_explained() -> None:
-    documented = re.findall(r"^ {8}(\w+): ", Limits.__doc__ or "", re.MULTILINE)
+    documented = re.findall(r"^ {4}(\w+): ", inspect.getdoc(Limits) or "", re.MULTILINE)
     assert documented == list(FIELDS)
 
 
