@@ -126,14 +126,25 @@ def start(role: str, name: str, endpoint: str) -> "subprocess.Popen[str]":
     return process
 
 
+def unused_endpoint() -> str:
+    """An address whose next port is free as well: aiozmq.rpc takes one for notifications."""
+    while True:
+        with socket.socket() as probe, socket.socket() as next_probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            try:
+                next_probe.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return f"tcp://127.0.0.1:{port}"
+
+
 def measure(names: list[str], repeats: int, seconds: float) -> dict[tuple[str, str], list[float]]:
     figures: dict[tuple[str, str], list[float]] = {}
     for repeat in range(repeats):
         pairs = {}
         for name in names:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                endpoint = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+            endpoint = unused_endpoint()
             pairs[name] = (start("server", name, endpoint), start("client", name, endpoint))
         for work in WORKS:
             for name in names[repeat % len(names) :] + names[: repeat % len(names)]:

@@ -15,15 +15,15 @@ spoken by the dialect in `berrymq_rpc.rpc.wire`, and it warns of more.
 import asyncio
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # Before the warnings are silenced: what pyzmq has to say is not for this module to hide.
-import zmq
+import zmq  # noqa: F401
 
-__all__ = ["ZmqProtocol", "ZmqTransport", "create_zmq_connection"]
+__all__ = ["ZmqProtocol", "ZmqTransport"]
 
 
 def _names_taken_for_granted() -> list[tuple[ModuleType, str]]:
@@ -88,18 +88,6 @@ if TYPE_CHECKING:
         def msg_received(self, data: Any) -> None: ...
         def event_received(self, event: _SocketEvent) -> None: ...
 
-    _Protocol = TypeVar("_Protocol", bound=ZmqProtocol)
-
-    async def create_zmq_connection(
-        protocol_factory: Callable[[], _Protocol],
-        zmq_type: int,
-        *,
-        bind: str | Iterable[str] | None = None,
-        connect: str | Iterable[str] | None = None,
-        zmq_sock: zmq.Socket[Any] | None = None,
-        loop: asyncio.AbstractEventLoop | None = None,
-    ) -> tuple[ZmqTransport, _Protocol]: ...
-
 else:
     with _names_in_place():
-        from aiozmq import ZmqProtocol, ZmqTransport, create_zmq_connection
+        from aiozmq import ZmqProtocol, ZmqTransport

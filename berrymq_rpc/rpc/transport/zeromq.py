@@ -1,4 +1,4 @@
-"""ZeroMQ (`tcp://`, `ipc://`) over aiozmq's transport.
+"""ZeroMQ (`tcp://`, `ipc://`) behind aiozmq's protocol interface.
 
 A listening port is a ROUTER with any number of peers, a connecting one a DEALER with a single
 peer: a socket for each endpoint is what lets a lost server fail only its own calls.
@@ -21,13 +21,14 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from itertools import count
+from time import monotonic
 from typing import Any
 
 import zmq
 
-from .aiozmq_import import ZmqProtocol, ZmqTransport, create_zmq_connection
+from .aiozmq_import import ZmqProtocol
 from .interface import Buffer, Key, Owner, Port, PortOptions
-from .zeromq_socket import PeerSocket
+from .zeromq_transport import PeerTransport, Received
 
 __all__ = ["ZeroMQPort", "dial", "listen"]
 
@@ -48,13 +49,17 @@ NEVER = 2**31 - 1
 
 #: Messages that ZeroMQ keeps for one peer before this process does. The bound in bytes is kept
 #: on what waits here, so this must not be large: messages are up to 128 KiB and more.
-SEND_MESSAGES = 256
+SEND_MESSAGES = 32
 
 #: Seconds between attempts to hand over what is queued while a port closes.
 LINGER_PAUSE = 0.002
 
-#: Reads in one go before a peer's loss is told, so that a flood from others ends some time.
-MAX_DRAINED = 1000
+#: Turns of the event loop that reading may go on before a peer's loss is told, so that a flood
+#: from others does not keep the news back for long.
+MAX_DRAINED = 100
+
+#: Seconds after which the messages of a burst that are not handled yet wait for the next turn.
+BURST_TIME = 0.01
 
 _CONNECTED = zmq.Event.HANDSHAKE_SUCCEEDED
 _LOST = zmq.Event.DISCONNECTED
@@ -65,6 +70,8 @@ _FAILED = (
     | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
 _STOPPED = zmq.Event.MONITOR_STOPPED
+#: Not of the monitor: a send found the peer gone.
+_DEPARTED = -1
 _EVENT = struct.Struct("=Hi")
 
 _monitors = count()
@@ -84,15 +91,14 @@ def _shared_context() -> zmq.Context[Any]:
 
 
 class ZeroMQPort(Port, ZmqProtocol):
-    """One ROUTER or DEALER socket on aiozmq's transport."""
+    """One ROUTER or DEALER socket."""
 
-    def __init__(self, owner: Owner, peer_socket: PeerSocket, linger: float) -> None:
+    def __init__(self, owner: Owner, zmq_socket: "zmq.Socket[bytes]", linger: float) -> None:
         self._owner = owner
         self._linger = linger
-        self.socket = peer_socket
-        self._routed = peer_socket.get(zmq.SocketOption.TYPE) == zmq.SocketType.ROUTER
+        self._socket = zmq_socket
+        self._routed = zmq_socket.get(zmq.SocketOption.TYPE) == zmq.SocketType.ROUTER
         self._loop = asyncio.get_running_loop()
-        self._transport: ZmqTransport | None = None
         self._closed = self._loop.create_future()
         self._closing = False
         self._endpoints: tuple[str, ...] = ()
@@ -110,21 +116,25 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._guard: asyncio.TimerHandle | None = None
         #: Each connection of a DEALER is a new peer to the owner.
         self._dealer_key: Key = None
-        peer_socket.prepare(self._peers, self._departed)
-        self._monitor: Any = peer_socket.get_monitor_socket(
+        self._monitor: Any = zmq_socket.get_monitor_socket(
             _CONNECTED | _LOST | _FAILED | _STOPPED,
             # pyzmq's own choice has the socket's file number, which may be used again while the
             # monitor of the former one still ends.
             f"inproc://berrymq_rpc.monitor.{next(_monitors)}",
         )
         self._monitor_file = int(self._monitor.get(zmq.SocketOption.FD))
-        self._events: deque[tuple[int, int]] = deque()
+        self._loop.add_reader(self._monitor_file, self._read_monitor)
+        #: What the monitor told and sends found, in order.
+        self._events: deque[tuple[int, Any]] = deque()
+        #: Whether `_handle_events` goes on in the next turn of the event loop.
+        self._events_planned = False
+        #: Turns that the next event has waited for messages that came before it.
+        self._drained = 0
+        self._transport = PeerTransport(
+            self._loop, zmq_socket, self, known=self._peers, departed=self._departed
+        )
 
     # -- aiozmq's protocol ----------------------------------------------------------------
-
-    def connection_made(self, transport: ZmqTransport) -> None:  # type: ignore[override]
-        self._transport = transport
-        self._loop.add_reader(self._monitor_file, self._read_monitor)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if not self._closing:
@@ -135,20 +145,28 @@ class ZeroMQPort(Port, ZmqProtocol):
                 if key is not None:
                     self._owner.peer_lost(key, f"the socket failed: {exc}")
 
-    def msg_received(self, messages: Any) -> None:
+    def msg_received(self, messages: deque[Received]) -> None:
         if self._closing:
+            messages.clear()
             return
         owner = self._owner
-        if self._routed:
-            for key, frames, file in messages:
+        end = 0.0
+        while True:
+            key, frames, file = messages.popleft()
+            if not self._routed:
+                # The first message may be read before the news of the connection.
+                self._ensure_dealer_key()
+                owner.message_received(self._dealer_key, frames)
+            else:
                 if file >= 0 and key not in self._peers:
                     self._arrived(key, file)
                 owner.message_received(key, frames)
-        else:
-            # The first message may be read before the news of the connection.
-            self._ensure_dealer_key()
-            for _, frames, _ in messages:
-                owner.message_received(self._dealer_key, frames)
+            if not messages:
+                break
+            now = monotonic()
+            end = end or now + BURST_TIME
+            if now > end:
+                break
         owner.burst_received()
 
     # -- who is there ---------------------------------------------------------------------
@@ -164,21 +182,43 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _read_monitor(self) -> None:
         self._collect_events()
+        if not self._events_planned:
+            self._handle_events()
+
+    def _handle_events(self) -> None:
+        self._events_planned = False
         while self._events:
-            event, value = self._events.popleft()
+            event, value = self._events[0]
+            if event in (_LOST, _DEPARTED) and self._is_reading():
+                # What the peer sent before it left is read first.
+                self._plan_events()
+                return
+            self._drained = 0
+            self._events.popleft()
             if event == _STOPPED:
                 self._settle()
-            if self._closing:
+            elif self._closing:
                 continue
-            if event == _CONNECTED:
+            elif event == _CONNECTED:
                 self._pause = RECONNECT_MIN
                 self._on_connected()
-                continue
-            if event == _LOST:
-                # What the peer sent before it left is read first.
-                self._drain()
-                self._on_disconnected(value)
-            self._plan_dial()
+            elif event == _DEPARTED:
+                self._lose(value)
+            else:
+                if event == _LOST:
+                    self._on_disconnected(value)
+                self._plan_dial()
+
+    def _plan_events(self) -> None:
+        if not self._events_planned:
+            self._events_planned = True
+            self._loop.call_soon(self._handle_events)
+
+    def _is_reading(self) -> bool:
+        if self._closing or self._drained >= MAX_DRAINED:
+            return False
+        self._drained += 1
+        return self._transport.look()
 
     def _plan_dial(self) -> None:
         """Connect anew after a pause, which grows while nobody is there."""
@@ -192,8 +232,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         # Without it, the second connect of a DEALER to an endpoint is ignored, and what was
         # queued for the former connection would go to the next.
         with contextlib.suppress(zmq.ZMQError):
-            self.socket.disconnect(self._dialled)
-        self.socket.connect(self._dialled)
+            self._socket.disconnect(self._dialled)
+        self._socket.connect(self._dialled)
 
     def _on_connected(self) -> None:
         if self._routed:
@@ -215,16 +255,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._connections = max(0, self._connections - 1)
         if not self._connections and self._dealer_key is not None:
             key, self._dealer_key = self._dealer_key, None
-            self.socket.forget(b"")
+            self._transport.forget(b"")
             self._owner.peer_lost(key, "the connection was lost")
-
-    def _drain(self) -> None:
-        for _ in range(MAX_DRAINED):
-            try:
-                messages = self.socket.recv_multipart()
-            except zmq.ZMQError:
-                return
-            self.msg_received(messages)
 
     def _arrived(self, key: bytes, file: int) -> None:
         if file not in self._by_file:
@@ -239,12 +271,8 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _departed(self, key: bytes) -> None:
         if self._routed:
-            self._loop.call_soon(self._depart, key)
-
-    def _depart(self, key: bytes) -> None:
-        if not self._closing:
-            self._drain()
-            self._lose(key)
+            self._events.append((_DEPARTED, key))
+            self._plan_events()
 
     def _lose(self, key: Key) -> None:
         if self._forget(key):
@@ -258,7 +286,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         keys.remove(key)
         if not keys:
             del self._by_file[file]
-        self.socket.forget(key)  # type: ignore[arg-type]
+        self._transport.forget(key)  # type: ignore[arg-type]
         return True
 
     # -- the port -------------------------------------------------------------------------
@@ -272,7 +300,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         return True
 
     def send(self, key: Key, frames: Sequence[Buffer]) -> bool:
-        if self._transport is None or self._closing:
+        if self._closing:
             return False
         for frame in frames:
             if type(frame) is not bytes:
@@ -290,14 +318,14 @@ class ZeroMQPort(Port, ZmqProtocol):
         return True
 
     def queued_bytes(self, key: Key) -> int:
-        return self.socket.blocked_bytes.get(key if self._routed else b"", 0)  # type: ignore[call-overload,no-any-return]
+        return self._transport.queued_bytes(key if self._routed else b"")  # type: ignore[arg-type]
 
     def disconnect(self, key: Key) -> None:
         if self._routed:
             self._forget(key)
         elif key is self._dealer_key:
             self._dealer_key = None
-            self.socket.forget(b"")
+            self._transport.forget(b"")
 
     def close(self) -> None:
         if self._closing:
@@ -305,24 +333,17 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._closing = True
         if self._dialling is not None:
             self._dialling.cancel()
-        if self._transport is None:
-            self.socket.disable_monitor()
-            self.socket.close(0)
-            self._settle()
-            return
         self._finish(self._loop.time() + self._linger)
 
     def _finish(self, end: float) -> None:
         """Close the socket once the peers have taken what is queued, or at `end`."""
-        assert self._transport is not None
-        if not self.socket.closed:
-            self.socket.retry()
-        if self.socket.blocked and self._loop.time() < end:
+        self._transport.retry()
+        left = self._transport.queued_messages
+        if left and self._loop.time() < end:
             self._loop.call_later(LINGER_PAUSE, self._finish, end)
             return
-        if self.socket.blocked:
-            count = sum(map(len, self.socket.blocked.values()))
-            logger.warning("%d messages dropped at closing: their peers did not read", count)
+        if left:
+            logger.warning("%d messages dropped at closing: their peers did not read", left)
         self._transport.close()
         self._guard = self._loop.call_later(self._linger + 1.0, self._give_up)
 
@@ -349,7 +370,6 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     async def open(self, *, bind: str | None, connect: str | None) -> None:
         """Bind or connect; called once."""
-        assert self._transport is not None
         if bind is not None:
             self._endpoints = (await self._transport.bind(bind),)
         elif connect is not None:
@@ -358,8 +378,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._read_monitor()
 
 
-def _new_socket(kind: int, endpoint: str, options: PortOptions) -> PeerSocket:
-    made = PeerSocket(_shared_context(), kind)
+def _new_socket(kind: int, endpoint: str, options: PortOptions) -> "zmq.Socket[bytes]":
+    made: zmq.Socket[bytes] = _shared_context().socket(kind)
     # The options are 32-bit numbers of milliseconds.
     heartbeat = min(options.heartbeat * 1000, NEVER // 2)
     settings = {
@@ -393,7 +413,6 @@ async def _open(
 ) -> Port:
     port = ZeroMQPort(owner, _new_socket(kind, bind or connect or "", options), options.linger)
     try:
-        await create_zmq_connection(lambda: port, kind, zmq_sock=port.socket)
         await port.open(bind=bind, connect=connect)
     except BaseException:
         port.close()
