@@ -124,6 +124,9 @@ class Caller:
     def fail(self, error: BaseException, /) -> None:
         self.told.append(("ERROR", error))
 
+    def refused(self, error: BaseException, /) -> None:
+        self.told.append(("REFUSED", error))
+
     def accepted(self, now: float, released: bool, /) -> None:
         self.told.append(("ACCEPTED", released))
 
@@ -294,6 +297,8 @@ def say(example: Example) -> Any:
             session.goodbye(fields[0])
         case "END":
             session.end(fields[0])
+        case "CLOSED":
+            session.closed(*fields[:2], began=fields[2])
     return session.messages(0.0)
 
 
@@ -346,6 +351,11 @@ def test_a_session_takes_it_so(example: Example) -> None:
             assert told == [("ITEM", fields[1])]
         case "END":
             assert told == [("END",)]
+        case "CLOSED":
+            ((outcome, error),) = told
+            assert outcome == ("ERROR" if fields[2] else "REFUSED")
+            assert isinstance(error, errors.ServiceClosedError)
+            assert str(error).startswith(fields[1])
         case "PING":
             (pong,) = session.messages(0.0)
             assert payload(pong) == CODEC.pack([KINDS["PONG"], fields[0]])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from math import inf
+from sys import float_info
 from typing import Any
 
 from .wire.limits import Limits
@@ -19,6 +20,8 @@ __all__ = [
 def checked_seconds(value: Any, name: str, *, zero: bool = False) -> float:
     """Return a number of seconds above 0, or from 0 on if `zero` is set.
 
+    Infinity is one, and whole numbers that no float holds are the same as infinity.
+
     Raises:
         TypeError: it is no number.
         ValueError: it is too small, or not-a-number.
@@ -28,14 +31,19 @@ def checked_seconds(value: Any, name: str, *, zero: bool = False) -> float:
     if not (value > 0 or (zero and value == 0)):
         least = "0 seconds or more" if zero else "above 0 seconds"
         raise ValueError(f"{name} must be {least}, not {value!r}")
-    return value
+    return float(value) if value <= float_info.max else inf
 
 
 def checked_timeout(value: Any) -> float | None:
-    """Return a timeout in seconds, or ``None`` for none. Raises as `checked_seconds` does."""
-    if value is None or checked_seconds(value, "timeout") == inf:
+    """Return a timeout in seconds, or ``None`` for none, which infinity says too.
+
+    Raises:
+        TypeError, ValueError: as `checked_seconds` does.
+    """
+    if value is None:
         return None
-    return float(value)
+    seconds = checked_seconds(value, "timeout")
+    return None if seconds == inf else seconds
 
 
 def checked_threads(value: Any) -> int | None:

@@ -28,20 +28,28 @@ class Call(asyncio.Future[Any]):
     Raises:
         RPCTimeoutError: the client's timeout is over; for a stream, that of one item.
         ConnectionLostError: the peer is gone; the text says how far the call came.
-        OverloadedError, ServiceClosedError, NotFoundError, ParametersError: it did not run.
+        ServiceClosedError: this client or the server closed; the text says whether it ran. One
+            that did not goes to another server, where the client has one.
+        OverloadedError, NotFoundError, ParametersError: it did not run.
         ProtocolError: a stream was awaited, or a method that is no stream iterated over.
         Exception: what the method raised, as `GenericError` where its class is not known here.
     """
 
-    # One is made for each call, so what is not set costs nothing: whoever makes it sets
-    # `connection` and `method`, and `timeout` and `deadline` where there are any.
+    # One is made for each call, so what all calls have is in slots, and what is not set costs
+    # nothing. Whoever makes it sets `connection`, `method`, and `timeout` and `deadline` where
+    # there are any; the session sets `id` and `sent`.
+    __slots__ = ("connection", "id", "method", "sent")
+
     connection: "Connection"
     method: str
-    id = 0
+    id: int
+    sent: float | None
+
     timeout: float | None = None
     deadline: float | None = None
-    sent: float | None = None
     accepted_at: float | None = None
+    #: What was sent, where it may be sent again to another server.
+    piece: Any = None
     _stream: StreamHandle | None = None
     _coroutine: Generator[Any, None, Any] | None = None
 
@@ -52,6 +60,10 @@ class Call(asyncio.Future[Any]):
     def fail(self, error: BaseException, /) -> None:
         if not self.done():
             self.set_exception(error)
+
+    def refused(self, error: BaseException, /) -> None:
+        if not self.connection.owner.resend(self):
+            self.fail(error)
 
     def accepted(self, now: float, released: bool, /) -> None:
         self.accepted_at = now

@@ -34,8 +34,13 @@ class Client(asyncio.AbstractServer):
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         pool = self.pool
         connection = pool.only
-        if connection is None or get_ident() != pool.thread or not pool.loop.is_running():
-            connection = pool.choose()
+        if (
+            connection is None
+            or get_ident() != pool.thread
+            # A flush is scheduled in a loop that runs.
+            or not (connection.flush_scheduled or pool.loop.is_running())
+        ):
+            return pool.call(method, args, kwargs, self._timeout)
         return connection.call(method, args, kwargs, self._timeout)
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
@@ -145,7 +150,8 @@ async def open_client(
 
     Args:
         connect: endpoint or endpoints of servers. With several, each call goes to the least
-            loaded live server, and a server that is lost fails only its own calls.
+            loaded live server, and a server that is lost fails only its own calls. Those that a
+            closing server does not run any more go to another one.
         bind: endpoint or endpoints to listen at, for servers that connect.
         loop: ``None`` or the running loop.
         handler: methods that servers may call over the same connection.

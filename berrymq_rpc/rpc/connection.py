@@ -42,6 +42,9 @@ class ConnectionOwner(Protocol):
     def peer_closing(self, connection: "Connection") -> None:
         """The peer takes no more calls on it."""
 
+    def resend(self, caller: "Call | Stream") -> bool:
+        """Send what a closing peer refused to another one; whether there is one."""
+
 
 class Connection:
     """Calls with one peer.
@@ -55,12 +58,14 @@ class Connection:
     """
 
     __slots__ = (
-        "_flush_scheduled",
+        "_congested",
+        "_gathered",
         "_peer",
         "_started",
         "_timer",
         "_timer_at",
         "dispatcher",
+        "flush_scheduled",
         "in_flight",
         "is_admitting",
         "key",
@@ -116,7 +121,12 @@ class Connection:
         self.unacknowledged: dict[Any, Running] = {}
         self._started: list[Any] = []
         self._peer: Peer | None = None
-        self._flush_scheduled = False
+        #: Whether what is gathered leaves at the end of this tick.
+        self.flush_scheduled = False
+        #: Notifications since the last flush.
+        self._gathered = 0
+        #: Whether the last flush left so much behind that notifications have to be refused.
+        self._congested = True
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
 
@@ -136,9 +146,19 @@ class Connection:
     # -- calls of this side ----------------------------------------------------------------
 
     def call(
-        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
+        *,
+        keep: bool = False,
     ) -> Call:
-        """Send a call. What cannot be sent raises here and now."""
+        """Send a call. What cannot be sent raises here and now.
+
+        Args:
+            keep: keep what is sent, so that it can be sent to another peer.
+        """
         now = monotonic()
         call = Call(loop=self.loop)
         call.connection = self
@@ -146,10 +166,18 @@ class Connection:
         if timeout is not None:
             call.timeout = timeout
             call.deadline = now + timeout
-        self.session.call(call, method, args, kwargs, now)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self.loop.call_soon(self.flush)
+        session = self.session
+        session.call(call, method, args, kwargs, now)
+        if keep:
+            # As it was packed now: what the arguments hold later is not what was asked.
+            call.piece = session.packed(call)
+        if not self.flush_scheduled:
+            if session.in_window == 1:
+                # Alone under way: it does not wait for others to share the cost of its message.
+                self.flush()
+            else:
+                self.flush_scheduled = True
+                self.loop.call_soon(self.flush)
         if timeout is not None or self.port is None:
             self.set_timer()
         return call
@@ -161,19 +189,24 @@ class Connection:
             OverloadedError: the peer does not read fast enough; this one was not sent.
         """
         session = self.session
+        if self._congested and self.is_congested():
+            raise OverloadedError(
+                f"{session.limits.max_queued_bytes:,} bytes wait for the peer to read them"
+            )
+        session.notify(method, args, kwargs, 0.0 if session.window else monotonic())
+        if not self.flush_scheduled:
+            self._gathered = 1
+            if self.port is None:
+                self.set_timer()
+            self.schedule_flush()
+        else:
+            self._gathered += 1
         if (
-            session.gathered >= MAX_GATHERED
+            self._gathered >= MAX_GATHERED
             or session.large_bytes > session.limits.max_queued_bytes
         ):
+            self._gathered = 0
             self.flush()
-        if self.is_congested():
-            raise OverloadedError(
-                f"{self.session.limits.max_queued_bytes:,} bytes wait for the peer to read them"
-            )
-        session.notify(method, args, kwargs, monotonic())
-        if self.port is None:
-            self.set_timer()
-        self.schedule_flush()
 
     def adopt(self, unsent: Iterable[Unsent]) -> None:
         """Take over calls that another connection of the same client had not sent."""
@@ -259,7 +292,12 @@ class Connection:
 
     def answer_error(self, running: Running, error: BaseException) -> None:
         """Send an exception as the answer."""
-        if running.id is not None:
+        closing = self.dispatcher.closing
+        if running.id is None:
+            pass
+        elif closing is not None and isinstance(error, ServiceClosedError):
+            self.session.closed(running.id, closing, began=True)
+        else:
             self.session.error(running.id, self.dispatcher.describe(error))
         self.dispatcher.call_back(running.on_delivery, False)
 
@@ -288,8 +326,8 @@ class Connection:
 
     def schedule_flush(self) -> None:
         """Send what is gathered at the end of this tick of the event loop."""
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
+        if not self.flush_scheduled:
+            self.flush_scheduled = True
             self.loop.call_soon(self.flush)
 
     def flush_soon(self) -> None:
@@ -304,7 +342,7 @@ class Connection:
 
     def flush(self) -> None:
         """Send what is gathered now."""
-        self._flush_scheduled = False
+        self.flush_scheduled = False
         session = self.session
         if self._started:
             self._tell_accepted()
@@ -314,6 +352,7 @@ class Connection:
         for frames in session.messages(monotonic()):
             if not port.send(self.key, frames):
                 return
+        self._congested = self.is_congested()
 
     def _tell_accepted(self) -> None:
         running = [call_id for call_id in self._started if call_id in self.running]

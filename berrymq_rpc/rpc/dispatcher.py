@@ -95,9 +95,10 @@ class Dispatcher:
         self._malformed_logged = float("-inf")
         self._methods = dict(table.methods)
         self._methods[DESCRIBE] = Method.of(DESCRIBE, self._describe)
-        #: Those that end when they return, with the numbers of positional arguments they take.
+        #: Those that end when they return: the method, its function, and the least and greatest
+        #: number of positional arguments.
         self._simple = {
-            name: (method, method.signature.minimum, method.signature.maximum)
+            name: (method, method.function, method.signature.minimum, method.signature.maximum)
             for name, method in self._methods.items()
             if method.kind is Kind.SYNC
         }
@@ -130,17 +131,19 @@ class Dispatcher:
                     entry is not None
                     and refusal is None
                     and not kwargs
-                    and entry[1] <= len(args) <= entry[2]
+                    and entry[2] <= len(args) <= entry[3]
                 ):
-                    method = entry[0]
+                    method, function, _, _ = entry
                 else:
                     found = self._find(connection, event, refusal, len(incoming))
                     if found is None:
                         continue
-                    method = found
-                frame.begin(event, method)
+                    method, function = found, found.function
+                frame.event = event
+                frame.method = method
+                frame.running = None
                 try:
-                    value = method.function(*args, **kwargs)
+                    value = function(*args, **kwargs) if kwargs else function(*args)
                     if frame.running is not None:
                         connection.answer(frame.running, value)
                     elif call_id is not None:
@@ -157,10 +160,12 @@ class Dispatcher:
                 ended = monotonic()
                 if ended - now > self.slow_handler:
                     warn_slow(method, ended - now)
+                now = ended
+                if call_id is None:
+                    continue
                 if session.gathered >= PIPELINED:
                     connection.flush()
-                    ended = monotonic()
-                now = ended
+                    now = monotonic()
                 if session.large_bytes > self.limits.max_queued_bytes:
                     connection.flush()
                     refusal = self._refusal(connection)
@@ -202,10 +207,12 @@ class Dispatcher:
     def _refuse(
         self, connection: "Connection", call_id: Any, name: str, error: BaseException
     ) -> None:
-        if call_id is not None:
-            connection.session.error(call_id, self.describe(error))
-        else:
+        if call_id is None:
             self.drop_notification(name, error)
+        elif self.closing is not None and isinstance(error, ServiceClosedError):
+            connection.session.closed(call_id, self.closing, began=False)
+        else:
+            connection.session.error(call_id, self.describe(error))
 
     def drop_notification(self, name: str, reason: object) -> None:
         """Count a notification that is not served, and say so."""
@@ -389,6 +396,8 @@ class Dispatcher:
 class _SyncCalls:
     """Stands for the call that is being served among those that end when they return.
 
+    The dispatcher sets `event`, `method` and `running` (to ``None``) for each.
+
     Most handlers never ask for their context, so it is made when one does.
     """
 
@@ -400,12 +409,6 @@ class _SyncCalls:
         self.connection = connection
         self.event: Incoming | None = None
         self.running: Running | None = None
-
-    def begin(self, event: Incoming, method: Method) -> None:
-        """Stand for the next call."""
-        self.event = event
-        self.method = method
-        self.running = None
 
     def end(self) -> None:
         """Stand for no call any more, whatever task or callback a handler has left behind."""

@@ -1,10 +1,7 @@
 """Endpoints: which transport each is for, and whether it may be open to others."""
 
-import ipaddress
 from collections.abc import Iterable
 from types import ModuleType
-
-from .transport import memory
 
 __all__ = ["check_exposure", "endpoints_of", "is_memory", "transport_for"]
 
@@ -49,7 +46,10 @@ def is_memory(endpoint: str) -> bool:
 
 def transport_for(endpoint: str) -> ModuleType:
     """The module that listens and dials at such an endpoint."""
+    # Most processes use one of the two alone.
     if is_memory(endpoint):
+        from .transport import memory
+
         return memory
     from .transport import zeromq
 
@@ -65,8 +65,10 @@ def check_exposure(endpoint: str, insecure: bool) -> None:
     if insecure or not endpoint.startswith("tcp://"):
         return
     host = endpoint[len("tcp://") :].rpartition(":")[0].strip("[]").partition("%")[0]
-    if host == "localhost":
+    if host in ("localhost", "127.0.0.1"):
         return
+    import ipaddress
+
     try:
         if ipaddress.ip_address(host).is_loopback:
             return

@@ -6,10 +6,12 @@ from threading import get_ident
 from typing import Any
 
 from ..errors import Error, ServiceClosedError
+from .call import Call
 from .connection import Connection
 from .service import Service
+from .stream import Stream
 from .table import HandlerTable
-from .wire.session import Session
+from .wire.session import Session, State, Unsent
 
 __all__ = ["Pool"]
 
@@ -21,7 +23,11 @@ class Pool(Service):
         super().__init__(table, **settings)
         self.thread = get_ident()
         self._live: list[Connection] = []
-        #: The one connection that a call of `thread` may take without `choose`, if there is one.
+        #: Whether there may be a second server to send a call to that the first refused.
+        self._resends = self.dialects[0].name == "native" and bool(
+            self.bind_to or len(self.connect_to) > 1
+        )
+        #: The one connection that a call of `thread` may take without `call`, if there is one.
         self.only: Connection | None = None
         session = self.new_session(self.dialects[0])
         self._waiting = Connection(session, None, None, self.dispatcher, self.loop, self)
@@ -32,9 +38,23 @@ class Pool(Service):
 
     # -- calls ---------------------------------------------------------------------------
 
+    def call(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+    ) -> Call:
+        """Send a call to one of the servers."""
+        return self.choose().call(method, args, kwargs, timeout, keep=self._resends)
+
     def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Send a notification to one of the servers."""
-        self.choose().notify(method, args, kwargs)
+        connection = self.only
+        if (
+            connection is None
+            or get_ident() != self.thread
+            # A flush is scheduled in a loop that runs.
+            or not (connection.flush_scheduled or self.loop.is_running())
+        ):
+            connection = self.choose()
+        connection.notify(method, args, kwargs)
 
     def choose(self) -> Connection:
         """The connection for a call.
@@ -77,6 +97,16 @@ class Pool(Service):
         if not self._live:
             self._waiting.adopt(connection.session.take_backlog())
 
+    def resend(self, caller: Call | Stream) -> bool:
+        # The goodbye may have come in the message that is being read.
+        others = [c for c in self._live if c.session.state is State.OPEN]
+        # A server that refuses and says no goodbye would be sent it again and again.
+        if caller.piece is None or not others or caller.connection in others:
+            return False
+        caller.sent = caller.accepted_at = None
+        min(others, key=_load).adopt((Unsent(caller, caller.piece, 0.0),))
+        return True
+
     def _leave(self, connection: Connection) -> None:
         """Send what was not sent elsewhere, if there is an elsewhere."""
         if connection in self._live:
@@ -100,7 +130,7 @@ class Pool(Service):
         super().close(reason, grace)
 
     def _set_only(self) -> None:
-        self.only = self._live[0] if len(self._live) == 1 else None
+        self.only = None if self._resends or len(self._live) != 1 else self._live[0]
 
     def forked(self) -> None:
         """This is the child of a fork: the sockets are the parent's."""

@@ -7,8 +7,10 @@ from time import monotonic
 from typing import Protocol
 
 from ..errors import ConnectionLostError, OverloadedError, ProtocolError
+from .call import Call
 from .connection import Connection
 from .dispatcher import Dispatcher
+from .stream import Stream
 from .transport.interface import Key, Port
 from .wire.limits import Limits
 from .wire.record import CALL
@@ -33,6 +35,9 @@ class Service(Protocol):
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
+
+    def resend(self, caller: Call | Stream) -> bool:
+        """Send what a closing peer refused to another one; whether there is one."""
 
     @property
     def peers(self) -> int:

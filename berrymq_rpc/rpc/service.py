@@ -15,11 +15,13 @@ from .argument import (
     checked_seconds,
     checked_threads,
 )
+from .call import Call
 from .connection import Connection
 from .dialects import make_dialects
 from .dispatcher import Dispatcher
 from .endpoint import check_exposure, endpoints_of, is_memory, transport_for
 from .port_owner import PortOwner
+from .stream import Stream
 from .table import HandlerTable
 from .transport.interface import PortOptions
 from .wire.codec import Codec
@@ -30,6 +32,11 @@ __all__ = ["Service"]
 
 #: Seconds that cancelled handlers have for what they do on their way out.
 CLEANUP = 1.0
+
+#: Seconds within which a peer that works has read that this side is closing, and those between
+#: two looks whether all have.
+FAREWELL = 1.0
+FAREWELL_PAUSE = 0.002
 
 #: What sessions count, by the names of their attributes.
 _COUNTED = ("malformed", "expired", "notifications_lost")
@@ -151,7 +158,7 @@ class Service:
     def connection_made(self, connection: Connection) -> None:
         """A peer is there."""
         if self.dispatcher.closing is not None:
-            connection.session.goodbye(self.dispatcher.closing)
+            _say_goodbye(connection, self.dispatcher.closing)
 
     def connection_lost(self, connection: Connection) -> None:
         """A peer is gone; its calls fail after this."""
@@ -164,6 +171,10 @@ class Service:
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
+
+    def resend(self, caller: Call | Stream) -> bool:
+        """Send what a closing peer refused to another one; whether there is one."""
+        return False
 
     def sessions(self) -> list[Session]:
         """The call state of all connections."""
@@ -192,7 +203,7 @@ class Service:
         self.closing.set()
         self.dispatcher.closing = reason
         for connection in self.connections:
-            connection.session.goodbye(reason)
+            _say_goodbye(connection, reason)
             connection.schedule_flush()
         self._closed = self.loop.create_task(self._finish(reason, grace), name="rpc close")
 
@@ -206,7 +217,9 @@ class Service:
         for connection in self.connections:
             connection.stop_waiting()
         if grace > 0:
+            farewell = self.loop.time() + min(grace, FAREWELL)
             await self._running_ended(grace)
+            await self._goodbyes_read(farewell)
         for connection in self.connections:
             connection.stop()
         await self._running_ended(CLEANUP)
@@ -219,6 +232,11 @@ class Service:
             if owner.port is not None:
                 await owner.port.wait_closed()
             owner.connections.clear()
+
+    async def _goodbyes_read(self, end: float) -> None:
+        """Wait until the peers have read the goodbye, and so all they sent before was refused."""
+        while self.loop.time() < end and not all(c.session.settled for c in self.connections):
+            await asyncio.sleep(FAREWELL_PAUSE)
 
     async def _running_ended(self, timeout: float) -> None:
         """Wait for the handlers that run, and for those that they make room for."""
@@ -238,3 +256,8 @@ class Service:
             owner.close()
         with contextlib.suppress(RuntimeError):
             self.dispatcher.close()
+
+
+def _say_goodbye(connection: Connection, reason: str) -> None:
+    connection.session.goodbye(reason)
+    connection.session.settle()

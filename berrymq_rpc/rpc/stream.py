@@ -32,6 +32,7 @@ class Stream:
         "deadline",
         "id",
         "method",
+        "piece",
         "sent",
     )
 
@@ -40,6 +41,7 @@ class Stream:
         self.method = call.method
         self.sent = call.sent
         self.accepted_at = call.accepted_at
+        self.piece = call.piece
         #: The timeout is for each item; the call as a whole has none.
         self.deadline: float | None = None
         self._timeout = call.timeout
@@ -61,6 +63,10 @@ class Stream:
             self._over = True
             self._error = error
             self._wake()
+
+    def refused(self, error: BaseException, /) -> None:
+        if not self.connection.owner.resend(self):
+            self.fail(error)
 
     def accepted(self, now: float, released: bool, /) -> None:
         self.accepted_at = now

@@ -74,7 +74,7 @@ class SyncClient:
         return self._background.run(self._start(method, args, kwargs))
 
     async def _start(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._client.pool.choose().call(method, args, kwargs, self._timeout)
+        return await self._client.pool.call(method, args, kwargs, self._timeout)
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         async def notify() -> None:
@@ -86,7 +86,7 @@ class SyncClient:
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Generator[Any, None, None]:
         async def begin() -> Call:
-            return self._client.pool.choose().call(method, args, kwargs, self._timeout).__aiter__()
+            return self._client.pool.call(method, args, kwargs, self._timeout).__aiter__()
 
         # Sent now, not at the first item, as every call is.
         return self._items(self._background.run(begin()))

@@ -6,7 +6,6 @@ table by the names before them.
 """
 
 import dataclasses
-import difflib
 import heapq
 import operator
 import types
@@ -162,6 +161,9 @@ class HandlerTable:
         likely = heapq.nlargest(
             SUGGESTION_CANDIDATES, near, key=lambda known: _characters_in_place(known, name)
         )
+        # Only who asks for what is not there pays for it.
+        import difflib
+
         close = difflib.get_close_matches(name, likely, 1, 0.8)
         return f"; is it {close[0]!r}?" if close else ""
 

@@ -78,11 +78,11 @@ def until() -> Callable[..., Any]:
 
 
 class ServerProcess:
-    """`server_process.py` in a process of its own. What it prints is in `lines`."""
+    """A server in a process of its own. What it prints is in `lines`."""
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(SERVER_PROGRAM), *arguments],
+            [sys.executable, "-W", "error", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -125,17 +125,23 @@ class ServerProcess:
 
 
 @pytest.fixture
-def server_process() -> Iterator[Callable[..., ServerProcess]]:
-    """``server_process("--heartbeat", "0.4")`` starts one, whose end the test need not see to."""
+def program(request: pytest.FixtureRequest) -> Iterator[Callable[..., ServerProcess]]:
+    """``program("beside_the_test.py")`` starts one, whose end the test need not see to."""
     started: list[ServerProcess] = []
 
-    def start(*arguments: str) -> ServerProcess:
-        started.append(ServerProcess(*arguments))
+    def start(name: str | Path, *arguments: str) -> ServerProcess:
+        started.append(ServerProcess(str(request.path.parent / name), *arguments))
         return started[-1]
 
     yield start
     for process in started:
         process.end()
+
+
+@pytest.fixture
+def server_process(program: Any) -> Callable[..., ServerProcess]:
+    """``server_process("--heartbeat", "0.4")`` starts `server_process.py`."""
+    return lambda *arguments: program(SERVER_PROGRAM, *arguments)
 
 
 @pytest.fixture

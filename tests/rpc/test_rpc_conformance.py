@@ -644,8 +644,13 @@ RAISES: dict[str, tuple[Callable[[], BaseException], type | str, tuple[Any, ...]
     "OverloadedError": (lambda: rpc.OverloadedError("o"), rpc.OverloadedError, ("o",)),
     "ConnectionLostError": (
         lambda: rpc.ConnectionLostError("c"),
-        rpc.ConnectionLostError,
+        ConnectionError,
         ("c",),
+    ),
+    "ServiceClosedError": (
+        lambda: rpc.ServiceClosedError("s"),
+        "berrymq_rpc.errors.ServiceClosedError",
+        ("s",),
     ),
     "unpackable args": (lambda: ValueError(object, 5), ValueError, ("<class 'object'>", 5)),
     "recursive args": (recursive_error, ValueError, None),
@@ -715,12 +720,15 @@ OTHERS = (f"{__name__}.", "aiozmq.", "berrymq_rpc.")
 #: What an aiozmq.rpc peer gets in its stead: it knows no other class, and makes none of groups.
 OF_THE_DIALECT: dict[str, tuple[type | str, tuple[Any, ...] | None]] = {
     "ExceptionGroup": ("ExceptionGroup", None),
+    # In this dialect a closing server has no other word for it.
+    "ServiceClosedError": (rpc.ServiceClosedError, ("s",)),
 }
 OF_A_PLAIN_CLIENT: dict[str, tuple[type | str, tuple[Any, ...] | None]] = {
     "GenericError": ("aiozmq.rpc.base.GenericError", ("a.B", (1,), "B(1)")),
     "RPCTimeoutError": ("berrymq_rpc.errors.RPCTimeoutError", ("theirs",)),
     "OverloadedError": ("berrymq_rpc.errors.OverloadedError", ("o",)),
     "ConnectionLostError": ("berrymq_rpc.errors.ConnectionLostError", ("c",)),
+    "ServiceClosedError": ("aiozmq.rpc.base.ServiceClosedError", ("s",)),
 }
 if plain is not None:
     OF_A_PLAIN_CLIENT["NotFoundError"] = (plain.NotFoundError, ("row",))

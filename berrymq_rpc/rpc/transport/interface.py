@@ -14,8 +14,7 @@ of bytes. What a transport has to keep:
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 __all__ = ["Buffer", "Key", "Owner", "Port", "PortOptions"]
 
@@ -23,8 +22,7 @@ Key: TypeAlias = Hashable
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class PortOptions:
+class PortOptions(NamedTuple):
     """What a transport is told when a port is opened.
 
     Args:

@@ -40,7 +40,7 @@ _GONE = (int(zmq.EHOSTUNREACH), int(zmq.ENOTSOCK))
 #: Messages, and bytes of them, read in one turn of the event loop while more are there: enough to
 #: share the cost of the turn, few enough that timers and other sockets are not kept waiting.
 BURST = 64
-BURST_BYTES = 128 << 10
+BURST_BYTES = 512 << 10
 
 #: Frames of this size are handed to ZeroMQ without a copy; below, the copy is cheaper than the
 #: bookkeeping (pyzmq tells a thread of its own when ZeroMQ is done with each).

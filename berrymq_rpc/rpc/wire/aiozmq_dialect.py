@@ -20,13 +20,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...errors import ProtocolError, TooLargeError
+from ...errors import ProtocolError, ServiceClosedError, TooLargeError
 from . import record as kinds
 from .aiozmq_codec import AiozmqCodec
 from .failure import Failure, describe, from_aiozmq_name, restore, to_aiozmq
 from .limits import CONNECT_TIMEOUT, FOREIGN_SIZE, Limits
 from .record import NO_KWARGS, Incoming
 from .session import Frames, Session
+from .text import full_name
 
 __all__ = ["AiozmqDialect", "AiozmqSession"]
 
@@ -79,7 +80,7 @@ class AiozmqSession(Session):
         return data
 
     def _new_wire_id(self, call_id: int) -> int:
-        wire_id = call_id & _MAX_ID
+        wire_id = abs(call_id) & _MAX_ID
         while wire_id in self._call_ids:
             wire_id = wire_id + 1 & _MAX_ID
         if call_id in self.pending:
@@ -100,8 +101,11 @@ class AiozmqSession(Session):
         return call_id, (method.encode("utf-8"), packed_args, packed_kwargs)
 
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # The answer is dropped, as no call of this id is pending.
-        return self._encode_call(next(self._ids), method, args, kwargs, None)
+        # The answer is dropped, as no call of this id is pending. The sign tells it from a call.
+        return self._encode_call(-next(self._ids), method, args, kwargs, None)
+
+    def _is_notification(self, piece: Any) -> bool:
+        return len(piece) == 2 and piece[0] < 0
 
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
         self._answer(call_id, False, self._checked(self._codec.pack(value, "the result")))
@@ -236,7 +240,9 @@ class AiozmqDialect:
         sender: tuple[int, int],
     ) -> None:
         self._codec = codec
-        self._error_table = error_table
+        # A closing server has no other word in this dialect.
+        known: dict[str, type[Exception]] = {full_name(ServiceClosedError): ServiceClosedError}
+        self._error_table = known | dict(error_table)
         self._sender = (sender[0] & 0xFFFF, sender[1] & 0xFFFF)
 
     def recognises(self, frames: Frames) -> bool:

@@ -81,8 +81,12 @@ def _exceptions(items: Iterable[object]) -> dict[str, type[Exception]]:
 _BUILTIN = _exceptions(vars(builtins).values())
 _KNOWN = {**_BUILTIN, **_exceptions(vars(errors).values())}
 
-# It says that this side's own time is over, and that of another call is not.
+# What these say is about this side's own time, connection and peer, and not about those that a
+# remote handler called in its turn.
 _KNOWN[full_name(errors.RPCTimeoutError)] = TimeoutError
+_KNOWN[full_name(errors.ConnectionLostError)] = ConnectionError
+_KNOWN[full_name(errors.AuthenticationError)] = ConnectionError
+del _KNOWN[full_name(errors.ServiceClosedError)]
 
 _TO_AIOZMQ = {
     full_name(cls): f"aiozmq.rpc.base.{cls.__name__}"
@@ -217,8 +221,10 @@ def restore(
     It has the same class and the same ``args`` when the class is an `Exception` of Python's, of
     asyncio's or of this package, or in `error_table`. It is a `GenericError` where the class is
     another one, or refuses the arguments, and in place of `StopIteration` and
-    `StopAsyncIteration`. In place of `RPCTimeoutError`, which is about this side's own time, it
-    is a `TimeoutError`.
+    `StopAsyncIteration`. What is about this side's own time, connection and peer is not raised
+    for what a remote handler met with: it is a `TimeoutError` in place of `RPCTimeoutError`, a
+    `ConnectionError` in place of `ConnectionLostError` and `AuthenticationError`, and a
+    `GenericError` in place of `ServiceClosedError`.
 
     Args:
         failure: what arrived.

@@ -19,6 +19,7 @@ kind   name          the elements after the kind
 11     PONG          the number of the PING
 12     GOODBYE       reason
 13     END           id
+14     CLOSED        id, reason, whether the method had begun
 =====  ============  ==============================================================
 
 ``docs/protocol.rst`` says what each means and shows its bytes.
@@ -31,6 +32,7 @@ __all__ = [
     "ACKNOWLEDGE",
     "CALL",
     "CANCEL",
+    "CLOSED",
     "CREDIT",
     "END",
     "ERROR",
@@ -59,6 +61,7 @@ PING: Final = 10
 PONG: Final = 11
 GOODBYE: Final = 12
 END: Final = 13
+CLOSED: Final = 14
 
 
 #: What a peer asks of this side, in one shape for all dialects: a plain tuple, as one is made

@@ -28,6 +28,7 @@ from .deadlines import Deadlines
 from .failure import Failure
 from .limits import CONNECT_TIMEOUT, Limits
 from .record import Incoming
+from .text import full_name
 
 __all__ = ["Buffer", "Caller", "Dialect", "Frames", "Session", "State", "Unsent"]
 
@@ -35,6 +36,9 @@ logger = logging.getLogger("berrymq_rpc.rpc")
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Frames: TypeAlias = Sequence[Buffer]
+
+
+_SERVICE_CLOSED = full_name(ServiceClosedError)
 
 
 class State(enum.Enum):
@@ -68,6 +72,9 @@ class Caller(Protocol):
 
     def fail(self, error: BaseException, /) -> None:
         """The call failed, here or there."""
+
+    def refused(self, error: BaseException, /) -> None:
+        """The peer is closing and did not run it: it fails, or is sent to another peer."""
 
     def accepted(self, now: float, released: bool, /) -> None:
         """The peer runs it; `released`: it holds no slot of the window any more."""
@@ -178,6 +185,7 @@ class Session(ABC):
             self._out.append(piece)
         else:
             self._check_open()
+            caller.sent = None
             self.backlog.append(Unsent(caller, piece, now))
         self.pending[call_id] = caller
         if deadline is not None:
@@ -255,7 +263,12 @@ class Session(ABC):
             if entry.caller is None:
                 self.notifications_lost += 1
             else:
-                entry.caller.fail(error)
+                text = f"{error}: {entry.caller.method!r} was not sent"
+                entry.caller.fail(type(error)(text))
+
+    def packed(self, caller: Caller) -> Any:
+        """The piece that `call` has just made for `caller`."""
+        return self.backlog[-1].piece if caller.sent is None else self._out[-1]
 
     def take_backlog(self) -> list[Unsent]:
         """Take out what was not sent yet, for another session to `adopt`."""
@@ -344,6 +357,7 @@ class Session(ABC):
         pending = list(self.pending.values())
         self.pending.clear()
         self.notifications_lost += sum(entry.caller is None for entry in self.backlog)
+        self.notifications_lost += sum(map(self._is_notification, self._out))
         self.backlog.clear()
         self._abandoned.clear()
         self._released.clear()
@@ -376,6 +390,12 @@ class Session(ABC):
     def goodbye(self, reason: str) -> None:
         """Tell the peer that this side takes no more calls."""
 
+    #: Whether the peer has read what was sent before `settle`, as far as this side can ask.
+    settled = True
+
+    def settle(self) -> None:
+        """Ask the peer to say when it has read what was sent so far."""
+
     def tick(self, now: float) -> bool:
         """Keep a connection alive whose transport does not; call it each quarter heartbeat.
 
@@ -401,6 +421,10 @@ class Session(ABC):
     @abstractmethod
     def error(self, call_id: Any, failure: Failure) -> None:
         """Answer a call with a failure. Never raises."""
+
+    def closed(self, call_id: Any, reason: str, *, began: bool) -> None:
+        """Answer a call that did not run, or was stopped, as this side is closing. Never raises."""
+        self.error(call_id, Failure(_SERVICE_CLOSED, (reason,), f"ServiceClosedError({reason!r})"))
 
     def accepted(self, running: list[Any], released: list[Any]) -> None:
         """Tell which calls were begun, and which of them hold no slot of the window."""
@@ -439,6 +463,10 @@ class Session(ABC):
 
     @abstractmethod
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+    @abstractmethod
+    def _is_notification(self, piece: Any) -> bool:
+        """Whether `_encode_notify` made it."""
 
 
 def _fail(caller: Caller, error: BaseException, now: float) -> None:

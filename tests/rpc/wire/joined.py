@@ -40,6 +40,9 @@ class Recorder:
     def fail(self, error: BaseException, /) -> None:
         self.outcomes.append(("error", error))
 
+    def refused(self, error: BaseException, /) -> None:
+        self.outcomes.append(("refused", error))
+
     def accepted(self, now: float, released: bool, /) -> None:
         self.acceptances.append((now, released))
 

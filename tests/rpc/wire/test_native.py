@@ -43,6 +43,7 @@ from berrymq_rpc.rpc.wire.record import (
     ACKNOWLEDGE,
     CALL,
     CANCEL,
+    CLOSED,
     CREDIT,
     END,
     ERROR,
@@ -658,6 +659,70 @@ def test_the_peer_may_say_first_that_time_is_over(
     caller = start(session, deadline=deadline)
     session.receive(message((ERROR, 1, name, [], "")), 5.0)
     assert type(caller.error) is cls
+
+
+# -- a side that closes ----------------------------------------------------------------------
+
+
+def test_a_call_that_a_closing_peer_did_not_run() -> None:
+    pair = Pair().settled()
+    caller = pair.call("buy")
+    pair.shuttle()
+    pair.server.closed(caller.id, "closing for repairs", began=False)
+    pair.shuttle()
+    ((outcome, error),) = caller.outcomes
+    assert outcome == "refused"
+    assert isinstance(error, ServiceClosedError)
+    assert str(error) == "closing for repairs: 'buy' did not run"
+    assert pair.client.idle
+    assert pair.client.in_window == 0
+
+
+def test_a_call_that_a_closing_peer_stopped() -> None:
+    session, caller = one_in_flight()
+    session.receive(message((CLOSED, 1, "closing", True)), 2.0)
+    assert isinstance(caller.error, ServiceClosedError)
+    assert str(caller.error) == "closing: 'method' was sent 2 s ago"
+    assert session.idle
+
+
+def test_a_call_that_was_given_up_and_is_refused() -> None:
+    session, caller = one_in_flight()
+    session.cancel(caller.id)
+    session.receive(message((CLOSED, 1, "closing", False)), 0.0)
+    assert caller.outcomes == []
+    assert session.in_window == 0
+    check(session)
+
+
+@pytest.mark.parametrize("fields", [(None, True), ("closing", 1), ("closing",), ("x", True, 1)])
+def test_a_refusal_that_makes_no_sense_is_an_answer_still(fields: tuple[Any, ...]) -> None:
+    session, caller = one_in_flight()
+    session.receive(message((CLOSED, 1, *fields)), 0.0)
+    assert isinstance(caller.error, ProtocolError)
+    assert session.malformed == 1
+    assert session.idle
+
+
+def test_the_peer_says_when_it_has_read_all() -> None:
+    pair = Pair().settled()
+    assert pair.server.settled
+    pair.server.goodbye("closing")
+    pair.server.settle()
+    assert not pair.server.settled
+    crossing = pair.call()
+    pair.shuttle(lambda event: pair.server.closed(event[1], "closing", began=False))
+    assert pair.server.settled
+    assert crossing.outcomes[0][0] == "refused"
+
+
+def test_the_answer_to_another_ping_settles_nothing() -> None:
+    session = connected()
+    session.settle()
+    session.receive(message((PONG, 5), (PONG,), (PONG, 0, 0)), 0.0)
+    assert not session.settled
+    session.receive(message((PONG, 0)), 0.0)
+    assert session.settled
 
 
 # -- streams ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from berrymq_rpc.rpc.wire.record import (
     ACKNOWLEDGE,
     CALL,
     CANCEL,
+    CLOSED,
     CREDIT,
     END,
     ERROR,
@@ -52,6 +53,7 @@ WELL_FORMED: dict[str, tuple[Any, ...]] = {
     "PONG": (PONG, 5),
     "GOODBYE": (GOODBYE, "reason"),
     "END": (END, 1),
+    "CLOSED": (CLOSED, 1, "reason", True),
 }
 
 ODD: list[Any] = [

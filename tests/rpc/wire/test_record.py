@@ -24,6 +24,7 @@ def test_numbers_are_those_of_the_wire() -> None:
         "PONG": 11,
         "GOODBYE": 12,
         "END": 13,
+        "CLOSED": 14,
     }
 
 

@@ -448,8 +448,17 @@ def test_refusing_what_waits(dialect: str) -> None:
     session.refuse_backlog(ServiceClosedError("closing"))
     assert sent.outcomes == []
     assert isinstance(waiting.error, ServiceClosedError)
+    assert str(waiting.error) == "closing: 'method' was not sent"
     assert session.notifications_lost == 1
     check(session)
+
+
+def test_each_call_is_refused_with_an_error_of_its_own(dialect: str) -> None:
+    """One that several raise gathers the tracebacks of all."""
+    session = made(dialect)
+    waiting = [start(session), start(session)]
+    session.refuse_backlog(ServiceClosedError("closing"))
+    assert waiting[0].error is not waiting[1].error
 
 
 # -- deadlines -------------------------------------------------------------------------------
@@ -581,6 +590,22 @@ def test_loss_fails_everything_and_says_how_far_it_came(dialect: str) -> None:
     assert session.idle
     assert session.load == session.window == session.gathered == 0
     check(session)
+
+
+def test_notifications_that_were_gathered_are_lost_too(dialect: str) -> None:
+    session = opened(made(dialect))
+    session.notify("sent", (), {}, 0.0)
+    session.messages(0.0)
+    start(session)
+    session.cancel(start(session).id)
+    session.notify("plain", (1,), {}, 0.0)
+    session.notify("packed", ([1],), {}, 0.0)
+    session.notify("named", (), {"key": 1}, 0.0)
+    session.notify("large", (bytes(100_000),), {}, 0.0)
+    session.error(5, Failure("builtins.ValueError", (), ""))
+    session.lost(ConnectionLostError("the peer is gone"), 3.0)
+    assert session.notifications_lost == 4
+    assert session.gathered == 0
 
 
 def test_loss_of_calls_that_had_left_the_window() -> None:

@@ -129,7 +129,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         side=st.integers(0, 1),
         payload=st.sampled_from(PAYLOADS),
-        how=st.sampled_from(["result", "acknowledged result", "error", "end"]),
+        how=st.sampled_from(["result", "acknowledged result", "error", "end", "closed"]),
         data=st.data(),
     )
     def answer(self, side: int, payload: Any, how: str, data: st.DataObject) -> None:
@@ -142,6 +142,8 @@ class Machine(RuleBasedStateMachine):
             end.session.error(call_id, FAILURE)
         elif how == "end":
             end.session.end(call_id)
+        elif how == "closed":
+            end.session.closed(call_id, "closing", began=payload is None)
         else:
             wanted = how == "acknowledged result" and end.session.acknowledges
             end.session.result(call_id, payload, acknowledge=wanted)

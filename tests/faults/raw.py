@@ -1,0 +1,83 @@
+"""Peers that are nothing but a socket of pyzmq's, and say whatever a test wants them to."""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import zmq
+
+#: The header of an aiozmq.rpc call: a prefix of two numbers, the id, the time. An answer has
+#: whether it is an error, too.
+REQUEST = struct.Struct("=HHLd")
+RESPONSE = struct.Struct("=HHLd?")
+
+CALL, RESULT, ERROR, END = 1, 4, 5, 13
+
+
+def record(*fields: Any) -> bytes:
+    """One record of the native dialect."""
+    return msgpack.packb(fields, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
+
+
+def head(count: int, clock: int = 5) -> bytes:
+    """What stands before the records of a native message."""
+    return b"\xc1bq\x01" + struct.pack(">QBI", clock, 0xDD, count)
+
+
+def native_message(*records: bytes) -> list[bytes]:
+    return [head(len(records)) + b"".join(records)]
+
+
+def plain_call(call_id: int, method: str | bytes, *args: Any) -> list[bytes]:
+    """A call of the dialect of aiozmq.rpc."""
+    name = method if isinstance(method, bytes) else method.encode("utf-8", "surrogatepass")
+    return [REQUEST.pack(1, 2, call_id, 0.0), name, msgpack.packb(args), b"\x80"]
+
+
+class Dealer:
+    """A client."""
+
+    def __init__(self, socket: Any) -> None:
+        self.socket = socket
+        self.send = socket.send_multipart
+
+    def native_answers(self, count: int) -> list[tuple[Any, ...]]:
+        """The next last words, as records."""
+        found: list[tuple[Any, ...]] = []
+        while len(found) < count:
+            frames = self.socket.recv_multipart()
+            for fields in msgpack.unpackb(
+                frames[0][12:], strict_map_key=False, use_list=False, unicode_errors="surrogatepass"
+            ):
+                if fields[0] in (RESULT, ERROR, END):
+                    found.append(fields)
+        return found
+
+    def plain_answers(self, count: int) -> list[tuple[int, bool, Any]]:
+        """The next answers: id, whether it is an error, what it is."""
+        found = []
+        for _ in range(count):
+            header, data = self.socket.recv_multipart()
+            _, _, call_id, _, is_error = RESPONSE.unpack(header)
+            found.append((call_id, is_error, msgpack.unpackb(data, strict_map_key=False)))
+        return found
+
+
+@contextlib.contextmanager
+def dealer(
+    endpoint: str, timeout: float = 10.0, linger: float = 2.0, *, unread: int = 1000
+) -> Iterator[Dealer]:
+    """A client of `endpoint` that waits for `timeout` seconds for an answer, or to send.
+
+    Its socket takes in about `unread` messages before they are read; 0 for any number.
+    """
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = int(linger * 1000)
+        socket.rcvtimeo = socket.sndtimeo = int(timeout * 1000)
+        socket.rcvhwm = unread
+        # What it sends waits here, however much that is.
+        socket.sndhwm = 0
+        socket.connect(endpoint)
+        yield Dealer(socket)

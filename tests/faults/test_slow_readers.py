@@ -1,0 +1,121 @@
+"""Clients that ask for much and do not read the answers."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from berrymq_rpc import rpc
+
+Until = Callable[..., Awaitable[None]]
+
+#: Seconds that a busy machine may take longer than is asked for.
+SLACK = 1.0
+
+CLIENTS = 10
+CALLS = 1500
+SIZE = 100_000
+MAX_MEMORY = 10_000_000
+
+OVERLOADED = "berrymq_rpc.errors.OverloadedError"
+
+
+def messages(raw: Any, dialect: str) -> list[list[bytes]]:
+    if dialect == "plain":
+        return [raw.plain_call(number, "give", SIZE) for number in range(CALLS)]
+    records = [raw.record(raw.CALL, number, "give", [SIZE]) for number in range(CALLS)]
+    return [raw.native_message(record) for record in records]
+
+
+def answers(raw: Any, client: Any, dialect: str) -> Counter[str]:
+    """What became of each of the calls, of which there must be one word each."""
+    seen = set()
+    found = Counter[str]()
+    while len(seen) < CALLS:
+        for call_id, outcome in next_answers(raw, client, dialect):
+            assert call_id not in seen
+            seen.add(call_id)
+            found[outcome] += 1
+    return found
+
+
+def next_answers(raw: Any, client: Any, dialect: str) -> list[tuple[int, str]]:
+    """Ids, and what was answered: the class of an error, or a result."""
+    if dialect == "plain":
+        return [
+            (call_id, value[0] if is_error else "result")
+            for call_id, is_error, value in client.plain_answers(1)
+        ]
+    return [
+        (call_id, value if kind == raw.ERROR else "result")
+        for kind, call_id, value, *_ in client.native_answers(1)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.nodebug
+@pytest.mark.xfail(reason="what is handed to ZeroMQ is not bounded in bytes")
+@pytest.mark.parametrize("dialect", ["plain", "native"])
+async def test_clients_that_do_not_read(
+    server_process: Any, raw: Any, good_client: Any, until: Until, dialect: str
+) -> None:
+    server = server_process()
+    asked = messages(raw, dialect)
+
+    def ask(clients: list[Any]) -> None:
+        for message in asked:
+            for client in clients:
+                client.send(message)
+
+    async with await rpc.open_client(connect=server.endpoint) as observer:
+        await observer.rpc.collect()
+        before = await observer.rpc.statistics()
+        if not before["memory"]:
+            pytest.skip("memory cannot be measured here")
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(raw.dealer(server.endpoint, linger=0, unread=1))
+                for _ in range(CLIENTS)
+            ]
+            async with good_client(server.endpoint) as good:
+                await asyncio.to_thread(ask, clients)
+                # Until what was sent is read and answered, or refused.
+                await asyncio.sleep(1)
+                during = await observer.rpc.statistics()
+            assert during["peers"] == CLIENTS + 2
+            assert (during["most_memory"] - before["memory"]) / CLIENTS < MAX_MEMORY
+            assert good.longest < 0.1 + SLACK
+        left = time.monotonic()
+        while (now := await observer.rpc.statistics())["peers"] > 1:
+            assert time.monotonic() - left < 10
+        assert now["calls_served"] == 0
+        await observer.rpc.collect()
+        now = await observer.rpc.statistics()
+        # What the allocator keeps for the next is not what the peers keep.
+        assert now["memory"] - before["memory"] < MAX_MEMORY
+        assert now["files"] == before["files"]
+
+
+@pytest.mark.slow
+@pytest.mark.nodebug
+@pytest.mark.parametrize("dialect", ["plain", "native"])
+async def test_a_client_that_reads_late(server_process: Any, raw: Any, dialect: str) -> None:
+    """Each of its calls is answered or refused, and it is served again."""
+    server = server_process()
+    async with await rpc.open_client(connect=server.endpoint) as observer:
+        with raw.dealer(server.endpoint, linger=0, unread=1) as client:
+            for message in messages(raw, dialect):
+                client.send(message)
+            for _ in range(100):
+                assert await observer.rpc.add(1) == 2
+                await asyncio.sleep(0.005)
+            found = await asyncio.to_thread(answers, raw, client, dialect)
+            assert set(found) == {"result", OVERLOADED}
+            assert found["result"] > 50
+            client.send(messages(raw, dialect)[0])
+            again = await asyncio.to_thread(next_answers, raw, client, dialect)
+            assert again == [(0, "result")]
