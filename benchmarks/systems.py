@@ -19,7 +19,7 @@ class Calls(NamedTuple):
     add: Callable[[int, int], Awaitable[int]]
     echo: Callable[[Any], Awaitable[Any]]
     count: Callable[[], Awaitable[int]]
-    note: Callable[[int], object] | None
+    note: Callable[[int], Awaitable[object] | None] | None
 
 
 class System(NamedTuple):

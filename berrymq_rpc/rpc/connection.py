@@ -201,10 +201,7 @@ class Connection:
             self.schedule_flush()
         else:
             self._gathered += 1
-        if (
-            self._gathered >= MAX_GATHERED
-            or session.large_bytes > session.limits.max_queued_bytes
-        ):
+        if self._gathered >= MAX_GATHERED or session.large_bytes > session.limits.max_queued_bytes:
             self._gathered = 0
             self.flush()
 

@@ -43,6 +43,10 @@ SLOW_HANDLER = 0.1
 #: at the end 142,000 (benchmarks/rpc.py, two cores).
 PIPELINED = 50
 
+#: Bytes of long answers that leave before the rest of a message is served: what a peer that does
+#: not read may have in excess of the bound.
+PIPELINED_BYTES = 256 << 10
+
 #: Bytes that a call that waits for its turn takes beside those that it arrived with.
 QUEUED_CALL = 500
 
@@ -166,7 +170,7 @@ class Dispatcher:
                 if session.gathered >= PIPELINED:
                     connection.flush()
                     now = monotonic()
-                if session.large_bytes > self.limits.max_queued_bytes:
+                if session.large_bytes > PIPELINED_BYTES:
                     connection.flush()
                     refusal = self._refusal(connection)
         finally:
@@ -396,9 +400,8 @@ class Dispatcher:
 class _SyncCalls:
     """Stands for the call that is being served among those that end when they return.
 
-    The dispatcher sets `event`, `method` and `running` (to ``None``) for each.
-
-    Most handlers never ask for their context, so it is made when one does.
+    The dispatcher sets `event` and `method`, and `running` to ``None``, for each. Most handlers
+    never ask for their context, so it is made when one does.
     """
 
     __slots__ = ("connection", "event", "method", "running")
@@ -408,7 +411,9 @@ class _SyncCalls:
     def __init__(self, connection: "Connection") -> None:
         self.connection = connection
         self.event: Incoming | None = None
-        self.running: Running | None = None
+        #: A `Running` once a handler has asked for its context. Any, as a type checker takes what
+        #: the dispatcher sets for what is there after the handler ran.
+        self.running: Any = None
 
     def end(self) -> None:
         """Stand for no call any more, whatever task or callback a handler has left behind."""
@@ -421,12 +426,14 @@ class _SyncCalls:
         Raises:
             Error: they are over.
         """
-        if self.running is None:
+        running: Running | None = self.running
+        if running is None:
             if self.event is None:
                 raise Error(
                     "the call is over: ask for rpc.context() in the method itself, not in a task "
                     "or callback that it leaves behind"
                 )
             _, call_id, _, args, kwargs, deadline = self.event
-            self.running = Running(self.connection, call_id, self.method, args, kwargs, deadline)
-        return self.running
+            running = Running(self.connection, call_id, self.method, args, kwargs, deadline)
+            self.running = running
+        return running

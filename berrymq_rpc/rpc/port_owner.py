@@ -109,6 +109,11 @@ class PortOwner:
             connection.touched = True
             self._touched.append(connection)
 
+    def message_refused(self, key: Key, reason: str) -> None:
+        self._dispatcher.log_malformed(
+            key.hex() if isinstance(key, bytes) else "", ProtocolError(reason)
+        )
+
     def burst_received(self) -> None:
         touched, self._touched = self._touched, []
         for connection in touched:

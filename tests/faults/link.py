@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 CHUNK = 64 << 10
@@ -27,6 +27,8 @@ class Link:
         self.endpoint = ""
         self.silent: set[str] = set()
         self.delay = 0.0
+        #: Makes others of the bytes that pass, if it is set.
+        self.damage: Callable[[bytes], bytes] | None = None
         #: Bytes up after which the connections are closed, in the middle of whatever it is.
         self.close_after: int | None = None
         self.connections = 0
@@ -105,6 +107,8 @@ class Link:
                         writer.write(data)
                         self.close()
                         return
+                if self.damage is not None:
+                    data = self.damage(data)
                 if self.delay:
                     under_way.append(loop.call_later(self.delay, self._arrive, writer, data))
                 else:

@@ -28,7 +28,7 @@ SAME = {
     "assertion": AssertionError(),
     "timeout": TimeoutError("the handler's own"),
     "ours": TimeoutError("of a call of the handler's"),
-    "lost": rpc.ConnectionLostError("of a call of the handler's"),
+    "lost": ConnectionError("of a call of the handler's"),
 }
 
 #: Those of which only the name is known here, or that would end more than the call.
@@ -127,6 +127,7 @@ async def test_every_end_of_a_stream(answering: Any) -> None:
     assert answering.process.poll() is None
 
 
+@pytest.mark.slow
 @pytest.mark.nodebug
 async def test_exactly_one_answer_each(answering: Any, raw: Any) -> None:
     """All at once, and then one call more, which comes last: counted on the wire."""

@@ -150,6 +150,30 @@ async def test_a_frame_of_200_megabytes(server_process: Any, good_client: Any, r
     assert spent.memory < 64 * MEBIBYTE
 
 
+@pytest.mark.slow
+@pytest.mark.nodebug
+async def test_what_arrives_while_the_loop_is_held(server_process: Any, raw: Any) -> None:
+    """A peer that goes on sending, and leaves while nothing is read, costs memory and no more."""
+    server = server_process()
+    message = [*raw.native_message(raw.record(raw.CALL, 7, "take", [])), bytes(MEBIBYTE)]
+
+    def attack() -> None:
+        with raw.dealer(server.endpoint, linger=0) as enemy:
+            enemy.socket.sndtimeo = 2000
+            with contextlib.suppress(zmq.Again):
+                for _ in range(100):
+                    enemy.send(message, copy=False)
+
+    async with await rpc.open_client(connect=server.endpoint) as client:
+        before = await client.rpc.statistics()
+        held = client.rpc.hold(1.5)
+        await asyncio.to_thread(attack)
+        await held
+        await client.rpc.collect()
+        after = await client.rpc.statistics()
+    assert after["memory"] - before["memory"] < 20 * MEBIBYTE
+
+
 async def test_a_frame_over_the_bound_disconnects_its_sender_alone(
     pair: Any, good_client: Any, raw: Any
 ) -> None:

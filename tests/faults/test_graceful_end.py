@@ -116,9 +116,14 @@ async def test_calls_that_cross_the_goodbye_go_to_another_server(
             changing = [1]
             calls = [client.rpc.echo(changing) for _ in range(100)]
             changing.append(2)
+            buffer = bytearray(b"1" * 100_000)
+            large = client.rpc.echo([1, buffer]), client.rpc.echo(buffer)
+            buffer[:] = b"2" * 100_000
             streams = [client.rpc.numbers(5) for _ in range(10)]
             items = [asyncio.create_task(collect(stream)) for stream in streams]
             assert set(await outcomes(calls, 10)) == {(1,)}
+            data = b"1" * 100_000
+            assert await outcomes(large, 10) == [(1, data), data]
             assert await outcomes(items, 10) == [[0, 1, 2, 3, 4]] * 10
             assert await closing is None
         assert await asyncio.to_thread(first.wait) == 0

@@ -29,7 +29,6 @@ async def all_answered(client: rpc.Client, count: int, size: int, *, held: float
     assert client.statistics()["calls_in_flight"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.nodebug
 @pytest.mark.parametrize("size", [1_000, 10_000])
 async def test_20_000_calls_at_once(server_process: Any, size: int) -> None:

@@ -48,11 +48,11 @@ async def test_a_killed_one_of_three_under_load(server_process: Any, until: Unti
                 except rpc.ConnectionLostError:
                     lost += 1
 
-        working = [asyncio.create_task(work(300)) for _ in range(30)]
+        working = [asyncio.create_task(work(100)) for _ in range(30)]
         await until(lambda: answered > 500)
         servers[0].send(signal.SIGKILL)
         await asyncio.gather(*working)
-        assert lost + answered == 9000
+        assert lost + answered == 3000
         # What the killed one had at that moment, and no more.
         assert lost <= 30
         assert client.statistics()["calls_in_flight"] == 0

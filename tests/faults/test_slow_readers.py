@@ -58,7 +58,6 @@ def next_answers(raw: Any, client: Any, dialect: str) -> list[tuple[int, str]]:
 
 @pytest.mark.slow
 @pytest.mark.nodebug
-@pytest.mark.xfail(reason="what is handed to ZeroMQ is not bounded in bytes")
 @pytest.mark.parametrize("dialect", ["plain", "native"])
 async def test_clients_that_do_not_read(
     server_process: Any, raw: Any, good_client: Any, until: Until, dialect: str
@@ -100,7 +99,6 @@ async def test_clients_that_do_not_read(
         assert now["files"] == before["files"]
 
 
-@pytest.mark.slow
 @pytest.mark.nodebug
 @pytest.mark.parametrize("dialect", ["plain", "native"])
 async def test_a_client_that_reads_late(server_process: Any, raw: Any, dialect: str) -> None:

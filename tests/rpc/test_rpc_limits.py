@@ -247,7 +247,7 @@ async def test_many_large_calls_at_once(
 ) -> None:
     """More bytes than may be queued for either side: none fails, none is lost."""
     if bind.startswith("mem"):
-        why = "in memory nothing is read while the server answers, and 8 MiB are soon reached"
+        why = "in memory nothing is read while the server answers, and 5 MiB are soon reached"
         request.applymarker(pytest.mark.xfail(raises=rpc.OverloadedError, reason=why))
     datas = [bytes([number]) * (MIB // 2) for number in range(64)]
     async with pair(handler, bind=bind) as (_, client):

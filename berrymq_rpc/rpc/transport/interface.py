@@ -45,6 +45,9 @@ class Owner(Protocol):
     def message_received(self, key: Key, frames: Sequence[bytes]) -> None:
         """A whole message of one or more frames arrived."""
 
+    def message_refused(self, key: Key, reason: str) -> None:
+        """A message arrived from a peer that this port cannot serve. Nothing is kept of either."""
+
     def burst_received(self) -> None:
         """All that could be read for now was handed over: answers may leave together."""
 

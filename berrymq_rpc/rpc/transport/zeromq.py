@@ -28,7 +28,7 @@ import zmq
 
 from .aiozmq_import import ZmqProtocol
 from .interface import Buffer, Key, Owner, Port, PortOptions
-from .zeromq_transport import PeerTransport, Received
+from .zeromq_transport import KNOWN, NO_FILE, PeerTransport, Received
 
 __all__ = ["ZeroMQPort", "dial", "listen"]
 
@@ -49,7 +49,7 @@ NEVER = 2**31 - 1
 
 #: Messages that ZeroMQ keeps for one peer before this process does. The bound in bytes is kept
 #: on what waits here, so this must not be large: messages are up to 128 KiB and more.
-SEND_MESSAGES = 32
+SEND_MESSAGES = 16
 
 #: Seconds between attempts to hand over what is queued while a port closes.
 LINGER_PAUSE = 0.002
@@ -157,8 +157,10 @@ class ZeroMQPort(Port, ZmqProtocol):
                 # The first message may be read before the news of the connection.
                 self._ensure_dealer_key()
                 owner.message_received(self._dealer_key, frames)
+            elif file == NO_FILE:
+                owner.message_refused(key, "a peer of a version of ZeroMQ before 3.3")
             else:
-                if file >= 0 and key not in self._peers:
+                if file != KNOWN and key not in self._peers:
                     self._arrived(key, file)
                 owner.message_received(key, frames)
             if not messages:
@@ -393,6 +395,10 @@ def _new_socket(kind: int, endpoint: str, options: PortOptions) -> "zmq.Socket[b
         zmq.RECONNECT_IVL: NEVER,
         zmq.MAXMSGSIZE: options.max_frame,
         zmq.SNDHWM: SEND_MESSAGES,
+        # No bound: libzmq 4.3.5 with heartbeats aborts the process ("!_io_error",
+        # "_input_stopped") when a peer leaves while a bound keeps it from being read, and takes
+        # a healthy one for lost.
+        zmq.RCVHWM: 0,
     }
     for option, value in settings.items():
         made.set(option, value)

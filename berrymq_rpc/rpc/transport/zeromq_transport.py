@@ -23,10 +23,16 @@ import zmq
 from .aiozmq_import import ZmqProtocol, ZmqTransport
 from .interface import Buffer
 
-__all__ = ["PeerTransport", "Received"]
+__all__ = ["KNOWN", "NO_FILE", "PeerTransport", "Received"]
 
-#: The peer's key, the frames, and the file number of the connection of a peer not known yet.
+#: The peer's key, the frames, and the file number of the connection: of a peer not known yet, or
+#: `KNOWN`, or `NO_FILE`.
 Received: TypeAlias = tuple[bytes, list[bytes], int]
+
+KNOWN = -1
+
+#: The peer speaks a former version of ZMTP, whose messages do not tell: its end would not be seen.
+NO_FILE = -2
 
 # pyzmq's constants are enums, whose operators take longer than what they are used for here.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -143,9 +149,12 @@ class PeerTransport(ZmqTransport):
         recv = self._recv
         key = recv(_NOBLOCK) if self._routed else b""
         frame = recv(_NOBLOCK, False)
-        file = -1
+        file = KNOWN
         if self._routed and key not in self._known:
-            file = int(frame.get(zmq.SRCFD))
+            try:
+                file = int(frame.get(zmq.SRCFD))
+            except zmq.ZMQError:
+                file = NO_FILE
         frames = [frame.bytes]
         while frame.more:
             frame = recv(_NOBLOCK, False)

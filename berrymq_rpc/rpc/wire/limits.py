@@ -41,8 +41,9 @@ MAX_PEERS = 10_000
 #: 500 for what each takes as an object: about 30,000 small ones.
 MAX_QUEUED_CALLS = 16 << 20
 
-#: Bytes that wait here for one peer that does not read them.
-MAX_QUEUED_BYTES = 8 << 20
+#: Bytes that wait here for one peer that does not read them. With what the transport has, such a
+#: peer costs less than 10 MB.
+MAX_QUEUED_BYTES = 5 << 20
 
 #: Nesting of arrays and maps; people's data has less than 20 levels.
 MAX_DEPTH = 100

@@ -205,13 +205,6 @@ class NativeSession(Session):
         if type(piece) is tuple:
             return bool(piece[0] == NOTIFY)
         packed = piece.piece if type(piece) is Detached else piece
-        # The second byte of a short array is its first element.
-        return bool(packed[1] == NOTIFY)
-
-    def _is_notification(self, piece: Any) -> bool:
-        if type(piece) is tuple:
-            return bool(piece[0] == NOTIFY)
-        packed = piece.piece if type(piece) is Detached else piece
         # After the array's head, which is one byte for so few elements.
         return bool(packed[1] == NOTIFY)
 
@@ -308,20 +301,31 @@ class NativeSession(Session):
         self.large_bytes = 0
         self._last_sent = now
         clock = int(now * 1e6)
-        count = len(pieces)
         kinds = set(map(type, pieces))
-        if kinds == _ALL_PLAIN and count <= _PACKED_AT_ONCE:
-            try:
-                packed = self._pack(pieces)
-            except Exception:
-                # Lone surrogates, which are packed in another way.
-                packed = b""
-            start = 1 if count < 16 else 3
-            if start < len(packed) <= MAX_BATCH:
-                return [(_HEAD.pack(PREFIX, VERSION, clock, _ARRAY_32, count) + packed[start:],)]
-        if tuple in kinds:
-            pieces = [self._encode(p) if type(p) is tuple else p for p in pieces]
+        body = self._pack_at_once(pieces) if kinds == _ALL_PLAIN else b""
+        if not body:
+            if tuple in kinds:
+                pieces = [self._encode(p) if type(p) is tuple else p for p in pieces]
+            if Detached in kinds:
+                return self._split(pieces, clock)
+            body = b"".join(pieces)
+        if len(body) <= MAX_BATCH:
+            return [(_HEAD.pack(PREFIX, VERSION, clock, _ARRAY_32, len(pieces)) + body,)]
         return self._split(pieces, clock)
+
+    def _pack_at_once(self, records: list[tuple[Any, ...]]) -> bytes:
+        """All plain records as they follow each other in a message; nothing if it cannot be."""
+        count = len(records)
+        if count > _PACKED_AT_ONCE:
+            return b""
+        try:
+            packed = self._pack(records)
+        except Exception:
+            # Lone surrogates are packed in another way, and big integers too.
+            return b""
+        # They come as an array, whose own head is left out.
+        body = packed[1 if count < 16 else 3 :]
+        return body if len(body) <= MAX_BATCH else b""
 
     def _split(self, pieces: list[Any], clock: int) -> list[Frames]:
         """Messages of at most `MAX_BATCH` bytes; what has frames of its own travels alone."""

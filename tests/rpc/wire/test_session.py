@@ -17,7 +17,7 @@ from berrymq_rpc.errors import (
 from berrymq_rpc.rpc.wire.failure import Failure
 from berrymq_rpc.rpc.wire.limits import CONNECT_TIMEOUT, Limits
 from berrymq_rpc.rpc.wire.record import CALL, NOTIFY
-from berrymq_rpc.rpc.wire.session import State
+from berrymq_rpc.rpc.wire.session import State, Unsent
 
 FAILURE = Failure("builtins.ValueError", ("x",), "ValueError('x')")
 
@@ -453,6 +453,20 @@ def test_refusing_what_waits(dialect: str) -> None:
     check(session)
 
 
+def test_what_was_packed_may_go_to_another_peer(dialect: str) -> None:
+    first, second = opened(made(dialect), window=1), opened(made(dialect))
+    for arguments in (1,), ([2],):
+        # The first is sent, the other waits.
+        caller = start(first, "method", *arguments)
+        piece = first.packed(caller)
+        caller.sent = None
+        second.adopt([Unsent(caller, piece, 0.0)], 1.0)
+        assert caller.sent == 1.0
+    peer = opened(made(dialect))
+    asked = [event for frames in second.messages(1.0) for event in peer.receive(frames, 1.0)]
+    assert [event[3] for event in asked] == [(1,), ((2,),)]
+
+
 def test_each_call_is_refused_with_an_error_of_its_own(dialect: str) -> None:
     """One that several raise gathers the tracebacks of all."""
     session = made(dialect)
@@ -722,8 +736,11 @@ def test_what_aiozmq_has_no_word_for_is_not_said() -> None:
     session.accepted([1], [1])
     session.credit(1, 2)
     session.goodbye("closing")
+    session.settle()
     assert session.tick(1e9)
     assert session.messages(1e9) == []
+    # Nobody need wait for an answer that does not come.
+    assert session.settled
 
 
 def test_dialects_tell_what_they_can() -> None:
