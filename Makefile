@@ -11,13 +11,14 @@ BIN := $(VENV)/bin/python
 PURE := berrymq_rpc/errors.py,berrymq_rpc/identifier.py,berrymq_rpc/rpc/wire/*
 PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/rpc/wire)
 
-.PHONY: help run test test-default lint types docs coverage clean
+.PHONY: help run test test-default test-uvloop lint types docs coverage clean
 # Two targets at once would set up the same environment twice.
 .NOTPARALLEL:
 
 help:
 	@echo "make run       start a node on tcp://127.0.0.1:5555, or the next free port"
 	@echo "make test      run every test, on each CPython from 3.11 to 3.14 that is found"
+	@echo "make test-uvloop  run the tests of calls on uvloop"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy --strict on the package"
 	@echo "make docs      the manual, in docs/_build/html"
@@ -50,6 +51,11 @@ test-3.%:
 	@tools/environment .venvs/3.$* "$$(tools/pythons | sed -n 's/^3\.$* //p')" test
 	@echo "Tests on $$(.venvs/3.$*/bin/python --version), without the slow ones"
 	@.venvs/3.$*/bin/python -m pytest -m "not slow" $(ARGS)
+
+test-uvloop:
+	@tools/environment $(VENV) "$(BASE)" test
+	@tools/environment $(VENV) "$(BASE)" uvloop
+	@$(BIN) -m pytest --uvloop -m "not slow" $(ARGS) tests/rpc/transport tests/rpc/test_*.py
 
 lint:
 	@tools/environment $(VENV) "$(BASE)" lint

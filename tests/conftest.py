@@ -15,10 +15,12 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeAlias
 
 import hypothesis
 import pytest
+
+LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 
 # What pytest-timeout is set to. It stops the test from outside: a bound of the test's own, well
 # before that, shows where it stood.
@@ -34,16 +36,23 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--uvloop", action="store_true", help="run ``async def`` tests on uvloop")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     marker = pyfuncitem.get_closest_marker("timeout")
     timeout = marker.args[0] if marker and marker.args else DEFAULT_TIMEOUT
     debug = pyfuncitem.get_closest_marker("nodebug") is None
+    new_loop: LoopFactory | None = None
+    if pyfuncitem.config.getoption("--uvloop"):
+        new_loop = pytest.importorskip("uvloop").new_event_loop
 
     def synchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         @functools.wraps(test)
         def run(*args: Any, **kwargs: Any) -> None:
-            run_bounded(test(*args, **kwargs), timeout / 2, debug)
+            run_bounded(test(*args, **kwargs), timeout / 2, debug, new_loop)
 
         return run
 
@@ -59,10 +68,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return None
 
 
-def run_bounded(coroutine: Coroutine[Any, Any, None], seconds: float, debug: bool) -> None:
+def run_bounded(
+    coroutine: Coroutine[Any, Any, None],
+    seconds: float,
+    debug: bool,
+    new_loop: LoopFactory | None = None,
+) -> None:
     """Run `coroutine` on a new loop, for `seconds` at most; fail for what it leaves behind."""
     reports: list[dict[str, Any]] = []
-    with asyncio.Runner(debug=debug) as runner:
+    with asyncio.Runner(debug=debug, loop_factory=new_loop) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: reports.append(context))
         left_over = runner.run(_bounded(coroutine, seconds))
     # A task's exception that nobody has asked for is reported when the task is collected.
