@@ -19,6 +19,7 @@ from berrymq_rpc.errors import (
     NotFoundError,
     ParametersError,
     ProtocolError,
+    ServiceClosedError,
     TooLargeError,
 )
 from berrymq_rpc.rpc.wire.aiozmq_codec import AiozmqCodec
@@ -303,6 +304,19 @@ def test_an_error_always_finds_a_form_that_travels(argument: Any) -> None:
     session.error(5, Failure("builtins.ValueError", (argument,), "text"))
     (answer,) = session.messages(0.0)
     assert read_answer(answer) == (5, True, ("builtins.ValueError", (), "text"))
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_a_closing_side_has_no_other_word(began: bool) -> None:
+    session = connected()
+    session.closed(5, "closing", began=began)
+    (answer,) = session.messages(0.0)
+    name, args, _ = read_answer(answer)[2]
+    assert (name, args) == ("aiozmq.rpc.base.ServiceClosedError", ("closing",))
+    caller = start(session)
+    session.messages(0.0)
+    session.receive(their_answer(caller.id, (name, args, "text"), True), 0.0)
+    assert type(caller.error) is ServiceClosedError
 
 
 # -- as the client of a plain aiozmq.rpc server ----------------------------------------------

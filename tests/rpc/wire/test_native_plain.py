@@ -70,6 +70,15 @@ def test_batches_over_the_bound_are_split() -> None:
     assert [event[3][0] for event in arrived] == list(range(1500))
 
 
+@pytest.mark.parametrize("value", ["\ud800", 2**64, -(2**70)])
+def test_what_msgpack_itself_cannot_pack(value: Any) -> None:
+    left, right = opened(native()), opened(native())
+    left.notify("method", (1, value), {}, 0.0)
+    left.notify("method", (2,), {}, 0.0)
+    (frames,) = left.messages(0.0)
+    assert [event[3] for event in right.receive(frames, 0.0)] == [(1, value), (2,)]
+
+
 def test_what_can_change_is_packed_when_it_is_given() -> None:
     left, right = opened(native()), opened(native())
     value = [1]
