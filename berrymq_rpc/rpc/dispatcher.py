@@ -50,6 +50,9 @@ PIPELINED_BYTES = 256 << 10
 #: Bytes that a call that waits for its turn takes beside those that it arrived with.
 QUEUED_CALL = 500
 
+#: Stands for a method that is not called at once: no number of arguments fits.
+_NOT_SIMPLE: tuple[Any, Any, int, float] = (None, None, 1, 0)
+
 #: Seconds between two lines about malformed messages; what came between is counted.
 MALFORMED_LOG_INTERVAL = 10.0
 
@@ -101,7 +104,7 @@ class Dispatcher:
         self._methods[DESCRIBE] = Method.of(DESCRIBE, self._describe)
         #: Those that end when they return: the method, its function, and the least and greatest
         #: number of positional arguments.
-        self._simple = {
+        self._simple: dict[str, tuple[Method, Callable[..., Any], int, float]] = {
             name: (method, method.function, method.signature.minimum, method.signature.maximum)
             for name, method in self._methods.items()
             if method.kind is Kind.SYNC
@@ -118,27 +121,22 @@ class Dispatcher:
         Raises:
             KeyboardInterrupt: a handler raised it; it was answered.
         """
-        simple = self._simple
+        find_simple = self._simple.get
+        slow_handler = self.slow_handler
         session = connection.session
+        answered = 0
         refusal = self._refusal(connection)
         frame = _SyncCalls(connection)
         token = current.set(frame)
         try:
             for event in incoming:
                 kind, call_id, name, args, kwargs, _ = event
-                if kind != CALL and kind != NOTIFY:
+                if kind != NOTIFY and kind != CALL:
                     self._control(connection, kind, call_id, args)
                     continue
                 # The common case in as few steps as there can be; all others by the long way.
-                entry = simple.get(name)
-                if (
-                    entry is not None
-                    and refusal is None
-                    and not kwargs
-                    and entry[2] <= len(args) <= entry[3]
-                ):
-                    method, function, _, _ = entry
-                else:
+                method, function, least, most = find_simple(name, _NOT_SIMPLE)
+                if refusal is not None or kwargs or not least <= len(args) <= most:
                     found = self._find(connection, event, refusal, len(incoming))
                     if found is None:
                         continue
@@ -162,12 +160,14 @@ class Dispatcher:
                         connection.flush()
                         raise
                 ended = monotonic()
-                if ended - now > self.slow_handler:
+                if ended - now > slow_handler:
                     warn_slow(method, ended - now)
                 now = ended
                 if call_id is None:
                     continue
-                if session.gathered >= PIPELINED:
+                answered += 1
+                if answered >= PIPELINED:
+                    answered = 0
                     connection.flush()
                     now = monotonic()
                 if session.large_bytes > PIPELINED_BYTES:
