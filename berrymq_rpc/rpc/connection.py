@@ -66,6 +66,8 @@ class Connection:
         "_timer_at",
         "dispatcher",
         "flush_scheduled",
+        "held",
+        "held_bytes",
         "in_flight",
         "is_admitting",
         "key",
@@ -113,6 +115,10 @@ class Connection:
         #: by id; and notifications, by an object of their own.
         self.queue: OrderedDict[Any, tuple[Incoming, Method, int]] = OrderedDict()
         self.queue_bytes = 0
+        #: What the peer asked while its answers waited for it to read them, by id as in `queue`;
+        #: it is served when it has.
+        self.held: OrderedDict[Any, tuple[Incoming, int]] | None = None
+        self.held_bytes = 0
         #: Whether calls in the queue are being started.
         self.is_admitting = False
         #: Bytes of the message that is being dispatched.
@@ -409,10 +415,16 @@ class Connection:
             if running.method.waits:
                 running.cancel()
 
-    def stop(self) -> None:
-        """Cancel what runs for the peer."""
+    def forget_queue(self) -> None:
+        """Drop the calls of the peer that wait for their turn."""
         self.queue.clear()
         self.queue_bytes = 0
+        self.held = None
+        self.held_bytes = 0
+
+    def stop(self) -> None:
+        """Cancel what runs for the peer."""
+        self.forget_queue()
         for running in list(self.running.values()):
             running.cancel()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
@@ -49,6 +50,9 @@ PIPELINED_BYTES = 256 << 10
 
 #: Bytes that a call that waits for its turn takes beside those that it arrived with.
 QUEUED_CALL = 500
+
+#: Seconds after which a peer whose answers waited is looked at again.
+CONGESTION_PAUSE = 0.002
 
 #: Stands for a method that is not called at once: no number of arguments fits.
 _NOT_SIMPLE: tuple[Any, Any, int, float] = (None, None, 1, 0)
@@ -118,6 +122,8 @@ class Dispatcher:
     def dispatch(self, connection: "Connection", incoming: Sequence[Incoming], now: float) -> None:
         """Serve what one message asked for.
 
+        What a peer asks that does not read its answers waits until it has, up to a bound.
+
         Raises:
             KeyboardInterrupt: a handler raised it; it was answered.
         """
@@ -125,7 +131,7 @@ class Dispatcher:
         slow_handler = self.slow_handler
         session = connection.session
         answered = 0
-        refusal = self._refusal(connection)
+        is_barred = self._is_barred(connection)
         frame = _SyncCalls(connection)
         token = current.set(frame)
         try:
@@ -134,10 +140,13 @@ class Dispatcher:
                 if kind != NOTIFY and kind != CALL:
                     self._control(connection, kind, call_id, args)
                     continue
+                if is_barred:
+                    self._bar(connection, event, len(incoming))
+                    continue
                 # The common case in as few steps as there can be; all others by the long way.
                 method, function, least, most = find_simple(name, _NOT_SIMPLE)
-                if refusal is not None or kwargs or not least <= len(args) <= most:
-                    found = self._find(connection, event, refusal, len(incoming))
+                if kwargs or not least <= len(args) <= most:
+                    found = self._find(connection, event, len(incoming))
                     if found is None:
                         continue
                     method, function = found, found.function
@@ -172,19 +181,15 @@ class Dispatcher:
                     now = monotonic()
                 if session.large_bytes > PIPELINED_BYTES:
                     connection.flush()
-                    refusal = self._refusal(connection)
+                    is_barred = self._is_barred(connection)
         finally:
             current.reset(token)
             frame.end()
 
-    def _find(
-        self, connection: "Connection", event: Incoming, refusal: Error | None, count: int
-    ) -> Method | None:
+    def _find(self, connection: "Connection", event: Incoming, count: int) -> Method | None:
         """The method to call at once; one that does not end at once is started here."""
         _, call_id, name, args, kwargs, _ = event
         try:
-            if refusal is not None:
-                raise refusal
             method = self._methods.get(name) or self.table.find(name)
             signature = method.signature
             if kwargs or not signature.minimum <= len(args) <= signature.maximum:
@@ -197,16 +202,61 @@ class Dispatcher:
         self._admit(connection, event, method, QUEUED_CALL + connection.message_bytes // count)
         return None
 
-    def _refusal(self, connection: "Connection") -> Error | None:
-        """Why no call of this peer is taken now."""
+    def _is_barred(self, connection: "Connection") -> bool:
+        """Whether nothing of this peer is served now: this side is closing, or it does not read."""
+        return self.closing is not None or connection.held is not None or connection.is_congested()
+
+    def _bar(self, connection: "Connection", event: Incoming, count: int) -> None:
+        """Refuse what was asked as this side is closing; otherwise hold it, up to a bound."""
+        _, call_id, name, *_ = event
         if self.closing is not None:
-            return ServiceClosedError(self.closing)
-        if connection.is_congested():
-            return OverloadedError(
-                f"over max_queued_bytes={self.limits.max_queued_bytes:,} bytes of answers wait "
-                "for this peer to read them"
+            self._refuse(connection, call_id, name, ServiceClosedError(self.closing))
+            return
+        if connection.held is None:
+            connection.held = OrderedDict()
+            connection.loop.call_later(CONGESTION_PAUSE, self._go_on, connection)
+        cost = QUEUED_CALL + connection.message_bytes // count
+        if call_id in connection.held or call_id in connection.running:
+            self._refuse(connection, call_id, name, ProtocolError(f"the id {call_id} is in use"))
+        elif connection.held_bytes + cost > self.limits.max_queued_calls:
+            error = OverloadedError(
+                f"max_queued_calls={self.limits.max_queued_calls:,} bytes wait for this peer to "
+                f"read its answers, over max_queued_bytes={self.limits.max_queued_bytes:,} of them"
             )
-        return None
+            self._refuse(connection, call_id, name, error)
+        else:
+            connection.held[object() if call_id is None else call_id] = (event, cost)
+            connection.held_bytes += cost
+
+    def _go_on(self, connection: "Connection") -> None:
+        """Serve what was held of a peer, as far as it has read its answers."""
+        held = connection.held
+        if held is None:
+            return
+        # Out of the way of `dispatch`; what comes meanwhile comes after this turn.
+        connection.held = None
+        try:
+            while held and not connection.is_congested():
+                _, (event, cost) = held.popitem(last=False)
+                connection.held_bytes -= cost
+                now = monotonic()
+                if not self._is_late(connection, event, now):
+                    connection.message_bytes = cost
+                    self.dispatch(connection, (event,), now)
+            connection.flush()
+        finally:
+            if held:
+                connection.held = held
+                connection.loop.call_later(CONGESTION_PAUSE, self._go_on, connection)
+
+    def _is_late(self, connection: "Connection", event: Incoming, now: float) -> bool:
+        """Whether a call that waited is not to be run any more; if so, it is answered."""
+        _, call_id, name, _, _, deadline = event
+        if deadline is None or deadline > now:
+            return False
+        error = RPCTimeoutError("the caller's deadline passed before the call's turn came")
+        self._refuse(connection, call_id, name, error)
+        return True
 
     def _refuse(
         self, connection: "Connection", call_id: Any, name: str, error: BaseException
@@ -300,28 +350,30 @@ class Dispatcher:
         ):
             _, (event, method, cost) = connection.queue.popitem(last=False)
             connection.queue_bytes -= cost
-            _, call_id, name, _, _, deadline = event
-            if deadline is not None and deadline <= monotonic():
-                error = RPCTimeoutError("the caller's deadline passed before the call's turn came")
-                self._refuse(connection, call_id, name, error)
-            else:
+            if not self._is_late(connection, event, monotonic()):
                 self._start(connection, event, method)
 
     def _take_back(self, connection: "Connection", call_id: Any) -> bool:
         """Drop a call that waits for its turn; whether there was one."""
         queued = connection.queue.pop(call_id, None)
-        if queued is None:
+        if queued is not None:
+            connection.queue_bytes -= queued[2]
+            name = queued[1].name
+        elif connection.held is not None and call_id in connection.held:
+            event, cost = connection.held.pop(call_id)
+            connection.held_bytes -= cost
+            name = event[2]
+        else:
             return False
-        connection.queue_bytes -= queued[2]
-        self._refuse(connection, call_id, queued[1].name, asyncio.CancelledError())
+        self._refuse(connection, call_id, name, asyncio.CancelledError())
         return True
 
     def refuse_queue(self, connection: "Connection") -> None:
         """Refuse the calls of a peer that wait for their turn."""
-        queue = list(connection.queue.values())
-        connection.queue.clear()
-        connection.queue_bytes = 0
-        for (_, call_id, name, *_), _, _ in queue:
+        events = [event for event, _, _ in connection.queue.values()]
+        events += [event for event, _ in (connection.held or {}).values()]
+        connection.forget_queue()
+        for _, call_id, name, *_ in events:
             self._refuse(connection, call_id, name, ServiceClosedError(self.closing))
 
     def _control(self, connection: "Connection", kind: int, call_id: Any, args: Any) -> None:

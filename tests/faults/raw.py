@@ -13,7 +13,7 @@ import zmq
 REQUEST = struct.Struct("=HHLd")
 RESPONSE = struct.Struct("=HHLd?")
 
-CALL, RESULT, ERROR, END = 1, 4, 5, 13
+CALL, RESULT, ERROR, CANCEL, END, CLOSED = 1, 4, 5, 6, 13, 14
 
 
 def record(*fields: Any) -> bytes:
@@ -51,7 +51,7 @@ class Dealer:
             for fields in msgpack.unpackb(
                 frames[0][12:], strict_map_key=False, use_list=False, unicode_errors="surrogatepass"
             ):
-                if fields[0] in (RESULT, ERROR, END):
+                if fields[0] in (RESULT, ERROR, END, CLOSED):
                     found.append(fields)
         return found
 

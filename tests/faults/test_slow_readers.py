@@ -21,8 +21,6 @@ CALLS = 1500
 SIZE = 100_000
 MAX_MEMORY = 10_000_000
 
-OVERLOADED = "berrymq_rpc.errors.OverloadedError"
-
 
 def messages(raw: Any, dialect: str) -> list[list[bytes]]:
     if dialect == "plain":
@@ -102,7 +100,7 @@ async def test_clients_that_do_not_read(
 @pytest.mark.nodebug
 @pytest.mark.parametrize("dialect", ["plain", "native"])
 async def test_a_client_that_reads_late(server_process: Any, raw: Any, dialect: str) -> None:
-    """Each of its calls is answered or refused, and it is served again."""
+    """Its calls wait for it to read, and each is answered."""
     server = server_process()
     async with await rpc.open_client(connect=server.endpoint) as observer:
         with raw.dealer(server.endpoint, linger=0, unread=1) as client:
@@ -112,8 +110,66 @@ async def test_a_client_that_reads_late(server_process: Any, raw: Any, dialect: 
                 assert await observer.rpc.add(1) == 2
                 await asyncio.sleep(0.005)
             found = await asyncio.to_thread(answers, raw, client, dialect)
-            assert set(found) == {"result", OVERLOADED}
-            assert found["result"] > 50
+            assert found == {"result": CALLS}
             client.send(messages(raw, dialect)[0])
             again = await asyncio.to_thread(next_answers, raw, client, dialect)
             assert again == [(0, "result")]
+
+
+@pytest.mark.nodebug
+async def test_what_waits_for_a_client_that_does_not_read(server_process: Any, raw: Any) -> None:
+    """It has a deadline, and can be cancelled."""
+    server = server_process()
+    many = 1000
+    async with await rpc.open_client(connect=server.endpoint) as observer:
+        with raw.dealer(server.endpoint, linger=0, unread=1) as client:
+
+            def ask(*records: bytes) -> None:
+                client.send(raw.native_message(*records))
+
+            ask(raw.record(raw.CALL, 0, "add", [1]))
+            for number in range(1, 200):
+                ask(raw.record(raw.CALL, number, "give", [SIZE]))
+            # The peer's clock stands still, so the deadline is 0.2 s after its first message.
+            ask(raw.record(raw.CALL, 200, "add", [1], {}, 200_000))
+            ask(raw.record(raw.CALL, 201, "add", [1]), raw.record(raw.CANCEL, 201))
+            ask(raw.record(raw.CALL, 202, "add", [1]), raw.record(raw.CALL, 202, "add", [2]))
+            for number in range(203, many):
+                ask(raw.record(raw.CALL, number, "add", [1]))
+            for _ in range(100):
+                assert await observer.rpc.add(1) == 2
+                await asyncio.sleep(0.005)
+            # One answer more, to the call whose id was in use.
+            found = await asyncio.to_thread(client.native_answers, many + 1)
+    words: dict[int, list[str]] = {}
+    for kind, call_id, value, *_ in found:
+        words.setdefault(call_id, []).append(value if kind == raw.ERROR else "result")
+    assert words.keys() == set(range(many))
+    assert words[200] == ["berrymq_rpc.errors.RPCTimeoutError"]
+    assert words[201] == ["asyncio.exceptions.CancelledError"]
+    assert sorted(words[202]) == ["berrymq_rpc.errors.ProtocolError", "result"]
+    others = {word for number, (word, *_) in words.items() if not 200 <= number <= 202}
+    assert others == {"result"}
+
+
+@pytest.mark.nodebug
+async def test_what_waits_is_refused_when_the_server_ends(raw: Any) -> None:
+    def give(size: int) -> bytes:
+        return bytes(size)
+
+    server = await rpc.start_server({"give": rpc.method(give)}, bind="tcp://127.0.0.1:*", grace=0.1)
+    calls = 300
+    with raw.dealer(server.endpoints[0], linger=0, unread=1) as client:
+        for number in range(calls):
+            client.send(raw.native_message(raw.record(raw.CALL, number, "give", [SIZE])))
+        async with await rpc.open_client(connect=server.endpoints[0]) as observer:
+            for _ in range(20):
+                assert await observer.rpc.give(1) == b"\0"
+                await asyncio.sleep(0.005)
+        reading = asyncio.create_task(asyncio.to_thread(client.native_answers, calls))
+        server.close()
+        found = Counter(kind for kind, *_ in await reading)
+        await server.wait_closed()
+    assert found[raw.CLOSED] > 0
+    assert found[raw.RESULT] > 0
+    assert found.total() == calls

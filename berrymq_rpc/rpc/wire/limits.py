@@ -31,8 +31,9 @@ WINDOW = 500
 MAX_IN_FLIGHT = 10_000
 
 #: Calls that wait for something (`waits=True`) and streams of one peer: they hold no slot of
-#: the window, only a task.
-MAX_WAITING = 10_000
+#: the window, only a task. 10,000 that wait for messages take some 20 MB; there must be room for
+#: streams beside them.
+MAX_WAITING = 20_000
 
 #: A ROUTER takes 27 KiB a peer by itself, so this is some 350 MB at most.
 MAX_PEERS = 10_000
@@ -65,10 +66,10 @@ class Limits:
         max_in_flight: calls in flight of all peers together; `OverloadedError` over it.
         max_waiting: `waits=True` calls and streams of one peer; `OverloadedError` over it.
         max_peers: peers at one time; a further one gets `OverloadedError`.
-        max_queued_calls: bytes of calls that wait for a slot, of one peer that knows no window;
-            each counts as 500 more than it is long.
-        max_queued_bytes: bytes that wait to be sent to one peer; over it calls of that peer are
-            refused, and notifications to it raise `OverloadedError`.
+        max_queued_calls: bytes of calls of one peer that wait: for a slot, if it knows no window,
+            or until it reads its answers; each counts as 500 more than it is long.
+        max_queued_bytes: bytes that wait to be sent to one peer; over it calls of that peer wait,
+            up to `max_queued_calls`, and notifications to it raise `OverloadedError`.
         max_depth: levels of nested arrays and maps.
         stream_window: items of a stream that are under way before the reader asks for more.
     """

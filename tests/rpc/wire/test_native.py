@@ -134,7 +134,7 @@ def test_says_hello_first() -> None:
             "window": 7,
             "max_message": 1 << 20,
             "max_frame": 64 << 20,
-            "max_waiting": 10_000,
+            "max_waiting": 20_000,
             "stream_window": 64,
             "heartbeat": 0.5,
         },
