@@ -2,7 +2,7 @@
 
 # The Python of .venv: python3, or else the newest. `make test` finds the others itself.
 PYTHON ?=
-# Passed to examples/node.py by `make run`, to pytest by `make test`.
+# Passed to `berrymq serve` by `make run`, to pytest by `make test`.
 ARGS ?=
 
 VENV := .venv
@@ -25,11 +25,11 @@ help:
 	@echo "make coverage  branch coverage of the layers that do no I/O: must be 100 %"
 	@echo "make clean     remove what the other targets made"
 	@echo
-	@echo "PYTHON=python3.13 chooses the Python of .venv; ARGS=... goes to the node or to pytest."
+	@echo "PYTHON=python3.13 chooses the Python of .venv; ARGS=... goes to `berrymq serve` or to pytest."
 
 run:
-	@tools/environment $(VENV) "$(BASE)"
-	@$(BIN) examples/node.py $(ARGS)
+	@tools/environment $(VENV) "$(BASE)" cli
+	@$(VENV)/bin/berrymq serve --show --hello $(ARGS)
 
 # Every Python has its turn, whatever became of the one before.
 test:
@@ -43,12 +43,12 @@ test:
 	exit $$status
 
 test-default:
-	@tools/environment $(VENV) "$(BASE)" test
+	@tools/environment $(VENV) "$(BASE)" test,cli
 	@echo "Tests on $$($(BIN) --version)"
 	@$(BIN) -m pytest $(ARGS)
 
 test-3.%:
-	@tools/environment .venvs/3.$* "$$(tools/pythons | sed -n 's/^3\.$* //p')" test
+	@tools/environment .venvs/3.$* "$$(tools/pythons | sed -n 's/^3\.$* //p')" test,cli
 	@echo "Tests on $$(.venvs/3.$*/bin/python --version), without the slow ones"
 	@.venvs/3.$*/bin/python -m pytest -m "not slow" $(ARGS)
 
@@ -58,12 +58,12 @@ test-uvloop:
 	@$(BIN) -m pytest --uvloop -m "not slow" $(ARGS) tests/rpc/transport tests/rpc/test_*.py
 
 lint:
-	@tools/environment $(VENV) "$(BASE)" lint
+	@tools/environment $(VENV) "$(BASE)" lint,cli
 	@$(BIN) -m ruff check .
 	@$(BIN) -m ruff format --check .
 
 types:
-	@tools/environment $(VENV) "$(BASE)" lint
+	@tools/environment $(VENV) "$(BASE)" lint,cli,http
 	@$(BIN) -m mypy
 
 docs:
@@ -72,7 +72,7 @@ docs:
 	@echo "docs/_build/html/index.html"
 
 coverage:
-	@tools/environment $(VENV) "$(BASE)" test
+	@tools/environment $(VENV) "$(BASE)" test,cli
 	@$(BIN) -m coverage run -m pytest --quiet $(PURE_TESTS)
 	@$(BIN) -m coverage report --include='$(PURE)' --fail-under=100
 

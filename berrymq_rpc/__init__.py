@@ -6,18 +6,28 @@
 from typing import TYPE_CHECKING, Any
 
 from .bus import (
+    AsyncQueue,
     Bus,
+    Condition,
     Empty,
     Follower,
     FollowerBase,
     Message,
     Queue,
+    auto_twitter,
+    cond,
     default_bus,
     following,
     following_function,
+    publish,
     regist_function,
     regist_method,
+    set_multiplicity,
+    show_followers,
+    show_network,
+    talk,
     twitter,
+    twitter_exception,
     unfollow,
 )
 from .errors import (
@@ -36,11 +46,23 @@ from .errors import (
 from .identifier import Identifier
 
 if TYPE_CHECKING:
-    from .exchange import Node
+    from .connect import (
+        Node,
+        close_connection,
+        connect_oneway,
+        connect_via_queue,
+        get,
+        get_nowait,
+        init_connection,
+        interconnect,
+        send_message,
+    )
 
 __all__ = [
+    "AsyncQueue",
     "AuthenticationError",
     "Bus",
+    "Condition",
     "ConnectionLostError",
     "Empty",
     "Error",
@@ -58,26 +80,62 @@ __all__ = [
     "RPCTimeoutError",
     "ServiceClosedError",
     "TooLargeError",
+    "auto_twitter",
+    "close_connection",
+    "cond",
+    "connect_oneway",
+    "connect_via_queue",
     "default_bus",
     "following",
     "following_function",
+    "get",
+    "get_nowait",
+    "init_connection",
+    "interconnect",
+    "publish",
     "regist_function",
     "regist_method",
+    "send_message",
+    "set_multiplicity",
+    "show_followers",
+    "show_network",
+    "talk",
     "twitter",
+    "twitter_exception",
     "unfollow",
 ]
+
+#: What `connect` has, and is loaded from there when it is asked for.
+_OF_CONNECT = frozenset(
+    {
+        "Node",
+        "close_connection",
+        "connect_oneway",
+        "connect_via_queue",
+        "get",
+        "get_nowait",
+        "init_connection",
+        "interconnect",
+        "send_message",
+    }
+)
 
 
 # Hidden from type checkers: they take any name for one of the package's otherwise.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name == "Node":
+        if name in _OF_CONNECT:
             # A program that only uses the bus need not load asyncio, msgpack and ZeroMQ.
-            from .exchange import Node
+            import berrymq_rpc.connect
 
-            globals()[name] = Node
-            return Node
+            value = globals()[name] = getattr(berrymq_rpc.connect, name)
+            return value
+        if name == "connect":
+            # ``berrymq.connect.interconnect(...)`` needs no import of its own.
+            import berrymq_rpc.connect
+
+            return berrymq_rpc.connect
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""A node that prints each message that other processes send it; `make run` starts it.
+"""A node that prints each message that other processes send it; `berrymq serve` does more.
 
 python examples/node.py                          tcp://127.0.0.1:5555, or the next free port
 python examples/node.py tcp://127.0.0.1:6000     that address and no other

@@ -143,7 +143,7 @@ class TestSend:
                 "a:b",
                 f"nobody answers at {SILENT}: is the node running\\? Start it with: make run",
             ),
-            ("127.0.0.1:5555", "a:b", "not sent: .*is no endpoint: write tcp://.*"),
+            ("127.0.0.1", "a:b", "not sent: .*is no endpoint: write tcp://.*"),
             ("tcp://127.0.0.1:70000", "a:b", "not sent: a port is a number up to 65535.*"),
             (SILENT, "a:b:c", "not sent: 'a:b:c' is no identifier: .*"),
         ],
@@ -195,6 +195,111 @@ def test_calls_without_a_server() -> None:
     assert (client.returncode, client.stdout) == (1, "")
     assert client.stderr.endswith("Start it with: python examples/rpc_server.py\n")
     assert "Traceback" not in client.stderr
+
+
+def test_push_with_a_class() -> None:
+    result = run(command("push_class.py"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "cellar: 11.5 C",
+        "kitchen: 21 C",
+        "kitchen: 80 C",
+        "30 degrees too hot in the kitchen!",
+    ]
+
+
+def test_push_with_functions() -> None:
+    result = run(command("push_functions.py"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "lamp: switch",
+        "log of lamp: switched on",
+        "lamp: log",
+        "received by 2",
+        "log of door: opened",
+        "received by 1",
+        "received by 0",
+        "door: log",
+    ]
+
+
+def test_pull() -> None:
+    result = run(command("pull.py"))
+    assert result.returncode == 0
+    assert result.stdout.splitlines() == [
+        "done:",
+        *(f"  {number} x bread" for number in range(5)),
+        "the newest: (3, 'bread') (4, 'bread') dropped: 3",
+        "nothing more",
+    ]
+    # Of the queue that keeps two; at the first, the second, the fourth and so on.
+    assert result.stderr.splitlines() == [
+        "queue task:* is full with 2 messages: 1 dropped so far",
+        "queue task:* is full with 2 messages: 2 dropped so far",
+    ]
+
+
+class TestStyles:
+    """Programs of two processes, without asyncio."""
+
+    def test_interconnect(self) -> None:
+        with running("interconnect.py", "wait", "localhost:0") as waiting:
+            address = line_of(waiting).removeprefix("waiting at tcp://")
+            question = "what do you get if you multiply six by nine?"
+            joined = run(command("interconnect.py", "join", address))
+            assert (joined.stdout, joined.stderr) == (f"answered: {question} 42\n", "")
+            assert line_of(waiting) == f"asked: {question}"
+            assert end_of(waiting, signal.SIGINT) == (0, "ended\n", "")
+
+    def test_oneway(self) -> None:
+        with running("oneway.py", "collect", "localhost:0") as collector:
+            address = line_of(collector).removeprefix("Collector is at tcp://")
+            report = run(command("oneway.py", "report", address))
+            assert (report.stdout, report.stderr) == ("sent: ok\n" * 3, "")
+            assert [line_of(collector) for _ in range(3)] == [
+                f"measured {20 + number} {{'unit': 'C'}}" for number in range(3)
+            ]
+            assert end_of(collector, signal.SIGINT) == (0, "ended\n", "")
+
+    def test_remote_queue(self) -> None:
+        with running("remote_queue.py", "keep", "localhost:0") as keeper:
+            address = line_of(keeper).removeprefix("keeping tasks at tcp://")
+            for _ in range(2):
+                worker = run(command("remote_queue.py", "work", address))
+                assert (worker.returncode, worker.stderr) == (0, "")
+                assert worker.stdout.splitlines() == [
+                    "slice 2 loaves",
+                    "knead 2 loaves",
+                    "bake 2 loaves",
+                    "that was the last",
+                ]
+                done = [line_of(keeper) for _ in range(3)]
+                assert done == ["done: slice", "done: knead", "done: bake"]
+            assert end_of(keeper, signal.SIGINT) == (0, "ended\n", "")
+
+    @pytest.mark.parametrize("elsewhere", [False, True])
+    def test_talk(self, elsewhere: bool) -> None:
+        with running("talk.py", "serve", "localhost:0") as server:
+            address = line_of(server).removeprefix("prices are at tcp://")
+            asked = run(command("talk.py", "ask", *([address] if elsewhere else [])))
+            assert asked.stdout.splitlines() == ["apple: 3", "pear: 4", "stone: KeyError('stone')"]
+            # Who answers is told too, as of any receiver that fails.
+            answered = end_of(server, signal.SIGINT)
+            assert answered[:2] == (0, "ended\n")
+            assert ("KeyError: 'stone'" in answered[2]) is elsewhere
+            assert ("KeyError: 'stone'" in asked.stderr) is not elsewhere
+
+    def test_without_the_other(self) -> None:
+        result = run(command("oneway.py", "report", SILENT))
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "Traceback" not in result.stderr
+        assert SILENT in result.stderr
+
+    @pytest.mark.parametrize("name", ["interconnect.py", "oneway.py", "remote_queue.py", "talk.py"])
+    def test_says_how(self, name: str) -> None:
+        result = run(command(name))
+        assert result.returncode == 1
+        assert f"python examples/{name}" in result.stderr
 
 
 def test_across_hosts_on_one() -> None:

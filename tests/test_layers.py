@@ -23,6 +23,8 @@ LAYERS = {
     "wire": [
         "berrymq_rpc.rpc.wire",
         "berrymq_rpc.jsonrpc.dialect",
+        "berrymq_rpc.jsonrpc.faults",
+        "berrymq_rpc.jsonrpc.inquiry",
         "berrymq_rpc.jsonrpc.items",
         "berrymq_rpc.jsonrpc.protocols",
     ],
@@ -67,7 +69,10 @@ THIRD_PARTY = {
     "msgpack": ["berrymq_rpc.rpc.wire"],
     "zmq": ["berrymq_rpc.rpc.transport", "berrymq_rpc.jsonrpc"],
     "aiohttp": ["berrymq_rpc.jsonrpc"],
+    "msgspec": ["berrymq_rpc.jsonrpc.protocols"],
     "nats": ["berrymq_rpc.rpc.transport"],
+    "click": ["berrymq_rpc.cli"],
+    "rich": ["berrymq_rpc.cli"],
     "uvloop": ["berrymq_rpc.cli"],
 }
 
@@ -250,6 +255,9 @@ def test_exactly_one_module_imports_aiozmq() -> None:
         ("jsonrpc/bridge/http.py", "from ...exchange import node"),
         ("jsonrpc/items.py", "from ..rpc.wire import limits"),
         ("cli/main.py", "importlib.import_module(name)"),
+        ("cli/main.py", "from ..exchange import node"),
+        ("cli/main.py", "import click\nfrom rich.text import Text"),
+        ("__main__.py", "from .cli import main"),
         ("connect.py", "from .exchange import node"),
         ("__init__.py", "from . import rpc"),
     ],
@@ -297,6 +305,9 @@ def test_allows(tmp_path: Path, module: str, line: str) -> None:
         ("rpc/client.py", "class Reader(pickle.Unpickler): ..."),
         ("rpc/client.py", "import pickle as p"),
         ("rpc/client.py", "importlib.import_module(name)"),
+        ("rpc/client.py", "import click"),
+        ("exchange/node.py", "from ..cli import main"),
+        ("jsonrpc/bridge/http.py", "import rich"),
     ],
 )
 def test_refuses(tmp_path: Path, module: str, line: str) -> None:

@@ -4,14 +4,23 @@ Nothing here knows of other processes; ``exchange`` ties a bus to them by `Bus.a
 `Bus.relay`.
 """
 
+from .async_queue import AsyncQueue
 from .bus import Bus
+from .condition import Condition, cond
 from .default import (
+    auto_twitter,
     default_bus,
     following,
     following_function,
+    publish,
     regist_function,
     regist_method,
+    set_multiplicity,
+    show_followers,
+    show_network,
+    talk,
     twitter,
+    twitter_exception,
     unfollow,
 )
 from .follower import Follower, FollowerBase
@@ -19,17 +28,27 @@ from .message import Message
 from .queue import Empty, Queue
 
 __all__ = [
+    "AsyncQueue",
     "Bus",
+    "Condition",
     "Empty",
     "Follower",
     "FollowerBase",
     "Message",
     "Queue",
+    "auto_twitter",
+    "cond",
     "default_bus",
     "following",
     "following_function",
+    "publish",
     "regist_function",
     "regist_method",
+    "set_multiplicity",
+    "show_followers",
+    "show_network",
+    "talk",
     "twitter",
+    "twitter_exception",
     "unfollow",
 ]

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from ..identifier import Identifier
 from .log import bus_logger
 from .message import Message
+from .picture import Picture
+from .registration import collecting
 
 if TYPE_CHECKING:
+    from .arrival import Arrival
+    from .base_queue import BaseQueue
     from .bus import Bus
-    from .queue import Queue
 
 __all__ = ["Backlog", "Backlogs"]
 
@@ -30,18 +33,30 @@ class Backlog:
         queues: those that have not been closed.
     """
 
-    __slots__ = ("__weakref__", "_messages", "_ready", "dropped", "identifier", "maxsize", "queues")
+    __slots__ = (
+        "__weakref__",
+        "_arrivals",
+        "_messages",
+        "_ready",
+        "dropped",
+        "identifier",
+        "maxsize",
+        "queues",
+    )
 
     def __init__(self, identifier: Identifier, maxsize: int) -> None:
         self.identifier = identifier
         self.maxsize = maxsize
         self.dropped = 0
-        self.queues: weakref.WeakSet[Queue] = weakref.WeakSet()
+        self.queues: weakref.WeakSet[BaseQueue] = weakref.WeakSet()
         self._messages: deque[Message] = deque(maxlen=maxsize or None)
         # With a reentrant lock, as it has by default: an object that is collected in the middle
         # of `put` may send a message that comes here.
         self._ready = threading.Condition()
+        # The coroutines that wait, the longest waiting first.
+        self._arrivals: deque[Arrival] = deque()
 
+    @collecting
     def put(self, message: Message) -> None:
         """Add a message; over `maxsize`, the oldest goes."""
         with self._ready:
@@ -50,7 +65,7 @@ class Backlog:
                 self.dropped += 1
             dropped = self.dropped
             self._messages.append(message)
-            self._ready.notify()
+            self._wake()
         # At 1, 2, 4, 8...: a queue that nobody reads must not fill the log instead.
         if overflow and dropped.bit_count() == 1:
             bus_logger().warning(
@@ -60,7 +75,7 @@ class Backlog:
                 dropped,
             )
 
-    def get(self, queue: "Queue", block: bool, timeout: float | None) -> Message:
+    def get(self, queue: "BaseQueue", block: bool, timeout: float | None) -> Message:
         """Take the oldest message, for `queue`. Arguments and exceptions are those of its `get`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._ready:
@@ -77,15 +92,50 @@ class Backlog:
                     self._ready.wait(remaining)
                 except BaseException:
                     # This one may have been chosen for a message that it does not take now.
-                    self._ready.notify()
+                    self._wake()
                     raise
 
-    def leave(self, queue: "Queue") -> bool:
+    def take(self, queue: "BaseQueue", arrival: "Arrival") -> Message | None:
+        """Take the oldest message, for `queue`, or let `arrival` wait for one.
+
+        Raises:
+            Empty: there is none, and the queue is closed.
+        """
+        with self._ready:
+            if self._messages and (queue in self.queues or not self.queues):
+                return self._messages.popleft()
+            if queue not in self.queues:
+                raise Empty
+            self._arrivals.append(arrival)
+            return None
+
+    def give_up(self, arrival: "Arrival") -> None:
+        """Let `arrival` wait no more; if it was chosen for a message, that is for another one."""
+        with self._ready:
+            if arrival in self._arrivals:
+                self._arrivals.remove(arrival)
+            else:
+                self._wake()
+
+    def leave(self, queue: "BaseQueue") -> bool:
         """Close a queue, and wake what waits for it; whether it was the last one."""
         with self._ready:
             self.queues.discard(queue)
             self._ready.notify_all()
+            while self._arrivals:
+                self._arrivals.popleft().wake()
             return not self.queues
+
+    def _wake(self) -> None:
+        """Wake one thread and one coroutine that wait; one of them finds nothing, and waits on."""
+        self._ready.notify()
+        while self._arrivals and not self._arrivals.popleft().wake():
+            continue
+
+    def bus_pictures(self) -> list[Picture]:
+        """How `Bus.show_network` draws it."""
+        count = len(self.queues)
+        return [Picture("queue", "Queue" if count < 2 else f"{count} shared queues")]
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -102,7 +152,7 @@ class Backlogs:
         self._shared = weakref.WeakValueDictionary()
 
     def open(
-        self, bus: "Bus", queue: "Queue", identifier: Identifier, shared: bool, maxsize: int
+        self, bus: "Bus", queue: "BaseQueue", identifier: Identifier, shared: bool, maxsize: int
     ) -> Backlog:
         """The backlog of a new queue, which follows `identifier` on `bus` from now on.
 
@@ -126,7 +176,7 @@ class Backlogs:
             backlog.queues.add(queue)
             return backlog
 
-    def close(self, bus: "Bus", queue: "Queue", backlog: Backlog) -> None:
+    def close(self, bus: "Bus", queue: "BaseQueue", backlog: Backlog) -> None:
         """Undo `open`; a second time changes nothing."""
         with self._lock:
             if backlog.leave(queue):

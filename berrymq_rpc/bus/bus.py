@@ -1,144 +1,77 @@
 """The bus: what programs call to follow, to unfollow and to send."""
 
-import types
+import operator
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..identifier import Identifier
+from .announcing import Announcement, Complaint, error_message, portable_route, with_action
+from .answering import Ended
 from .backlog import Backlogs
-from .directory import Directory, Forwarder
-from .follower import Following, add_following
-from .log import bus_logger, describe
-from .message import Message, RelayedMessage
+from .completion import Completion
+from .delivery import Delivery, ErrorHandler
+from .directory import Forwarder
+from .message import Message, OutcomeMessage, RelayedMessage, TalkMessage
+from .network import Network
+from .picture import Pictures
+from .pool import Pool
+from .pooled_call import PooledCall
 from .registration import (
-    FunctionRegistration,
-    Guard,
-    MethodRegistration,
     Receiver,
-    Refusal,
+    Registration,
     check_callable,
+    is_collecting,
+    is_coroutine_function,
 )
-from .route import MAXIMUM_DEPTH, Route, explain, sending, stop
-from .tasks import Tasks
+from .registry import Registry
+from .route import Route
+from .telling import telling_route
+from .wrapping import wrap
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Bus", "ErrorHandler"]
 
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
-ErrorHandler: TypeAlias = Callable[[BaseException, Message, Any], object]
 
 
-class Bus:
+class Bus(Registry):
     """Messages in one process: who follows what, and sending. Safe for any number of threads.
 
     Receivers, guards and forwarders are called with one argument, the `Message`.
-
-    Attributes:
-        on_error: `None`, or what is called as ``on_error(error, message, receiver)`` after an
-            exception of a receiver, guard or forwarder was logged; in the thread where it was
-            raised. `receiver` is the callable that was registered.
     """
 
     def __init__(self) -> None:
-        self.on_error: ErrorHandler | None = None
-        self._directory = Directory()
-        self._tasks = Tasks()
+        super().__init__()
+        self._delivery = Delivery()
+        self._network = Network()
+        self._pool: Pool | None = None
         self.backlogs = Backlogs()
 
-    def following(
-        self,
-        identifier: Identifier | str,
-        guard: Guard | None = None,
-        *,
-        guard_condition: Guard | None = None,
-    ) -> Callable[[AnyCallable], AnyCallable]:
-        """Decorate a method: each object of its class follows `identifier` from its creation on.
+    @property
+    def on_error(self) -> ErrorHandler | None:
+        """`None`, or what is called as ``on_error(error, message, receiver)`` after an exception
+        of a receiver, guard or forwarder was logged; in the thread where it was raised.
 
-        The class needs ``metaclass=Follower`` or the base class `FollowerBase`. A method may carry
-        several of these. With `classmethod` or `staticmethod`, the class follows.
-
-        Args:
-            identifier: which messages to receive.
-            guard: called with the message first; the method is skipped if it returns false.
-            guard_condition: berryMQ's name for `guard`.
-
-        Raises:
-            ValueError, TypeError: `identifier` is no identifier, or a guard cannot be called.
+        `receiver` is the callable that was registered.
         """
-        following = Following(self, Identifier(identifier), _one_guard(guard, guard_condition))
+        return self._delivery.on_error
 
-        def mark(function: AnyCallable) -> AnyCallable:
-            add_following(function, following)
-            return function
+    @on_error.setter
+    def on_error(self, handler: ErrorHandler | None) -> None:
+        self._delivery.on_error = handler
 
-        return mark
-
-    def following_function(
-        self,
-        identifier: Identifier | str,
-        guard: Guard | None = None,
-        *,
-        guard_condition: Guard | None = None,
-    ) -> Callable[[AnyCallable], AnyCallable]:
-        """Decorate a function: it follows `identifier` from now on.
-
-        Arguments and exceptions are those of `following`.
-        """
-        parsed = Identifier(identifier)
-        guard = _one_guard(guard, guard_condition)
-
-        def follow(function: AnyCallable) -> AnyCallable:
-            self._directory.follow(parsed, function, guard)
-            return function
-
-        return follow
-
-    def regist_method(
-        self, identifier: Identifier | str, method: Receiver, guard: Guard | None = None
-    ) -> None:
-        """Let a bound method follow `identifier` for as long as its object lives.
-
-        The object is held weakly: nothing else may be needed to end the following. Doing it again
-        with the same identifier, method and guard changes nothing.
-
-        Raises:
-            ValueError, TypeError: `identifier` is no identifier, the method or guard cannot be
-                called, or the method's object cannot be referred to weakly.
-        """
-        self._directory.follow(Identifier(identifier), method, _one_guard(guard, None))
-
-    def regist_function(
-        self, identifier: Identifier | str, function: Receiver, guard: Guard | None = None
-    ) -> None:
-        """Let a function, or any other callable, follow `identifier`.
-
-        It is held strongly, until `unfollow`; a bound method is held as by `regist_method`. Doing
-        it again with the same identifier, function and guard changes nothing.
-
-        Raises:
-            ValueError, TypeError: as `regist_method`.
-        """
-        self._directory.follow(Identifier(identifier), function, _one_guard(guard, None))
-
-    def unfollow(self, identifier: Identifier | str, receiver: Receiver) -> int:
-        """End the following of `identifier` by `receiver`, whatever its guards.
-
-        A message on its way may still reach the receiver.
-
-        Args:
-            identifier: the one that is followed; not one that merely matches it.
-            receiver: the function, or the bound method.
-
-        Returns:
-            How many followings were ended, 0 if there was none.
-        """
-        return self._directory.unfollow(Identifier(identifier), receiver)
+    # -- sending -----------------------------------------------------------------------------
 
     def twitter(self, identifier: Identifier | str, /, *args: Any, **kwargs: Any) -> int:
         """Send a message to all who follow a matching identifier.
 
-        Receivers run here and now, in the order in which they were registered; ``async def``
-        receivers are started on the event loop that runs in this thread. What a receiver raises
-        is logged, handed to `on_error`, and stops neither the others nor the sender.
+        Receivers run here and now, in the order in which they were registered, or on a pool after
+        `set_multiplicity`. ``async def`` receivers are started on the event loop that runs in this
+        thread; without one, on that of a node on this bus, or else on one in a thread that the
+        package starts for them. What a receiver raises is logged, handed to `on_error`, and stops
+        neither the others nor the sender.
 
         Args:
             identifier: what the message is about; wildcards reach all whom they match.
@@ -146,8 +79,7 @@ class Bus:
             kwargs: those with names.
 
         Returns:
-            How many receivers and queues it reached; those that a guard skipped, and ``async def``
-            receivers without a loop, do not count.
+            How many receivers and queues it reached; those that a guard skipped do not count.
 
         Raises:
             ValueError, TypeError: `identifier` is no identifier.
@@ -162,7 +94,197 @@ class Bus:
             route = self._directory.find(identifier)
         if not route.calls:
             return 0
-        return self._dispatch(route, Message(route.identifier, args, kwargs))
+        return self._delivery.run(route, Message(route.identifier, args, kwargs))
+
+    async def publish(self, identifier: Identifier | str, /, *args: Any, **kwargs: Any) -> int:
+        """Send a message as `twitter` does, and wait until all receivers have ended.
+
+        Those that run in this thread block the event loop, as with `twitter`; those on the pool
+        and ``async def`` receivers do not. Cancelling it ends the waiting, and no receiver.
+
+        Returns:
+            How many receivers and queues it reached, those that raised included.
+
+        Raises:
+            ValueError, TypeError, RecursionError: as `twitter`.
+        """
+        route = self._route(identifier)
+        completion = Completion()
+        told, silent = telling_route(route, completion.ended)
+        reached = self._delivery.run(told, Message(route.identifier, args, kwargs))
+        await completion.wait(reached - silent)
+        return reached
+
+    def talk(
+        self,
+        identifier: Identifier | str,
+        callback_identifier: Identifier | str,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> int:
+        """Send a message as `twitter` does; what each receiver returns is sent back.
+
+        Each answer is a message to `callback_identifier`, with ``args == (result,)``, `None` too.
+        That of a receiver that raised has the exception as `Message.error`, and `None` as result.
+        An ``async def`` receiver answers when it has ended. A queue does not answer, nor does a
+        receiver that its guard skipped. Receivers in other processes that are connected answer as
+        well, unless `callback_identifier` is local.
+
+        Returns:
+            How many receivers and queues it reached in this process.
+
+        Raises:
+            ValueError, TypeError: one of the two is no identifier.
+            RecursionError: as `twitter`.
+        """
+        callback = Identifier(callback_identifier)
+        route = self._route(identifier)
+
+        def answer(result: Any, error: BaseException | None) -> None:
+            self.answer(callback, result, error)
+
+        told, _ = telling_route(route, answer)
+        return self._delivery.run(told, TalkMessage(route.identifier, args, kwargs, callback))
+
+    def auto_twitter(
+        self, identifier: Identifier | str, entry: bool = False, exit: bool = False
+    ) -> Callable[[AnyCallable], AnyCallable]:
+        """Decorate a function: its calls send messages with the arguments of the call.
+
+        ``name:entry`` is sent before a call and ``name:exit`` after it, unless it raised. Works on
+        functions and methods (of which the object itself is the first argument), ``async def``,
+        and generators: these are entered when the first item is asked for, and left when there are
+        no more.
+
+        Args:
+            identifier: gives the name and namespace of both; its action does not matter.
+            entry: send ``name:entry`` only.
+            exit: send ``name:exit`` only. Neither, or both: send both.
+
+        Raises:
+            ValueError, TypeError: `identifier` is no identifier.
+        """
+        parsed = Identifier(identifier)
+        entered = with_action(parsed, "entry") if entry or not exit else None
+        left = with_action(parsed, "exit") if exit or not entry else None
+
+        def decorate(function: AnyCallable) -> AnyCallable:
+            def around(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Announcement:
+                return Announcement(self.twitter, entered, left, args, kwargs)
+
+            wrapped: AnyCallable = wrap(function, around)
+            self._network.add_sender(wrapped, [sent for sent in (entered, left) if sent])
+            return wrapped
+
+        return decorate
+
+    def twitter_exception(
+        self, identifier: Identifier | str, reraise: bool = False, with_traceback: bool = True
+    ) -> Callable[[AnyCallable], AnyCallable]:
+        """Decorate a function: an exception that it raises is sent as a message.
+
+        The message has the lines of the traceback as its one argument, and `type`, `value` and
+        `traceback` as keyword arguments: the exception's class, itself, and its traceback; it is
+        the message's `error` as well. Other processes get text in their place. Works on the kinds
+        of functions that `auto_twitter` does. `KeyboardInterrupt`, cancellation and whatever else
+        is no `Exception` passes unsent.
+
+        Args:
+            identifier: the message's.
+            reraise: raise the exception further; else the call returns `None` (a generator ends).
+            with_traceback: whether the message has the traceback, or the exception's line only.
+
+        Raises:
+            ValueError, TypeError: `identifier` is no identifier.
+        """
+        parsed = Identifier(identifier)
+
+        def send(error: Exception) -> None:
+            route = self._route(parsed)
+            if route.calls:
+                message, portable = error_message(parsed, error, with_traceback)
+                self._delivery.run(portable_route(route, portable), message)
+
+        def decorate(function: AnyCallable) -> AnyCallable:
+            wrapped: AnyCallable = wrap(function, lambda args, kwargs: Complaint(send, reraise))
+            self._network.add_sender(wrapped, [parsed])
+            return wrapped
+
+        return decorate
+
+    # -- how receivers run -------------------------------------------------------------------
+
+    def set_multiplicity(self, number: int) -> None:
+        """Let receivers run on a pool of threads, so that senders need not wait for them.
+
+        Receivers are taken up in the order in which messages are sent and receivers were
+        registered. Several run at a time, so they may end, and a receiver may see the messages of
+        one sender, in another order. Guards run in the sender's thread; queues are filled by it,
+        in order; ``async def`` receivers run on an event loop as ever. When 10,000 receivers wait
+        for a thread, senders run further ones themselves.
+
+        What the pool has accepted is done even if it is replaced. At the end of the interpreter it
+        has 5 seconds for that.
+
+        Args:
+            number: how many threads at most; 0 or 1: the sender's, as at the beginning.
+
+        Raises:
+            ValueError, TypeError: it is negative, or no integer.
+        """
+        number = operator.index(number)
+        if number < 0:
+            raise ValueError(f"the multiplicity is a number of threads, not {number}")
+        replaced = self._pool
+        self._pool = pool = Pool(number) if number > 1 else None
+        if pool is None:
+            self._directory.set_call(_direct_call)
+        else:
+            delivery = self._delivery
+
+            def pooled(registration: Registration) -> Receiver:
+                if is_collecting(registration.function) or is_coroutine_function(
+                    registration.function
+                ):
+                    return registration.call
+                return PooledCall(registration, pool, delivery)
+
+            self._directory.set_call(pooled)
+        if replaced is not None:
+            replaced.close()
+
+    def set_loop(self, loop: "asyncio.AbstractEventLoop | None") -> None:
+        """Say where ``async def`` receivers run whose sender's thread has no event loop.
+
+        For ``exchange``, not for programs. It counts while that loop runs, and is held weakly.
+        """
+        self._delivery.tasks.set_loop(loop)
+
+    # -- pictures ----------------------------------------------------------------------------
+
+    def show_followers(self) -> dict[str, list[str]]:
+        """Who hears what: by identifier, in order, the names of those that follow it."""
+        return self._network.followers(self._directory.registrations())
+
+    def show_network(self, format: str = "dot") -> str:
+        """A picture of who sends and hears what, as text.
+
+        It shows identifiers, the functions and classes that follow them, queues, connections to
+        other processes, and functions decorated with `auto_twitter` or `twitter_exception`. Dashed
+        lines lead from what is sent to wildcards that match it, and to receivers with a guard.
+
+        Args:
+            format: ``"dot"``, the language of Graphviz: ``dot -Tsvg`` makes an image of it.
+
+        Raises:
+            ValueError: no such format.
+        """
+        if format != "dot":
+            raise ValueError(f"a picture is made as 'dot', not {format!r}")
+        return self._network.dot(self._directory.registrations())
+
+    # -- for other processes -----------------------------------------------------------------
 
     def relay(
         self,
@@ -170,22 +292,49 @@ class Bus:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         origin: object,
+        answer: Ended | None = None,
     ) -> int:
         """Send on a message that came from another process. For ``exchange``, not for programs.
 
         It is `twitter`, save that the message's `origin` is set, and that no receiver with a local
         name hears of it, by a wildcard of the sender either.
 
+        Args:
+            answer: called as ``answer(result, error)`` when a receiver has run, in the thread where
+                it ended; not for queues. `error` is what it raised, or `None`.
+
         Raises:
             ValueError, TypeError: `identifier` is no identifier, or is local.
         """
-        try:
-            route = self._directory.relayed_routes[identifier]
-        except (KeyError, TypeError):
-            route = self._directory.find(identifier, relayed=True)
+        route = self._relayed_route(identifier)
         if not route.calls:
             return 0
-        return self._dispatch(route, RelayedMessage(route.identifier, args, kwargs, origin))
+        if answer is not None:
+            route, _ = telling_route(route, answer)
+        return self._delivery.run(route, RelayedMessage(route.identifier, args, kwargs, origin))
+
+    def answer(
+        self,
+        callback_identifier: Identifier | str,
+        result: Any = None,
+        error: BaseException | None = None,
+        origin: object = None,
+    ) -> int:
+        """Send an answer of `talk`, which no forwarder sees. For ``exchange``, not for programs.
+
+        Args:
+            origin: where it came from; if it is another process, no local name hears of it.
+
+        Raises:
+            ValueError, TypeError: `callback_identifier` is no identifier, or it is local and the
+                answer came from another process.
+        """
+        if origin is None:
+            route = self._route(callback_identifier)
+        else:
+            route = self._relayed_route(callback_identifier)
+        message = OutcomeMessage(route.identifier, (result,), {}, error, origin)
+        return self._delivery.run(Route(route.identifier, route.receivers, route.reached), message)
 
     def add_forwarder(self, forwarder: Forwarder) -> None:
         """Call `forwarder` with each message that is not local. For ``exchange``, not for programs.
@@ -201,86 +350,38 @@ class Bus:
         """End what `add_forwarder` began; nothing happens if it did not."""
         self._directory.remove_forwarder(forwarder)
 
+    def add_pictures(self, pictures: Pictures) -> None:
+        """Let `show_network` draw connections. For ``exchange``, not for programs.
+
+        Args:
+            pictures: called for each picture, in any thread; returns those of the connections. A
+                method that follows is drawn as its object's ``bus_pictures`` says, if it has that.
+        """
+        self._network.add_pictures(pictures)
+
+    def remove_pictures(self, pictures: Pictures) -> None:
+        """End what `add_pictures` began; nothing happens if it did not."""
+        self._network.remove_pictures(pictures)
+
     def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
         """Log an error and hand it to `on_error`. For ``exchange``, not for programs.
 
         Args:
             problem: what happened, for the log, such as ``"failed"``.
         """
-        logger = bus_logger()
-        logger.error("receiver %s %s: %r", describe(receiver), problem, message, exc_info=error)
-        if self.on_error is None:
-            return
+        self._delivery.report(error, message, receiver, problem)
+
+    def _route(self, identifier: Identifier | str) -> Route:
         try:
-            self.on_error(error, message, receiver)
-        except Exception:
-            logger.exception("on_error itself failed")
+            return self._directory.routes[identifier]
+        except (KeyError, TypeError):
+            return self._directory.find(identifier)
 
-    def _dispatch(self, route: Route, message: Message) -> int:
-        """Call all of a route; how many receivers it reached."""
-        stack = sending.stack
-        depth = len(stack)
-        if depth >= MAXIMUM_DEPTH:
-            stop(stack, route)
-        stack.append(route)
-        reached = route.reached
+    def _relayed_route(self, identifier: Identifier | str) -> Route:
         try:
-            for call in route.calls:
-                try:
-                    result = call(message)
-                    if result is not None and not self._accept(result, call, message):
-                        reached -= 1
-                except RecursionError as error:
-                    # All that is within this one is part of the cycle. Were it reported and gone
-                    # on with here, two such receivers would make 2**MAXIMUM_DEPTH calls; and the
-                    # frames to report it with may be lacking.
-                    if depth:
-                        explain(error, stack)
-                        raise
-                    self.report(error, message, _registered(call), "failed")
-                except Exception as error:
-                    self.report(error, message, _registered(call), "failed")
-        finally:
-            if not depth:
-                stack.clear()
-            elif depth > 1:
-                stack.pop()
-            else:
-                # What `stop` has added ends here.
-                del stack[1:]
-        return reached
-
-    def _accept(self, result: object, call: Receiver, message: Message) -> bool:
-        """Deal with what a call has returned; whether its receiver was reached."""
-        if isinstance(result, Refusal):
-            if isinstance(result.error, RecursionError):
-                raise result.error
-            if result.error is not None:
-                self.report(result.error, message, _registered(call), "has a guard that failed")
-            return False
-        if isinstance(result, types.CoroutineType):
-            receiver = _registered(call)
-
-            def failed(error: BaseException) -> None:
-                self.report(error, message, receiver, "failed")
-
-            return self._tasks.start(result, f"receiver of {message.id}", failed)
-        return True
+            return self._directory.relayed_routes[identifier]
+        except (KeyError, TypeError):
+            return self._directory.find(identifier, relayed=True)
 
 
-def _registered(call: Receiver) -> Any:
-    """The receiver as it was registered."""
-    if isinstance(call, types.MethodType):
-        registration = call.__self__
-        if isinstance(registration, FunctionRegistration | MethodRegistration):
-            return registration.receiver()
-    return call
-
-
-def _one_guard(guard: Guard | None, guard_condition: Guard | None) -> Guard | None:
-    if guard is not None and guard_condition is not None:
-        raise TypeError("guard and guard_condition are the same: give one of them")
-    chosen = guard_condition if guard is None else guard
-    if chosen is not None:
-        check_callable(chosen, "guard")
-    return chosen
+_direct_call = operator.attrgetter("call")

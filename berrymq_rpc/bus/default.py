@@ -3,20 +3,34 @@
 from .bus import Bus
 
 __all__ = [
+    "auto_twitter",
     "default_bus",
     "following",
     "following_function",
+    "publish",
     "regist_function",
     "regist_method",
+    "set_multiplicity",
+    "show_followers",
+    "show_network",
+    "talk",
     "twitter",
+    "twitter_exception",
     "unfollow",
 ]
 
 default_bus = Bus()
 
+auto_twitter = default_bus.auto_twitter
 following = default_bus.following
 following_function = default_bus.following_function
+publish = default_bus.publish
 regist_function = default_bus.regist_function
 regist_method = default_bus.regist_method
+set_multiplicity = default_bus.set_multiplicity
+show_followers = default_bus.show_followers
+show_network = default_bus.show_network
+talk = default_bus.talk
 twitter = default_bus.twitter
+twitter_exception = default_bus.twitter_exception
 unfollow = default_bus.unfollow

@@ -16,6 +16,7 @@ import types
 import weakref
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TypeAlias
 
 from ..identifier import Identifier
@@ -54,6 +55,7 @@ class Directory:
         self.routes: Routes = {}
         self.relayed_routes: Routes = {}
         self._index = Index()
+        self._call: Callable[[Registration], Receiver] = attrgetter("call")
         self._forwarders: tuple[Forwarder, ...] = ()
         self._numbers = itertools.count()
         self._lock = threading.RLock()
@@ -100,6 +102,14 @@ class Directory:
 
         self._change(remove)
 
+    def set_call(self, call: Callable[[Registration], Receiver]) -> None:
+        """Say how registrations are called from now on: by what this returns for each."""
+
+        def change() -> None:
+            self._call = call
+
+        self._change(change)
+
     def find(self, sent: Identifier | str, relayed: bool = False) -> Route:
         """The route of what was sent, found anew, and kept for the next time.
 
@@ -110,12 +120,13 @@ class Directory:
         if relayed and identifier.is_local:
             raise ValueError(f"{str(identifier)!r} is local: no other process may send it")
         with self._lock:
+            # Not a context manager: a program may make up an identifier for each message.
             interrupted, self._busy = self._busy, True
             try:
                 found = self._index.find(identifier)
                 if relayed:
                     found = [item for item in found if not item.identifier.is_local]
-                calls = tuple(registration.call for registration in found)
+                calls = tuple(map(self._call, found))
                 if not identifier.is_local:
                     calls = (*self._forwarders, *calls)
                 route = Route(identifier, calls, len(found))
@@ -128,6 +139,18 @@ class Directory:
         if self._changes:
             self._settle(blocking=False)
         return route
+
+    def registrations(self) -> list[Registration]:
+        """All registrations, oldest first."""
+        with self._lock:
+            interrupted, self._busy = self._busy, True
+            try:
+                found = self._index.all()
+            finally:
+                self._busy = interrupted
+        if self._changes:
+            self._settle(blocking=False)
+        return found
 
     def __len__(self) -> int:
         return len(self._index)

@@ -5,11 +5,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from ..identifier import Identifier
+from .condition import Wanted
 from .registration import Guard
 
 if TYPE_CHECKING:
-    from .bus import Bus
+    from .registry import Registry
 
 __all__ = ["Follower", "FollowerBase", "Following", "add_following"]
 
@@ -19,8 +19,8 @@ _ATTRIBUTE = "_berrymq_followings"
 class Following(NamedTuple):
     """What the decorator `following` says about a method."""
 
-    bus: "Bus"
-    identifier: Identifier
+    bus: "Registry"
+    wanted: Wanted
     guard: Guard | None
 
 
@@ -115,8 +115,8 @@ def _follow_with_object(instance: object) -> None:
         methods = _methods_by_class[cls] = tuple(_following_methods(cls))
     for function, followings in methods:
         method = function.__get__(instance, cls)
-        for bus, identifier, guard in followings:
-            bus.regist_method(identifier, method, guard)
+        for bus, wanted, guard in followings:
+            bus.regist_method(wanted, method, guard)
 
 
 def _following_methods(cls: type) -> Iterator[tuple[Any, tuple[Following, ...]]]:
@@ -134,8 +134,8 @@ def _following_methods(cls: type) -> Iterator[tuple[Any, tuple[Following, ...]]]
 def _follow_with_class(cls: type) -> None:
     for value in tuple(vars(cls).values()):
         if isinstance(value, classmethod | staticmethod):
-            for bus, identifier, guard in _followings(value.__func__):
-                bus.regist_function(identifier, value.__get__(None, cls), guard)
+            for bus, wanted, guard in _followings(value.__func__):
+                bus.regist_function(wanted, value.__get__(None, cls), guard)
 
 
 def _followings(function: Any) -> tuple[Following, ...]:

@@ -95,6 +95,15 @@ class Index:
         found.sort(key=_number)
         return found
 
+    def all(self) -> list[Registration]:
+        """All registrations, oldest first."""
+        found: list[Registration] = []
+        for bucket in self._buckets.values():
+            for registrations in bucket.values():
+                found += registrations
+        found.sort(key=_number)
+        return found
+
     def __len__(self) -> int:
         return sum(len(group) for bucket in self._buckets.values() for group in bucket.values())
 

@@ -2,11 +2,12 @@
 
 import reprlib
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from ..identifier import Identifier
 
-__all__ = ["Message", "RelayedMessage"]
+__all__ = ["Message", "OutcomeMessage", "RelayedMessage", "TalkMessage", "parts_of"]
 
 Result = TypeVar("Result")
 
@@ -70,6 +71,22 @@ class Message:
         """Where it comes from, as the connection that brought it says; `None`: this process."""
         return None
 
+    @property
+    def reply_to(self) -> str | None:
+        """The canonical text of the identifier to which `Bus.talk` wants its answers.
+
+        `None` if it was not sent by it, or if that identifier is local: answers from other
+        processes do not reach it.
+        """
+        return None
+
+    @property
+    def error(self) -> Any:
+        """What a receiver raised, if this is its answer to `Bus.talk`, or if `twitter_exception`
+        sent it. For other messages the keyword argument of that name, or `None`.
+        """
+        return self._kwargs.get("error")
+
     def apply(self, func: Callable[..., Result]) -> Result:
         """Call `func` with the message's arguments, and return its result."""
         return func(*self._args, **self._kwargs)
@@ -106,6 +123,59 @@ class RelayedMessage(Message):
     @property
     def origin(self) -> Any:
         return self._origin
+
+
+class TalkMessage(Message):
+    """A message whose receivers answer."""
+
+    __slots__ = ("_reply_to",)
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reply_to: Identifier,
+    ) -> None:
+        super().__init__(identifier, args, kwargs)
+        self._reply_to = reply_to
+
+    @property
+    def reply_to(self) -> str | None:
+        return None if self._reply_to.is_local else str(self._reply_to)
+
+
+class OutcomeMessage(Message):
+    """A message that tells how something went: what a receiver answers, or what was raised."""
+
+    __slots__ = ("_error", "_origin")
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        error: BaseException | None,
+        origin: Any = None,
+    ) -> None:
+        super().__init__(identifier, args, kwargs)
+        self._error = error
+        self._origin = origin
+
+    @property
+    def origin(self) -> Any:
+        return self._origin
+
+    @property
+    def error(self) -> Any:
+        return self._error
+
+
+#: The canonical text of a message's identifier, its args and its kwargs: all in one call of C, as
+#: forwarders ask for them with each message that is sent.
+parts_of: Callable[[Message], tuple[str, tuple[Any, ...], dict[str, Any]]] = attrgetter(
+    "_identifier._text", "_args", "_kwargs"
+)
 
 
 def _shown(arguments: object) -> str:

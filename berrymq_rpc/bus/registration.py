@@ -1,9 +1,10 @@
 """Who follows what: one receiver, one identifier, and the guard between them."""
 
+import functools
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ..identifier import Identifier
 from .message import Message
@@ -18,9 +19,21 @@ __all__ = [
     "Refusal",
     "Registration",
     "check_callable",
+    "collecting",
+    "exporting",
+    "is_collecting",
+    "is_coroutine_function",
+    "is_exporting",
     "receiver_key",
 ]
 
+_COLLECTING = "_berrymq_collecting"
+_EXPORTING = "_berrymq_exporting"
+
+# The flag of code objects that `inspect.CO_COROUTINE` is; `inspect` takes long to import.
+_COROUTINE = 0x80
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Receiver: TypeAlias = Callable[[Message], Any]
 Guard: TypeAlias = Callable[[Message], object]
 ReceiverKey: TypeAlias = int | tuple[int, int | str]
@@ -65,14 +78,16 @@ class FunctionRegistration:
     def receiver(self) -> Receiver | None:
         return self.function
 
+    def admit(self, message: Message) -> Receiver | Refusal:
+        """What is to be called with the message, now or later, once the guard has let it pass."""
+        refusal = None if self.guard is None else _refusal(self.guard, message)
+        return self.function if refusal is None else refusal
+
     def deliver(self, message: Message) -> Any:
         if self.guard is not None:
-            try:
-                passed = self.guard(message)
-            except Exception as error:
-                return Refusal(error)
-            if not passed:
-                return SKIPPED
+            refusal = _refusal(self.guard, message)
+            if refusal is not None:
+                return refusal
         return self.function(message)
 
 
@@ -143,21 +158,84 @@ class MethodRegistration(weakref.ref[Any]):
         owner = self()
         return None if owner is None else types.MethodType(self.function, owner)
 
+    def admit(self, message: Message) -> Receiver | Refusal:
+        """What is to be called with the message, now or later, once the guard has let it pass.
+
+        It holds the object, which is there for the messages that were sent while it lived.
+        """
+        owner = self()
+        if owner is None:
+            return SKIPPED
+        refusal = None if self.guard is None else _refusal(self.guard, message)
+        return types.MethodType(self.function, owner) if refusal is None else refusal
+
     def deliver(self, message: Message) -> Any:
         owner = self()
         if owner is None:
             return SKIPPED
         if self.guard is not None:
-            try:
-                passed = self.guard(message)
-            except Exception as error:
-                return Refusal(error)
-            if not passed:
-                return SKIPPED
+            refusal = _refusal(self.guard, message)
+            if refusal is not None:
+                return refusal
         return self.function(owner, message)
 
 
 Registration: TypeAlias = FunctionRegistration | MethodRegistration
+
+
+def collecting(function: AnyFunction) -> AnyFunction:
+    """Decorate what only puts messages aside, as a queue does.
+
+    It is called in the sender's thread always, and is no receiver that answers `Bus.talk`.
+    """
+    setattr(function, _COLLECTING, True)
+    return function
+
+
+def exporting(function: AnyFunction) -> AnyFunction:
+    """Decorate what puts messages aside for other processes.
+
+    It is as if it were `collecting`. A message that has another form for other processes comes in
+    that form.
+    """
+    setattr(function, _EXPORTING, True)
+    return collecting(function)
+
+
+def is_collecting(receiver: Receiver) -> bool:
+    """Whether a function, or what a `Registration` calls, carries `collecting`."""
+    return _carries(receiver, _COLLECTING)
+
+
+def is_exporting(receiver: Receiver) -> bool:
+    """Whether a function, or what a `Registration` calls, carries `exporting`."""
+    return _carries(receiver, _EXPORTING)
+
+
+def _carries(receiver: Receiver, mark: str) -> bool:
+    function: Any = receiver
+    if isinstance(receiver, types.MethodType):
+        owner = receiver.__self__
+        if isinstance(owner, FunctionRegistration | MethodRegistration):
+            function = owner.function
+    return isinstance(function, types.FunctionType) and mark in function.__dict__
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Whether a function, a partial of one, or an object's ``__call__``, is an ``async def``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not isinstance(function, types.FunctionType | types.MethodType):
+        function = type(function).__call__
+    code = getattr(function, "__code__", None)
+    return isinstance(code, types.CodeType) and bool(code.co_flags & _COROUTINE)
+
+
+def _refusal(guard: Guard, message: Message) -> Refusal | None:
+    try:
+        return None if guard(message) else SKIPPED
+    except Exception as error:
+        return Refusal(error)
 
 
 def receiver_key(receiver: Receiver) -> ReceiverKey:

@@ -6,7 +6,7 @@ from typing import NoReturn
 from ..identifier import Identifier
 from .registration import Receiver
 
-__all__ = ["MAXIMUM_DEPTH", "Route", "Sending", "explain", "sending", "stop"]
+__all__ = ["MAXIMUM_DEPTH", "Chain", "Route", "Sending", "explain", "sending", "stop"]
 
 # How deep messages that receivers send may lie in one another. Python stops at 1,000 frames by
 # default; a level takes three of them here and some in the receiver.
@@ -32,12 +32,48 @@ class Route:
         self.calls = calls
         self.reached = reached
 
+    @property
+    def forwarders(self) -> tuple[Receiver, ...]:
+        """The calls that come first, and do not count."""
+        return self.calls[: len(self.calls) - self.reached]
+
+    @property
+    def receivers(self) -> tuple[Receiver, ...]:
+        """The calls that count."""
+        return self.calls[len(self.calls) - self.reached :]
+
+
+class Chain:
+    """All that follows, on threads of a pool, from one receiver of a message.
+
+    Attributes:
+        is_ended: whether a cycle was found in it; nothing further follows then.
+    """
+
+    __slots__ = ("is_ended",)
+
+    def __init__(self) -> None:
+        self.is_ended = False
+
+    def end(self) -> bool:
+        """End it; `False` if it was ended already."""
+        with _ending:
+            is_first, self.is_ended = not self.is_ended, True
+        return is_first
+
+
+_ending = threading.Lock()
+
 
 class Sending(threading.local):
-    """What this thread is sending, the innermost last, on any bus."""
+    """What this thread is sending, the innermost last, on any bus.
+
+    In a thread of a pool it begins with what the sender of the message was sending.
+    """
 
     def __init__(self) -> None:
         self.stack: list[Route | None] = []
+        self.chain: Chain | None = None
 
 
 sending = Sending()

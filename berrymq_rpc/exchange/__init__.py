@@ -10,11 +10,13 @@ Here live the node, the functions that it serves, and its connections to other n
 what within a process is the matter of ``bus``; how calls travel, of ``rpc``.
 """
 
-from .connection import Connection, OnewayConnection, QueueConnection
+from .connection import Connection, OnewayConnection
 from .functions import ExportedFunctions
 from .interconnection import Interconnection
 from .node import Node
 from .pulled_message import PulledMessage
+from .queue_connection import QueueConnection
+from .sync_node import SyncNode
 
 __all__ = [
     "Connection",
@@ -24,4 +26,5 @@ __all__ = [
     "OnewayConnection",
     "PulledMessage",
     "QueueConnection",
+    "SyncNode",
 ]

@@ -5,7 +5,8 @@ from typing import TypeAlias
 
 __all__ = ["Address", "Binding", "bind_endpoints", "endpoint_of"]
 
-#: An endpoint such as ``"tcp://127.0.0.1:5555"``, or a host and a port.
+#: An endpoint such as ``"tcp://127.0.0.1:5555"``, or a host and a port: ``("127.0.0.1", 5555)`` or
+#: ``"127.0.0.1:5555"``.
 Address: TypeAlias = str | tuple[str, int]
 #: One address or several.
 Binding: TypeAlias = Address | Iterable[Address]
@@ -27,10 +28,16 @@ def endpoint_of(address: Address) -> str:
             _, _, port_text = address.rpartition(":")
             if port_text.isdecimal():
                 _check_port(int(port_text[:MAXIMUM_DIGITS]))
+        elif "://" not in address:
+            host, colon, port_text = address.rpartition(":")
+            is_port = port_text.isascii() and (port_text.isdecimal() or port_text == "*")
+            if host and colon and is_port:
+                return endpoint_of(f"tcp://{address}")
         return address
     if not _is_host_and_port(address):
         raise TypeError(
-            f"an address is text such as 'tcp://127.0.0.1:5555' or (host, port), not {address!r}"
+            "an address is text such as 'tcp://127.0.0.1:5555' or '127.0.0.1:5555', or "
+            f"(host, port), not {address!r}"
         )
     host, port = address
     _check_port(port)

@@ -1,4 +1,4 @@
-"""A node's connections to other nodes: what they share, and styles 02 and 03."""
+"""A node's connections to other nodes: what they share, and style 02."""
 
 import asyncio
 import logging
@@ -8,15 +8,13 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Self
 
-from ..bus import Empty
-from ..errors import ConnectionLostError, ProtocolError, RPCTimeoutError, ServiceClosedError
+from ..errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..identifier import Identifier
-from ..rpc import Client
-from .delivery import keywords_of, positional_of, travelling
-from .pulled_message import PulledMessage
+from ..rpc import Call, Client
+from .delivery import travelling
 from .status import INVALID_TOKEN, OK, TIMEOUT
 
-__all__ = ["Connection", "OnewayConnection", "QueueConnection"]
+__all__ = ["Connection", "OnewayConnection"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
@@ -40,6 +38,9 @@ class Connection(ABC):
         closed: called when the connection is closed.
     """
 
+    #: berryMQ's number of the style.
+    style: str
+
     def __init__(
         self,
         endpoint: str,
@@ -59,6 +60,8 @@ class Connection(ABC):
         self._keeper: asyncio.Task[None] | None = None
         self._is_up = True
         self._is_closed = False
+        #: Called with ``"lost"`` or ``"restored"`` and what is known; set by the node.
+        self.tell: Callable[..., object] = lambda action, **about: None
 
     @property
     def endpoint(self) -> str:
@@ -137,6 +140,7 @@ class Connection(ABC):
         if not self._is_up:
             self._is_up = True
             logger.info("connection to %s: restored", self._endpoint)
+            self.tell("restored", endpoint=self._endpoint, style=self.style)
 
     def _line_down(self, error: Exception) -> None:
         """The peer is not there, or does not answer as it should."""
@@ -146,6 +150,7 @@ class Connection(ABC):
             gone = isinstance(error, ConnectionLostError | ServiceClosedError)
             reason = "the peer is gone" if gone else repr(error)
             logger.warning("connection to %s: lost: %s; trying again", self._endpoint, reason)
+            self.tell("lost", endpoint=self._endpoint, style=self.style, reason=reason)
 
     async def _ask(self, name: str, *args: Any, client: Client | None = None) -> Any:
         """Call one of the peer's functions with the token.
@@ -158,13 +163,17 @@ class Connection(ABC):
         client = client or self._client
         deadline = math.inf if client.timeout is None else self._now() + client.timeout
         token = await self._next_token(None, deadline)
-        answer = await client.call(name, token, *args)
+        answer = await self._answer(name, client.call(name, token, *args))
         if answer != INVALID_TOKEN and (answer != TIMEOUT or self._times_out(name, args)):
             return answer
         token = await self._next_token(token, deadline)
         if deadline < math.inf:
             client = client.with_timeout(max(deadline - self._now(), FIRST_PAUSE))
-        return await client.call(name, token, *args)
+        return await self._answer(name, client.call(name, token, *args))
+
+    async def _answer(self, name: str, call: Call) -> Any:
+        """What the call gives."""
+        return await call
 
     def _times_out(self, name: str, args: tuple[Any, ...]) -> bool:
         """Whether "timeout" may be said of the call, and not of the token."""
@@ -202,6 +211,10 @@ class Connection(ABC):
         )
         self._token = None
         self._has_token.clear()
+        if self._is_up:
+            self._is_up = False
+            reason = "the peer has forgotten it"
+            self.tell("lost", endpoint=self._endpoint, style=self.style, reason=reason)
 
     async def _keep(self) -> None:
         """Keep the peer from forgetting the connection; register again when it has."""
@@ -245,81 +258,7 @@ class Connection(ABC):
 class OnewayConnection(Connection):
     """Style 02: this side sends only."""
 
+    style = "02"
+
     async def _register(self) -> str:
         return str(await self._client.rpc.connect_oneway(self._ttl))
-
-
-class QueueConnection(Connection):
-    """Style 03: the peer keeps messages in a queue until this side gets them.
-
-    When the peer has forgotten the connection, what its queue held is gone.
-    """
-
-    def __init__(
-        self,
-        identifier: Identifier,
-        endpoint: str,
-        client: Client,
-        ttl: float,
-        timeout: float,
-        closed: Callable[[Connection], object],
-    ) -> None:
-        super().__init__(endpoint, client, ttl, timeout, closed)
-        self._identifier = identifier
-
-    @property
-    def identifier(self) -> Identifier:
-        """Which messages the queue keeps."""
-        return self._identifier
-
-    async def get(self, block: bool = True, timeout: float | None = None) -> PulledMessage:
-        """Take the oldest message from the queue.
-
-        Args:
-            block: whether to wait for one.
-            timeout: seconds to wait; ``None`` for as long as it takes.
-
-        Returns:
-            The message. It is for this caller alone; if it is cancelled before the message came,
-            the message goes back to the queue's head.
-
-        Raises:
-            Empty: there is none and it does not wait, or its time is over.
-            ValueError: `timeout` is negative.
-            RPCTimeoutError: the peer did not answer in time.
-            ConnectionLostError: the peer is gone, or did not come in time.
-            ServiceClosedError: this connection was closed, or the peer is closing.
-        """
-        if block and timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout is a number of seconds, not {timeout}")
-        if not block:
-            return self._message(await self._ask("get_nowait"))
-        # The peer's answer has as long as any other's, after the time for which it waits.
-        limit = None if timeout is None else timeout + self._timeout
-        client = self._client.with_timeout(limit)
-        return self._message(await self._ask("get", True, timeout, client=client))
-
-    async def get_nowait(self) -> PulledMessage:
-        """Take the oldest message, or raise `Empty`; otherwise as `get`."""
-        return await self.get(block=False)
-
-    async def _register(self) -> str:
-        return str(await self._client.rpc.connect_via_queue(self._identifier.id_str(), self._ttl))
-
-    def _times_out(self, name: str, args: tuple[Any, ...]) -> bool:
-        # A `get` without limit has no time that could be over.
-        return name == "get_nowait" or (name == "get" and args[1] is not None)
-
-    def _message(self, answer: Any) -> PulledMessage:
-        if answer in (TIMEOUT, INVALID_TOKEN):
-            raise Empty
-        try:
-            return PulledMessage(
-                Identifier(answer["id"]),
-                positional_of(answer["args"]),
-                keywords_of(answer["kwargs"]),
-                origin=self._endpoint,
-                redelivered=bool(answer.get("redelivered", False)),
-            )
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ProtocolError(f"{self._endpoint} has answered with no message") from error

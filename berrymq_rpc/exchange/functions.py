@@ -5,18 +5,22 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import Any
 
-from ..bus import Bus, Message, default_bus
+from ..bus import Bus, default_bus
 from ..rpc import AttrHandler, Peer, context, method
-from .delivery import deliver, travelling
-from .forwarding import Forwarding
-from .mailbox import MAXIMUM_MESSAGES, Mailbox, Parcel
+from .bundle import checked_name, read_envelope
+from .callback import Allowed, Callback, allowed_endpoint
+from .delivery import deliver, keywords_of, positional_of, travelling
+from .line import Line, Wire
+from .mailbox import MAXIMUM_BYTES, MAXIMUM_MESSAGES, Mailbox
+from .mailboxes import Mailboxes
+from .parcel import Parcel
 from .status import INVALID_TOKEN, OK, TIMEOUT
+from .switchboard import Switchboard
 from .token_table import MAXIMUM_TOKENS, Entry, TokenError, TokenTable
 
-__all__ = ["TTL", "ExportedFunctions"]
+__all__ = ["TTL", "ExportedFunctions", "take_single"]
 
 #: Seconds for which a connection may go unused: berryMQ's default.
 TTL = 1000.0
@@ -26,19 +30,30 @@ class Served:
     """One connection as the side that serves it has it.
 
     Attributes:
-        part: the queue of style 03, or what carries messages to the peer in style 01.
+        part: what ends with the connection: the queue of style 03, or the line to the peer in
+            style 01.
+        line: the line back to who sends messages with this token, in style 01.
+        callback: the way by which a peer is called back that wants to be.
+        takes_bundles: whether the peer is a node that numbers its messages.
+        is_lost: whether it was told that the peer is gone.
+        is_ended: whether its token has ended.
         watchers: set when the connection ends.
     """
 
-    __slots__ = ("part", "watchers")
+    __slots__ = ("callback", "is_ended", "is_lost", "line", "part", "takes_bundles", "watchers")
 
-    def __init__(self, part: Mailbox | Forwarding | None) -> None:
+    def __init__(self, part: Mailbox | Line | None, line: Line | None = None) -> None:
         self.part = part
+        self.line = line
+        self.callback: Callback | None = None
+        self.takes_bundles = False
+        self.is_lost = False
+        self.is_ended = False
         self.watchers: set[asyncio.Event] = set()
 
 
 class ExportedFunctions(AttrHandler):
-    """berryMQ's seven functions, and an eighth for nodes: serve it with `rpc.start_server`.
+    """berryMQ's seven functions, and two more for nodes: serve it with `rpc.start_server`.
 
     `Node` serves one itself. Everything but the answers documented here arrives at the caller as
     an exception: `ValueError` and `TypeError` for arguments that are not what they must be, local
@@ -48,7 +63,11 @@ class ExportedFunctions(AttrHandler):
         bus: where messages are published and come from; ``None`` for the default bus.
         queue_size: messages that a queue keeps at most. The oldest is dropped, counted and logged
             when one more comes.
+        queue_bytes: bytes that they may take, packed; over it, the oldest are dropped as well.
         max_connections: how many connections there may be at a time.
+        callback_allowed: where `interconnect` may call back: ``False``: to the caller's own
+            address alone; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
+        switchboard: carries messages to other nodes; ``None`` for one of its own.
         clock: tells the time in seconds, for tests.
     """
 
@@ -57,45 +76,62 @@ class ExportedFunctions(AttrHandler):
         bus: Bus | None = None,
         *,
         queue_size: int = MAXIMUM_MESSAGES,
+        queue_bytes: int = MAXIMUM_BYTES,
         max_connections: int = MAXIMUM_TOKENS,
+        callback_allowed: Allowed = False,
+        switchboard: Switchboard | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         _check_count("queue_size", queue_size)
+        _check_count("queue_bytes", queue_bytes)
         _check_count("max_connections", max_connections)
         self._bus = default_bus if bus is None else bus
-        self._queue_size = queue_size
+        self._callback_allowed = callback_allowed
+        self._switchboard = Switchboard(self._bus) if switchboard is None else switchboard
+        self._mailboxes = Mailboxes(self._bus, self._switchboard.name, queue_size, queue_bytes)
         self._clock = clock
         self._table: TokenTable[Served] = TokenTable(self._free, max_connections)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        #: Of connections that have ended.
+        #: Of lines that have ended.
         self._dropped = 0
 
     # -- connecting ------------------------------------------------------------------------
 
     @method
-    def interconnect(self, addr: Any = None, token: Any = None, ttl: float = TTL) -> str:
-        """Style 01: both sides carry all messages of their own to each other.
+    async def interconnect(
+        self, addr: Any = None, token: Any = None, ttl: float = TTL, node: Any = None
+    ) -> str:
+        """Style 01: both sides carry all messages to each other.
 
         Args:
-            addr: None: messages go to the caller over the connection of this call, as
-                notifications of send_message(token, identifier, args, kwargs).
-            token: the token that the caller proposes; None for one of this side's.
+            addr: where the caller can be called back: an endpoint or (host, port). None: messages
+                go to it over the connection of this call.
+            token: the token that the caller proposes; None for one of this side's. It stands for
+                the connection on both sides.
             ttl: seconds for which the connection may go unused.
+            node: the caller's name, if it is a node that takes send_messages. To others, each
+                message goes as send_message(token, identifier, args, kwargs).
 
         Returns:
             The token.
         """
-        if addr is not None:
-            raise ValueError(
-                "addr must be None: this node carries messages to the caller over the caller's "
-                "own connection, and does not call back"
-            )
         peer = context().peer
+        name = None if node is None else checked_name(node)
+        endpoint = None
+        if addr is not None:
+            endpoint = await allowed_endpoint(
+                addr, peer.address, self._callback_allowed, peer.scheme
+            )
         served = Served(None)
+        served.takes_bundles = name is not None
         added = self._add(served, ttl, token)
-        served.part = Forwarding(self._bus, peer.identity)
-        _attach(served, added, peer)
+        line = self._switchboard.line(name or peer.identity, brings=name is not None, node=name)
+        served.part = served.line = line
+        if endpoint is None:
+            _attach(served, added, peer)
+        else:
+            served.callback = Callback(endpoint, added, line, served.takes_bundles)
         return added
 
     @method
@@ -108,19 +144,23 @@ class ExportedFunctions(AttrHandler):
         return self._add(Served(None), ttl)
 
     @method
-    def connect_via_queue(self, identifier: str, ttl: float = TTL) -> str:
+    def connect_via_queue(self, identifier: str, ttl: float = TTL, shared: bool = False) -> str:
         """Style 03: a queue of messages that the caller gets. Returns its token.
 
         Args:
             identifier: the messages to keep, such as ``"job:*"``.
             ttl: seconds for which the connection may go unused.
+            shared: whether all who say so for this identifier have one queue, which gives each
+                message to one of them. Otherwise each queue keeps all messages.
         """
         parsed = travelling(identifier)
-        mailbox = Mailbox(parsed, self._queue_size)
-        token = self._add(Served(mailbox), ttl)
-        # What is local stays here, whatever wildcards the queue has.
-        self._bus.regist_method(parsed, mailbox.put, _may_leave)
-        return token
+        mailbox = self._mailboxes.open(parsed, bool(shared))
+        served = Served(mailbox)
+        try:
+            return self._add(served, ttl)
+        except BaseException:
+            self._mailboxes.leave(mailbox, served)
+            raise
 
     @method
     def close_connection(self, token: str) -> str:
@@ -157,6 +197,7 @@ class ExportedFunctions(AttrHandler):
                 held.append(entry)
                 entry.value.watchers.add(ended)
                 _attach(entry.value, token, peer)
+                self._tell_restored(entry.value)
             yield statuses
             while held:
                 await ended.wait()
@@ -168,15 +209,22 @@ class ExportedFunctions(AttrHandler):
         finally:
             for entry in held:
                 entry.value.watchers.discard(ended)
-                if isinstance(entry.value.part, Forwarding):
-                    entry.value.part.cut(peer)
+                self._tell_lost(entry.value, peer)
                 self._release(entry)
 
     # -- messages --------------------------------------------------------------------------
 
     @method
-    def send_message(self, token: str, identifier: str, args: Any = (), kwargs: Any = None) -> str:
+    def send_message(
+        self, token: str, identifier: str, args: Any = (), kwargs: Any = None, envelope: Any = None
+    ) -> str:
         """Publish a message here. Any connection's token will do.
+
+        Args:
+            token: from any of the functions that connect.
+            identifier, args, kwargs: the message.
+            envelope: of an interconnection, whose message it is: {"origin", "epoch", "seq"} and
+                "reply_to"; without one it becomes this node's own.
 
         Returns:
             "ok", "invalid token" or "timeout".
@@ -185,9 +233,34 @@ class ExportedFunctions(AttrHandler):
             served = self._table.use(token, self._clock())
         except TokenError as refused:
             return refused.status
-        # A caller that only sends is no node, so its messages are this node's own.
-        origin = served.part.name if isinstance(served.part, Forwarding) else None
-        deliver(self._bus, identifier, args, kwargs, origin)
+        line = served.line
+        if line is None:
+            # Who only sends is no node, so its messages are this node's own.
+            deliver(self._bus, identifier, args, kwargs, None)
+        else:
+            take_single(self._switchboard, line, identifier, args, kwargs, envelope)
+        return OK
+
+    @method
+    def send_messages(self, token: str, envelope: Any, messages: Any, frames: Any = ()) -> str:
+        """Take messages of a node, which are to reach all others. For interconnected nodes.
+
+        Args:
+            token: of an interconnection.
+            envelope: whose they are: {"origin", "epoch", "seq", "count"}.
+            messages: bytes: an array in msgpack of [identifier, args[, kwargs[, reply_to]]].
+            frames: the long byte strings that were taken out of it.
+
+        Returns:
+            "ok", "invalid token" or "timeout".
+        """
+        try:
+            served = self._table.use(token, self._clock())
+        except TokenError as refused:
+            return refused.status
+        if served.line is None or not served.takes_bundles:
+            return INVALID_TOKEN
+        self._switchboard.take(served.line, read_envelope(envelope, messages, frames))
         return OK
 
     @method(waits=True)
@@ -201,7 +274,8 @@ class ExportedFunctions(AttrHandler):
 
         Returns:
             {"id", "args", "kwargs"}, "invalid token" or "timeout"; with "redelivered" if the
-            message was sent before and nobody said that it came.
+            message was sent before and nobody said that it came, and with "dropped", a number,
+            if the queue had to drop so many messages since the last that it gave.
         """
         seconds = _checked_timeout(timeout)
         try:
@@ -212,12 +286,15 @@ class ExportedFunctions(AttrHandler):
             mailbox = entry.value.part
             if not isinstance(mailbox, Mailbox):
                 return INVALID_TOKEN
-            parcel = await mailbox.get(seconds) if block and seconds != 0 else mailbox.take()
+            if block and seconds != 0:
+                parcel = await mailbox.get(seconds, entry.value)
+            else:
+                parcel = mailbox.take()
         finally:
             self._release(entry)
         if parcel is not None:
             return self._hand_over(mailbox, parcel)
-        return INVALID_TOKEN if mailbox.is_closed else TIMEOUT
+        return INVALID_TOKEN if entry.value.is_ended else TIMEOUT
 
     @method
     async def get_nowait(self, token: str) -> Any:
@@ -238,36 +315,70 @@ class ExportedFunctions(AttrHandler):
                 # It cannot be packed. Put back, it would be in everybody's way for ever.
                 mailbox.discard(parcel)
                 error = ValueError("the arguments cannot travel")
-                self._bus.report(error, parcel.message, self.get, "cannot send")
+                self._bus.report(error, mailbox.message(parcel), self.get, "cannot send")
                 return
             parcel.redelivered = parcel.redelivered or not unsent
             mailbox.put_back(parcel)
 
         call.on_delivery(delivered)
-        message = parcel.message
-        answer: dict[str, Any] = {"id": message.id, "args": message.args, "kwargs": message.kwargs}
+        args, kwargs = mailbox.arguments(parcel)
+        answer: dict[str, Any] = {"id": parcel.id, "args": args, "kwargs": kwargs}
         if parcel.redelivered:
             answer["redelivered"] = True
+        if parcel.dropped:
+            answer["dropped"] = parcel.dropped
         return answer
 
     # -- the node's own --------------------------------------------------------------------
 
     def statistics(self) -> dict[str, int]:
         """Counts: connections, messages that wait, and messages that were dropped."""
-        parts = [served.part for served in self._table.values() if served.part is not None]
+        parts = [served.part for served in self._table.values()]
+        lines = [part for part in parts if isinstance(part, Line)]
         return {
             "connections": len(self._table),
-            "messages_waiting": sum(map(len, parts)),
-            "messages_dropped": self._dropped + sum(map(_lost_by, parts)),
+            "messages_waiting": self._mailboxes.waiting + sum(map(len, lines)),
+            "messages_dropped": self._mailboxes.dropped
+            + self._dropped
+            + sum(line.dropped for line in lines),
         }
+
+    def expect(self, line: Line, token: str, ttl: float) -> None:
+        """Let a peer that calls back send messages with a token.
+
+        Args:
+            line: what carries messages to it.
+        """
+        served = Served(None, line)
+        served.takes_bundles = True
+        self._add(served, ttl, token)
+
+    def keep(self, token: str) -> None:
+        """Use a connection, so that its time to live begins anew."""
+        with contextlib.suppress(TokenError):
+            self._table.use(token, self._clock())
 
     def close(self) -> None:
         """End all connections."""
         self._table.clear()
+        self._switchboard.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self._timer_at = math.inf
+
+    def _tell_restored(self, served: Served) -> None:
+        if served.is_lost and isinstance(served.part, Line):
+            served.is_lost = False
+            self._switchboard.tell("restored", endpoint=served.part.peer, style="01")
+
+    def _tell_lost(self, served: Served, peer: Peer) -> None:
+        """This peer is gone, or does not want messages any more."""
+        line = served.part
+        if isinstance(line, Line) and line.cut(peer):
+            served.is_lost = True
+            reason = "the peer is gone"
+            self._switchboard.tell("lost", endpoint=line.peer, style="01", reason=reason)
 
     # -- tokens ----------------------------------------------------------------------------
 
@@ -285,12 +396,15 @@ class ExportedFunctions(AttrHandler):
 
     def _free(self, served: Served) -> None:
         """Called by the table for a connection whose token has ended."""
+        served.is_ended = True
         part = served.part
         if isinstance(part, Mailbox):
-            self._bus.unfollow(part.identifier, part.put)
-        if part is not None:
+            self._mailboxes.leave(part, served)
+        elif part is not None:
             part.close()
-            self._dropped += _lost_by(part)
+            self._dropped += part.dropped
+        if served.callback is not None:
+            served.callback.close()
         watchers, served.watchers = served.watchers, set()
         for watcher in watchers:
             watcher.set()
@@ -312,18 +426,26 @@ class ExportedFunctions(AttrHandler):
         self._set_timer()
 
 
+def take_single(
+    switchboard: Switchboard, line: Line, identifier: Any, args: Any, kwargs: Any, envelope: Any
+) -> None:
+    """Take a message that came by a line for itself.
+
+    Raises:
+        TypeError, ValueError: a part is not what it must be.
+        ProtocolError: it cannot be passed on.
+    """
+    positional, keywords = positional_of(args), keywords_of(kwargs)
+    if envelope is None:
+        switchboard.receive_single(line, identifier, positional, keywords)
+    else:
+        switchboard.receive_enclosed(line, identifier, positional, keywords, envelope)
+
+
 def _attach(served: Served, token: str, peer: Peer) -> None:
     """Let an interconnection's messages go to this peer."""
-    if isinstance(served.part, Forwarding):
-        served.part.open(peer, partial(peer.notify.send_message, token))
-
-
-def _lost_by(part: Mailbox | Forwarding) -> int:
-    return part.dropped if isinstance(part, Mailbox) else part.dropped + part.refused
-
-
-def _may_leave(message: Message) -> bool:
-    return not message.name.startswith("_")
+    if isinstance(served.part, Line) and served.callback is None:
+        served.part.open(peer, Wire.to_peer(peer, token, served.takes_bundles))
 
 
 def _check_count(name: str, value: object) -> None:

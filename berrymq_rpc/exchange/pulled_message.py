@@ -11,7 +11,7 @@ __all__ = ["PulledMessage"]
 class PulledMessage(Message):
     """A message from a queue at another node."""
 
-    __slots__ = ("_origin", "_redelivered")
+    __slots__ = ("_dropped", "_origin", "_redelivered")
 
     def __init__(
         self,
@@ -21,10 +21,12 @@ class PulledMessage(Message):
         *,
         origin: str,
         redelivered: bool,
+        dropped: int = 0,
     ) -> None:
         super().__init__(identifier, args, kwargs)
         self._origin = origin
         self._redelivered = redelivered
+        self._dropped = dropped
 
     @property
     def origin(self) -> str:
@@ -38,3 +40,10 @@ class PulledMessage(Message):
         It may have been dealt with then.
         """
         return self._redelivered
+
+    @property
+    def dropped(self) -> int:
+        """How many messages the queue has dropped before this one, and after the last that it told
+        of: it was full, or they could not travel.
+        """
+        return self._dropped

@@ -7,6 +7,7 @@ from typing import Any
 
 from .argument import checked_timeout
 from .call import Call
+from .context import Peer
 from .dispatcher import DESCRIBE, SLOW_HANDLER
 from .pool import Pool
 from .proxy import Namespace
@@ -67,6 +68,17 @@ class Client(asyncio.AbstractServer):
             parameters, docstring and kind, sorted by name.
         """
         return self._call(DESCRIBE, (), {})
+
+    @property
+    def peer(self) -> Peer | None:
+        """The server, by the one connection that there is at this moment.
+
+        Calls by it fail when that connection is lost, and are not sent on the next: so they arrive
+        in order, or not at all. ``None`` while there is no connection, and for a client that may
+        have several.
+        """
+        connection = self.pool.only
+        return None if connection is None else connection.peer
 
     @property
     def timeout(self) -> float | None:
@@ -159,7 +171,8 @@ async def open_client(
             the server stops the handler. ``None`` waits until the server answers or is lost.
         connect_timeout: seconds that a call waits for a connection before it fails with
             `ConnectionLostError`.
-        dialect: ``"native"``, or ``"aiozmq"`` for a plain aiozmq.rpc 1.0 server.
+        dialect: ``"native"``, ``"aiozmq"`` for a plain aiozmq.rpc 1.0 server, or ``"jsonrpc"`` for
+            a server of JSON-RPC 2.0 at a REP or ROUTER socket.
         error_table: ``{"package.module.Class": Class}``: remote exceptions to be raised here as
             these classes.
         translation_table: ``{code: (Class, packer, unpacker)}`` for values of your own, codes
@@ -194,8 +207,8 @@ async def open_client(
         threads=threads,
     )
     greeting = pool.dialects[0]
-    # A plain aiozmq.rpc server that connects says nothing until it is called.
-    single = dialect == "aiozmq"
+    # Servers of the others that connect say nothing until they are called.
+    single = dialect != "native"
     try:
         for endpoint in pool.connect_to:
             await pool.dial(endpoint, greeting=greeting)

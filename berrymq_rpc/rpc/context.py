@@ -55,6 +55,24 @@ class Peer:
             )
         return connection
 
+    @property
+    def address(self) -> str | None:
+        """The IP address of the host that it is at.
+
+        An empty text for a peer that can only be of this host (``ipc://``, ``mem://``); ``None``
+        where it is not known.
+        """
+        port = self._connection.port
+        return None if port is None else port.address(self._connection.key)
+
+    @property
+    def scheme(self) -> str:
+        """How it may be called back where it gives a host and a port: ``"tcp"``, or ``"http"``
+        where it has come through the HTTP door of a bridge.
+        """
+        port = self._connection.port
+        return "tcp" if port is None else port.scheme(self._connection.key)
+
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> "Call":
         """Call a method by a name that need not be an identifier."""
         return self._call(method, args, kwargs)

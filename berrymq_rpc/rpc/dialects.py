@@ -14,7 +14,7 @@ from .wire.session import Dialect
 __all__ = ["DIALECTS", "make_dialects"]
 
 #: Names of the dialects, in the order in which a message is tried.
-DIALECTS = ("native", "aiozmq")
+DIALECTS = ("native", "aiozmq", "jsonrpc")
 
 
 def make_dialects(
@@ -43,4 +43,9 @@ def make_dialects(
         sender = (os.getpid(), random.randrange(0x10000))
         aiozmq_codec = AiozmqCodec(translation_table, use_list=use_list, max_depth=max_depth)
         made.append(AiozmqDialect(aiozmq_codec, errors, sender))
+    if "jsonrpc" in wanted:
+        # Here, as it imports from this package.
+        from ..jsonrpc.dialect import JSONRPCDialect
+
+        made.append(JSONRPCDialect(errors))
     return made

@@ -109,8 +109,8 @@ async def start_server(
             is bound is greeted in the native dialect, which it logs, unless
             ``dialects="aiozmq"``.
         loop: ``None`` or the running loop.
-        dialects: what peers may speak: any of ``"native"`` and ``"aiozmq"``. A peer's first
-            message tells which.
+        dialects: what peers may speak: any of ``"native"``, ``"aiozmq"`` and ``"jsonrpc"``. A
+            peer's first message tells which.
         error_table: ``{"package.module.Class": Class}`` for exceptions of clients that the
             server calls.
         translation_table: ``{code: (Class, packer, unpacker)}`` for values of your own, codes

@@ -1,25 +1,16 @@
 """A client for programs and threads without asyncio."""
 
-import asyncio
-import concurrent.futures
-import contextlib
-import os
-import threading
-from collections.abc import Coroutine, Generator, Iterator
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterator
+from typing import Any
 
-from ..errors import Error, ServiceClosedError
 from .argument import checked_timeout
+from .background import Background
 from .call import Call
-from .client import Client, open_client
+from .client import open_client
 from .dispatcher import DESCRIBE
 from .proxy import Namespace
 
 __all__ = ["SyncClient"]
-
-T = TypeVar("T")
-
-_CLOSED = "the client is closed"
 
 
 class SyncClient:
@@ -55,13 +46,13 @@ class SyncClient:
         self, *, connect: Any = None, timeout: float | None = None, **options: Any
     ) -> None:
         self._timeout = checked_timeout(timeout)
-        self._background = _Background()
+        self._background = Background("client")
         try:
             self._client = self._background.run(
                 open_client(connect=connect, timeout=timeout, **options)
             )
         except BaseException:
-            self._background.stop()
+            self._background.close()
             raise
         self._make_names()
 
@@ -127,7 +118,11 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the connections and end the thread. Calls of other threads fail."""
-        self._background.close(self._client)
+        self._background.close(self._finish)
+
+    async def _finish(self) -> None:
+        self._client.close()
+        await self._client.wait_closed()
 
     def __enter__(self) -> "SyncClient":
         return self
@@ -137,89 +132,3 @@ class SyncClient:
 
     def __repr__(self) -> str:
         return f"<SyncClient {', '.join(self.endpoints)}>"
-
-
-class _Background:
-    """An event loop on a thread of its own."""
-
-    def __init__(self) -> None:
-        self._process = os.getpid()
-        #: Held while something is handed to the loop: nothing is once `_closed` is set. One
-        #: thread may take it twice, as a stream may be collected, and so ended, at any point.
-        self._lock = threading.RLock()
-        self._closed = False
-        self._closing = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="berrymq_rpc client", daemon=True
-        )
-        self._thread.start()
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for what it gives."""
-        problem = self._problem()
-        if problem is not None:
-            coroutine.close()
-            raise problem
-        with self._lock:
-            if self._closed:
-                coroutine.close()
-                raise ServiceClosedError(_CLOSED)
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise ServiceClosedError(_CLOSED) from None
-        except BaseException:
-            # Ctrl-C in the waiting thread, or the outcome itself, which this leaves alone.
-            future.cancel()
-            raise
-
-    def run_if_alive(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine unless there is nothing left to run it for."""
-        if self._problem() is None:
-            with contextlib.suppress(ServiceClosedError):
-                self.run(coroutine)
-        else:
-            coroutine.close()
-
-    def _problem(self) -> Exception | None:
-        if self._process != os.getpid():
-            return Error("this client was opened before a fork: open a client in each process")
-        if self._closed:
-            return ServiceClosedError(_CLOSED)
-        if threading.get_ident() == self._thread.ident:
-            return RuntimeError("a handler of this client would wait for itself: make it async")
-        return None
-
-    def close(self, client: Client) -> None:
-        """Close the client, then the loop. Nothing happens the second time."""
-        if isinstance(problem := self._problem(), RuntimeError):
-            raise problem
-        if self._process != os.getpid():
-            return
-        with self._closing:
-            if not self._closed:
-                self.stop(client)
-
-    def stop(self, client: Client | None = None) -> None:
-        """End what runs on the loop, the loop and its thread."""
-        with self._lock:
-            self._closed = True
-        try:
-            asyncio.run_coroutine_threadsafe(_finish(client), self._loop).result()
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-
-async def _finish(client: Client | None) -> None:
-    if client is not None:
-        client.close()
-        await client.wait_closed()
-    # Calls of other threads that have just come, and would wait for ever.
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,5 +1,6 @@
 """The functions of the module: they act on the default bus, and are the package's own names."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,34 @@ def test_functions_act_on_the_default_bus() -> None:
         assert berrymq.unfollow("test-default:function", receive) == 1
         assert berrymq.unfollow("test-default:registered", receive) == 1
     assert berrymq.twitter("test-default:function") == 0
+
+
+def test_the_other_functions_do_too() -> None:
+    heard: list[Any] = []
+
+    @berrymq.auto_twitter("test-default:x", exit=True)
+    @berrymq.twitter_exception("test-default:failed")
+    def work() -> None:
+        raise ValueError
+
+    def receive(message: Message) -> int:
+        heard.append(message.id)
+        return 5
+
+    berrymq.regist_function("test-default", receive)
+    try:
+        work()
+        assert berrymq.talk("test-default:ask", "test-default:answer") == 1
+        assert asyncio.run(berrymq.publish("test-default:published")) == 1
+        actions = ["failed", "exit", "ask", "answer", "published"]
+        assert heard == [f"test-default:{action}" for action in actions]
+        assert "test-default:*" in berrymq.show_followers()
+        assert "test-default:failed" in berrymq.show_network()
+        berrymq.set_multiplicity(2)
+        assert default_bus._pool is not None
+    finally:
+        berrymq.set_multiplicity(0)
+        assert berrymq.unfollow("test-default", receive) == 1
 
 
 def test_one_set_of_names() -> None:

@@ -5,7 +5,13 @@ import itertools
 
 import pytest
 
-from berrymq_rpc.bus.message import MAXIMUM_REPR, Message, RelayedMessage
+from berrymq_rpc.bus.message import (
+    MAXIMUM_REPR,
+    Message,
+    OutcomeMessage,
+    RelayedMessage,
+    TalkMessage,
+)
 from berrymq_rpc.identifier import Identifier
 
 
@@ -123,3 +129,24 @@ def test_relayed() -> None:
     assert message.origin == "node 7"
     assert message.kwargs["origin"] == "argument"
     assert (message.id, message.args) == ("a:b", (1,))
+
+
+def test_error_is_an_argument_of_plain_messages() -> None:
+    assert make("a:b").error is None
+    assert make("a:b", error="no fuel").error == "no fuel"
+    assert make("a:b", reply_to="no field").reply_to is None
+
+
+def test_outcome() -> None:
+    error = ValueError("broken")
+    message = OutcomeMessage(Identifier("a:b"), (None,), {"error": "argument"}, error, "node 7")
+    assert isinstance(message, Message)
+    assert (message.error, message.origin, message.args) == (error, "node 7", (None,))
+    assert OutcomeMessage(Identifier("a:b"), (1,), {}, None).error is None
+    assert copy.copy(message).error is error
+
+
+def test_talk() -> None:
+    message = TalkMessage(Identifier("a:b"), (1,), {}, Identifier("answer"))
+    assert (message.reply_to, message.origin, message.error) == ("answer:*", None, None)
+    assert TalkMessage(Identifier("a:b"), (), {}, Identifier("_own")).reply_to is None

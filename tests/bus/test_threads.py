@@ -1,15 +1,18 @@
 """Any thread may send, follow, unfollow, pull and forget, all at once."""
 
+import asyncio
 import contextlib
 import gc
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from berrymq_rpc.bus import Bus, Empty, Message, Queue
+from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
+from berrymq_rpc.bus.pool import _pools
 
 BOUND = 30.0
 THREADS = 8
@@ -240,3 +243,87 @@ def test_objects_made_and_forgotten_in_all_threads(bus: Bus) -> None:
     bus.twitter("a:b")
     assert len(bus._directory) == 0
     assert not bus._directory._changes
+
+
+@pytest.mark.parametrize("multiplicity", [0, 4])
+def test_hammer_of_all_kinds(bus: Bus, multiplicity: int) -> None:
+    """Senders, talkers, publishers, sync, pooled and async receivers, and readers of all kinds."""
+    rounds = 200
+    listener = Listener()
+    threads_of_loops = set()
+    answers = Queue("answer", bus=bus)
+    taken: list[Any] = []
+    senders = threading.Barrier(4)
+    shared = [Queue("task", shared=True, bus=bus), AsyncQueue("task", shared=True, bus=bus)]
+    bus.set_multiplicity(multiplicity)
+    bus.regist_method("task:run", listener.hear)
+
+    @bus.following_function("task:run")
+    async def receive(message: Message) -> None:
+        threads_of_loops.add(threading.current_thread().name)
+
+    bus.regist_function("ask:x", lambda message: message.args)
+
+    @bus.following_function("ask:x")
+    async def answer(message: Message) -> Any:
+        await asyncio.sleep(0)
+        return message.args
+
+    def sent() -> None:
+        if senders.wait(BOUND) == 0:
+            for queue in shared:
+                queue.close()
+
+    def send(number: int) -> Callable[[], None]:
+        def run() -> None:
+            for turn in range(rounds):
+                assert bus.twitter("task:run", number, turn) == 3
+                bus.set_multiplicity(multiplicity + turn % 2 * multiplicity)
+            sent()
+
+        return run
+
+    def publish() -> None:
+        async def main() -> None:
+            for turn in range(rounds):
+                async with asyncio.timeout(BOUND):
+                    assert await bus.publish("task:run", 2, turn) == 3
+
+        asyncio.run(main())
+        sent()
+
+    def talk() -> None:
+        for turn in range(rounds):
+            assert bus.talk("ask:x", "answer:x", turn) == 2
+        sent()
+
+    def pull() -> None:
+        for message in shared[0]:
+            taken.append(message.args)
+
+    def pull_by_coroutine() -> None:
+        async def main() -> None:
+            async with asyncio.timeout(BOUND):
+                async for message in shared[1]:
+                    taken.append(message.args)
+
+        asyncio.run(main())
+
+    def look() -> None:
+        for _ in range(rounds // 10):
+            assert "task:run" in bus.show_followers()
+            assert bus.show_network().startswith("digraph")
+
+    together(send(0), send(1), publish, talk, pull, pull_by_coroutine, look)
+    bus.set_multiplicity(0)
+    for pool in list(_pools):
+        if pool._is_closed:
+            assert pool.join(time.monotonic() + BOUND) == 0
+    expected = [(number, turn) for number in range(3) for turn in range(rounds)]
+    taken += [message.args for message in shared[0]]
+    assert sorted(taken) == expected
+    assert sorted(listener.heard) == expected
+    found = [answers.get(timeout=BOUND) for _ in range(2 * rounds)]
+    assert sorted(message.args[0][0] for message in found) == sorted([*range(rounds)] * 2)
+    assert all(message.error is None for message in found)
+    assert bus.problems == []  # type: ignore[attr-defined]

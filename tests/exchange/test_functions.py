@@ -99,6 +99,7 @@ async def test_the_names_are_berrymqs() -> None:
             "interconnect",
             "keep_alive",
             "send_message",
+            "send_messages",
         ]
         assert all(method["doc"] for method in methods)
 
@@ -321,7 +322,7 @@ async def test_what_are_no_arguments(args: Any, kwargs: Any) -> None:
             await it.client.rpc.send_message(token, "job", args, kwargs)
 
 
-@pytest.mark.parametrize("option", ["queue_size", "max_connections"])
+@pytest.mark.parametrize("option", ["queue_size", "queue_bytes", "max_connections"])
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, None])
 def test_bounds_are_whole_numbers(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
@@ -373,9 +374,32 @@ class TestGet:
             assert "remote queue job:*: full with 2 messages" in caplog.text
             counts = {"connections": 1, "messages_waiting": 2, "messages_dropped": 3}
             assert it.functions.statistics() == counts
-            assert [(await it.client.rpc.get(token))["args"] for _ in range(2)] == [(3,), (4,)]
+            messages = [await it.client.rpc.get(token) for _ in range(2)]
+            assert [message["args"] for message in messages] == [(3,), (4,)]
+            # The consumer is told, once.
+            assert [message.get("dropped") for message in messages] == [3, None]
             await it.client.rpc.close_connection(token)
             assert it.functions.statistics() == counts | {"connections": 0, "messages_waiting": 0}
+
+    async def test_a_queue_is_bounded_in_bytes(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with served(queue_bytes=100_000) as it:
+            followers = Followers(it.bus)
+            token = await it.client.rpc.connect_via_queue("job:*", 10)
+            for number in range(5):
+                it.bus.twitter("job:new", number, bytes(30_000))
+            # Nothing else makes way for one that does not fit.
+            it.bus.twitter("job:new", 5, bytes(100_000))
+            assert "remote queue job:*: full with 100,000 bytes, 1 dropped so far" in caplog.text
+            assert "is too large" not in caplog.text
+            messages = [await it.client.rpc.get(token) for _ in range(3)]
+            assert [message["args"][0] for message in messages] == [2, 3, 4]
+            assert messages[0]["dropped"] == 3
+            # This process is told as well: of the first, the second, the fourth and so on.
+            told = [m for m in [await followers.next() for _ in range(8)] if m.name != "job"]
+            assert [(m.kwargs["identifier"], m.kwargs["count"]) for m in told] == [
+                ("job:*", 1),
+                ("job:*", 2),
+            ]
 
 
 class TestNothingIsLost:
@@ -417,6 +441,20 @@ class TestNothingIsLost:
             it.bus.twitter("job:new")
             assert (await it.client.rpc.get(token, True, 5))["id"] == "job:new"
 
+    async def test_when_a_plain_aiozmq_caller_goes_away(self) -> None:
+        async with served("tcp") as it:
+            token = await it.client.rpc.connect_via_queue("job:*", 10)
+            async with it.another(dialect="aiozmq") as other:
+                calls = [other.rpc.get(token, True, None) for _ in range(3)]
+                await it.waiting(token, 3)
+            await it.waiting(token, 0)
+            it.bus.twitter("job:new")
+            message = await it.client.rpc.get(token, True, 5)
+            assert message == {"id": "job:new", "args": (), "kwargs": {}}
+            for call in calls:
+                with pytest.raises(rpc.ServiceClosedError):
+                    await call
+
     async def test_when_the_answer_is_lost(self) -> None:
         async with served("mem") as it, it.another() as other:
             token = await it.client.rpc.connect_via_queue("job:*", 10)
@@ -449,19 +487,38 @@ class TestNothingIsLost:
             errors: list[Any] = []
             it.bus.on_error = lambda *told: errors.append(told)
             token = await it.client.rpc.connect_via_queue("job:*", 10)
-            it.bus.twitter("job:new", object())
+            # Told when it is sent, and where.
+            it.bus.twitter("job:new", 1, object())
+            ((error, message, _),) = errors
+            assert str(error).startswith("args[1]: builtins.object cannot be packed")
+            assert message.args[0] == 1
+            assert "a message cannot travel, 1 dropped so far" in caplog.text
             it.bus.twitter("job:new", "x" * (2 << 20))
             it.bus.twitter("job:new", 3)
-            with pytest.raises(TypeError):
-                await it.client.rpc.get(token, True, 5)
+            # How large a message may be is for the peer to say.
             with pytest.raises(rpc.TooLargeError):
                 await it.client.rpc.get_nowait(token)
-            assert (await it.client.rpc.get(token, True, 5))["args"] == (3,)
+            assert (await it.client.rpc.get(token, True, 5)) == {
+                "id": "job:new",
+                "args": (3,),
+                "kwargs": {},
+                "dropped": 2,
+            }
             assert it.functions.statistics()["messages_dropped"] == 2
-            assert [(str(error), message.id) for error, message, _ in errors] == [
+            assert [(str(error), message.id) for error, message, _ in errors[1:]] == [
                 ("the arguments cannot travel", "job:new")
-            ] * 2
+            ]
             assert "cannot send" in caplog.text
+
+    async def test_a_message_is_what_was_sent(self) -> None:
+        async with served("tcp") as it:
+            token = await it.client.rpc.connect_via_queue("job:*", 10)
+            values, large = [1], bytearray(10_000)
+            it.bus.twitter("job:new", values, large=large)
+            values.append(2)
+            large[0] = 1
+            message = await it.client.rpc.get(token, True, 5)
+            assert message == {"id": "job:new", "args": ((1,),), "kwargs": {"large": bytes(10_000)}}
 
 
 class Caller(rpc.AttrHandler):
@@ -513,10 +570,13 @@ class TestInterconnect:
                 await it.client.rpc.interconnect(None, "mine", 10)
             assert it.functions.statistics()["connections"] == 1
 
-    @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", ("127.0.0.1", 1), ""])
-    async def test_nobody_is_called_back(self, address: Any) -> None:
-        async with served() as it:
-            with pytest.raises(ValueError, match="addr must be None"):
+    @pytest.mark.parametrize(
+        "address", ["tcp://192.0.2.1:1", ("192.0.2.1", 1), "", "tcp://no host at all:1"]
+    )
+    @pytest.mark.parametrize("transport", ENDPOINTS)
+    async def test_nobody_else_is_called_back(self, transport: str, address: Any) -> None:
+        async with served(transport) as it:
+            with pytest.raises(ValueError, match=r"callback_allowed|is no host|no endpoint"):
                 await it.client.rpc.interconnect(address, None, 10)
             assert it.functions.statistics()["connections"] == 0
 
@@ -542,13 +602,14 @@ class TestInterconnect:
             async with it.another(handler=Caller()) as client:
                 await client.rpc.interconnect(None, None, 10)
             it.bus.twitter("job:kept")
-            assert it.functions.statistics()["messages_waiting"] == 1
+            while not it.functions.statistics()["messages_waiting"]:
+                await asyncio.sleep(0)
             it.clock.now += 10
             await it.client.rpc.send_message("", "job")
             assert it.functions.statistics() == {
                 "connections": 0,
                 "messages_waiting": 0,
-                "messages_dropped": 0,
+                "messages_dropped": 1,
             }
 
 

@@ -1,33 +1,37 @@
 import asyncio
 import logging
 import threading
+from typing import Any
 
 import pytest
 
 from berrymq_rpc.bus import Message
-from berrymq_rpc.exchange.mailbox import Mailbox, Parcel
+from berrymq_rpc.exchange.mailbox import Mailbox
+from berrymq_rpc.exchange.parcel import OVERHEAD, Packer, Parcel
 from berrymq_rpc.identifier import Identifier
 
+PACKER = Packer()
 
-def message(number: int) -> Message:
+
+def message(number: Any) -> Message:
     return Message(Identifier("job:new"), (number,), {})
 
 
-def mailbox(maxsize: int = 100, *, holding: int = 0) -> Mailbox:
-    made = Mailbox(Identifier("job:*"), maxsize)
+def mailbox(maxsize: int = 1000, *, holding: int = 0, **options: Any) -> Mailbox:
+    made = Mailbox(Identifier("job:*"), maxsize, packer=PACKER, **options)
     for number in range(holding):
         made.put(message(number))
     return made
 
 
-def number(parcel: Parcel | None) -> int | None:
-    return None if parcel is None else parcel.message.args[0]
+def number(parcel: Parcel | None) -> Any:
+    return None if parcel is None else PACKER.message(parcel).args[0]
 
 
 def numbers(box: Mailbox) -> list[int]:
     found = []
     while (parcel := box.take()) is not None:
-        found.append(parcel.message.args[0])
+        found.append(number(parcel))
     return found
 
 
@@ -88,7 +92,7 @@ async def test_from_another_thread() -> None:
     found = [number(await task) for task in tasks]
     for thread in threads:
         await asyncio.to_thread(thread.join)
-    assert sorted([*found, *numbers(box)]) == sorted([*range(25)] * 4)  # type: ignore[type-var]
+    assert sorted([*found, *numbers(box)]) == sorted([*range(25)] * 4)
 
 
 async def test_a_cancelled_consumer_leaves_the_message() -> None:
@@ -181,6 +185,63 @@ class TestFull:
         box.discard(parcel)
         assert box.dropped == 1
         assert "cannot be sent, 1 dropped so far" in caplog.text
+
+    async def test_bytes(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
+            box = mailbox(maxbytes=3 * (OVERHEAD + 1010))
+            for value in range(5):
+                box.put(message(bytes([value] * 1000)))
+        assert [parcel[0] for parcel in numbers(box)] == [2, 3, 4]
+        assert box.dropped == 2
+        assert box._bytes == 0
+        assert caplog.messages[0].startswith("remote queue job:*: full with 3,930 bytes, 1 dropped")
+
+    async def test_bytes_of_one_that_is_too_large(self) -> None:
+        box = mailbox(maxbytes=OVERHEAD + 1000)
+        box.put(message(0))
+        box.put(message("x" * 1000))
+        assert box.dropped == 1
+        assert numbers(box) == [0]
+
+    async def test_bytes_of_what_comes_back(self) -> None:
+        box = mailbox(maxbytes=2 * (OVERHEAD + 1010), holding=0)
+        for value in (0, 1):
+            box.put(message(bytes([value] * 1000)))
+        parcel = box.take()
+        assert parcel is not None
+        box.put(message(bytes([2] * 1000)))
+        box.put_back(parcel)
+        # It was the oldest.
+        assert [found[0] for found in numbers(box)] == [1, 2]
+        assert box._bytes == 0
+
+    async def test_a_consumer_is_told_once(self) -> None:
+        box = mailbox(2, holding=5)
+        parcel = box.take()
+        assert parcel is not None
+        assert parcel.dropped == 3
+        box.put_back(parcel)
+        parcels = [box.take(), box.take()]
+        assert [parcel and parcel.dropped for parcel in parcels] == [3, 0]
+
+    async def test_the_sender_is_told_at_a_bounded_rate(self) -> None:
+        told: list[int] = []
+        box = mailbox(2, holding=102, told=lambda box: told.append(box.dropped))
+        assert told == [1, 2, 4, 8, 16, 32, 64]
+        # Whoever is told may send what is kept here.
+        box = mailbox(2, told=lambda box: box.put(message(0)))
+        for value in range(100):
+            box.put(message(value))
+        assert 98 <= box.dropped < 110
+
+    async def test_counts_what_cannot_be_packed(self) -> None:
+        told: list[int] = []
+        box = mailbox(told=lambda box: told.append(box.dropped))
+        with pytest.raises(TypeError, match=r"args\[0\]"):
+            box.put(message(object()))
+        assert (box.dropped, told, len(box)) == (1, [1], 0)
+        with pytest.raises(TypeError, match=r"kwargs\['b'\]"):
+            box.put(Message(Identifier("job:new"), (1,), {"a": 1, "b": object()}))
 
 
 class TestClosed:

@@ -30,7 +30,12 @@ class Place:
     def __init__(self) -> None:
         self.bus = Bus()
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
-        self.bus.regist_function("*@*:*", self.messages.put_nowait)
+        #: What was said about the node's own lines.
+        self.news: asyncio.Queue[Message] = asyncio.Queue()
+        self.bus.regist_function("*@*:*", self.take)
+
+    def take(self, message: Message) -> None:
+        (self.news if message.name == "connection" else self.messages).put_nowait(message)
 
     async def next(self) -> Message:
         return await self.messages.get()
@@ -147,7 +152,7 @@ async def test_interconnect(transport: str) -> None:
         there.bus.twitter("job:there", 1, two=2)
         message = await here.next()
         assert (message.id, message.args, message.kwargs) == ("job:there", (1,), {"two": 2})
-        assert message.origin == endpoint(server)
+        assert message.origin == server.name
         await there.next()
         # Straight to the peer, past this side's bus.
         assert await connection.send_message("job:direct") == "ok"
@@ -171,20 +176,23 @@ async def test_interconnect(transport: str) -> None:
         assert there.silent
 
 
-async def test_a_message_crosses_one_interconnection_only() -> None:
+@pytest.mark.parametrize("ends", [0, 1])
+async def test_a_message_comes_to_each_node_once(ends: int) -> None:
+    """In a ring, and in a chain, where it is passed on."""
     async with AsyncExitStack() as stack:
-        places = [Place() for _ in range(3)]
+        places = [Place() for _ in range(4)]
         nodes = [
             await stack.enter_async_context(Node(address_for("mem"), place.bus)) for place in places
         ]
-        # A ring.
-        for index in range(3):
-            await nodes[index].interconnect(endpoint(nodes[(index + 1) % 3]))
+        for index in range(4 - ends):
+            await nodes[index].interconnect(endpoint(nodes[(index + 1) % 4]))
         for place in places:
             place.bus.twitter("job:new", id(place))
         for place in places:
-            assert sorted(await place.numbers(3)) == sorted(map(id, places))
+            assert sorted(await place.numbers(4)) == sorted(map(id, places))
+        for place in places:
             assert place.silent
+            assert place.news.empty()
 
 
 async def test_messages_from_a_thread_are_carried() -> None:
@@ -204,7 +212,7 @@ async def test_what_cannot_travel_stays_here() -> None:
         assert [(await here.next()).id for _ in range(3)] == ["job:object", "job:large", "job:last"]
         assert (await there.next()).id == "job:last"
         assert told == ["job:object", "job:large"]
-        assert connection.dropped == 2
+        assert node.statistics()["messages_refused"] == 2
         with pytest.raises(TypeError):
             await connection.send_message("job:object", object())
 
@@ -212,13 +220,13 @@ async def test_what_cannot_travel_stays_here() -> None:
 async def test_a_token_of_another_is_refused_by_the_caller() -> None:
     async with two() as (_, server, here, node):
         await node.interconnect(endpoint(server))
-        served = server._functions._table.values()[0]
-        send = served.part._send  # type: ignore[union-attr]
-        assert send is not None
-        peer = served.part._line  # type: ignore[union-attr]
-        assert await peer.rpc.send_message("other", "job:new", (), {}) == "invalid token"
+        (line,) = server._switchboard.lines
+        wire = line._wire
+        assert wire is not None
+        assert await wire.call("send_message", "other", "job:new", (), {}) == "invalid token"
+        assert await wire.call("send_messages", "other", {}, b"") == "invalid token"
         with pytest.raises(ValueError, match="local"):
-            await peer.rpc.send_message(send.args[0], "_job:new", (), {})  # type: ignore[union-attr]
+            await wire.call("send_message", wire.token, "_job:new", (), {})
         assert here.silent
 
 

@@ -86,6 +86,19 @@ class Port(ABC):
     def queued_bytes(self, key: Key) -> int:
         """Bytes that wait in this process to be sent to the peer."""
 
+    def address(self, key: Key) -> str | None:
+        """The host that a peer is at, as an IP address.
+
+        Returns:
+            An empty text for a peer that can only be of this host, and ``None`` where it is not
+            known.
+        """
+        return None
+
+    def scheme(self, key: Key) -> str:
+        """How a peer may be called back that gives a host and a port: ``"tcp"`` or ``"http"``."""
+        return "tcp"
+
     @abstractmethod
     def disconnect(self, key: Key) -> None:
         """Forget a peer: drop what is queued for it. `Owner.peer_lost` is not called.

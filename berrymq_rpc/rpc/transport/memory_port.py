@@ -85,6 +85,9 @@ class MemoryPort(Port):
             end = self.ends.get(key)
             return 0 if end is None else end.queued
 
+    def address(self, key: Key) -> str | None:
+        return ""
+
     def disconnect(self, key: Key) -> None:
         """Forget a peer, which is told. A dialler connects again after a short pause."""
         with lock:

@@ -322,6 +322,21 @@ class ZeroMQPort(Port, ZmqProtocol):
     def queued_bytes(self, key: Key) -> int:
         return self._transport.queued_bytes(key if self._routed else b"")  # type: ignore[arg-type]
 
+    def address(self, key: Key) -> str | None:
+        file = self._peers.get(key)
+        if file is None:
+            return None
+        try:
+            with socket.socket(fileno=os.dup(file)) as shared:
+                family, name = shared.family, shared.getpeername()
+        except OSError:
+            return None
+        # Its connection may have ended, and the number be another's by now: libzmq says so first.
+        self._collect_events()
+        if (_LOST, file) in self._events:
+            return None
+        return str(name[0]) if family in (socket.AF_INET, socket.AF_INET6) else ""
+
     def disconnect(self, key: Key) -> None:
         if self._routed:
             self._forget(key)

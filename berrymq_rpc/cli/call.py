@@ -1,0 +1,130 @@
+"""``berrymq call``: one call of a method."""
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+
+from .. import rpc
+from .arguments import ArgumentsCommand, arguments_of, endpoint_argument, seconds, wait_option
+from .failure import Absent, Failed, Late, nobody
+from .output import Output
+
+__all__ = ["call"]
+
+
+@click.command(cls=ArgumentsCommand)
+@endpoint_argument
+@click.argument("method")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=VALUE]...")
+@click.option(
+    "--timeout",
+    type=seconds,
+    metavar="SECONDS",
+    help="Seconds for the answer, or for each item of a stream.  [default: no limit]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON on a terminal too.")
+@click.option(
+    "--dialect",
+    type=click.Choice(["native", "aiozmq"]),
+    default="native",
+    show_default=True,
+    help="aiozmq for a plain aiozmq.rpc server.",
+)
+@wait_option
+def call(
+    endpoint: str,
+    method: str,
+    arguments: tuple[str, ...],
+    timeout: float | None,
+    as_json: bool,
+    dialect: str,
+    wait: float,
+) -> None:
+    """Call a method of a server or node.
+
+    METHOD is a full name such as namespace.method. The result is one line of JSON; on a terminal
+    it is shown as Python writes it. A stream's items are written as they come. Arguments are read
+    as for "send".
+    """
+    args, kwargs = arguments_of(arguments)
+    if timeout == 0:
+        raise click.UsageError("--timeout must be above 0 seconds")
+    output = Output(sys.stdout)
+    asyncio.run(_call(output, endpoint, method, args, kwargs, timeout, as_json, dialect, wait))
+
+
+async def _call(
+    output: Output,
+    endpoint: str,
+    method: str,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    timeout: float | None,
+    as_json: bool,
+    dialect: str,
+    wait: float,
+) -> None:
+    def write(value: Any) -> None:
+        if as_json or not output.is_terminal:
+            output.json(value)
+        else:
+            output.pretty(value)
+
+    async with (
+        await rpc.open_client(
+            connect=endpoint, timeout=timeout, connect_timeout=wait, dialect=dialect
+        ) as client,
+        output.watched(),
+    ):
+        running = _sent(client, method, args, kwargs)
+        try:
+            value = await running
+        except rpc.ProtocolError as error:
+            # Either it is a stream, or else the first item raises this once more.
+            problem: Exception = error
+        except Exception as error:
+            raise await _failed(error, running, endpoint) from error
+        else:
+            write(value)
+            return
+        items = aiter(running)
+        while True:
+            try:
+                item = await anext(items)
+            except StopAsyncIteration:
+                return
+            except Exception as error:
+                raise await _failed(error, running, endpoint) from problem
+            write(item)
+
+
+def _sent(client: rpc.Client, method: str, args: list[Any], kwargs: dict[str, Any]) -> rpc.Call:
+    try:
+        return client.call(method, *args, **kwargs)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise click.UsageError(f"the arguments cannot be sent: {error}") from error
+
+
+async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:
+    """What becomes of what the method raised, or of the lack of an answer."""
+    method = running.method
+    if isinstance(error, rpc.ConnectionLostError):
+        if running.sent is None:
+            return await nobody(endpoint)
+        return Absent(f"{endpoint} is gone: {error}")
+    if isinstance(error, rpc.RPCTimeoutError):
+        return Late(str(error))
+    if isinstance(error, rpc.NotFoundError):
+        text = str(error)
+        stop = "" if text.endswith("?") else "."
+        return Failed(f"{text}{stop} See what is there with: berrymq methods {endpoint}")
+    if isinstance(error, rpc.ParametersError):
+        # It begins with the method's signature.
+        return Failed(str(error))
+    if isinstance(error, rpc.Error) and not isinstance(error, rpc.GenericError):
+        return Failed(f"{method}: {error}")
+    kind = "" if isinstance(error, rpc.GenericError) else f"{type(error).__name__}: "
+    notes = getattr(error, "__notes__", ())
+    return Failed("\n".join([f"{method} raised {kind}{error}", *map(str, notes)]))

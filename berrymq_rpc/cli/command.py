@@ -1,0 +1,37 @@
+"""The group of all commands."""
+
+import click
+
+from .call import call
+from .get import get
+from .methods import methods
+from .send import send
+from .serve import serve
+from .stub import stub
+from .tail import tail
+
+__all__ = ["berrymq"]
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    refused by the peer, or the method raised
+  2    the command line is wrong; nobody was asked
+  3    nobody answers at the endpoint, or who did is gone
+  4    the time is over: no message, or no answer
+  130  ended by Ctrl-C
+  141  ended as nobody reads the output"""
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="berrymq-rpc", prog_name="berrymq")
+def berrymq() -> None:
+    """Messages and calls between processes, from a shell.
+
+    ENDPOINT is where a node or server listens, such as tcp://127.0.0.1:5555.
+    IDENTIFIER is what a message is about, such as job:done; * stands for a whole part.
+    """
+
+
+for each in (serve, send, tail, get, call, methods, stub):
+    berrymq.add_command(each)

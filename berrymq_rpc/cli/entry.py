@@ -1,0 +1,65 @@
+"""Where the command begins and ends."""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Run the command by `sys.argv`, and end the process."""
+    try:
+        status = _run()
+    except KeyboardInterrupt:
+        _end_by(signal.SIGINT)
+    sys.exit(status)
+
+
+def _run() -> int:
+    try:
+        import click
+        import rich  # noqa: F401  (a failure now is better than one when the first line is written)
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        print(
+            f"The berrymq command needs {error.name}, which is not installed. It comes with the "
+            'extra "cli": pip install "berrymq-rpc[cli]"',
+            file=sys.stderr,
+        )
+        return 1
+
+    from .command import berrymq
+    from .failure import OutputClosed
+
+    try:
+        berrymq.main(prog_name=_program(), standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        # What click makes of Ctrl-C.
+        _end_by(signal.SIGINT)
+    except OutputClosed:
+        _end_by(signal.SIGPIPE)
+    return 0
+
+
+def _program() -> str:
+    """What the user wrote to start this."""
+    name = os.path.basename(sys.argv[0])
+    return "python -m berrymq_rpc" if name == "__main__.py" else name
+
+
+def _end_by(number: signal.Signals) -> NoReturn:
+    """End as a program that does not know the signal does.
+
+    A shell shows 128 plus its number, and ends a loop that runs the command; with an exit of our
+    own it would go on with the next turn.
+    """
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    # Only when the signal is blocked.
+    os._exit(128 + number)

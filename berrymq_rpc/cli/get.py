@@ -1,0 +1,82 @@
+"""``berrymq get``: the next messages of a node."""
+
+import asyncio
+import sys
+
+import click
+
+from ..bus import Bus, Empty
+from ..exchange import Node
+from .arguments import endpoint_argument, seconds, travelling_identifier, wait_option
+from .failure import Late, talking_to
+from .log import show_log
+from .message_line import write_message
+from .output import Output
+
+__all__ = ["get"]
+
+#: Seconds for which the node keeps the queue when this process is gone: nobody else knows of it.
+TTL = 30.0
+
+
+@click.command()
+@endpoint_argument
+@click.argument("identifier", type=travelling_identifier)
+@click.option(
+    "--timeout",
+    type=seconds,
+    metavar="SECONDS",
+    help="Seconds to wait for each message.  [default: no limit]",
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many messages."
+)
+@click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
+@click.option("--quiet", is_flag=True, help="Do not say on standard error when it begins to wait.")
+@wait_option
+def get(
+    endpoint: str,
+    identifier: str,
+    timeout: float | None,
+    count: int,
+    as_json: bool,
+    quiet: bool,
+    wait: float,
+) -> None:
+    """Wait for the next messages of a node.
+
+    They are written to standard output. It gets what is sent from when it says "waiting" on
+    standard error. Exit code 4 if the time is over before all have come.
+    """
+    asyncio.run(_get(endpoint, identifier, timeout, count, as_json, quiet, wait))
+
+
+async def _get(
+    endpoint: str,
+    identifier: str,
+    timeout: float | None,
+    count: int,
+    as_json: bool,
+    quiet: bool,
+    wait: float,
+) -> None:
+    output, notes = Output(sys.stdout), Output(sys.stderr)
+    show_log(notes, lines_of_nodes=False)
+    async with Node(bus=Bus(), connect_timeout=wait) as node:
+        async with talking_to(endpoint, connecting=True):
+            connection = await node.connect_via_queue(identifier, endpoint, TTL)
+        async with connection, output.watched():
+            if not quiet:
+                notes.line((f"waiting for {identifier} at {endpoint}", "dim"))
+            for number in range(count):
+                async with talking_to(endpoint):
+                    try:
+                        message = await connection.get(timeout=timeout)
+                    except Empty:
+                        raise Late(_late(identifier, timeout, number, count)) from None
+                write_message(output, message, as_json=as_json)
+
+
+def _late(identifier: str, timeout: float | None, number: int, count: int) -> str:
+    of = f" ({number} of {count} came)" if count > 1 else ""
+    return f"no message {identifier} within {timeout:g} s{of}"

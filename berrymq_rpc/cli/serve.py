@@ -1,0 +1,167 @@
+"""``berrymq serve``: a node."""
+
+import asyncio
+import errno
+import os
+import shlex
+import shutil
+import signal
+import sys
+
+import click
+
+from ..bus import Bus, Message
+from ..exchange import Node
+from .arguments import listening_endpoint
+from .failure import Failed
+from .log import show_log
+from .message_line import write_message
+from .output import Output
+
+__all__ = ["serve"]
+
+HOST, FIRST_PORT, PORTS_TRIED = "127.0.0.1", 5555, 100
+
+#: What it sends to itself with --hello.
+HELLO = "berrymq:hello"
+
+
+@click.command()
+@click.option(
+    "--bind",
+    "endpoints",
+    metavar="ENDPOINT",
+    type=listening_endpoint,
+    multiple=True,
+    help="Where to listen, and nowhere else; may be given several times. A port of * is any free "
+    f"one.  [default: tcp://{HOST}:{FIRST_PORT}, or the next free port]",
+)
+@click.option("--name", help="The node's name, by which others know it.  [default: a random one]")
+@click.option(
+    "--insecure", is_flag=True, help="Allow --bind beyond this host: there is no authentication."
+)
+@click.option(
+    "--show/--no-show",
+    default=None,
+    help="Show the messages that pass.  [default: on a terminal]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Show each message as one line of JSON.")
+@click.option(
+    "--hello", is_flag=True, help="Send it a first message by the network, to see that it works."
+)
+def serve(
+    endpoints: tuple[str, ...],
+    name: str | None,
+    insecure: bool,
+    show: bool | None,
+    as_json: bool,
+    hello: bool,
+) -> None:
+    """Run a node, through which processes pass messages.
+
+    Its first line says where it is. Ctrl-C or SIGTERM ends it, with exit code 0.
+    """
+    output = Output(sys.stdout)
+    show_log(Output(sys.stderr))
+    shows = output.is_terminal or as_json if show is None else show
+    asyncio.run(_serve(output, endpoints, name, insecure, shows, as_json, hello))
+
+
+async def _serve(
+    output: Output,
+    endpoints: tuple[str, ...],
+    name: str | None,
+    insecure: bool,
+    shows: bool,
+    as_json: bool,
+    hello: bool,
+) -> None:
+    stop = asyncio.Event()
+    failures: list[Exception] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    bus = Bus()
+
+    def show(message: Message) -> None:
+        # The bus would log what is raised here, and go on.
+        try:
+            write_message(output, message, as_json=as_json)
+        except Exception as error:
+            failures.append(error)
+            stop.set()
+
+    if shows:
+        bus.regist_function("*@*:*", show)
+    async with await _start(output, endpoints, bus, name, insecure) as node, output.watched():
+        _welcome(output, node, shows)
+        if hello:
+            await _greet(node)
+        await stop.wait()
+    if failures:
+        raise failures[0]
+    output.line("The node has ended.")
+
+
+async def _start(
+    output: Output, endpoints: tuple[str, ...], bus: Bus, name: str | None, insecure: bool
+) -> Node:
+    """A node at the endpoints, or at the first port that is free."""
+    if endpoints:
+        try:
+            return await Node(endpoints, bus, name=name, insecure=insecure).start()
+        except ValueError as error:
+            text = str(error).replace("pass insecure=True", "give --insecure")
+            raise click.UsageError(text) from error
+        except OSError as error:
+            raise Failed(f"the node cannot start: {error}") from error
+    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
+        try:
+            node = await Node((HOST, port), bus, name=name).start()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise Failed(f"the node cannot start: {error}") from error
+        if port != FIRST_PORT:
+            output.line(f"Port {FIRST_PORT} is in use; {port} is the next that is free.")
+        return node
+    raise Failed(f"no port is free from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
+
+
+def _welcome(output: Output, node: Node, shows: bool) -> None:
+    output.line("The node is at ", (", ".join(node.endpoints), "bold green"))
+    berrymq, endpoint = _own_command(), node.endpoints[0]
+    output.line("Try this in a second terminal:")
+    output.line()
+    for rest in (
+        f'send {endpoint} greeting:hello "your words"',
+        f"tail {endpoint}",
+        f"methods {endpoint}",
+    ):
+        output.line("  ", (f"{berrymq} {rest}", "cyan"))
+    output.line()
+    where = "Messages appear here. " if shows else ""
+    output.line(f"{where}Ctrl-C ends the node.")
+
+
+async def _greet(node: Node) -> None:
+    """Send the node a message in the way that any other process does."""
+    async with Node(bus=Bus()) as visitor, await visitor.connect_oneway(node.endpoints[0]) as line:
+        await line.send_message(HELLO, "This came over the network: the node works.")
+
+
+def _own_command() -> str:
+    """What to write in a shell in this directory to run this command."""
+    program = os.path.abspath(sys.argv[0])
+    if os.path.basename(program) == "__main__.py":
+        return f"{_nearby(sys.executable)} -m berrymq_rpc"
+    name = os.path.basename(program)
+    found = shutil.which(name)
+    if found is not None and os.path.realpath(found) == os.path.realpath(program):
+        return name
+    return _nearby(program)
+
+
+def _nearby(path: str) -> str:
+    """The path, quoted for a shell, and relative if it is below the current directory."""
+    relative = os.path.relpath(path)
+    return shlex.quote(path if relative.startswith(os.pardir) else relative)

@@ -1,0 +1,406 @@
+"""A node for programs and threads without asyncio."""
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, Self, TypeAlias, TypeVar
+
+from ..bus import Bus, Empty, default_bus
+from ..rpc.background import Background
+from .address import Address, endpoint_of
+from .connection import Connection
+from .dispatched_bus import DispatchedBus
+from .functions import TTL
+from .interconnection import Interconnection
+from .node import Node
+from .pulled_message import PulledMessage
+from .queue_connection import QueueConnection
+from .receiver_thread import ReceiverThread
+
+__all__ = ["GET_TIMEOUT", "SyncNode"]
+
+T = TypeVar("T")
+
+#: A message, and the connection whose queue gave it.
+Taken: TypeAlias = tuple[QueueConnection, PulledMessage]
+
+#: Seconds that `get` waits: berryMQ's default.
+GET_TIMEOUT = 1000.0
+
+#: Seconds that receivers have at the end for the messages that came before.
+PATIENCE = 5.0
+
+#: Seconds that a program's end waits for peers, to whom the last messages go.
+EXIT_PATIENCE = 5.0
+
+
+class SyncNode:
+    """A node whose functions block until they are done, under berryMQ's names. Any thread may use
+    it.
+
+    ::
+
+        with SyncNode() as node:
+            node.connect_oneway(("localhost", 5555))
+            node.send_message("greeting:hello", "you")
+
+    It begins when one of its functions needs it, ends with `close_connection`, and may be used
+    again after that. It runs on a thread of its own. Receivers of what other processes send are
+    called on a second one, one after another, so that they may use these functions too.
+
+    At the end of the program it is closed. The child of a fork has none of its connections, and
+    may make its own.
+
+    Args:
+        bus: the bus; ``None`` for the default one.
+        options: as for `Node`, but for its address.
+
+    All functions raise `RuntimeError` in a coroutine or callback of asyncio: they would block the
+    event loop. Use `Node` there.
+    """
+
+    def __init__(self, bus: Bus | None = None, **options: Any) -> None:
+        self._bus = default_bus if bus is None else bus
+        self._options = options
+        self._life: _Life | None = None
+        self._lock = threading.Lock()
+        _nodes.add(self)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where it listens; empty before `init_connection`."""
+        life = self._life
+        return () if life is None or life.background.is_closed else life.node.endpoints
+
+    def init_connection(self, addr: Address = ("localhost", 0), *, insecure: bool = False) -> str:
+        """Listen for other nodes.
+
+        It may be called again: a further address is added, and one that it listens at already
+        changes nothing.
+
+        Args:
+            addr: an endpoint such as ``"tcp://127.0.0.1:5555"``, ``"127.0.0.1:5555"`` or
+                ``("127.0.0.1", 5555)``. Port 0 is any free one.
+            insecure: allow an address beyond this host, though nobody is authenticated.
+
+        Returns:
+            The endpoint, with the port.
+
+        Raises:
+            OSError: the address cannot be bound, as it is in use for one.
+            ValueError, TypeError: it is no address, or is reached from other hosts.
+        """
+        return self._run("init_connection", lambda life: life.listen(addr, insecure))
+
+    def interconnect(self, addr: Address, ttl: float = TTL) -> None:
+        """Style 01: this process and a node carry all messages to each other.
+
+        Args:
+            addr: the node's address, as for `init_connection`.
+            ttl: seconds for which the peer keeps the connection when this process is gone.
+
+        Raises:
+            ConnectionLostError: nobody is there.
+            Exception: as `Node.interconnect` does.
+        """
+        self._run("interconnect", lambda life: life.open(life.node.interconnect(addr, ttl)))
+
+    def connect_oneway(self, addr: Address, ttl: float = TTL) -> None:
+        """Style 02: `send_message` reaches a node from now on.
+
+        Arguments and exceptions are those of `interconnect`.
+        """
+        self._run("connect_oneway", lambda life: life.open(life.node.connect_oneway(addr, ttl)))
+
+    def connect_via_queue(
+        self, addr: Address, identifier: str, ttl: float = TTL, *, shared: bool = False
+    ) -> None:
+        """Style 03: a node keeps messages for this process in a queue, for `get`; and
+        `send_message` reaches the node.
+
+        Args:
+            addr: as for `interconnect`.
+            identifier: which messages to keep, such as ``"job:*"``.
+            ttl: as for `interconnect`.
+            shared: whether all processes that say so for this identifier have one queue there,
+                which gives each message to one of them. Otherwise each gets all messages.
+
+        Raises:
+            Exception: as `interconnect` does.
+        """
+        self._run(
+            "connect_via_queue",
+            lambda life: life.open(
+                life.node.connect_via_queue(identifier, addr, ttl, shared=shared)
+            ),
+        )
+
+    def send_message(self, identifier: str, /, *args: Any, **kwargs: Any) -> str:
+        """Send a message to each node to which `connect_oneway` or `connect_via_queue` has
+        connected this one.
+
+        Interconnected nodes get what `twitter` sends.
+
+        Returns:
+            ``"ok"``, or the first other status of a node.
+
+        Raises:
+            RuntimeError: there is no such connection.
+            Exception: as `Connection.send_message` does. All others were sent it nevertheless.
+        """
+        return self._run_connected(
+            "send_message",
+            lambda life: life.send(identifier, args, kwargs),
+        )
+
+    def get(self, block: bool = True, timeout: float | None = GET_TIMEOUT) -> PulledMessage:
+        """Take a message from the queue of `connect_via_queue`; of several, from any.
+
+        Args:
+            block: whether to wait for one.
+            timeout: seconds to wait; ``None`` for as long as it takes.
+
+        Raises:
+            Empty: there is none and it does not wait, or its time is over.
+            RuntimeError: there is no such connection.
+            ConnectionLostError: the peer is gone, or did not come in time.
+            ServiceClosedError: the connection was closed, or the peer is closing.
+        """
+        return self._get("get", block, timeout)
+
+    def get_nowait(self) -> PulledMessage:
+        """Take a message, or raise `Empty`; otherwise as `get`."""
+        return self._get("get_nowait", False, None)
+
+    def _get(self, name: str, block: bool, timeout: float | None) -> PulledMessage:
+        _, message = self._run_connected(name, lambda life: life.get(block, timeout))
+        return message
+
+    def close_connection(self, addr: Address | None = None) -> None:
+        """Close the connections to a node, or all, and listen no more. Can be called again.
+
+        Args:
+            addr: the node's address; ``None`` for all.
+        """
+        _check_no_loop("close_connection")
+        life = self._life
+        if life is None or life.background.is_closed:
+            return
+        if addr is not None:
+            endpoint = endpoint_of(addr)
+            life.background.run(life.close_endpoint(endpoint))
+            return
+        with self._lock:
+            if self._life is not life:
+                return
+            self._life = None
+        life.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close_connection()
+
+    def __repr__(self) -> str:
+        return f"<SyncNode {', '.join(self.endpoints) or 'nowhere'}>"
+
+    def _run(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine of this node's life, which begins if it has not."""
+        _check_no_loop(name)
+        with self._lock:
+            life = self._life
+            if life is None or life.background.is_closed:
+                life = self._life = _Life(self._bus, self._options)
+        return life.background.run(make(life))
+
+    def _run_connected(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
+        """The same for what needs a connection."""
+        _check_no_loop(name)
+        life = self._life
+        if life is None or life.background.is_closed:
+            raise _not_connected(name)
+        return life.background.run(make(life))
+
+    def _close_at_exit(self) -> None:
+        life, self._life = self._life, None
+        if life is not None and not life.background.is_closed:
+            life.close(EXIT_PATIENCE)
+
+    def _forked(self) -> None:
+        """This is the child of a fork, in which no thread runs but the one that forked."""
+        self._lock = threading.Lock()
+        if self._life is not None:
+            # Kept: the parent's event loop and sockets must not be closed here.
+            _abandoned.append(self._life)
+            self._life.bus.detach()
+            self._life = None
+
+
+class _Life:
+    """A node on its threads, from its first use until it is closed."""
+
+    def __init__(self, bus: Bus, options: dict[str, Any]) -> None:
+        self.background = Background("node", self._unclaimed)
+        self._receivers = ReceiverThread(told=self._tell_dropped)
+        self.bus = DispatchedBus(bus, self._receivers)
+        #: In the order in which they were made; `Node.connections` has none.
+        self._connections: list[Connection] = []
+        #: Endpoints as they were asked for, such as with the name of a host, and as they are.
+        self._listening: dict[str, str] = {}
+        try:
+            self.node: Node = self.background.run(self._start(options))
+        except BaseException:
+            self.close()
+            raise
+
+    async def _start(self, options: dict[str, Any]) -> Node:
+        return await Node(None, self.bus.as_bus(), **options).start()
+
+    async def listen(self, addr: Address, insecure: bool) -> str:
+        asked = endpoint_of(addr)
+        if asked in self.node.endpoints:
+            return asked
+        if asked not in self._listening:
+            (endpoint,) = await self.node.listen(addr, insecure=insecure)
+            if asked.endswith((":0", ":*")):
+                # Another one each time.
+                return endpoint
+            self._listening[asked] = endpoint
+        return self._listening[asked]
+
+    async def open(self, opening: Coroutine[Any, Any, Connection]) -> None:
+        self._connections.append(await opening)
+
+    async def send(self, identifier: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        # A node with several connections gets one message.
+        targets = {
+            connection.endpoint: connection
+            for connection in self._open_connections()
+            if not isinstance(connection, Interconnection)
+        }
+        if not targets:
+            raise _not_connected("send_message")
+        outcomes = await asyncio.gather(
+            *(target.send_message(identifier, *args, **kwargs) for target in targets.values()),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return next((str(status) for status in outcomes if status != "ok"), "ok")
+
+    async def get(self, block: bool, timeout: float | None) -> Taken:
+        queues = [c for c in self._open_connections() if isinstance(c, QueueConnection)]
+        if not queues:
+            raise _not_connected("get")
+        if len(queues) == 1:
+            return queues[0], await queues[0].get(block, timeout)
+        return await _get_from_any(queues, block, timeout)
+
+    async def close_endpoint(self, endpoint: str) -> None:
+        gone = [c for c in self._open_connections() if c.endpoint == endpoint]
+        await asyncio.gather(*(connection.close() for connection in gone))
+
+    def close(self, patience: float | None = None) -> None:
+        """End it. Receivers have some seconds for what came before.
+
+        Args:
+            patience: seconds for the peers, too; ``None`` for as long as the node takes.
+        """
+
+        async def finish() -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self.node.close()
+
+        try:
+            self.background.close(finish if hasattr(self, "node") else None)
+        finally:
+            self._receivers.stop(PATIENCE)
+
+    def _open_connections(self) -> list[Connection]:
+        self._connections = [c for c in self._connections if not c.closed]
+        return self._connections
+
+    def _tell_dropped(self, receivers: ReceiverThread) -> None:
+        # As `Router.tell` does it: it is carried to no other node.
+        self.bus.relay("receiver:dropped", (), {"count": receivers.dropped}, self.node.name)
+
+    def _unclaimed(self, result: Any) -> None:
+        """Whoever asked was interrupted as the answer came: a message is for the next one."""
+        match result:
+            case (QueueConnection() as connection, PulledMessage() as message):
+                connection.put_back(message)
+
+
+async def _get_from_any(queues: list[QueueConnection], block: bool, timeout: float | None) -> Taken:
+    """The message that is there first; what comes at the same time goes back."""
+    tasks = {asyncio.create_task(queue.get(block, timeout)): queue for queue in queues}
+    taken: Taken | None = None
+    problems: list[BaseException] = []
+    try:
+        waiting = set(tasks)
+        while waiting and taken is None:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is not None:
+                    problems.append(error)
+                elif taken is None:
+                    taken = tasks.pop(task), task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task, queue in tasks.items():
+            if not task.cancelled() and task.exception() is None:
+                queue.put_back(task.result())
+    if taken is not None:
+        return taken
+    raise next((error for error in problems if not isinstance(error, Empty)), problems[0])
+
+
+def _check_no_loop(name: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        f"{name}() would block the event loop that runs in this thread: use berrymq_rpc.Node, "
+        "whose methods are awaited, or asyncio.to_thread"
+    )
+
+
+def _not_connected(name: str) -> RuntimeError:
+    needed = (
+        "connect_via_queue()"
+        if name != "send_message"
+        else "connect_oneway() or connect_via_queue()"
+    )
+    return RuntimeError(f"{name}() needs a connection: call {needed} first")
+
+
+#: Lives that belong to a process of which this one is a fork.
+_abandoned: list[_Life] = []
+
+_nodes: weakref.WeakSet[SyncNode] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for node in list(_nodes):
+        node._close_at_exit()
+
+
+def _after_fork() -> None:
+    for node in list(_nodes):
+        node._forked()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,347 @@
+"""The bridge: a handler, a node or a remote server before peers that are not Python."""
+
+import asyncio
+import ssl as ssl_module
+from collections.abc import Iterable
+from typing import Any, Self
+
+from ...errors import Error, ServiceClosedError
+from ...exchange import Node
+from ...rpc import Client, Limits
+from ...rpc.argument import checked_limits, checked_seconds, checked_threads
+from ...rpc.describe import describe
+from ...rpc.dispatcher import SLOW_HANDLER
+from ...rpc.endpoint import check_exposure, endpoints_of
+from ...rpc.table import HandlerTable, tabulate
+from .access import Access, is_loopback
+from .door import Door
+from .openrpc import openrpc_document
+from .peer import Desk, OwnMethod, Peer
+from .subscription import QUEUE_SIZE, Subscriptions
+from .target import ClientTarget, HandlerTarget, Target
+
+__all__ = ["GRACE", "MAX_BATCH", "MAX_BODY", "MAX_PEERS", "Bridge"]
+
+#: Bytes of one text: it decodes within some 20 ms, for which it holds all others up.
+MAX_BODY = 1 << 20
+
+#: Requests in one batch.
+MAX_BATCH = 1000
+
+#: Peers at one time, of all doors: each has a socket, and 1,024 files are what a process may open
+#: on most systems unless it is told otherwise.
+MAX_PEERS = 900
+
+#: Seconds that calls in progress have when the bridge closes.
+GRACE = 5.0
+
+DISCOVER = "rpc.discover"
+
+
+class Bridge:
+    """Serves JSON-RPC 2.0 and 1.0 over HTTP, WebSocket, TCP and ZeroMQ::
+
+        async with Bridge(Handler()) as bridge:
+            print(await bridge.serve_http("127.0.0.1", 8080))
+            await asyncio.Event().wait()
+
+    Of a node, peers can also ``subscribe(identifier)`` and ``unsubscribe(id)``, over all doors but
+    HTTP's POST: what is sent on its bus comes to them as notifications of the method "message".
+    Every target answers ``rpc.discover`` with an OpenRPC document.
+
+    Args:
+        target: a handler as `rpc.start_server` takes it; a `Node`, whose functions are served; or
+            a client of a remote server, which stays its owner's. A node need not be bound.
+        max_body: bytes of one text from a peer, and of the text that answers it.
+        max_batch: requests in one batch.
+        max_peers: peers at one time, of all doors together; further ones are turned away.
+        queue_size: messages that are kept for one subscription; the oldest goes first.
+        limits: the bounds of calls in flight and of depth; see `rpc.Limits`.
+        grace: seconds that calls in progress have when the bridge closes.
+        title, version: of the service, for ``rpc.discover``.
+        send_traceback: send the text of tracebacks of a handler's exceptions.
+        log_exceptions: log them.
+        threads, slow_handler: as in `rpc.start_server`.
+
+    Raises:
+        TypeError: `target` is none of these.
+        ValueError: it has a method with the name of one of the bridge's own, or an argument is
+            none of what it may be.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        *,
+        max_body: int = MAX_BODY,
+        max_batch: int = MAX_BATCH,
+        max_peers: int = MAX_PEERS,
+        queue_size: int = QUEUE_SIZE,
+        limits: Limits | None = None,
+        grace: float = GRACE,
+        title: str = "berrymq_rpc",
+        version: str = "0",
+        send_traceback: bool = False,
+        log_exceptions: bool = False,
+        threads: int | None = None,
+        slow_handler: float = SLOW_HANDLER,
+    ) -> None:
+        counts: tuple[tuple[str, Any], ...] = (
+            ("max_body", max_body),
+            ("max_batch", max_batch),
+            ("max_peers", max_peers),
+            ("queue_size", queue_size),
+        )
+        for name, value in counts:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+        self._of = target
+        self._limits = checked_limits(limits)
+        self._grace = checked_seconds(grace, "grace", zero=True)
+        self._bounds = {"max_size": max_body, "max_batch": max_batch, "max_peers": max_peers}
+        self._title = title
+        self._version = version
+        self._subscriptions = None
+        self._table: HandlerTable | None = None
+        if isinstance(target, Node):
+            self._subscriptions = Subscriptions(target.bus, queue_size)
+            self._table = tabulate(target.handler)
+        elif not isinstance(target, Client):
+            self._table = tabulate(target)
+        self._options: dict[str, Any] = {
+            "log_exceptions": log_exceptions,
+            "send_traceback": send_traceback,
+            "threads": checked_threads(threads),
+            "slow_handler": checked_seconds(slow_handler, "slow_handler"),
+        }
+        self._own = self._own_methods()
+        if self._table is not None:
+            clashes = sorted(name for name in self._own if name in self._table.methods)
+            if clashes:
+                raise ValueError(
+                    f"the handler may not have the names of the bridge's own: {', '.join(clashes)}"
+                )
+        self._desk: Desk | None = None
+        self._doors: list[Door] = []
+        self._is_closed = False
+
+    # -- the doors -------------------------------------------------------------------------
+
+    async def serve_http(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        token: str | None = None,
+        hosts: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        insecure: bool = False,
+    ) -> str:
+        """Serve HTTP: POST at ``/``, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
+
+        Args:
+            host, port: where to listen; port 0 is any free one.
+            ssl: makes it HTTPS.
+            token: what clients have to send as ``Authorization: Bearer ...``; a page sends it as
+                the WebSocket protocol ``bearer.TOKEN`` beside ``jsonrpc``.
+            hosts: names beside `host`, ``localhost`` and loopback addresses by which clients may
+                call this server, without ports; ``"*"`` for any.
+            origins: pages that may open the WebSocket, such as ``"https://example.org"``, beside
+                those that came from this address; ``"*"`` for any, ``"null"`` for pages from
+                files. (No page of another origin can post: that would need CORS, which is off.)
+            insecure: allow a `host` beyond loopback without a token.
+
+        Returns:
+            The URL, such as ``"http://127.0.0.1:8080"``.
+
+        Raises:
+            ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
+            OSError: the address cannot be bound.
+            ValueError: `host` is beyond loopback, and there is neither `token` nor `insecure`.
+        """
+        desk = self._running()
+        if token is None and not is_loopback(host):
+            check_exposure(f"tcp://{host}:{port}", insecure)
+        access = Access(host, hosts=hosts, origins=origins, token=token)
+        try:
+            from .http import HTTPDoor
+        except ModuleNotFoundError as error:
+            if error.name != "aiohttp":
+                raise
+            raise ModuleNotFoundError(
+                "serve_http needs aiohttp, which is not installed. It comes with the extra "
+                '"http": pip install "berrymq-rpc[http]"',
+                name="aiohttp",
+            ) from None
+        door = HTTPDoor(desk, access)
+        await door.open(host, port, ssl)
+        return await self._opened(door)
+
+    async def serve_tcp(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        insecure: bool = False,
+    ) -> str:
+        """Serve TCP: one JSON text a line, in both directions.
+
+        Args:
+            host, port: where to listen; port 0 is any free one.
+            ssl: speaks TLS.
+            insecure: allow a `host` beyond loopback: there is no authentication.
+
+        Returns:
+            The address, such as ``"tcp://127.0.0.1:8081"``; it begins with ``tls://`` with `ssl`.
+
+        Raises:
+            OSError: the address cannot be bound.
+            ValueError: `host` is beyond loopback without `insecure`.
+        """
+        from .lines import LineDoor
+
+        desk = self._running()
+        if not is_loopback(host):
+            check_exposure(f"tcp://{host}:{port}", insecure)
+        door = LineDoor(desk)
+        await door.open(host, port, ssl)
+        return await self._opened(door)
+
+    async def serve_zeromq(self, endpoint: str, *, insecure: bool = False) -> str:
+        """Serve DEALER and REQ sockets of ZeroMQ.
+
+        Args:
+            endpoint: such as ``"tcp://127.0.0.1:5556"``; port ``*`` is any free one.
+            insecure: allow one beyond loopback: there is no authentication.
+
+        Returns:
+            The endpoint, with the real port.
+
+        Raises:
+            OSError: the endpoint cannot be bound.
+            ValueError: it is none, or beyond loopback without `insecure`.
+        """
+        from .zeromq import ZeroMQDoor
+
+        desk = self._running()
+        (endpoint,) = endpoints_of(endpoint, "endpoint")
+        check_exposure(endpoint, insecure)
+        door = ZeroMQDoor(desk, self._limits)
+        await door.open(endpoint)
+        return await self._opened(door)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where the doors are, in the order in which they were opened."""
+        return tuple(door.url for door in self._doors)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts: peers, calls, and what was refused, made no sense or was dropped."""
+        desk = self._desk
+        if desk is None:
+            return {}
+        waiting = sum(
+            subscription.dropped for peer in desk.peers for subscription in
+            peer.subscriptions.values()
+        )  # fmt: skip
+        return {
+            "peers": len(desk.peers),
+            "peers_refused": desk.refused,
+            "calls": desk.served,
+            "calls_in_progress": desk.in_progress,
+            "malformed_messages": desk.malformed,
+            "messages_dropped": desk.dropped + waiting,
+        }
+
+    async def _opened(self, door: Door) -> str:
+        if self._is_closed:
+            await door.close(0.0)
+            self._running()
+        self._doors.append(door)
+        if isinstance(self._of, Node):
+            self._of.reached_at(door.url)
+        return door.url
+
+    # -- its life --------------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Get ready to open doors. ``async with`` does it.
+
+        Raises:
+            RuntimeError: it was started already.
+        """
+        if self._desk is not None:
+            raise RuntimeError("the bridge runs already")
+        target: Target
+        if self._table is None:
+            target = ClientTarget(self._of, self._limits)
+        else:
+            target = HandlerTarget(self._table, self._limits, **self._options)
+        self._desk = Desk(
+            target,
+            self._own,
+            self._subscriptions,
+            max_depth=self._limits.max_depth,
+            **self._bounds,
+        )
+        return self
+
+    async def close(self) -> None:
+        """Let nobody in any more, let calls in progress end, and close. Can be called again.
+
+        They have `grace` seconds. Subscribers over WebSocket are told by a close code, 1001.
+        """
+        desk = self._desk
+        if desk is None or self._is_closed:
+            return
+        self._is_closed = True
+        if isinstance(self._of, Node):
+            for door in self._doors:
+                self._of.reached_at(door.url, gone=True)
+        desk.target.stop("the bridge is closing")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._grace
+        while desk.in_progress and loop.time() < end:
+            await asyncio.sleep(0.005)
+        left = max(0.0, end - loop.time())
+        await asyncio.gather(*(door.close(left) for door in self._doors))
+        for peer in list(desk.peers):
+            peer.lost("the bridge is closed")
+        desk.target.close()
+
+    async def __aenter__(self) -> Self:
+        return self if self._desk is not None else await self.start()
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Bridge {', '.join(self.urls) or 'without doors'}>"
+
+    def _running(self) -> Desk:
+        if self._is_closed:
+            raise ServiceClosedError("the bridge is closed")
+        if self._desk is None:
+            raise Error("the bridge does not run: use it with 'async with', or start it")
+        return self._desk
+
+    # -- its own methods -------------------------------------------------------------------
+
+    def _own_methods(self) -> dict[str, OwnMethod]:
+        own = {DISCOVER: OwnMethod.of(DISCOVER, self._discover)}
+        if self._subscriptions is not None:
+            for function in (self._subscriptions.subscribe, self._subscriptions.unsubscribe):
+                name = function.__name__
+                own[name] = OwnMethod.of(name, function, needs_push=True)
+        return own
+
+    async def _discover(self, peer: Peer) -> dict[str, Any]:
+        """Describe what is offered here, as an OpenRPC document."""
+        described = await self._running().target.describe()
+        own = describe(own.method for own in self._own.values())
+        methods = {method["name"]: method for method in (*described["methods"], *own["methods"])}
+        return openrpc_document(
+            [methods[name] for name in sorted(methods)], title=self._title, version=self._version
+        )

@@ -1,0 +1,236 @@
+"""The HTTP door: POST at ``/``, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
+
+======  =====================================================================================
+status  when
+======  =====================================================================================
+200     there is an answer, an error object included
+204     there is none: the text was of notifications alone
+401     the token is missing or wrong
+403     the host is none of this server's, or the page may not use it
+404     another path
+405     another method than POST (or GET at ``/ws``)
+408     the body did not come in time
+413     the body is larger than it may be
+415     it is not said to be JSON in UTF-8, or is compressed
+426     at ``/ws``: it is no request for a WebSocket
+503     as many peers as there may be, or the door is closing
+======  =====================================================================================
+"""
+
+import asyncio
+import logging
+import ssl as ssl_module
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from .access import Access, Refusal, is_json
+from .door import Door
+from .elder import read_elder
+from .peer import Desk, Peer
+from .websocket import WebSockets
+
+__all__ = ["HTTPDoor"]
+
+logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+
+#: Seconds for a body that does not come with its head; and for the head of a request, and between
+#: two of one connection.
+BODY_TIMEOUT = 30.0
+IDLE_TIMEOUT = 75.0
+
+#: Bytes of a head: a line of it, and all its fields.
+MAX_HEAD = 8190
+
+#: Connections that wait for the system to hand them over.
+BACKLOG = 1024
+
+_HEADERS = {"X-Content-Type-Options": "nosniff"}
+
+
+class _Server(web.Server):
+    """Keeps a `Peer` for each connection, and bounds how many there are."""
+
+    def __init__(self, desk: Desk, handler: Any, **kwargs: Any) -> None:
+        super().__init__(handler, **kwargs)
+        self._desk = desk
+        self._peers: dict[Any, Peer] = {}
+
+    def peer(self, request: web.BaseRequest) -> Peer:
+        """The peer that the request is of."""
+        protocol = request.protocol
+        peer = self._peers.get(protocol)
+        if peer is None:
+            peer = Peer(self._desk, address=request.remote, scheme="http")
+            if protocol in self._connections:
+                self._peers[protocol] = peer
+        return peer
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > self._desk.max_peers:
+            self._desk.refused += 1
+            transport.abort()
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        peer = self._peers.pop(handler, None)
+        if peer is not None:
+            peer.left()
+
+
+class HTTPDoor(Door):
+    """Serves peers that speak HTTP. Made by `open`."""
+
+    def __init__(self, desk: Desk, access: Access) -> None:
+        self._desk = desk
+        self._access = access
+        self._web_sockets = WebSockets(desk)
+        self._server: _Server | None = None
+        self._runner: web.ServerRunner | None = None
+        self._site: web.TCPSite | None = None
+        self._is_closing = False
+        #: Requests that are being served, WebSockets included.
+        self._serving = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def open(self, host: str, port: int, ssl: ssl_module.SSLContext | None) -> None:
+        """Begin to listen.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        max_size = self._desk.max_size
+        loop = asyncio.get_running_loop()
+
+        def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Any:
+            return web.BaseRequest(
+                message, payload, protocol, writer, task, loop, client_max_size=max_size
+            )
+
+        self._server = _Server(
+            self._desk,
+            self._handle,
+            request_factory=make_request,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=1.0,
+            max_line_size=MAX_HEAD,
+            max_field_size=MAX_HEAD,
+            auto_decompress=False,
+        )
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
+        await self._runner.setup()
+        try:
+            self._site = web.TCPSite(self._runner, host, port, ssl_context=ssl, backlog=BACKLOG)
+            await self._site.start()
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        bound = self._runner.addresses[0]
+        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        self.url = f"{'https' if ssl else 'http'}://{name}:{bound[1]}"
+
+    async def close(self, grace: float) -> None:
+        self._is_closing = True
+        if self._site is not None:
+            await self._site.stop()
+        await self._web_sockets.close()
+        try:
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.info("%s: %d requests did not end in time", self.url, self._serving)
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # -- requests --------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._serving += 1
+        self._idle.clear()
+        try:
+            return await self._serve(request)
+        finally:
+            self._serving -= 1
+            if not self._serving:
+                self._idle.set()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._is_closing:
+            return _refused(Refusal(503, "the server is closing"))
+        headers = request.headers
+        refusal = self._access.refusal(headers)
+        if refusal is not None:
+            return _refused(refusal)
+        path = request.path
+        if path == "/ws":
+            if request.method != "GET":
+                return _refused(Refusal(405, "ask for a WebSocket by GET"), {"Allow": "GET"})
+            return await self._web_sockets.serve(request)
+        if path not in ("/", "/JSON"):
+            return _refused(Refusal(404, "calls go to /, and a WebSocket is at /ws"))
+        if request.method != "POST":
+            return _refused(Refusal(405, "calls go by POST"), {"Allow": "POST"})
+        is_elder = path == "/JSON"
+        if not is_json(headers.get("Content-Type", ""), or_xml=is_elder):
+            return _refused(Refusal(415, "the content type is application/json"))
+        if "Content-Encoding" in headers:
+            return _refused(Refusal(415, "the body is not compressed"))
+        length = request.content_length
+        if length is not None and length > self._desk.max_size:
+            return _too_large(self._desk.max_size)
+        try:
+            if request.content.is_eof():
+                body = await request.read()
+            else:
+                async with asyncio.timeout(BODY_TIMEOUT):
+                    body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _too_large(self._desk.max_size)
+        except TimeoutError:
+            response = _refused(Refusal(408, f"the body did not come in {BODY_TIMEOUT:g} s"))
+            response.force_close()
+            return response
+        answer = await self._ask(request, body, is_elder)
+        if not answer:
+            return web.Response(status=204)
+        return web.Response(body=answer, content_type="application/json", headers=_HEADERS)
+
+    async def _ask(self, request: web.BaseRequest, body: bytes, is_elder: bool) -> bytes:
+        """What answers a body; empty if nothing does."""
+        assert self._server is not None
+        desk = self._desk
+        elder = read_elder(body, desk.max_size, desk.max_depth) if is_elder else None
+        text = body if elder is None else elder.text
+        answers: list[bytes] = []
+        inquiry = self._server.peer(request).receive(text, answers.append)
+        if not answers:
+            if inquiry.is_answered:
+                return b""
+            # A handler that goes on: its answer wakes this request.
+            answered = asyncio.Event()
+
+            def done(answer: bytes) -> None:
+                answers.append(answer)
+                answered.set()
+
+            inquiry.done = done
+            await answered.wait()
+        return answers[0] if elder is None else elder.answer(answers[0])
+
+
+def _refused(refusal: Refusal, headers: Mapping[str, str] | None = None) -> web.Response:
+    if refusal.status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
+    return web.Response(status=refusal.status, text=refusal.reason + "\n", headers=headers)
+
+
+def _too_large(max_size: int) -> web.Response:
+    response = _refused(Refusal(413, f"a body has at most {max_size:,} bytes"))
+    # The rest of it is not read.
+    response.force_close()
+    return response

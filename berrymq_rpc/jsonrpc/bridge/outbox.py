@@ -1,0 +1,79 @@
+"""What waits to be sent to one peer of a door, and who waits for room in there."""
+
+import asyncio
+from collections import deque
+
+__all__ = ["ROOM", "Outbox"]
+
+#: Bytes that may wait before the next message is taken for the peer, and the next text read from
+#: it. What a socket takes beside them is some hundred KiB; answers are never refused.
+ROOM = 256 << 10
+
+
+class Outbox:
+    """Texts on their way to a peer, the oldest first. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._texts: deque[bytes] = deque()
+        self._size = 0
+        self._is_closed = False
+        self._filled = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait, with those of the text that is being sent."""
+        return self._size
+
+    def put(self, text: bytes) -> bool:
+        """Add a text; whether the peer is there."""
+        if self._is_closed:
+            return False
+        self._texts.append(text)
+        self._size += len(text)
+        self._filled.set()
+        self._is_empty.clear()
+        if self._size > ROOM:
+            self._has_room.clear()
+        return True
+
+    async def next(self) -> bytes | None:
+        """The text to send next, or ``None`` once it is closed and all were sent."""
+        while not self._texts:
+            if self._is_closed:
+                return None
+            self._filled.clear()
+            await self._filled.wait()
+        return self._texts.popleft()
+
+    def sent(self, text: bytes) -> None:
+        """The text that `next` gave has left."""
+        self._size -= len(text)
+        if self._size <= ROOM:
+            self._has_room.set()
+        if not self._texts:
+            self._is_empty.set()
+
+    async def room(self) -> None:
+        """Wait until there is room for more, or it is closed."""
+        await self._has_room.wait()
+
+    async def drained(self) -> None:
+        """Wait until all was sent."""
+        await self._is_empty.wait()
+
+    def close(self) -> None:
+        """Take nothing more; what is there is still sent."""
+        self._is_closed = True
+        self._filled.set()
+        self._has_room.set()
+
+    def drop(self) -> None:
+        """Take nothing more, and forget what is there: the peer is gone."""
+        self._texts.clear()
+        self._size = 0
+        self._is_empty.set()
+        self.close()

@@ -1,0 +1,100 @@
+"""The WebSocket at ``/ws``: each message is one JSON text, in both directions."""
+
+import asyncio
+import logging
+from functools import partial
+
+from aiohttp import WSMsgType, web
+
+from .door import stream_peer, write_all
+from .outbox import Outbox
+from .peer import Desk, Peer
+
+__all__ = ["WebSockets"]
+
+logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+
+#: Seconds between two pings; a peer that has not answered one within half of it is gone.
+HEARTBEAT = 20.0
+
+#: Seconds that a peer has to answer that it closes.
+CLOSE_TIMEOUT = 1.0
+
+#: The protocol that this side takes of those that a peer offers. A browser fails if it has offered
+#: some, as it has to in order to show a token, and none is taken.
+PROTOCOL = "jsonrpc"
+
+_GOING_AWAY = 1001
+
+
+class WebSockets:
+    """The WebSockets of one door."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._open: set[web.WebSocketResponse] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve a request for a WebSocket until that is closed."""
+        socket = web.WebSocketResponse(
+            max_msg_size=self._desk.max_size,
+            heartbeat=HEARTBEAT,
+            timeout=CLOSE_TIMEOUT,
+            protocols=(PROTOCOL,),
+            # Small texts gain nothing, and what is compressed may be a thousand times as large.
+            compress=False,
+        )
+        if not socket.can_prepare(request).ok:
+            return web.Response(status=426, headers={"Upgrade": "websocket"})
+        if self._desk.is_full():
+            return web.Response(status=503, text="there are as many peers as there may be\n")
+        await socket.prepare(request)
+        self._open.add(socket)
+        outbox = Outbox()
+        peer = stream_peer(self._desk, request.remote, outbox, "http")
+        writing = asyncio.ensure_future(write_all(outbox, partial(_write, socket)))
+        writing.add_done_callback(partial(self._written, request))
+        try:
+            await self._read(socket, peer, outbox)
+        finally:
+            self._open.discard(socket)
+            peer.lost("the WebSocket was closed")
+            outbox.drop()
+            writing.cancel()
+            await asyncio.wait((writing,))
+        return socket
+
+    async def _read(self, socket: web.WebSocketResponse, peer: Peer, outbox: Outbox) -> None:
+        while True:
+            message = await socket.receive()
+            if message.type is WSMsgType.TEXT:
+                data: bytes = message.data.encode("utf-8")
+            elif message.type is WSMsgType.BINARY:
+                data = message.data
+            else:
+                # Closed, or an error after which aiohttp has closed it.
+                return
+            peer.receive(data, outbox.put)
+            await outbox.room()
+
+    def _written(self, request: web.BaseRequest, writing: "asyncio.Future[None]") -> None:
+        if writing.cancelled() or (error := writing.exception()) is None:
+            return
+        logger.debug("a WebSocket peer at %s: %r", request.remote, error)
+        if request.transport is not None:
+            # Reading ends by it.
+            request.transport.abort()
+
+    async def close(self) -> None:
+        """Tell all peers that this side goes away."""
+        await asyncio.gather(
+            *(socket.close(code=_GOING_AWAY, message=b"closing") for socket in list(self._open)),
+            return_exceptions=True,
+        )
+
+
+async def _write(socket: web.WebSocketResponse, text: bytes) -> None:
+    await socket.send_frame(text, WSMsgType.TEXT)

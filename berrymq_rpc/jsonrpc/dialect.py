@@ -1,0 +1,183 @@
+"""The dialect of JSON-RPC 2.0 and 1.0 over ZeroMQ, in both roles.
+
+A message is one JSON text in a frame of its own, after an empty frame where a REQ or REP socket
+is at one end. An answer takes the way that the question came; a call of this side begins with
+the empty frame, as a REP server wants it and a ROUTER server takes it.
+
+There are no deadlines, no cancelling, no window and no streams.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import ProtocolError, TooLargeError
+from ..rpc.wire.failure import Failure
+from ..rpc.wire.limits import CONNECT_TIMEOUT, FOREIGN_SIZE, Limits
+from ..rpc.wire.record import CALL, NOTIFY, Incoming
+from ..rpc.wire.session import Frames, Session
+from .faults import to_error, to_exception
+from .inquiry import Asked, Inquiry
+from .items import RPCError, RPCRequest, RPCResponse
+from .protocols.text import encode
+from .protocols.version2 import JSONRPCv2
+
+__all__ = ["JSONRPCDialect", "JSONRPCSession"]
+
+_DELIMITER: Frames = (b"",)
+_BEGINNINGS = (b"{", b"[")
+
+
+class JSONRPCSession(Session):
+    """Calls in both directions with a peer that speaks JSON-RPC.
+
+    The id of a call of the peer's is the `Asked` that tells of it.
+    """
+
+    dialect = "jsonrpc"
+    keeps_window = False
+    acknowledges = False
+
+    def __init__(
+        self,
+        limits: Limits,
+        error_table: Mapping[str, type[Exception]],
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        super().__init__(limits, ids=ids, connect_timeout=connect_timeout)
+        self._error_table = error_table
+        self._max_size = FOREIGN_SIZE * limits.max_message
+
+    # -- packing -------------------------------------------------------------------------
+
+    def _encode(
+        self, call_id: int | None, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Frames:
+        if args and kwargs:
+            raise TypeError("JSON-RPC takes arguments by position or by name, and not both")
+        request = RPCRequest(method, kwargs or args, call_id)
+        data = encode(JSONRPCv2.request_payload(request), self.limits.max_depth)
+        if len(data) > self._max_size:
+            raise TooLargeError(
+                f"{len(data):,} bytes are more than the {self._max_size:,} that max_message "
+                f"allows a JSON-RPC peer"
+            )
+        return (*_DELIMITER, data)
+
+    def _encode_call(
+        self,
+        call_id: int,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+    ) -> Any:
+        return False, self._encode(call_id, method, args, kwargs)
+
+    def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return True, self._encode(None, method, args, kwargs)
+
+    def _is_notification(self, piece: Any) -> bool:
+        is_notification: bool = piece[0]
+        return is_notification
+
+    def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
+        asked: Asked = call_id
+        asked.result(value)
+
+    def error(self, call_id: Any, failure: Failure) -> None:
+        asked: Asked = call_id
+        asked.error(to_error(failure))
+
+    def _abandon(self, call_id: int) -> None:
+        # The peer cannot be told, and may never answer: the slot would be lost for good.
+        self.in_window -= 1
+
+    @property
+    def gathered(self) -> int:
+        # A call that is given up makes room with no answer after which others would be sent.
+        waiting = len(self.backlog) if self.in_window < self.window else 0
+        return len(self._out) + waiting
+
+    def messages(self, now: float) -> list[Frames]:
+        self._release(now)
+        pieces, self._out = self._out, []
+        self.large_bytes = 0
+        return [frames for _, frames in pieces]
+
+    # -- what arrives --------------------------------------------------------------------
+
+    def receive(self, frames: Frames, now: float) -> list[Incoming]:
+        self.last_heard = now
+        route: Frames = ()
+        if len(frames) == 2 and not len(frames[0]):
+            route, frames = _DELIMITER, frames[1:]
+        if len(frames) != 1:
+            self.malformed += 1
+            sizes = [len(frame) for frame in frames[:8]]
+            raise ProtocolError(f"no message of JSON-RPC: {len(frames)} frames of {sizes} bytes")
+
+        def answered(data: bytes) -> None:
+            self.large_bytes += len(data)
+            self._out.append((False, (*route, data)))
+
+        inquiry = Inquiry(
+            frames[0],
+            max_size=self._max_size,
+            max_depth=self.limits.max_depth,
+            done=answered,
+        )
+        self.malformed += inquiry.ill_formed
+        for response in inquiry.responses:
+            self._take_response(response)
+        if inquiry.responses:
+            self._release(now)
+        return [
+            (NOTIFY, None, asked.method, asked.args, asked.kwargs, None)
+            if asked.is_notification
+            else (CALL, asked, asked.method, asked.args, asked.kwargs, None)
+            for asked in inquiry.calls
+        ]
+
+    def _take_response(self, response: RPCResponse) -> None:
+        # A peer may send any value as an id; 1.0 and True are equal to 1.
+        if type(response.request_id) is not int:
+            return
+        caller = self._answered(response.request_id)
+        if caller is None:
+            return
+        result = response.result
+        if response.ill_formed:
+            caller.fail(ProtocolError(f"the answer of {caller.method!r}: {result.message}"))
+        elif isinstance(result, RPCError):
+            caller.fail(to_exception(result, self._error_table))
+        else:
+            caller.succeed(result)
+
+
+class JSONRPCDialect:
+    """Makes sessions that speak JSON-RPC.
+
+    Args:
+        error_table: remote exception names and the classes that they are raised as.
+    """
+
+    name = "jsonrpc"
+
+    def __init__(self, error_table: Mapping[str, type[Exception]]) -> None:
+        self._error_table = dict(error_table)
+
+    def recognises(self, frames: Frames) -> bool:
+        if len(frames) == 2 and not len(frames[0]):
+            frames = frames[1:]
+        return len(frames) == 1 and bytes(frames[0][:1]) in _BEGINNINGS
+
+    def session(
+        self,
+        limits: Limits,
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> JSONRPCSession:
+        return JSONRPCSession(limits, self._error_table, ids=ids, connect_timeout=connect_timeout)

@@ -1,0 +1,297 @@
+"""A client of a JSON-RPC server over HTTP."""
+
+import asyncio
+import ssl as ssl_module
+from collections.abc import Mapping
+from itertools import count
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from ..errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    Error,
+    OverloadedError,
+    ProtocolError,
+    RPCTimeoutError,
+    ServiceClosedError,
+    TooLargeError,
+)
+from ..rpc.argument import checked_timeout
+from ..rpc.proxy import Namespace
+from .faults import to_exception
+from .items import RPCError, RPCRequest, RPCResponse
+from .protocols import JSONRPC, JSONRPCLoose, JSONRPCv1, JSONRPCv2
+from .protocols.text import MAX_SIZE, encode
+
+__all__ = ["HTTPClient", "is_url", "open_http_client"]
+
+#: Seconds that a server has for an answer, and for a connection to it.
+TIMEOUT = 30.0
+CONNECT_TIMEOUT = 5.0
+
+#: Connections to the server at one time: further calls wait for one of them.
+MAX_CONNECTIONS = 100
+
+#: Calls in flight, those that wait for a connection included; over it they are refused.
+MAX_CALLS = 10_000
+
+#: The path that a server of berryMQ 0.3 serves beside ``/``, and ours for clients of it.
+ELDER_PATH = "/JSON"
+
+_PROTOCOLS: Mapping[str, type[JSONRPC]] = {"1.0": JSONRPCv1, "2.0": JSONRPCv2}
+
+#: What a status stands for that is no answer.
+_STATUSES: Mapping[int, type[Error]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
+    413: TooLargeError,
+    503: OverloadedError,
+}
+
+
+def is_url(address: object) -> bool:
+    """Whether an address is that of an HTTP server."""
+    return isinstance(address, str) and address.startswith(("http://", "https://"))
+
+
+def _aiohttp() -> Any:
+    try:
+        import aiohttp
+    except ModuleNotFoundError as error:
+        if error.name != "aiohttp":
+            raise
+        raise ModuleNotFoundError(
+            "calls over HTTP need aiohttp, which is not installed. It comes with the extra "
+            '"http": pip install "berrymq-rpc[http]"',
+            name="aiohttp",
+        ) from None
+    return aiohttp
+
+
+class HTTPClient:
+    """A client of one server. Made by `open_http_client`; use it with ``async with``.
+
+    Calls run at the same time, so what order they have at the server is not known.
+
+    Attributes:
+        rpc: the methods of the server: ``await client.rpc.namespace.method(1)``. Arguments go by
+            position or by name, and not both.
+        notify: the same, one way; in version 1.0, that is a call whose answer is dropped.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        session: Any,
+        protocol: type[JSONRPC],
+        timeout: float | None,
+        headers: Mapping[str, str],
+        error_table: Mapping[str, type[Exception]] | None,
+        max_size: int,
+        tasks: set[asyncio.Task[Any]] | None = None,
+    ) -> None:
+        self._url = url
+        self._session = session
+        self._protocol = protocol
+        self._timeout = timeout
+        self._headers = headers
+        self._error_table = error_table
+        self._max_size = max_size
+        self._ids = count(1)
+        self._tasks: set[asyncio.Task[Any]] = set() if tasks is None else tasks
+        self.rpc: Namespace[asyncio.Task[Any]] = Namespace(self._call)
+        self.notify: Namespace[None] = Namespace(self._notify)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The server's URL."""
+        return (self._url,)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for each call, or ``None``."""
+        return self._timeout
+
+    def with_timeout(self, timeout: float | None) -> "HTTPClient":
+        """Return a client that shares this one's connections but has another timeout.
+
+        Args:
+            timeout: seconds for each call; ``None`` for no limit.
+        """
+        return HTTPClient(
+            self._url,
+            self._session,
+            self._protocol,
+            checked_timeout(timeout),
+            self._headers,
+            self._error_table,
+            self._max_size,
+            self._tasks,
+        )
+
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> "asyncio.Task[Any]":
+        """Call a method by its full name, which need not be an identifier.
+
+        Returns:
+            A task. Cancelling it closes the connection, by which the server knows.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be written; nothing was sent.
+            ServiceClosedError: the client is closed.
+            OverloadedError: too many calls are in flight.
+        """
+        return self._call(method, args, kwargs)
+
+    def _call(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> "asyncio.Task[Any]":
+        call_id = next(self._ids)
+        return self._start(method, self._ask(method, self._body(method, args, kwargs, call_id)))
+
+    def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Version 1.0 has an id of null for it, for which berryMQ 0.3 sends an answer all the same.
+        task = self._start(method, self._post(method, self._body(method, args, kwargs, None)))
+        task.add_done_callback(_looked_at)
+
+    def _body(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], call_id: int | None
+    ) -> bytes:
+        if args and kwargs:
+            raise TypeError("JSON-RPC takes arguments by position or by name, and not both")
+        request = RPCRequest(method, kwargs or args, call_id)
+        return encode(self._protocol.request_payload(request))
+
+    def _start(self, method: str, coroutine: Any) -> "asyncio.Task[Any]":
+        try:
+            if self._session.closed:
+                raise ServiceClosedError(f"the client is closed: {method!r} was not sent")
+            if len(self._tasks) >= MAX_CALLS:
+                raise OverloadedError(f"{MAX_CALLS:,} calls are in flight: {method!r} was not sent")
+        except Error:
+            coroutine.close()
+            raise
+        task = asyncio.create_task(coroutine, name=f"jsonrpc {method}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _ask(self, method: str, body: bytes) -> Any:
+        answer = await self._post(method, body)
+        # What answers is found as it is, whatever version it names.
+        item = JSONRPCLoose.message_to_item(answer)
+        if not isinstance(item, RPCResponse) or item.ill_formed:
+            raise ProtocolError(f"{self._url} has answered {method!r} with {answer[:100]!r}")
+        if isinstance(item.result, RPCError):
+            raise to_exception(item.result, self._error_table)
+        return item.result
+
+    async def _post(self, method: str, body: bytes) -> bytes:
+        aiohttp = _aiohttp()
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._session.post(self._url, data=body, headers=self._headers) as response,
+            ):
+                data: bytes = await response.content.read(self._max_size + 1)
+                while data and not response.content.at_eof() and len(data) <= self._max_size:
+                    data += await response.content.read(self._max_size + 1 - len(data))
+                status: int = response.status
+        except TimeoutError:
+            raise RPCTimeoutError(
+                f"no answer from {method!r} at {self._url} within {self._timeout} s"
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            if self._session.closed:
+                raise ServiceClosedError(f"the client is closed: {method!r} was cut off") from None
+            raise ConnectionLostError(f"{self._url}: {method!r}: {error}") from None
+        if len(data) > self._max_size:
+            raise TooLargeError(f"{self._url}: the answer has more than {self._max_size:,} bytes")
+        if status not in (200, 204):
+            reason = data[:200].decode("utf-8", "replace").strip()
+            raise _STATUSES.get(status, ProtocolError)(f"{self._url} answers {status}: {reason}")
+        return data
+
+    def close(self) -> None:
+        """Close the connections; calls in flight fail. See `wait_closed`."""
+        for task in list(self._tasks):
+            task.cancel()
+        # The session is closed by `wait_closed`, or by nobody that could be awaited.
+        self._closing = asyncio.ensure_future(self._session.close())
+
+    async def wait_closed(self) -> None:
+        """Wait until `close` is over."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+        await self.wait_closed()
+
+    def __repr__(self) -> str:
+        return f"<HTTPClient {self._url}>"
+
+
+def _looked_at(task: "asyncio.Task[Any]") -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+async def open_http_client(
+    url: str,
+    *,
+    timeout: float | None = TIMEOUT,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    version: str = "2.0",
+    token: str | None = None,
+    ssl: ssl_module.SSLContext | bool = True,
+    error_table: Mapping[str, type[Exception]] | None = None,
+    max_size: int = MAX_SIZE,
+) -> HTTPClient:
+    """Open a client. It need not find a server yet: each call connects if need be.
+
+    Args:
+        url: where calls are posted to, such as ``"http://127.0.0.1:8080"``. With version 1.0, the
+            path is ``/JSON`` where the URL has none, as a berryMQ 0.3 server has it.
+        timeout: seconds for each call; ``None`` waits until the server answers or is lost.
+        connect_timeout: seconds for a connection to the server.
+        version: of JSON-RPC: ``"2.0"`` or ``"1.0"``.
+        token: sent as ``Authorization: Bearer ...``.
+        ssl: what to check of a server of ``https://``; ``True`` as usual.
+        error_table: remote exceptions to be raised here as these classes, as in `open_client`.
+        max_size: bytes that an answer may have.
+
+    Raises:
+        ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
+        TypeError, ValueError: an argument is none of what it may be.
+    """
+    aiohttp = _aiohttp()
+    if not is_url(url):
+        raise ValueError(f"{url!r} is no URL: write http://host:port")
+    if version not in _PROTOCOLS:
+        raise ValueError(f"version is '1.0' or '2.0', not {version!r}")
+    parts = urlsplit(url)
+    if parts.path in ("", "/"):
+        parts = parts._replace(path=ELDER_PATH if version == "1.0" else "/")
+    headers = {"Content-Type": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=ssl),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+        # What a server sets is not for the next call.
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+    return HTTPClient(
+        urlunsplit(parts),
+        session,
+        _PROTOCOLS[version],
+        checked_timeout(timeout),
+        headers,
+        error_table,
+        max_size,
+    )

@@ -1,0 +1,35 @@
+"""JSON-RPC as it is found: either version, or something between the two."""
+
+from typing import Any
+
+from .version1 import best_effort_error
+from .version2 import JSONRPCv2
+
+__all__ = ["JSONRPCLoose"]
+
+
+class JSONRPCLoose(JSONRPCv2):
+    """Takes both versions and what is neither, and sends version 2.0.
+
+    An id of null is that of a request where the message says it is of version 2.0, and else the
+    sign of a notification, as in version 1.0.
+    """
+
+    @classmethod
+    def _check_version(cls, payload: dict[str, Any]) -> None:
+        """Take any."""
+
+    @classmethod
+    def _has_null_id(cls, payload: dict[str, Any]) -> bool:
+        return "id" in payload and payload.get("jsonrpc") == "2.0"
+
+    @classmethod
+    def _result(cls, payload: dict[str, Any]) -> Any:
+        result, error = payload.get("result"), payload.get("error")
+        if error is not None:
+            if result is not None:
+                raise cls.invalid_request("of a response's result and error, one is null")
+            return best_effort_error(error)
+        if "result" not in payload:
+            raise cls.invalid_request("a response has a result or an error")
+        return result

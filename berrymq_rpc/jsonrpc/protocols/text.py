@@ -1,0 +1,99 @@
+"""JSON texts to values and back, with bounds on what is read."""
+
+import re
+from typing import Any
+
+from .values import simplify
+
+try:
+    from .fast_text import parse, write
+except ImportError:
+    from .plain_text import parse, write
+
+__all__ = ["MAX_DEPTH", "MAX_SIZE", "TextError", "decode", "encode"]
+
+#: Bytes of one text: they decode within a second.
+MAX_SIZE = 4 << 20
+
+#: Levels of arrays and objects inside one another; people's data has less than 20. Both parsers
+#: recurse for each, and have room for some hundreds more.
+MAX_DEPTH = 100
+
+#: Bytes of a text that an error shows.
+_SHOWN = 100
+
+#: A string, or the rest of the text where one does not end: else each quote would be tried anew.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+
+
+class TextError(ValueError):
+    """Bytes are no JSON text, or over a bound."""
+
+
+def decode(data: object, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -> Any:
+    """Read a JSON text.
+
+    Args:
+        data: bytes in UTF-8, or text.
+        max_size: bytes that it may have.
+        max_depth: levels of arrays and objects inside one another.
+
+    Raises:
+        TextError: it is none, or over a bound.
+    """
+    if type(data) is not bytes:
+        data = _as_bytes(data)
+    if len(data) > max_size:
+        raise TextError(f"{len(data):,} bytes are more than the {max_size:,} allowed")
+    if len(data) > max_depth and data.count(b"[") + data.count(b"{") > max_depth:
+        _check_depth(data, max_depth)
+    try:
+        return parse(data)
+    except UnicodeDecodeError:
+        raise TextError("no UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"no JSON: {str(error)[:_SHOWN]}") from None
+
+
+def _as_bytes(data: object) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    if isinstance(data, str):
+        try:
+            return data.encode("utf-8")
+        except UnicodeEncodeError:
+            raise TextError("a text has half of a surrogate pair") from None
+    raise TextError(f"bytes are wanted, not {type(data).__name__}")
+
+
+def _check_depth(data: bytes, levels: int) -> None:
+    brackets = _STRING.sub(b"", data).translate(_ONE_KIND, _NO_BRACKETS)
+    for _ in range(levels):
+        # Each turn takes the innermost level away.
+        inner = brackets.replace(b"[]", b"")
+        if len(inner) == len(brackets):
+            break
+        brackets = inner
+    if brackets:
+        raise TextError(f"no JSON, or nested more than {levels} levels deep")
+
+
+def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
+    """Write a value as JSON text in UTF-8; `values` says how.
+
+    Raises:
+        TypeError: nothing stands for a part of it.
+        ValueError: it contains itself, is nested too deep, or holds half of a surrogate pair or
+            a whole number of more than 4,300 digits.
+    """
+    try:
+        return write(value)
+    except Exception as error:
+        problem = error
+    # What takes longer: keys that are no text, numbers that are none; or the error to raise.
+    try:
+        return write(simplify(value, 2 * max_depth))
+    except RecursionError:
+        raise ValueError(f"the value cannot be written: {problem}") from None

@@ -1,0 +1,307 @@
+"""Clients that block until the answer is there."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from itertools import count
+from typing import Any, TypeVar
+
+import zmq
+
+from ...errors import ProtocolError, RPCTimeoutError, ServiceClosedError
+from ..items import RPCError as ErrorObject
+from ..items import RPCResponse
+from ..protocols.loose import JSONRPCLoose
+from ..protocols.text import MAX_SIZE, TextError, decode, encode
+from .endpoint import Endpoint
+from .errors import exception_for
+
+__all__ = [
+    "NotifierOnlyPushClient",
+    "RPCClient",
+    "RPCNotifierClient",
+    "RequestMethod",
+    "encode_request",
+    "milliseconds_until",
+    "time_is_over",
+]
+
+Self = TypeVar("Self", bound="RPCClient")
+
+
+class RequestMethod:
+    """A method of the server, ready to be called; its attributes are ``name.attribute``."""
+
+    __slots__ = ("client", "method", "notify")
+
+    def __init__(self, method: str, client: "RPCClient", notify: bool = False) -> None:
+        self.method = method
+        self.client = client
+        self.notify = notify
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and kwargs:
+            raise ValueError("JSON-RPC takes arguments by position or by name, and not both")
+        if self.notify:
+            return self.client.send_notification(self.method, kwargs or args)
+        return self.client.send_request(self.method, kwargs or args)
+
+    def __getattr__(self, name: str) -> "RequestMethod":
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return RequestMethod(f"{self.method}.{name}", self.client, self.notify)
+
+
+class _Notifier:
+    """``client.notify``: its attributes are the server's methods, called one way."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: "RPCClient") -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> RequestMethod:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._client.get_request_method(name, notify=True)
+
+
+class RPCClient(Endpoint):
+    """Calls a server from a REQ socket.
+
+    ::
+
+        with RPCClient("tcp://127.0.0.1:57570") as client:
+            print(client.echo("Echo?"))
+
+    Any thread may call; one call is under way at a time. After a timeout the client works again.
+
+    Args:
+        endpoint: the server's address.
+        context: of ZeroMQ; the default is the process's.
+        timeout: milliseconds for each call, of sending and of waiting for the answer together;
+            ``None`` for no limit. It may be changed later.
+        socket_type: of ZeroMQ; the default is the class's.
+        logger: the default is ``berrymq_rpc.jsonrpc.zeromq``.
+        max_size: bytes of an answer.
+
+    Attributes:
+        notify: ``client.notify.NAME(...)`` sends and returns ``None``. From a REQ socket, it waits
+            until the server has taken it.
+
+    Calls raise
+
+    * an `RPCError` of `errors` for an error that the server answers;
+    * `TimeoutError` (an `RPCTimeoutError`) when the time is over;
+    * `ProtocolError` when the answer makes no sense;
+    * `ServiceClosedError` when the client is closed;
+    * `ValueError`, `TypeError` for arguments that JSON-RPC cannot carry.
+    """
+
+    default_socket_type: int = zmq.REQ
+    #: Classes of one's own by error code, called with the message and the data.
+    error_code_exceptions: Mapping[int, type[Exception]] | None = None
+    request_method_class = RequestMethod
+
+    def __init__(
+        self,
+        endpoint: str,
+        context: zmq.Context[Any] | None = None,
+        timeout: int | None = 5000,
+        socket_type: int | None = None,
+        logger: logging.Logger | None = None,
+        *,
+        max_size: int = MAX_SIZE,
+    ) -> None:
+        super().__init__(endpoint, socket_type, timeout, context, logger, max_size)
+        self.notify = _Notifier(self)
+        self._ids = count(1)
+        self._guard = threading.RLock()
+        self._is_closed = False
+        self._connect()
+
+    def _connect(self) -> None:
+        socket = self._new_socket()
+        try:
+            socket.connect(self.endpoint)
+        except BaseException:
+            socket.close(0)
+            raise
+        self.socket = socket
+
+    def _reconnect(self) -> None:
+        """Give up what was sent on this socket, and what would still arrive."""
+        self.socket.close(0)
+        self._connect()
+
+    # -- calls -------------------------------------------------------------------------------
+
+    def get_request_method(self, method: str, notify: bool = False) -> RequestMethod:
+        """A method of any name, such as one that is no identifier.
+
+        Args:
+            method: its name.
+            notify: whether to call it one way.
+        """
+        return self.request_method_class(method, self, notify)
+
+    def __getattr__(self, name: str) -> RequestMethod:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        # Kept, as this is asked only for what there is not.
+        method = self.__dict__[name] = self.get_request_method(name)
+        return method
+
+    def send_request(self, method: str, params: Any) -> Any:
+        """Call a method and wait for its result."""
+        with self._guard:
+            request_id = next(self._ids)
+            text = encode_request(method, params, request_id)
+            deadline = self._send(text, method)
+            try:
+                return self._receive(request_id, method, deadline)
+            except ErrorObject:
+                raise
+            except BaseException:
+                # The answer may still come, and the next call must not take it for its own.
+                self._reconnect()
+                raise
+
+    def send_notification(self, method: str, params: Any) -> None:
+        """Call a method one way."""
+        with self._guard:
+            deadline = self._send(encode_request(method, params, None), method)
+            if self.socket_type != zmq.REQ:
+                return
+            try:
+                # A REP server answers what it need not answer, or it would be stuck.
+                self._taken(method, deadline)
+            except ErrorObject:
+                raise
+            except BaseException:
+                self._reconnect()
+                raise
+
+    def _send(self, text: bytes, method: str) -> float | None:
+        """Send; the time at which this call's time is over."""
+        if self._is_closed:
+            raise ServiceClosedError("the client is closed")
+        deadline = self._deadline()
+        try:
+            self.socket.send(text, zmq.NOBLOCK)
+        except zmq.Again:
+            self.socket.setsockopt(zmq.SNDTIMEO, milliseconds_until(deadline))
+            try:
+                self.socket.send(text)
+            except zmq.Again:
+                raise time_is_over(method, self.endpoint, "sent") from None
+        return deadline
+
+    def _deadline(self) -> float | None:
+        timeout = self.timeout
+        return None if timeout is None or timeout < 0 else time.monotonic() + timeout / 1000
+
+    def _receive_text(self, method: str, deadline: float | None) -> Any:
+        self.socket.setsockopt(zmq.RCVTIMEO, milliseconds_until(deadline))
+        try:
+            frames = self.socket.recv_multipart()
+        except zmq.Again:
+            raise time_is_over(method, self.endpoint, "answered") from None
+        text = frames[0] if len(frames) == 1 else b"".join(frames)
+        if not text:
+            return None
+        try:
+            return decode(text, self.max_size)
+        except TextError as error:
+            raise ProtocolError(f"the answer of {method!r}: {error}") from None
+
+    def _receive(self, request_id: int, method: str, deadline: float | None) -> Any:
+        while True:
+            payload = self._receive_text(method, deadline)
+            # The common case in as few steps as there can be.
+            if type(payload) is dict and payload.get("id") == request_id:
+                if "result" in payload and "error" not in payload and "method" not in payload:
+                    return payload["result"]
+            response = _response(payload, method)
+            if response.request_id == request_id or response.request_id is None:
+                if isinstance(response.result, ErrorObject):
+                    raise exception_for(response.result, self.error_code_exceptions)
+                if response.request_id is not None:
+                    return response.result
+            if self.socket_type == zmq.REQ:
+                raise ProtocolError(f"{method!r} was answered with the id of another call")
+
+    def _taken(self, method: str, deadline: float | None) -> None:
+        payload = self._receive_text(method, deadline)
+        if payload is not None:
+            result = _response(payload, method).result
+            if isinstance(result, ErrorObject):
+                raise exception_for(result, self.error_code_exceptions)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the socket, after the call that is under way.
+
+        What was sent has a second to leave; that does not hold up this thread.
+        """
+        with self._guard:
+            self._is_closed = True
+            self.socket.close()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def encode_request(method: str, params: Any, request_id: int | None) -> bytes:
+    """The text of a request, or of a notification."""
+    # Always with params: servers of jsonrpc2-zeromq refuse a request without.
+    payload: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+    if request_id is not None:
+        payload["id"] = request_id
+    return encode(payload)
+
+
+def _response(payload: Any, method: str) -> RPCResponse:
+    if isinstance(payload, dict) and "method" not in payload:
+        # An error that a server could not tell the id of may lack it.
+        item = JSONRPCLoose.payload_to_item({"id": None, **payload})
+        if isinstance(item, RPCResponse) and not item.ill_formed:
+            return item
+    raise ProtocolError(f"the answer of {method!r} is no response")
+
+
+def milliseconds_until(deadline: float | None) -> int:
+    """Milliseconds that are left, as ZeroMQ takes them."""
+    if deadline is None:
+        return -1
+    return max(0, round((deadline - time.monotonic()) * 1000))
+
+
+def time_is_over(method: str, endpoint: str, what: str) -> RPCTimeoutError:
+    """What to raise for a call that was not sent, or not answered."""
+    return RPCTimeoutError(f"{method!r} was not {what} by {endpoint} in time")
+
+
+class RPCNotifierClient(RPCClient):
+    """Calls a server and sends it notifications, from a DEALER socket."""
+
+    default_socket_type: int = zmq.DEALER
+
+
+class NotifierOnlyPushClient(RPCClient):
+    """Sends notifications, from a PUSH socket."""
+
+    default_socket_type: int = zmq.PUSH
+
+    def send_request(self, method: str, params: Any) -> Any:
+        """Refuse: there would be no answer.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"a PUSH socket gets no answers: call notify.{method}")

@@ -1,0 +1,77 @@
+"""Finds and runs the handlers of an object: its ``handle_NAME_method`` and others."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ...errors import ParametersError
+from ...rpc.signature import Signature
+from ...rpc.wire.failure import describe
+from ...rpc.wire.text import bounded, safe_repr, safe_str
+from ..faults import to_error
+from ..inquiry import Asked
+from ..items import RPCError
+from ..protocols.base import JSONRPC
+from ..protocols.text import encode
+
+__all__ = ["Handlers", "error_of"]
+
+_MAX_MESSAGE = 500
+
+
+class _JSONPacker:
+    """Tells of an exception's arguments whether they can travel."""
+
+    @staticmethod
+    def pack(value: Any, name: str = "", /) -> bytes:
+        return encode(value)
+
+
+_PACKER = _JSONPacker()
+
+
+def error_of(error: BaseException) -> RPCError:
+    """The error object that answers a request whose handler raised `error`."""
+    if isinstance(error, RPCError):
+        return RPCError(error.code, error.message, data=error.data)
+    if isinstance(error, ParametersError):
+        return RPCError(JSONRPC.INVALID_ARGS, bounded(str(error), _MAX_MESSAGE))
+    told = to_error(describe(error, _PACKER))
+    told.message = safe_str(error, _MAX_MESSAGE) or told.message
+    return told
+
+
+class Handlers:
+    """The handlers of an object, each looked up once.
+
+    Args:
+        owner: the object.
+        patterns: what their names look like, such as ``"handle_{}_method"``, the preferred first.
+    """
+
+    def __init__(self, owner: object, *patterns: str) -> None:
+        self._owner = owner
+        self._patterns = patterns
+        self._found: dict[str, tuple[Callable[..., Any], Signature]] = {}
+
+    def call(self, asked: Asked) -> Any:
+        """Run the handler of a request.
+
+        Raises:
+            RPCError: there is none.
+            ParametersError: the arguments do not suit it.
+            BaseException: what it raises.
+        """
+        name = asked.method.lower().replace("-", "_")
+        function, signature = self._found.get(name) or self._find(name, asked.method)
+        args, kwargs = asked.args, asked.kwargs
+        if kwargs or not signature.minimum <= len(args) <= signature.maximum:
+            signature.check(args, kwargs)
+        return function(*args, **kwargs)
+
+    def _find(self, name: str, method: str) -> tuple[Callable[..., Any], Signature]:
+        for pattern in self._patterns:
+            function = getattr(self._owner, pattern.format(name), None)
+            if callable(function):
+                entry = self._found[name] = (function, Signature(function, method))
+                return entry
+        raise JSONRPC.method_not_found(f"no method {safe_repr(method, 200)}")

@@ -1,0 +1,251 @@
+"""A client that is sent notifications while it calls."""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from typing import Any
+
+import zmq
+
+from ...errors import OverloadedError, ParametersError, ProtocolError, ServiceClosedError
+from ..inquiry import Asked, Inquiry
+from ..items import RPCError as ErrorObject
+from ..items import RPCResponse
+from ..protocols.base import JSONRPC
+from ..protocols.text import MAX_SIZE
+from .client import RPCNotifierClient, encode_request, milliseconds_until, time_is_over
+from .endpoint import CLOSE_LINGER
+from .errors import exception_for
+from .handlers import Handlers
+from .waker import Waker
+
+__all__ = ["NotificationReceiverClient"]
+
+#: Messages that wait for a connection.
+MAX_UNSENT = 1000
+
+#: Notifications that wait for the handler that runs.
+MAX_WAITING = 100_000
+
+#: Messages that are read before the thread looks what it is to send.
+_BURST = 100
+
+
+class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
+    """Calls a server from a DEALER socket, and takes its notifications in a thread of its own.
+
+    ::
+
+        class Watcher(NotificationReceiverClient):
+            def handle_event_notification(self, kind, data):
+                print(kind, data)
+
+        with Watcher("tcp://127.0.0.1:60666") as watcher:
+            watcher.subscribe()
+            watcher.wait_for_notifications()
+
+    The thread runs from the start. Handlers run in it, one after another; they may call the server.
+    What they raise is logged. Several threads may call at the same time. Args and errors are those
+    of `RPCClient`, and a call raises `OverloadedError` when 1,000 messages wait for a connection.
+    """
+
+    #: Whether the thread is to end.
+    should_stop = False
+
+    def __init__(
+        self,
+        endpoint: str,
+        context: zmq.Context[Any] | None = None,
+        timeout: int | None = 5000,
+        socket_type: int | None = None,
+        logger: logging.Logger | None = None,
+        *,
+        max_size: int = MAX_SIZE,
+    ) -> None:
+        threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}", daemon=True)
+        self._pending: dict[int, queue.SimpleQueue[RPCResponse | Exception]] = {}
+        self._unsent: deque[tuple[int | None, bytes]] = deque()
+        self._waiting: deque[Asked] = deque()
+        self._handlers = Handlers(self, "handle_{}_notification")
+        self._is_over = threading.Event()
+        RPCNotifierClient.__init__(
+            self, endpoint, context, timeout, socket_type, logger, max_size=max_size
+        )
+        self._waker = Waker(self.socket)
+        # A call would get no answer otherwise.
+        self.start()
+
+    def _new_socket(self) -> Any:
+        socket = super()._new_socket()
+        # What waits for a connection waits here, where a call that was given up is not sent later.
+        socket.immediate = 1
+        return socket
+
+    # -- calls, in any thread ----------------------------------------------------------------
+
+    def send_request(self, method: str, params: Any) -> Any:
+        """Call a method and wait for its result."""
+        request_id = next(self._ids)
+        text = encode_request(method, params, request_id)
+        deadline = self._deadline()
+        answer: queue.SimpleQueue[RPCResponse | Exception] = queue.SimpleQueue()
+        self._pending[request_id] = answer
+        try:
+            self._enqueue(request_id, text)
+            if threading.get_ident() == self.ident:
+                response = self._wait_here(answer, deadline)
+            else:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                response = answer.get(timeout=left)
+        except queue.Empty:
+            raise time_is_over(method, self.endpoint, "answered") from None
+        finally:
+            del self._pending[request_id]
+        if isinstance(response, Exception):
+            raise response
+        if isinstance(response.result, ErrorObject):
+            if response.ill_formed:
+                raise ProtocolError(f"the answer of {method!r}: {response.result.message}")
+            raise exception_for(response.result, self.error_code_exceptions)
+        return response.result
+
+    def send_notification(self, method: str, params: Any) -> None:
+        """Call a method one way."""
+        self._enqueue(None, encode_request(method, params, None))
+
+    def _enqueue(self, request_id: int | None, text: bytes) -> None:
+        with self._guard:
+            if self._is_closed:
+                raise ServiceClosedError("the client is closed")
+            if len(self._unsent) >= MAX_UNSENT:
+                raise OverloadedError(f"{MAX_UNSENT:,} messages wait for a connection")
+            self._unsent.append((request_id, text))
+        self._waker.wake()
+
+    def _wait_here(
+        self, answer: queue.SimpleQueue[RPCResponse | Exception], deadline: float | None
+    ) -> RPCResponse | Exception:
+        """Wait in the thread that reads: a handler called."""
+        while answer.empty():
+            left = milliseconds_until(deadline)
+            self._turn(None if left < 0 else left)
+            if left == 0:
+                break
+        return answer.get_nowait()
+
+    # -- the thread --------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Read what arrives until `stop` is called. The thread does this by itself."""
+        try:
+            while not self.should_stop:
+                self._turn(None)
+                while self._waiting and not self.should_stop:
+                    self._handle(self._waiting.popleft())
+            self._send_rest()
+        finally:
+            self._end()
+
+    def _turn(self, timeout: int | None) -> None:
+        """Send what there is to send, and read what there is, or wait for something."""
+        self._send_unsent()
+        if not self._waker.poll(timeout):
+            return
+        for _ in range(_BURST):
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._take(b"".join(frames))
+
+    def _send_unsent(self) -> None:
+        unsent = self._unsent
+        while unsent:
+            request_id, text = unsent[0]
+            # A call whose time was over while it waited is not to run any more.
+            if request_id is None or request_id in self._pending:
+                try:
+                    self.socket.send(text, zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+            unsent.popleft()
+        self._waker.wait_for_room(bool(unsent))
+
+    def _take(self, text: bytes) -> None:
+        inquiry = Inquiry(text, max_size=self.max_size)
+        for response in inquiry.responses:
+            self._take_response(response)
+        for asked in inquiry.calls:
+            if not asked.is_notification:
+                asked.error(JSONRPC.method_not_found("this client takes notifications alone"))
+            elif len(self._waiting) < MAX_WAITING:
+                self._waiting.append(asked)
+            else:
+                self.logger.warning("notification %.100r dropped: too many wait", asked.method)
+        if inquiry.ill_formed:
+            self.logger.warning("%s sent what is no message: %.200r", self.endpoint, text)
+        elif inquiry.calls and (answer := inquiry.text()):
+            self._unsent.append((None, answer))
+
+    def _take_response(self, response: RPCResponse) -> None:
+        pending = list(self._pending)
+        request_id = response.request_id
+        if request_id is None and len(pending) == 1:
+            # What the server could not read can have been this call alone.
+            request_id = pending[0]
+        answer = self._pending.get(request_id) if type(request_id) is int else None
+        if answer is not None:
+            answer.put(response)
+
+    def _handle(self, asked: Asked) -> None:
+        try:
+            self._handlers.call(asked)
+        except (ErrorObject, ParametersError) as error:
+            self.logger.warning("notification %.100r: %s", asked.method, error)
+        except Exception:
+            self.logger.exception("the handler of %.100r failed", asked.method)
+
+    def _send_rest(self) -> None:
+        deadline = time.monotonic() + CLOSE_LINGER / 1000
+        self._send_unsent()
+        while self._unsent and (left := milliseconds_until(deadline)):
+            self._waker.poll(left)
+            self._send_unsent()
+        if self._unsent:
+            self.logger.warning("%d messages were not sent: no connection", len(self._unsent))
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        with self._guard:
+            self._is_closed = True
+            self.socket.close()
+            self._waker.close()
+            for answer in list(self._pending.values()):
+                answer.put(ServiceClosedError("the client is closed"))
+        self._is_over.set()
+
+    def wait_for_notifications(self) -> None:
+        """Return when the client is stopped, or at Ctrl-C."""
+        try:
+            self._is_over.wait()
+        except KeyboardInterrupt:
+            return
+
+    def stop(self) -> None:
+        """End the thread, after the handler that runs. Calls under way fail.
+
+        Called by a handler, it returns at once.
+        """
+        self.should_stop = True
+        with self._guard:
+            self._is_closed = True
+        self._waker.wake()
+        if threading.get_ident() != self.ident:
+            self.join()
+
+    def close(self) -> None:
+        """Do what `stop` does: the socket is closed when the thread ends."""
+        self.stop()

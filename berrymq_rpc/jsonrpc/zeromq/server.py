@@ -1,0 +1,270 @@
+"""Servers: a thread with a socket, and methods whose names begin with ``handle_``."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from ...errors import ParametersError
+from ...rpc.endpoint import check_exposure
+from ..inquiry import Asked, Inquiry
+from ..items import RPCError
+from ..protocols.base import JSONRPC
+from ..protocols.text import MAX_SIZE
+from ..protocols.version2 import JSONRPCv2
+from .endpoint import Endpoint
+from .handlers import Handlers, error_of
+from .outbox import Outbox
+from .waker import Waker
+
+__all__ = ["NotificationOnlyPullServer", "RPCNotificationServer", "RPCServer"]
+
+#: Milliseconds between two looks whether a peer that did not read has room again.
+_RETRY = 10
+
+
+class RPCServer(Endpoint, threading.Thread):
+    """Answers requests at a REP socket.
+
+    ::
+
+        class EchoServer(RPCServer):
+            def handle_echo_method(self, text):
+                return text
+
+        EchoServer("tcp://127.0.0.1:57570").run()
+
+    A request for ``echo`` calls ``handle_echo_method``; in the name, capitals count as small
+    letters and ``-`` as ``_``. What a handler returns is the result, what it raises an error: an
+    `RPCError` the error that it says, any other exception a `ServerError`. Handlers run one after
+    another. `run` serves in this thread, `start` in one of its own, as does ``with server:``.
+
+    Args:
+        endpoint: where to listen; port ``*`` takes a free one, which `endpoint` tells.
+        context: of ZeroMQ; the default is the process's.
+        timeout: milliseconds after which it looks at `should_stop`; `stop` does not wait for it.
+        socket_type: of ZeroMQ; the default is the class's.
+        logger: the default is ``berrymq_rpc.jsonrpc.zeromq``.
+        insecure: allow an address beyond this host, where anybody who reaches it may call.
+        max_size: bytes of a request, and of an answer.
+
+    Raises:
+        ValueError: the address is open to others, and `insecure` is not set.
+        zmq.ZMQError: the address cannot be used.
+    """
+
+    default_socket_type: int = zmq.REP
+    #: Whether it answers requests.
+    allow_methods = True
+    #: Whether it takes notifications.
+    allow_notifications = False
+    #: Whether `run` is to return.
+    should_stop = False
+
+    def __init__(
+        self,
+        endpoint: str,
+        context: zmq.Context[Any] | None = None,
+        timeout: int | None = 1000,
+        socket_type: int | None = None,
+        logger: logging.Logger | None = None,
+        *,
+        insecure: bool = False,
+        max_size: int = MAX_SIZE,
+    ) -> None:
+        threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}")
+        check_exposure(endpoint, insecure)
+        Endpoint.__init__(self, endpoint, socket_type, timeout, context, logger, max_size)
+        self._methods = Handlers(self, "handle_{}_method")
+        self._notifications = Handlers(self, "handle_{}_notification", "handle_{}_method")
+        self._outbox: Outbox | None = None
+        #: Held while the thread is started or the sockets are closed.
+        self._life = threading.Lock()
+        self._serving_thread: int | None = None
+        self._is_over = threading.Event()
+        self._interrupt: KeyboardInterrupt | None = None
+        self.socket = self._new_socket()
+        try:
+            if self.socket_type == zmq.ROUTER:
+                self._outbox = Outbox(self.socket, self.logger)
+            self.socket.bind(endpoint)
+        except BaseException:
+            self.socket.close(0)
+            raise
+        self.endpoint = self.socket.last_endpoint.decode().rstrip("\0")
+        self._waker = Waker(self.socket)
+
+    # -- life ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Serve in a thread of its own, if it does not yet.
+
+        Raises:
+            RuntimeError: it was stopped.
+        """
+        with self._life:
+            if self._is_over.is_set() or self.should_stop:
+                raise RuntimeError("a server that was stopped cannot be started again")
+            if not self.is_alive():
+                super().start()
+
+    def run(self) -> None:
+        """Serve until `stop` is called from another thread, then close the socket.
+
+        While it serves in a thread of its own, wait for that.
+        """
+        with self._life:
+            is_first = self._serving_thread is None and not self._is_over.is_set()
+            if is_first:
+                self._serving_thread = threading.get_ident()
+        if not is_first:
+            self._is_over.wait()
+            return
+        self.logger.info("serving on %s", self.endpoint)
+        try:
+            while not self.should_stop:
+                self._turn()
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """Have `run` return after the handler that runs. Returns at once."""
+        self.should_stop = True
+        self._waker.wake()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread is over.
+
+        Args:
+            timeout: seconds at most.
+        """
+        if self.ident is not None:
+            super().join(timeout)
+
+    def close(self) -> None:
+        """Stop, wait for the handler that runs, and close the socket.
+
+        Called by a handler, it returns at once. For a bound on the wait, call `stop` and `join`.
+        """
+        self.stop()
+        with self._life:
+            is_running = self._serving_thread is not None or self.is_alive()
+        if not is_running:
+            self._end()
+        elif threading.get_ident() != self._serving_thread:
+            self._is_over.wait()
+            self.join()
+
+    def _end(self) -> None:
+        with self._life:
+            if not self._is_over.is_set():
+                self.should_stop = True
+                self.socket.close()
+                self._waker.close()
+                self._is_over.set()
+
+    def __enter__(self) -> "RPCServer":
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- serving -----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Serve what there is, or wait for something."""
+        timeout = self.timeout
+        if self._outbox:
+            self._outbox.retry()
+            timeout = _RETRY
+        # Once for each message: a receive that finds none raises, which takes longer.
+        if not self._waker.poll(timeout):
+            return
+        try:
+            frames = self.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        route, payload = self._split(frames)
+        self._send(route, self._answer(route, payload))
+        if self._interrupt is not None:
+            raise self._interrupt
+
+    def _split(self, frames: list[bytes]) -> tuple[list[bytes], bytes]:
+        """The frames of the way back, and the text."""
+        if self.socket_type != zmq.ROUTER:
+            return [], b"".join(frames)
+        # REQ sockets, and proxies in between, put an empty frame before the text.
+        end = frames.index(b"", 1) + 1 if b"" in frames[1:-1] else 1
+        return frames[:end], b"".join(frames[end:])
+
+    def _answer(self, route: Sequence[bytes], payload: bytes) -> bytes:
+        inquiry = Inquiry(payload, max_size=self.max_size)
+        for asked in inquiry.calls:
+            if asked.is_notification:
+                self._run_notification(asked)
+            else:
+                self._run_request(asked)
+        text = inquiry.text()
+        if not text and self.socket_type == zmq.REP and not self.allow_notifications:
+            # A REP socket has to answer, and the sender is better told.
+            return JSONRPCv2.error_message(
+                JSONRPC.invalid_request("this server takes no notifications")
+            )
+        return text
+
+    def _run_request(self, asked: Asked) -> None:
+        try:
+            if not self.allow_methods:
+                raise JSONRPC.invalid_request("this server takes notifications alone")
+            asked.result(self._methods.call(asked))
+        except BaseException as error:
+            asked.error(error_of(error))
+            self._failed(asked, error)
+
+    def _run_notification(self, asked: Asked) -> None:
+        if not self.allow_notifications:
+            self.logger.warning("notification %.100r: this server takes none", asked.method)
+            return
+        try:
+            self._notifications.call(asked)
+        except (RPCError, ParametersError) as error:
+            self.logger.warning("notification %.100r: %s", asked.method, error)
+        except BaseException as error:
+            self._failed(asked, error)
+
+    def _failed(self, asked: Asked, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            # Whoever called is answered first.
+            self._interrupt = error
+        elif not isinstance(error, RPCError | ParametersError):
+            self.logger.error("the handler of %.100r failed", asked.method, exc_info=error)
+
+    def _send(self, route: list[bytes], text: bytes) -> None:
+        if self._outbox is not None:
+            if text:
+                self._outbox.send([*route, text])
+        elif self.socket_type == zmq.REP:
+            self.socket.send(text)
+        elif text:
+            self.logger.warning("what arrived cannot be answered with %.200r", text)
+
+
+class RPCNotificationServer(RPCServer):
+    """Answers requests and takes notifications, at a ROUTER socket.
+
+    A notification of ``event`` calls ``handle_event_notification``, or else
+    ``handle_event_method``. It is never answered; what its handler raises is logged.
+    """
+
+    default_socket_type: int = zmq.ROUTER
+    allow_notifications = True
+
+
+class NotificationOnlyPullServer(RPCNotificationServer):
+    """Takes notifications alone, at a PULL socket."""
+
+    default_socket_type: int = zmq.PULL
+    allow_methods = False

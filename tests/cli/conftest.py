@@ -1,0 +1,153 @@
+"""The command in processes of its own, as its users run it."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BERRYMQ = [sys.executable, "-m", "berrymq_rpc"]
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")
+} | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUTF8": "1", "COLUMNS": "100"}
+
+#: Nobody listens there: the port is for TCP's own services, and needs rights to bind.
+SILENT = "tcp://127.0.0.1:1"
+
+SECONDS = 20
+
+
+class Running:
+    """A command that runs, its output read line by line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._lines: dict[str, queue.SimpleQueue[str]] = {}
+        self._readers: list[threading.Thread] = []
+        for name in ("stdout", "stderr"):
+            lines = self._lines[name] = queue.SimpleQueue()
+            reader = threading.Thread(target=self._read, args=(getattr(process, name), lines))
+            self._readers.append(reader)
+            reader.start()
+
+    @staticmethod
+    def _read(stream: object, lines: "queue.SimpleQueue[str]") -> None:
+        for line in stream:  # type: ignore[attr-defined]
+            lines.put(line.rstrip("\n"))
+        lines.put("(end)")
+
+    def line(self) -> str:
+        """The next line of standard output."""
+        return self._next("stdout")
+
+    def note(self) -> str:
+        """The next line of standard error."""
+        return self._next("stderr")
+
+    def _next(self, name: str) -> str:
+        try:
+            return self._lines[name].get(timeout=SECONDS)
+        except queue.Empty:
+            pytest.fail(f"no line on {name} within {SECONDS} s")
+
+    def rest(self, name: str = "stdout") -> list[str]:
+        """What is left once it has ended."""
+        lines: list[str] = []
+        while (line := self._next(name)) != "(end)":
+            lines.append(line)
+        return lines
+
+    def finish(self) -> None:
+        """Wait for the threads that read; they end with the process."""
+        for reader in self._readers:
+            reader.join(SECONDS)
+
+    def end(self, number: signal.Signals | None = None) -> int:
+        """Its exit status, after a signal if one is given."""
+        if number is not None:
+            self.process.send_signal(number)
+        return self.process.wait(SECONDS)
+
+
+Start = Callable[..., AbstractContextManager[Running]]
+
+
+@contextmanager
+def started(arguments: list[str]) -> Iterator[Running]:
+    with subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+    ) as process:
+        running = Running(process)
+        try:
+            yield running
+        finally:
+            process.kill()
+            process.wait(SECONDS)
+            running.finish()
+
+
+def started_command(*arguments: str) -> AbstractContextManager[Running]:
+    """Start the command."""
+    return started([*BERRYMQ, *arguments])
+
+
+def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [*BERRYMQ, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env=ENVIRONMENT | environment,
+        cwd=ROOT,
+    )
+
+
+def endpoint_said(node: Running) -> str:
+    """Where a node is that has been started; reads all that it says at its start."""
+    first = node.line()
+    found = re.fullmatch(r"The node is at (\S+)", first)
+    assert found, (first, node.rest("stderr"))
+    while not node.line().endswith("Ctrl-C ends the node."):
+        pass
+    return found[1]
+
+
+@pytest.fixture
+def berrymq() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return run_command
+
+
+@pytest.fixture
+def start() -> Start:
+    return started_command
+
+
+@pytest.fixture
+def node() -> Iterator[Running]:
+    """A node that shows what passes, with its `endpoint`."""
+    with started_command("serve", "--bind", "tcp://127.0.0.1:*", "--show") as running:
+        running.endpoint = endpoint_said(running)  # type: ignore[attr-defined]
+        yield running
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The endpoint of a server with methods of all kinds."""
+    with started([sys.executable, str(Path(__file__).parent / "methods_server.py")]) as running:
+        yield running.line()

@@ -1,0 +1,39 @@
+"""The page on the command has all of it, and nothing else."""
+
+import re
+
+import click
+import pytest
+
+from berrymq_rpc.cli.command import EXIT_CODES, berrymq
+
+from .conftest import ROOT
+
+PAGE = (ROOT / "docs" / "command.rst").read_text(encoding="utf-8")
+ENTRIES = dict(
+    re.findall(r"^``berrymq (\w+)[^\n]*``\n((?:    [^\n]*\n|\n)+)", PAGE, flags=re.MULTILINE)
+)
+
+
+def test_each_command_has_an_entry() -> None:
+    assert set(ENTRIES) == set(berrymq.commands)
+
+
+@pytest.mark.parametrize("name", sorted(berrymq.commands))
+def test_each_option_is_told(name: str) -> None:
+    options = {
+        option
+        for parameter in berrymq.commands[name].params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+    }
+    # Told once for all commands; that of --hello is for `make run`.
+    common = {"--wait", "--hello"}
+    (usage,) = re.findall(rf"^``berrymq {name}[^\n]*``$", PAGE, re.MULTILINE)
+    told = set(re.findall(r"(?<![\w-])--[a-z]+", usage + ENTRIES[name]))
+    assert told - common == options - common
+
+
+def test_exit_codes() -> None:
+    told = re.findall(r"^(\d+) +[A-Z]", PAGE, re.MULTILINE)
+    assert told == re.findall(r"^  (\d+) ", EXIT_CODES, re.MULTILINE)

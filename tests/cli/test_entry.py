@@ -1,0 +1,103 @@
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import BERRYMQ, ENVIRONMENT, ROOT, SECONDS
+
+COMMANDS = ["call", "get", "methods", "send", "serve", "stub", "tail"]
+
+
+def test_help(berrymq) -> None:
+    result = berrymq("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.stdout
+    assert "130  ended by Ctrl-C" in result.stdout
+    # Each line of a list says all that it has to say.
+    assert "..." not in result.stdout.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_commands(berrymq, name) -> None:
+    result = berrymq(name, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"Usage: python -m berrymq_rpc {name} " in result.stdout
+
+
+def test_nothing_to_do(berrymq) -> None:
+    result = berrymq()
+    assert result.returncode == 2
+    assert "Commands:" in result.stdout + result.stderr
+
+
+def test_what_is_no_command(berrymq) -> None:
+    result = berrymq("sned")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "No such command 'sned'" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["click", "rich"])
+def test_without_the_extra(name) -> None:
+    program = f"import sys; sys.modules[{name!r}] = None; from berrymq_rpc.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", program, "--help"],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"The berrymq command needs {name}, which is not installed. It comes with the extra "
+        '"cli": pip install "berrymq-rpc[cli]"\n'
+    )
+
+
+def test_the_package_works_without_the_extra() -> None:
+    program = (
+        "import sys; sys.modules['click'] = sys.modules['rich'] = None\n"
+        "import berrymq_rpc, berrymq_rpc.connect, berrymq_rpc.rpc; berrymq_rpc.Node"
+    )
+    subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, cwd=ROOT, check=True)
+
+
+def test_an_output_that_is_full(berrymq, server) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [*BERRYMQ, "call", server, "divide", "1"],
+            env=ENVIRONMENT,
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == "Error: cannot write: No space left on device\n"
+
+
+def test_no_output_at_all(server) -> None:
+    command = " ".join([*BERRYMQ, "call", server, "divide", "1", ">&-", "2>&-"])
+    result = subprocess.run(command, shell=True, env=ENVIRONMENT, cwd=ROOT, timeout=SECONDS)
+    assert result.returncode == 0
+
+
+def test_a_reader_that_has_seen_enough(server) -> None:
+    """What a shell says of each part of the pipe."""
+    command = (
+        f"{' '.join(BERRYMQ)} call {server} countdown 3 0.1 | head -1; echo ${{PIPESTATUS[0]}}"
+    )
+    result = subprocess.run(
+        ["bash", "-c", command],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (result.stdout, result.stderr) == ("3\n141\n", "")

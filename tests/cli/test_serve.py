@@ -1,0 +1,82 @@
+import json
+import re
+import shlex
+import signal
+import subprocess
+
+import pytest
+
+from .conftest import ENVIRONMENT, ROOT, SECONDS, endpoint_said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_pasted_arrives(start, number) -> None:
+    with start("serve", "--show", "--hello") as node:
+        lines = []
+        while not (lines and lines[-1].startswith("Messages appear here")):
+            lines.append(node.line())
+        endpoint = re.findall(r"^The node is at (tcp://127\.0\.0\.1:\d+)$", "\n".join(lines), re.M)[
+            0
+        ]
+        assert node.line()[10:].startswith("berrymq:hello  'This came over the network")
+        pasted = [shlex.split(line) for line in lines if line.startswith("  ")]
+        assert [command[-4:] for command in pasted] == [
+            ["send", endpoint, "greeting:hello", "your words"],
+            ["-m", "berrymq_rpc", "tail", endpoint],
+            ["-m", "berrymq_rpc", "methods", endpoint],
+        ]
+        sent = subprocess.run(pasted[0], env=ENVIRONMENT, cwd=ROOT, timeout=SECONDS, check=False)
+        assert sent.returncode == 0
+        assert re.fullmatch(r"\d\d:\d\d:\d\d  greeting:hello  'your words'", node.line())
+        assert node.end(number) == 0
+        assert node.rest() == ["The node has ended."]
+        assert node.rest("stderr") == []
+
+
+def test_the_next_free_port_is_said_aloud(start) -> None:
+    with start("serve") as first:
+        first.line()
+        with start("serve") as second:
+            assert re.fullmatch(
+                r"Port 5555 is in use; \d+ is the next that is free\.", second.line()
+            )
+            assert second.line().startswith("The node is at tcp://127.0.0.1:")
+
+
+def test_several_endpoints(start, berrymq, tmp_path) -> None:
+    ipc = f"ipc://{tmp_path}/node"
+    with start("serve", "--bind", "tcp://127.0.0.1:*", "--bind", ipc, "--json") as node:
+        said = node.line()
+        assert said.endswith(f", {ipc}")
+        while "Ctrl-C ends the node." not in node.line():
+            pass
+        assert berrymq("send", ipc, "a:b", "1").returncode == 0
+        assert json.loads(node.line())["args"] == [1]
+
+
+def test_a_port_in_use(node, berrymq) -> None:
+    result = berrymq("serve", "--bind", node.endpoint)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch("Error: the node cannot start: .*in use.*\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--bind", "tcp://0.0.0.0:0"], "give --insecure"),
+        (["--bind", "127.0.0.1:5555"], "write tcp://127.0.0.1:5555"),
+        (["--bind", "http://127.0.0.1:0"], "is no endpoint"),
+        (["tcp://127.0.0.1:0"], "unexpected extra argument"),
+        (["--nmae", "a"], "No such option"),
+    ],
+)
+def test_usage(berrymq, arguments, error) -> None:
+    result = berrymq("serve", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert error in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_beyond_this_host(start) -> None:
+    with start("serve", "--bind", "tcp://0.0.0.0:*", "--insecure") as node:
+        assert endpoint_said(node).startswith("tcp://0.0.0.0:")

@@ -1,0 +1,228 @@
+"""Consumers in processes of their own that die, freeze, dawdle and come late; and what users see.
+
+``docs/messages.rst`` says the same in words.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berrymq_rpc import Bus, Message, Node
+from berrymq_rpc.exchange.mailbox import Mailbox
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONSUMER = """
+import sys
+import berrymq_rpc as berrymq
+
+berrymq.connect_via_queue(sys.argv[1], "job:*", float(sys.argv[2]), shared=True)
+print("ready", flush=True)
+while True:
+    message = berrymq.get(timeout=None)
+    print(message.args[0], "again" if message.redelivered else "", message.dropped, flush=True)
+"""
+
+
+class Consumer:
+    """A process that gets messages and prints them."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    async def line(self) -> str:
+        assert self.process.stdout is not None
+        return (await asyncio.to_thread(self.process.stdout.readline)).strip()
+
+    async def next(self) -> int:
+        return int((await self.line()).split()[0])
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+@contextmanager
+def consumer(endpoint: str, ttl: float = 60) -> Iterator[Consumer]:
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", CONSUMER, endpoint, str(ttl)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        try:
+            yield Consumer(process)
+        finally:
+            process.kill()
+
+
+class Place:
+    """A node, and what is told on its bus."""
+
+    def __init__(self, bus: Bus, node: Node) -> None:
+        self.bus = bus
+        self.node = node
+        self.told: asyncio.Queue[Message] = asyncio.Queue()
+        bus.regist_function("queue:dropped", self.told.put_nowait)
+
+    @property
+    def endpoint(self) -> str:
+        return self.node.endpoints[0]
+
+    @property
+    def mailboxes(self) -> list[Mailbox]:
+        return list(self.node._functions._mailboxes._owners)
+
+    async def waiting(self, count: int) -> None:
+        while sum(len(mailbox._consumers) for mailbox in self.mailboxes) != count:
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def place(**options: Any) -> AsyncIterator[Place]:
+    bus = Bus()
+    async with Node("tcp://127.0.0.1:0", bus, **options) as node:
+        yield Place(bus, node)
+
+
+async def test_each_message_goes_to_one_of_those_who_share() -> None:
+    async with place() as it:
+        with consumer(it.endpoint) as one, consumer(it.endpoint) as two:
+            assert [await one.line(), await two.line()] == ["ready", "ready"]
+            await it.waiting(2)
+            for number in range(100):
+                it.bus.twitter("job:new", number)
+            lines = [asyncio.create_task(each.line()) for each in (one, two)]
+            taken: dict[int, list[int]] = {0: [], 1: []}
+            while sum(map(len, taken.values())) < 100:
+                await asyncio.wait(lines, return_when=asyncio.FIRST_COMPLETED)
+                for index, each in enumerate((one, two)):
+                    if lines[index].done():
+                        taken[index].append(int(lines[index].result().split()[0]))
+                        lines[index] = asyncio.create_task(each.line())
+            # Each in order, and none twice.
+            assert taken[0] == sorted(taken[0])
+            assert taken[1] == sorted(taken[1])
+            assert sorted(taken[0] + taken[1]) == [*range(100)]
+            one.kill()
+            two.kill()
+            await asyncio.gather(*lines)
+
+
+async def test_a_dead_consumer_loses_nothing() -> None:
+    async with place() as it:
+        with consumer(it.endpoint) as dead, consumer(it.endpoint) as living:
+            assert [await dead.line(), await living.line()] == ["ready", "ready"]
+            await it.waiting(2)
+            dead.kill()
+            await it.waiting(1)
+            for number in range(10):
+                it.bus.twitter("job:new", number)
+            assert [await living.next() for _ in range(10)] == [*range(10)]
+
+
+async def test_what_a_frozen_consumer_was_sent_comes_again_marked() -> None:
+    async with place() as it:
+        with consumer(it.endpoint) as frozen:
+            assert await frozen.line() == "ready"
+            await it.waiting(1)
+            frozen.freeze()
+            it.bus.twitter("job:new", 1)
+            it.bus.twitter("job:new", 2)
+            with consumer(it.endpoint) as living:
+                assert await living.line() == "ready"
+                # Not before the node knows that the first does not answer.
+                assert [await living.line() for _ in range(2)] == ["2  0", "1 again 0"]
+
+
+async def test_a_slow_consumer_gets_what_was_kept_for_it() -> None:
+    async with place() as it:
+        with consumer(it.endpoint) as slow:
+            assert await slow.line() == "ready"
+            await it.waiting(1)
+            for number in range(1000):
+                it.bus.twitter("job:new", number)
+            assert it.node.statistics()["messages_waiting"] == 1000
+            assert [await slow.next() for _ in range(1000)] == [*range(1000)]
+
+
+async def test_a_queue_that_overflows(caplog: pytest.LogCaptureFixture) -> None:
+    async with place(queue_size=3) as it:
+        with consumer(it.endpoint) as slow:
+            assert await slow.line() == "ready"
+            await it.waiting(1)
+            with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
+                for number in range(10):
+                    it.bus.twitter("job:new", number)
+            # The node's log says so, at 1, 2, 4 and so on,
+            assert caplog.messages == [
+                f"remote queue job:*: full with 3 messages, {count} dropped so far"
+                for count in (1, 2, 4)
+            ]
+            # its bus as well,
+            told = [await it.told.get() for _ in range(3)]
+            assert [message.kwargs["count"] for message in told] == [1, 2, 4]
+            assert {message.kwargs["identifier"] for message in told} == {"job:*"}
+            # its counts,
+            assert it.node.statistics()["messages_dropped"] == 7
+            # and the consumer, with the next message that it gets.
+            assert [await slow.line() for _ in range(3)] == ["7  7", "8  0", "9  0"]
+
+
+async def test_a_ttl_that_ends(caplog: pytest.LogCaptureFixture) -> None:
+    async with place() as it:
+        with consumer(it.endpoint, 0.5) as dead:
+            assert await dead.line() == "ready"
+            await it.waiting(1)
+            # It lives for as long as it waits.
+            await asyncio.sleep(1)
+            assert it.bus.twitter("job:new", 0) == 1
+            assert await dead.next() == 0
+            await it.waiting(1)
+            dead.kill()
+            await it.waiting(0)
+            assert it.bus.twitter("job:new", 1) == 1
+        # The node tells that messages were kept for nobody.
+        assert (await it.told.get()).kwargs == {"identifier": "job:*", "count": 1}
+        assert "remote queue job:*: closed with messages that nobody got, 1 dropped" in caplog.text
+        assert it.bus.twitter("job:new", 2) == 0
+
+
+async def test_a_consumer_that_was_frozen_for_longer_than_its_ttl() -> None:
+    async with place() as it:
+        with consumer(it.endpoint, 0.5) as frozen:
+            assert await frozen.line() == "ready"
+            await it.waiting(1)
+            frozen.freeze()
+            it.bus.twitter("job:new", 1)
+            assert (await it.told.get()).kwargs["count"] == 1
+            while it.node.statistics()["connections"]:
+                await asyncio.sleep(0.01)
+            frozen.thaw()
+            while not it.mailboxes or not it.mailboxes[0]._consumers:
+                await asyncio.sleep(0.01)
+            it.bus.twitter("job:new", 2)
+            # What had reached its host before is still there for it.
+            while (number := await frozen.next()) == 1:
+                pass
+            assert number == 2
+            frozen.kill()
+            assert frozen.process.stderr is not None
+            log = await asyncio.to_thread(frozen.process.stderr.read)
+            assert "the peer has forgotten it, so it is made anew; messages may be missing" in log
