@@ -25,7 +25,7 @@ help:
 	@echo "make coverage  branch coverage of the layers that do no I/O: must be 100 %"
 	@echo "make clean     remove what the other targets made"
 	@echo
-	@echo "PYTHON=python3.13 chooses the Python of .venv; ARGS=... goes to `berrymq serve` or to pytest."
+	@echo "PYTHON=python3.13 chooses the Python of .venv; ARGS=... goes to 'berrymq serve' or to pytest."
 
 run:
 	@tools/environment $(VENV) "$(BASE)" cli

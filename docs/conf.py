@@ -39,6 +39,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"berrymq_rpc\..*\.(Function|AnyCallable|Result|IncomingMessages)"),
     # What users are given, but do not make.
     (r"py:class", r"berrymq_rpc\.rpc\.(wire|pool|service)\..*|Running"),
+    (r"py:class", r"berrymq_rpc\.exchange\.(line|switchboard)\..*"),
     (r"py:class", r"berrymq_rpc\.bus\.(base_queue|picture|registry)\..*"),
     # Written in signatures without their module.
     (r"py:class", r"(Any|Callable|Mapping|Sequence|Iterable|Iterator|Awaitable|Coroutine)"),

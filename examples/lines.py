@@ -1,6 +1,6 @@
 """Calls over TCP with nothing but a socket, as any language has it: one JSON text a line::
 
-    python examples/lines.py 127.0.0.1 8081
+python examples/lines.py 127.0.0.1 8081
 """
 
 import json

@@ -315,3 +315,26 @@ def test_across_hosts_says_how(arguments: list[str]) -> None:
     result = run(command("across_hosts.py", *arguments))
     assert result.returncode == 1
     assert "python examples/across_hosts.py serve" in result.stderr
+
+
+def test_bridge_and_lines() -> None:
+    pytest.importorskip("aiohttp", reason="the HTTP door needs it")
+    with running("bridge.py", "0") as bridge:
+        named: dict[str, list[str]] = {}
+        while "send.py" not in named:
+            words = line_of(bridge).split()
+            named[Path(words[1]).name] = words[2:]
+        client = run(command("lines.py", *named["lines.py"]))
+        assert (client.stderr, client.stdout.splitlines()) == (
+            "",
+            [
+                "a call: 0.25",
+                "its error: ZeroDivisionError('division by zero')",
+                "a message: greeting:hello you",
+            ],
+        )
+        assert end_of(bridge, signal.SIGTERM) == (
+            0,
+            "greeting:hello 'you'\nthe bridge has ended\n",
+            "",
+        )

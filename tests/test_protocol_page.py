@@ -20,6 +20,19 @@ import msgpack
 import pytest
 
 from berrymq_rpc import errors
+from berrymq_rpc.bus import Bus, Message
+from berrymq_rpc.exchange import ExportedFunctions
+from berrymq_rpc.exchange.bundle import (
+    MAXIMUM_COUNT,
+    MAXIMUM_NAME_LENGTH,
+    Bundle,
+    read_envelope,
+)
+from berrymq_rpc.exchange.line import MAXIMUM_UNDER_WAY
+from berrymq_rpc.exchange.outbox import Outbox
+from berrymq_rpc.exchange.router import Router
+from berrymq_rpc.exchange.sequences import FIRST_PATIENCE, PATIENCE
+from berrymq_rpc.rpc.table import tabulate
 from berrymq_rpc.rpc.wire import clock, native, record
 from berrymq_rpc.rpc.wire.aiozmq_codec import AiozmqCodec
 from berrymq_rpc.rpc.wire.aiozmq_dialect import AiozmqDialect
@@ -94,6 +107,7 @@ RECORDS = [example for example in EXAMPLES if example.kind in KINDS]
 MESSAGES = [example for example in EXAMPLES if example.kind == "MESSAGE"]
 VALUES = {example.title: example for example in EXAMPLES if example.kind == "VALUE"}
 FRAMES = {example.title: example for example in EXAMPLES if example.kind == "FRAMES"}
+BUNDLES = [example for example in EXAMPLES if example.kind == "BUNDLE"]
 
 
 def table(title: str) -> list[str]:
@@ -181,7 +195,13 @@ def test_every_block_is_read() -> None:
         == TEXT.count(".. code-block::")
         == len(re.findall(r"^ {3}[A-Z]+ ", TEXT, re.M))
     )
-    assert {example.kind for example in EXAMPLES} == {*KINDS, "MESSAGE", "VALUE", "FRAMES"}
+    assert {example.kind for example in EXAMPLES} == {
+        *KINDS,
+        "MESSAGE",
+        "VALUE",
+        "FRAMES",
+        "BUNDLE",
+    }
     assert all(example.frames for example in EXAMPLES)
 
 
@@ -569,3 +589,70 @@ def test_aiozmq_error() -> None:
 
 def test_every_group_of_frames_is_checked() -> None:
     assert set(FRAMES) == {"a call", "a result", "an error"}
+
+
+# -- nodes -----------------------------------------------------------------------------------
+
+
+class Place:
+    """A node without lines: what is sent on its bus, and what comes."""
+
+    def __init__(self, name: str, epoch: int) -> None:
+        self.bus = Bus()
+        self.router = Router(self.bus, name, epoch=epoch)
+        self.outbox = Outbox()
+        self.bus.add_forwarder(self.router.forward)
+        self.router.add(self.outbox)
+        self.heard: list[Message] = []
+
+    def sent(self) -> Bundle:
+        self.router.collect()
+        (bundle,) = self.outbox.take(10, 1 << 30)
+        return bundle
+
+    def receive(self, example: Example) -> None:
+        self.router.receive(self.outbox, read_envelope(example.value, example.data), 0.0)
+
+
+def test_bundles() -> None:
+    messages, answer = BUNDLES
+    plant, far = Place("plant", 1700000000000000), Place("far", 5)
+    for _ in range(6):
+        plant.bus.twitter("earlier:one")
+    plant.sent()
+    plant.bus.twitter("job:new", 1, "two")
+    plant.bus.talk("quest:go", "answer:go", k=2)
+    bundle = plant.sent()
+    assert (bundle.data, bundle.envelope()) == (messages.data, messages.value)
+    far.bus.regist_function("job:*", far.heard.append)
+    far.bus.regist_function("quest:*", lambda m: 40 + m.kwargs["k"])
+    far.receive(messages)
+    (message,) = far.heard
+    assert (message.id, message.args, message.origin) == ("job:new", (1, "two"), "plant")
+    bundle = far.sent()
+    assert (bundle.data, arrays(bundle.envelope())) == (answer.data, answer.value)
+    plant.bus.regist_function("answer:*", plant.heard.append)
+    plant.receive(answer)
+    (message,) = plant.heard
+    assert (message.id, message.args, message.origin) == ("answer:go", (42,), "far")
+
+
+def test_what_an_envelope_has() -> None:
+    error = describe(ValueError("no"), CODEC)[:3]
+    bundle = Bundle(("a", 1), 1, 1, b"", (), ("b", 2), error)
+    assert [f"``{key}``" for key in bundle.envelope()] == table("key")
+
+
+def test_the_methods_of_a_node() -> None:
+    names = {method.name for method in tabulate(ExportedFunctions(Bus()))}
+    page = TEXT[TEXT.index("\nNodes\n") : TEXT.index("\nInterconnecting\n")]
+    assert set(re.findall(r"``(\w+)\(", page)) == names
+
+
+def test_numbers_of_nodes_on_the_page() -> None:
+    assert f"a text of 1 to {MAXIMUM_NAME_LENGTH} characters" in PROSE
+    assert f"from 1 to {MAXIMUM_COUNT:,}; if it is left out, 1" in PROSE
+    assert MAXIMUM_UNDER_WAY == 4 << 20
+    assert "more than 4 MiB are not confirmed" in PROSE
+    assert f"for {PATIENCE:g} seconds at most in which" in PROSE
+    assert f"({FIRST_PATIENCE:g} second of an origin that is new)" in PROSE

@@ -2,6 +2,7 @@
 
 import click
 
+from .bridge import bridge
 from .call import call
 from .get import get
 from .methods import methods
@@ -33,5 +34,5 @@ def berrymq() -> None:
     """
 
 
-for each in (serve, send, tail, get, call, methods, stub):
+for each in (serve, send, tail, get, call, methods, stub, bridge):
     berrymq.add_command(each)

@@ -31,6 +31,9 @@ TTL = 30.0
 @click.option(
     "--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many messages."
 )
+@click.option(
+    "--shared", is_flag=True, help="Give each message to one alone of all who say so meanwhile."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Do not say on standard error when it begins to wait.")
 @wait_option
@@ -39,6 +42,7 @@ def get(
     identifier: str,
     timeout: float | None,
     count: int,
+    shared: bool,
     as_json: bool,
     quiet: bool,
     wait: float,
@@ -48,7 +52,7 @@ def get(
     They are written to standard output. It gets what is sent from when it says "waiting" on
     standard error. Exit code 4 if the time is over before all have come.
     """
-    asyncio.run(_get(endpoint, identifier, timeout, count, as_json, quiet, wait))
+    asyncio.run(_get(endpoint, identifier, timeout, count, shared, as_json, quiet, wait))
 
 
 async def _get(
@@ -56,6 +60,7 @@ async def _get(
     identifier: str,
     timeout: float | None,
     count: int,
+    shared: bool,
     as_json: bool,
     quiet: bool,
     wait: float,
@@ -64,7 +69,7 @@ async def _get(
     show_log(notes, lines_of_nodes=False)
     async with Node(bus=Bus(), connect_timeout=wait) as node:
         async with talking_to(endpoint, connecting=True):
-            connection = await node.connect_via_queue(identifier, endpoint, TTL)
+            connection = await node.connect_via_queue(identifier, endpoint, TTL, shared=shared)
         async with connection, output.watched():
             if not quiet:
                 notes.line((f"waiting for {identifier} at {endpoint}", "dim"))

@@ -7,13 +7,15 @@ import shlex
 import shutil
 import signal
 import sys
+from contextlib import AsyncExitStack
 
 import click
 
 from ..bus import Bus, Message
 from ..exchange import Node
 from .arguments import listening_endpoint
-from .failure import Failed
+from .doors import Doors, door_options, opened
+from .failure import Failed, talking_to
 from .log import show_log
 from .message_line import write_message
 from .output import Output
@@ -49,6 +51,7 @@ HELLO = "berrymq:hello"
 @click.option(
     "--hello", is_flag=True, help="Send it a first message by the network, to see that it works."
 )
+@door_options
 def serve(
     endpoints: tuple[str, ...],
     name: str | None,
@@ -56,6 +59,12 @@ def serve(
     show: bool | None,
     as_json: bool,
     hello: bool,
+    http: tuple[tuple[str, int], ...],
+    tcp: tuple[tuple[str, int], ...],
+    zeromq: tuple[str, ...],
+    token: str | None,
+    origins: tuple[str, ...],
+    hosts: tuple[str, ...],
 ) -> None:
     """Run a node, through which processes pass messages.
 
@@ -64,7 +73,8 @@ def serve(
     output = Output(sys.stdout)
     show_log(Output(sys.stderr))
     shows = output.is_terminal or as_json if show is None else show
-    asyncio.run(_serve(output, endpoints, name, insecure, shows, as_json, hello))
+    doors = Doors(http, tcp, zeromq, token, origins, hosts, insecure)
+    asyncio.run(_serve(output, endpoints, name, insecure, shows, as_json, hello, doors))
 
 
 async def _serve(
@@ -75,6 +85,7 @@ async def _serve(
     shows: bool,
     as_json: bool,
     hello: bool,
+    doors: Doors,
 ) -> None:
     stop = asyncio.Event()
     failures: list[Exception] = []
@@ -93,10 +104,13 @@ async def _serve(
     if shows:
         bus.regist_function("*@*:*", show)
     async with await _start(output, endpoints, bus, name, insecure) as node, output.watched():
-        _welcome(output, node, shows)
-        if hello:
-            await _greet(node)
-        await stop.wait()
+        async with AsyncExitStack() as stack:
+            if doors:
+                await stack.enter_async_context(opened(node, doors, output))
+            _welcome(output, node, shows)
+            if hello:
+                await _greet(node)
+            await stop.wait()
     if failures:
         raise failures[0]
     output.line("The node has ended.")
@@ -145,7 +159,12 @@ def _welcome(output: Output, node: Node, shows: bool) -> None:
 
 async def _greet(node: Node) -> None:
     """Send the node a message in the way that any other process does."""
-    async with Node(bus=Bus()) as visitor, await visitor.connect_oneway(node.endpoints[0]) as line:
+    endpoint = node.endpoints[0]
+    async with (
+        talking_to(endpoint, connecting=True),
+        Node(bus=Bus()) as visitor,
+        await visitor.connect_oneway(endpoint) as line,
+    ):
         await line.send_message(HELLO, "This came over the network: the node works.")
 
 

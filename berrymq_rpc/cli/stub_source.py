@@ -276,6 +276,8 @@ def _docstring(doc: str) -> str:
 
 def _literal(text: str) -> str:
     """The text as it may stand between triple quotes, ends of lines kept."""
+    # Python 3.13 compiles no docstring with half of a surrogate pair, written as an escape either.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     inner = text.rstrip('"')
     escaped = inner.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     shown = "".join(

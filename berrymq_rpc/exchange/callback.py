@@ -90,7 +90,7 @@ class Callback:
             self._line.open(self, Wire.to_peer(peer, self._token, True))
 
     async def _use_elder(self, client: HTTPClient) -> None:
-        sender = Sender(client, self._endpoint)
+        sender = Sender(client, self._endpoint, self._token)
         try:
             # Its `call` is for bundles, of which such a peer gets none.
             wire = Wire(self._token, client.call, sender.notify, False)  # type: ignore[arg-type]
@@ -141,7 +141,11 @@ async def allowed_endpoint(
         if caller is not None and (
             _same(address, caller) or (caller == "" and _is_loopback(address))
         ):
-            return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
+            return (
+                f"{scheme}://[{address}]:{port}"
+                if ":" in address
+                else f"{scheme}://{address}:{port}"
+            )
     raise ValueError(
         f"{endpoint} is not the caller's own address, so it is not called back there: see "
         "callback_allowed"

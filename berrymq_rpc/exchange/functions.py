@@ -5,6 +5,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from ..bus import Bus, default_bus
@@ -129,6 +130,7 @@ class ExportedFunctions(AttrHandler):
         line = self._switchboard.line(name or peer.identity, brings=name is not None, node=name)
         served.part = served.line = line
         if endpoint is None:
+            line.on_down = partial(self._went_down, served, line)
             _attach(served, added, peer)
         else:
             served.callback = Callback(endpoint, added, line, served.takes_bundles)
@@ -376,6 +378,10 @@ class ExportedFunctions(AttrHandler):
         """This peer is gone, or does not want messages any more."""
         line = served.part
         if isinstance(line, Line) and line.cut(peer):
+            self._went_down(served, line)
+
+    def _went_down(self, served: Served, line: Line) -> None:
+        if not served.is_lost:
             served.is_lost = True
             reason = "the peer is gone"
             self._switchboard.tell("lost", endpoint=line.peer, style="01", reason=reason)

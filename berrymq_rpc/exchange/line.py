@@ -29,8 +29,8 @@ GROUP_BYTES = 128 << 10
 MAXIMUM_CALLS = 8
 
 #: Bytes that are not confirmed, beside which nothing more is sent: so a larger bundle is alone. It
-#: is far below `Limits.max_queued_calls`, over which a peer refuses; what came after would be out of
-#: order.
+#: is far below `Limits.max_queued_calls`, over which a peer refuses: what came after would be out
+#: of order.
 MAXIMUM_UNDER_WAY = 4 << 20
 
 #: Seconds after which a peer that took nothing is tried again, the first time and at most.

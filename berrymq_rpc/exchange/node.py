@@ -130,17 +130,17 @@ class Node:
 
     @property
     def name(self) -> str:
-        """What other nodes know this one by: `Message.origin` of its messages, there."""
+        """What other nodes know this one by, and its messages have as `Message.origin` there."""
         return self._switchboard.name
 
     @property
     def handler(self) -> Any:
-        """What it serves: berryMQ's functions, and the methods of its handler beside them."""
+        """What it serves, which is berryMQ's functions and the methods of its handler beside them."""
         return self._handler
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where it is reached beside `endpoints`: at the doors of bridges."""
+        """Where it is reached beside `endpoints`, which is at the doors of bridges."""
         return tuple(self._urls)
 
     def reached_at(self, url: str, *, gone: bool = False) -> None:

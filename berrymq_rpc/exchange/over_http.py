@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConnectionLostError, ProtocolError
 from .connection import Connection, OnewayConnection
-from .interconnection import Interconnection
+from .interconnection import FAREWELL, Interconnection
 from .line import Wire
 from .pulled_message import PulledMessage
 from .queue_connection import QueueConnection
@@ -87,10 +87,12 @@ class HTTPInterconnection(_OverHTTP, Interconnection):
         return str(given)
 
     def _open_line(self, token: str) -> None:
-        if self._sender is not None:
-            self._sender.close()
-        sender = self._sender = Sender(self._client, self._endpoint)
-        self._line.open(token, Wire(token, self._client.call, sender.notify, False))
+        if self._sender is None:
+            self._sender = Sender(self._client, self._endpoint, token)
+        else:
+            self._sender.renew(token)
+        # Its `call` is for bundles, of which such a peer gets none.
+        self._line.open(token, Wire(token, self._client.call, self._sender.notify, False))
 
     def _line_up(self) -> None:
         # `_open_line` has opened it: a second sender would send what waits a second time.
@@ -114,6 +116,10 @@ class HTTPInterconnection(_OverHTTP, Interconnection):
             raise ConnectionLostError(f"{self._endpoint} has forgotten the connection")
 
     async def close(self) -> None:
+        sender = self._sender
+        if sender is not None:
+            if not self.closed and self._is_up:
+                await self._line.drain(FAREWELL)
+                await sender.drain(FAREWELL)
+            sender.close()
         await super().close()
-        if self._sender is not None:
-            self._sender.close()

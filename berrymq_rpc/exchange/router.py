@@ -115,9 +115,9 @@ class Router:
         self._fast_pack = self._codec.fast_pack
         self._depth = DepthLimit(self._levels - 1)
         self._is_packing = False
-        #: Own messages that are in no bundle yet: packed, with their bytes; or, where nothing in
-        #: them can change and all can travel, as they are: all at once they are packed in less time.
-        #: Appending to it takes no lock.
+        #: Own messages that are in no bundle yet: packed; or, where nothing in them can change and
+        #: all can travel, as they are, for all at once they are packed in less time. Appending to
+        #: it takes no lock.
         self._pending: deque[bytes | tuple[Any, ...]] = deque()
         self._pending_bytes = 0
         self._is_collecting = False
@@ -274,7 +274,7 @@ class Router:
                 # It can do more, or says which value is wrong.
                 return self._codec.pack(item, "the message")
             if len(piece) > self._depth.levels and self._depth.is_exceeded(piece):
-                raise ValueError(f"the message is nested more than {self._depth.levels} levels deep")
+                raise ValueError(f"nested more than {self._depth.levels} levels deep")
             return piece
         finally:
             self._is_packing = False

@@ -1,6 +1,7 @@
 """Messages to a peer that takes them one by one and answers each: berryMQ 0.3 over HTTP."""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Any
@@ -28,20 +29,34 @@ class Sender:
     Args:
         client: calls the peer.
         name: what to call the peer in logs.
+        token: what the peer knows the connection by.
     """
 
-    def __init__(self, client: Any, name: str) -> None:
+    def __init__(self, client: Any, name: str, token: str) -> None:
         self._client = client
         self._name = name
+        self._token = token
         self._waiting: deque[tuple[Any, ...]] = deque()
         self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
         self._is_closed = False
         #: Set when the peer does not know the token any more.
         self.forgotten = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"send to {name}")
+        self._start()
 
-    def notify(self, method: str, *arguments: Any) -> None:
-        """Take one call, to be made in its turn.
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"send to {self._name}")
+
+    def renew(self, token: str) -> None:
+        """The peer knows the connection by another token: what waits goes there."""
+        self._token = token
+        if self.forgotten.is_set() and not self._is_closed:
+            self.forgotten.clear()
+            self._start()
+
+    def notify(self, method: str, token: str, *arguments: Any) -> None:
+        """Take one call, to be made in its turn, with the token that is known then.
 
         Raises:
             OverloadedError: as many wait as may.
@@ -53,6 +68,13 @@ class Sender:
             raise OverloadedError(f"{MAXIMUM_WAITING} messages wait for {self._name}")
         self._waiting.append((method, *arguments))
         self._filled.set()
+        self._emptied.clear()
+
+    async def drain(self, timeout: float) -> None:
+        """Wait until the peer has taken all, for so many seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._emptied.wait()
 
     def close(self) -> None:
         """Send nothing more."""
@@ -68,7 +90,8 @@ class Sender:
                 self._filled.clear()
                 await self._filled.wait()
             try:
-                status = await self._client.call(*self._waiting[0])
+                method, *arguments = self._waiting[0]
+                status = await self._client.call(method, self._token, *arguments)
             except (ConnectionError, TimeoutError, OverloadedError) as error:
                 logger.debug("%s: %r; trying again", self._name, error)
                 await asyncio.sleep(pause)
@@ -86,3 +109,5 @@ class Sender:
                 self.forgotten.set()
                 return
             self._waiting.popleft()
+            if not self._waiting:
+                self._emptied.set()

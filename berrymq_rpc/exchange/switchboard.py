@@ -12,6 +12,7 @@ from .bundle import Bundle
 from .line import Line
 from .outbox import MAXIMUM_BYTES, MAXIMUM_MESSAGES, Outbox
 from .router import Router
+from .sequences import FIRST_PATIENCE
 
 __all__ = ["Switchboard"]
 
@@ -203,7 +204,8 @@ class Switchboard:
     def _set_timer(self) -> None:
         when = self.router.sequences.next_expiry()
         if when is not None and self._loop is not None:
-            delay = max(0.0, when - time.monotonic())
+            # What comes later may have less time.
+            delay = min(max(0.0, when - time.monotonic()), FIRST_PATIENCE)
             self._timer = self._loop.call_later(delay, self._expire)
 
     def _expire(self) -> None:

@@ -17,9 +17,8 @@ from ..rpc.wire.record import CALL, NOTIFY, Incoming
 from ..rpc.wire.session import Frames, Session
 from .faults import to_error, to_exception
 from .inquiry import Asked, Inquiry
-from .items import RPCError, RPCRequest, RPCResponse
+from .items import RPCError, RPCResponse
 from .protocols.text import encode
-from .protocols.version2 import JSONRPCv2
 
 __all__ = ["JSONRPCDialect", "JSONRPCSession"]
 
@@ -56,8 +55,11 @@ class JSONRPCSession(Session):
     ) -> Frames:
         if args and kwargs:
             raise TypeError("JSON-RPC takes arguments by position or by name, and not both")
-        request = RPCRequest(method, kwargs or args, call_id)
-        data = encode(JSONRPCv2.request_payload(request), self.limits.max_depth)
+        # Always with params: servers of jsonrpc2-zeromq refuse a request without.
+        payload: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": kwargs or args}
+        if call_id is not None:
+            payload["id"] = call_id
+        data = encode(payload, self.limits.max_depth)
         if len(data) > self._max_size:
             raise TooLargeError(
                 f"{len(data):,} bytes are more than the {self._max_size:,} that max_message "
@@ -141,13 +143,18 @@ class JSONRPCSession(Session):
         ]
 
     def _take_response(self, response: RPCResponse) -> None:
+        request_id, result = response.request_id, response.result
+        if request_id is None and isinstance(result, RPCError) and not response.ill_formed:
+            # The peer could not tell which call it is about. It is clear when there is one alone.
+            in_flight = [call_id for call_id, c in self.pending.items() if c.sent is not None]
+            if len(in_flight) != 1:
+                self.malformed += 1
+                return
+            request_id = in_flight[0]
         # A peer may send any value as an id; 1.0 and True are equal to 1.
-        if type(response.request_id) is not int:
-            return
-        caller = self._answered(response.request_id)
+        caller = self._answered(request_id) if type(request_id) is int else None
         if caller is None:
             return
-        result = response.result
         if response.ill_formed:
             caller.fail(ProtocolError(f"the answer of {caller.method!r}: {result.message}"))
         elif isinstance(result, RPCError):

@@ -100,6 +100,7 @@ class HTTPClient:
         self._max_size = max_size
         self._ids = count(1)
         self._tasks: set[asyncio.Task[Any]] = set() if tasks is None else tasks
+        self._closing: asyncio.Future[None] | None = None
         self.rpc: Namespace[asyncio.Task[Any]] = Namespace(self._call)
         self.notify: Namespace[None] = Namespace(self._notify)
 
@@ -216,14 +217,15 @@ class HTTPClient:
         """Close the connections; calls in flight fail. See `wait_closed`."""
         for task in list(self._tasks):
             task.cancel()
-        # The session is closed by `wait_closed`, or by nobody that could be awaited.
-        self._closing = asyncio.ensure_future(self._session.close())
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._session.close())
 
     async def wait_closed(self) -> None:
         """Wait until `close` is over."""
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._session.close()
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
         return self

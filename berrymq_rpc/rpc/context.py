@@ -67,8 +67,9 @@ class Peer:
 
     @property
     def scheme(self) -> str:
-        """How it may be called back where it gives a host and a port: ``"tcp"``, or ``"http"``
-        where it has come through the HTTP door of a bridge.
+        """How it may be called back where it gives a host and a port.
+
+        It is ``"tcp"``, or ``"http"`` where it has come through the HTTP door of a bridge.
         """
         port = self._connection.port
         return "tcp" if port is None else port.scheme(self._connection.key)

@@ -28,6 +28,17 @@ def test_as_text(node, start, berrymq) -> None:
         assert running.rest("stderr") == []
 
 
+def test_each_message_for_one_alone(node, start, berrymq) -> None:
+    command = ("get", node.endpoint, "job:*", "--shared")
+    with start(*command) as first, start(*command) as second:
+        first.note()
+        second.note()
+        berrymq("send", node.endpoint, "job:done", "1")
+        berrymq("send", node.endpoint, "job:done", "2")
+        assert (first.end(), second.end()) == (0, 0)
+        assert sorted(line[-1] for line in first.rest() + second.rest()) == ["1", "2"]
+
+
 @pytest.mark.parametrize("timeout", ["0", "0.2"])
 def test_nothing_came(node, berrymq, timeout) -> None:
     result = berrymq("get", node.endpoint, "a:b", "--timeout", timeout, "--quiet")

@@ -268,6 +268,7 @@ class Peer:
         self.desk.peers.discard(self)
         for subscription in self.subscriptions.values():
             subscription.close()
+            self.desk.dropped += subscription.dropped
         self.subscriptions.clear()
         for task in list(self._tasks):
             task.cancel()

@@ -86,7 +86,6 @@ class Subscription:
                 continue
             if not peer.push(text):
                 return
-            peer.desk.dropped += dropped - told
             told = dropped
 
 
@@ -140,4 +139,5 @@ class Subscriptions:
         if subscription is None:
             raise ValueError("there is no subscription of that id")
         subscription.close()
+        peer.desk.dropped += subscription.dropped
         return True

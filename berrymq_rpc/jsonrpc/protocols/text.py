@@ -1,6 +1,7 @@
 """JSON texts to values and back, with bounds on what is read."""
 
 import re
+from itertools import accumulate
 from typing import Any
 
 from .values import simplify
@@ -25,7 +26,8 @@ _SHOWN = 100
 #: A string, or the rest of the text where one does not end: else each quote would be tried anew.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+#: One level in, and one out, as signed bytes.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 class TextError(ValueError):
@@ -69,15 +71,9 @@ def _as_bytes(data: object) -> bytes:
 
 
 def _check_depth(data: bytes, levels: int) -> None:
-    brackets = _STRING.sub(b"", data).translate(_ONE_KIND, _NO_BRACKETS)
-    for _ in range(levels):
-        # Each turn takes the innermost level away.
-        inner = brackets.replace(b"[]", b"")
-        if len(inner) == len(brackets):
-            break
-        brackets = inner
-    if brackets:
-        raise TextError(f"no JSON, or nested more than {levels} levels deep")
+    brackets = _STRING.sub(b"", data).translate(_STEPS, _NO_BRACKETS)
+    if max(accumulate(memoryview(brackets).cast("b")), default=0) > levels:
+        raise TextError(f"arrays and objects are nested more than {levels} levels deep")
 
 
 def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:

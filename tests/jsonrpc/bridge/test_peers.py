@@ -18,7 +18,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = ROOT / "examples" / "javascript"
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONWARNINGS": "error",
+    # Of version 18: fetch is an experiment there.
+    "NODE_NO_WARNINGS": "1",
+}
 
 
 @pytest.fixture(scope="module")

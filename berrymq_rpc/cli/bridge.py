@@ -1,0 +1,75 @@
+"""``berrymq bridge``: a server before peers that are not Python."""
+
+import asyncio
+import signal
+import sys
+
+import click
+
+from .. import rpc
+from .arguments import connecting_endpoint, wait_option
+from .doors import Doors, door_options, opened
+from .failure import talking_to
+from .log import show_log
+from .output import Output
+
+__all__ = ["bridge"]
+
+
+@click.command()
+@click.option(
+    "--connect",
+    "endpoint",
+    metavar="ENDPOINT",
+    type=connecting_endpoint,
+    required=True,
+    help="Where the server or node listens.",
+)
+@door_options
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Seconds for each call.  [default: no limit]",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Allow doors beyond this host without authentication."
+)
+@wait_option
+def bridge(
+    endpoint: str,
+    http: tuple[tuple[str, int], ...],
+    tcp: tuple[tuple[str, int], ...],
+    zeromq: tuple[str, ...],
+    token: str | None,
+    origins: tuple[str, ...],
+    hosts: tuple[str, ...],
+    timeout: float | None,
+    insecure: bool,
+    wait: float,
+) -> None:
+    """Open a server or node to peers that speak JSON-RPC.
+
+    Its first lines say where the doors are. Ctrl-C or SIGTERM ends it, with exit code 0.
+    """
+    doors = Doors(http, tcp, zeromq, token, origins, hosts, insecure)
+    if not doors:
+        raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")
+    show_log(Output(sys.stderr))
+    asyncio.run(_bridge(Output(sys.stdout), endpoint, doors, timeout, wait))
+
+
+async def _bridge(
+    output: Output, endpoint: str, doors: Doors, timeout: float | None, wait: float
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with await rpc.open_client(
+        connect=endpoint, timeout=timeout, connect_timeout=wait
+    ) as client:
+        async with talking_to(endpoint, connecting=True):
+            await client.describe()
+        async with opened(client, doors, output), output.watched():
+            await stop.wait()
+    output.line("The bridge has ended.")
