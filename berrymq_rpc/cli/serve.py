@@ -103,14 +103,17 @@ async def _serve(
 
     if shows:
         bus.regist_function("*@*:*", show)
-    async with await _start(output, endpoints, bus, name, insecure) as node, output.watched():
-        async with AsyncExitStack() as stack:
-            if doors:
-                await stack.enter_async_context(opened(node, doors, output))
-            _welcome(output, node, shows)
-            if hello:
-                await _greet(node)
-            await stop.wait()
+    async with (
+        await _start(output, endpoints, bus, name, insecure) as node,
+        output.watched(),
+        AsyncExitStack() as stack,
+    ):
+        if doors:
+            await stack.enter_async_context(opened(node, doors, output))
+        _welcome(output, node, shows)
+        if hello:
+            await _greet(node)
+        await stop.wait()
     if failures:
         raise failures[0]
     output.line("The node has ended.")

@@ -1,7 +1,7 @@
 """A bus and the RPC tied together: messages between processes, in berryMQ's three styles.
 
 ====  ==================================================================================
-01    interconnect: both sides carry their own messages to each other
+01    interconnect: both sides carry all messages to each other, and to all behind them
 02    connect_oneway: the caller sends only
 03    connect_via_queue: the caller sends, and pulls from a queue that the peer keeps
 ====  ==================================================================================

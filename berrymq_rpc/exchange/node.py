@@ -135,7 +135,7 @@ class Node:
 
     @property
     def handler(self) -> Any:
-        """What it serves, which is berryMQ's functions and the methods of its handler beside them."""
+        """What it serves, berryMQ's functions and the methods of its handler."""
         return self._handler
 
     @property

@@ -21,13 +21,13 @@ from typing import Any, Protocol
 
 from ..bus import Bus, Message
 from ..bus.message import TalkMessage, parts_of
-from ..errors import ProtocolError, TooLargeError
+from ..errors import ProtocolError
 from ..rpc.wire.codec import Codec
-from ..rpc.wire.depth import DepthLimit
 from ..rpc.wire.failure import Failure, describe, restore
 from ..rpc.wire.limits import Limits
 from .bundle import Bundle, Source, checked_name, read_envelope
 from .delivery import travelling
+from .message_codec import BUNDLE_BYTES, LARGE, MessageCodec
 from .outbox import Outbox
 from .sequences import MAXIMUM_SOURCES, Arrival, Missed, Outcome, Sequences
 
@@ -35,15 +35,8 @@ __all__ = ["Router"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
-#: Messages and bytes of one bundle. Larger ones gain nothing, and hold up who takes them.
+#: Messages of one bundle. Larger ones gain nothing, and hold up who takes them.
 BUNDLE_MESSAGES = 250
-BUNDLE_BYTES = 64 << 10
-
-#: Bytes of several messages that are taken, over the bound on a single one.
-LARGEST = 2 * BUNDLE_BYTES
-
-#: Bytes from which on a message may have byte strings that travel beside it, and is a bundle.
-LARGE = 8 << 10
 
 #: Answers of which doubles are known.
 MAXIMUM_ANSWERS = 10_000
@@ -51,7 +44,6 @@ MAXIMUM_ANSWERS = 10_000
 
 #: What cannot change, and packs without fail into a few bytes.
 _PLAIN = frozenset((type(None), bool, int, float))
-_TUPLES = {tuple}
 
 #: Characters of text that counts as plain, and values of a message of nothing else: with these, a
 #: bundle is of some 100 KB at most.
@@ -94,7 +86,6 @@ class Router:
         sequences: Sequences | None = None,
         wake: Wake = lambda: None,
     ) -> None:
-        limits = Limits() if limits is None else limits
         self.name = str(uuid.uuid4()) if name is None else checked_name(name)
         self.source: Source = (self.name, epoch)
         self.refused = 0
@@ -108,13 +99,7 @@ class Router:
         #: Held for whatever touches an outbox. Reentrant: an object that is collected in the midst
         #: of anything may send a message.
         self.lock = threading.RLock()
-        self._max_message = limits.max_message
-        # A bundle is a level above its messages, which are as deep as the records of calls.
-        self._levels = min(limits.max_depth + 1, 1000)
-        self._codec = Codec(max_depth=self._levels)
-        self._fast_pack = self._codec.fast_pack
-        self._depth = DepthLimit(self._levels - 1)
-        self._is_packing = False
+        self._codec = MessageCodec(Limits() if limits is None else limits)
         #: Own messages that are in no bundle yet: packed; or, where nothing in them can change and
         #: all can travel, as they are, for all at once they are packed in less time. Appending to
         #: it takes no lock.
@@ -192,7 +177,7 @@ class Router:
         """Take a message whose arguments may change, or may be unable to travel."""
         with self.lock:
             try:
-                piece = self._pack(item)
+                piece = self._codec.pack(item)
                 if len(piece) >= LARGE and not self._is_collecting:
                     self._put_large(item)
                     self._wake_up()
@@ -222,8 +207,7 @@ class Router:
         with self.lock:
             self.collect()
             if len(self._outboxes) > 1:
-                codec = Codec(max_depth=self._levels)
-                data, frames = _packed(codec, (str(parsed), args, kwargs))
+                data, frames = self._codec.pack_large((str(parsed), args, kwargs))
                 self._put(Bundle(self.source, self._next, 1, data, frames), outbox)
                 self._wake_up()
             self._next += 1
@@ -239,11 +223,12 @@ class Router:
             try:
                 pending = self._pending
                 while pending:
-                    pieces = [pending.popleft() for _ in range(len(pending))]
+                    count = min(len(pending), BUNDLE_MESSAGES)
+                    pieces = [pending.popleft() for _ in range(count)]
                     self._pending_bytes = 0
                     first = self._next
-                    self._next += len(pieces)
-                    self._put(Bundle(self.source, first, len(pieces), self._pack_all(pieces)))
+                    self._next += count
+                    self._put(Bundle(self.source, first, count, self._codec.pack_all(pieces)))
             finally:
                 self._is_collecting = False
 
@@ -251,40 +236,8 @@ class Router:
         """What comes after this wakes the owner again. It collects after it."""
         self._is_awake = False
 
-    def _pack_all(self, pieces: list[Any]) -> bytes:
-        """Messages as an array; those that are plain are packed here."""
-        if set(map(type, pieces)) == _TUPLES and not self._is_packing:
-            try:
-                return self._fast_pack(pieces)
-            except Exception:
-                # Lone surrogates, and big integers, are packed in another way.
-                logger.debug("messages are packed one by one")
-        packed = [piece if type(piece) is bytes else self._pack(piece) for piece in pieces]
-        return _array_header(len(packed)) + b"".join(packed)
-
-    def _pack(self, item: tuple[Any, ...]) -> bytes:
-        if self._is_packing:
-            # Interrupted by garbage collection in the midst of packing: the packer is in use.
-            return Codec(max_depth=self._depth.levels).pack(item, "the message")
-        self._is_packing = True
-        try:
-            try:
-                piece = self._fast_pack(item)
-            except Exception:
-                # It can do more, or says which value is wrong.
-                return self._codec.pack(item, "the message")
-            if len(piece) > self._depth.levels and self._depth.is_exceeded(piece):
-                raise ValueError(f"nested more than {self._depth.levels} levels deep")
-            return piece
-        finally:
-            self._is_packing = False
-
     def _put_large(self, item: tuple[Any, ...]) -> None:
-        data, frames = _packed(Codec(max_depth=self._levels), item)
-        if len(data) > self._max_message:
-            raise TooLargeError(
-                f"{len(data):,} bytes are more than max_message={self._max_message:,} allows"
-            )
+        data, frames = self._codec.pack_large(item)
         self.collect()
         first = self._next
         self._next += 1
@@ -311,10 +264,11 @@ class Router:
         Raises:
             ProtocolError: the messages are none.
         """
-        if len(bundle.data) > self._max_message + LARGEST:
-            error = ProtocolError(f"{len(bundle.data):,} bytes of messages are too large")
+        try:
+            self._codec.check_size(bundle)
+        except ProtocolError as error:
             self._count_malformed(error)
-            raise error
+            raise
         if bundle.target is not None:
             self._receive_answer(outbox, bundle)
         elif bundle.source != self.source:
@@ -335,7 +289,7 @@ class Router:
         item: tuple[Any, ...] = (str(travelling(identifier)), args, kwargs)
         if reply_to is not None:
             item = (*item, str(travelling(reply_to)))
-        data, frames = _packed(Codec(max_depth=self._levels), item)
+        data, frames = self._codec.pack_large(item)
         return Bundle(bundle.source, bundle.first, 1, data, frames, bundle.target, bundle.error)
 
     def expire(self, now: float) -> None:
@@ -385,29 +339,17 @@ class Router:
                 # Of an identifier: the rest was looked at.
                 self._count_malformed(error)
 
-    def unpack(self, bundle: Bundle) -> Any:
+    def unpack(self, bundle: Bundle) -> tuple[tuple[Any, ...], ...]:
         """The messages of a bundle.
 
         Raises:
             ProtocolError: they are none.
         """
         try:
-            messages = self._codec.unpack(bundle.data, bundle.frames)
-            if type(messages) is not tuple or len(messages) != bundle.count:
-                raise ProtocolError("messages are an array, as long as its envelope says")
-            for message in messages:
-                if type(message) is not tuple or not 2 <= len(message) <= 4:
-                    raise ProtocolError("a message is an array of 2 to 4")
-                if type(message[0]) is not str or type(message[1]) is not tuple:
-                    raise ProtocolError("a message has an identifier and an array of arguments")
-                if len(message) > 2 and (
-                    type(message[2]) is not dict or not all(type(k) is str for k in message[2])
-                ):
-                    raise ProtocolError("the names of a message's arguments are text")
+            return self._codec.unpack(bundle)
         except ProtocolError as error:
             self._count_malformed(error)
             raise
-        return messages
 
     def _count_malformed(self, error: Exception) -> None:
         self.malformed += 1
@@ -437,21 +379,15 @@ class Router:
         self, target: Source, callback: str, result: Any, error: BaseException | None
     ) -> None:
         """Send a receiver's answer to the node that asked. From any thread."""
-        codec = Codec(max_depth=self._levels)
-        failure: Failure | None = None if error is None else describe(error, codec)
+        failure: Failure | None = None if error is None else describe(error, Codec())
         data, frames = b"", list[bytes]()
         if failure is None:
             try:
-                data, frames = _packed(codec, (callback, (result,)), "the answer")
-                if len(data) > self._max_message:
-                    raise TooLargeError(
-                        f"{len(data):,} bytes are more than max_message={self._max_message:,} "
-                        "allows"
-                    )
+                data, frames = self._codec.pack_large((callback, (result,)), "the answer")
             except Exception as problem:
-                failure = describe(problem, codec)
+                failure = describe(problem, Codec())
         if failure is not None:
-            data, frames = codec.pack([(callback, ())]), []
+            data, frames = self._codec.pack_large((callback, ()))
         with self.lock:
             number = self._next_answer
             self._next_answer += 1
@@ -501,16 +437,3 @@ class Router:
 
     def __repr__(self) -> str:
         return f"<Router of node {self.name}>"
-
-
-def _packed(
-    codec: Codec, item: tuple[Any, ...], name: str = "the message"
-) -> tuple[bytes, list[bytes]]:
-    """A bundle of one message, and the long byte strings in it."""
-    data, frames = codec.pack_with_frames([item], LARGE, name)
-    return data, [bytes(frame) for frame in frames]
-
-
-def _array_header(count: int) -> bytes:
-    """Msgpack's, for less than 65,536 elements."""
-    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")

@@ -169,8 +169,8 @@ class Inquiry:
             self.responses.append(item)
         elif isinstance(said, dict) and ("result" in said or "error" in said):
             # An answer to it could be answered in turn, and so for ever. Some peers write a result
-            # of null beside an error in version 2.0.
-            response = JSONRPCLoose.payload_to_item(said)
+            # of null beside an error in version 2.0, and leave an id out that is null.
+            response = JSONRPCLoose.payload_to_item({"id": None, **said})
             assert isinstance(response, RPCResponse)
             self.ill_formed += response.ill_formed
             self.responses.append(response)

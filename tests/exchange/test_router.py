@@ -10,8 +10,9 @@ import pytest
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.errors import ProtocolError, TooLargeError
 from berrymq_rpc.exchange.bundle import MAXIMUM_NUMBER, Bundle
+from berrymq_rpc.exchange.message_codec import LARGE
 from berrymq_rpc.exchange.outbox import Outbox
-from berrymq_rpc.exchange.router import BUNDLE_MESSAGES, LARGE, MAXIMUM_ANSWERS, Router
+from berrymq_rpc.exchange.router import BUNDLE_MESSAGES, MAXIMUM_ANSWERS, Router
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.limits import Limits
 
@@ -136,13 +137,13 @@ def test_many_go_without_being_collected() -> None:
 def test_each_is_packed_once_for_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(100)
     packed: list[Any] = []
-    pack = place.router._fast_pack
+    pack = place.router._codec._fast_pack
 
     def counted(value: Any) -> bytes:
         packed.append(value)
         return pack(value)
 
-    monkeypatch.setattr(place.router, "_fast_pack", counted)
+    monkeypatch.setattr(place.router._codec, "_fast_pack", counted)
     place.bus.twitter("job:new", {"a": 1})
     first = place.sent(0)
     assert len(packed) == 1
@@ -205,9 +206,9 @@ def test_as_deep_as_calls_may_be() -> None:
 
 def test_an_object_that_is_collected_while_another_is_packed() -> None:
     place = Place()
-    place.router._is_packing = True
+    place.router._codec._is_packing = True
     place.bus.twitter("job:new", [1])
-    place.router._is_packing = False
+    place.router._codec._is_packing = False
     place.bus.twitter("job:new", [2])
     assert [m[1] for m in place.messages()] == [((1,),), ((2,),)]
 

@@ -19,8 +19,8 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 #: What each process may grow by after the first quarter of the time.
 MEMORY = 8 << 20
 
-#: A node that is connected to by another in all styles, and sends, answers and takes from a queue. It
-#: prints a line of figures for each line that it reads.
+#: A node that another connects to in all styles, and that sends, answers and takes from a queue.
+#: It prints a line of figures for each line that it reads.
 NODE = """
 import asyncio, gc, json, os, sys
 from berrymq_rpc import Bus, Empty, Node

@@ -2,8 +2,10 @@
 
 import dataclasses
 import enum
+import importlib.util
 import json
 import math
+import sys
 import types
 import uuid
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque, namedtuple
@@ -352,3 +354,14 @@ def test_without_the_encoder_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, expected in VALUES:
         assert decode(encode(value)) == expected
     assert encode({"\u65e5": [1, 2]}) == '{"\u65e5":[1,2]}'.encode()
+
+
+def test_without_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, f"{plain_text.__package__}.fast_text", None)
+    spec = importlib.util.spec_from_file_location(f"{plain_text.__package__}.other", text.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    assert other.parse is plain_text.parse
+    assert other.encode({"a": {1}}) == b'{"a":[1]}'

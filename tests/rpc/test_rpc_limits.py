@@ -537,7 +537,7 @@ async def test_a_loop_that_notifies_without_awaiting_is_bounded(
 
 
 async def test_answers_to_who_does_not_read_are_bounded(pair: Any, handler: Handler) -> None:
-    """A raw peer asks for much and reads nothing: others are served, and what is over is refused."""
+    """A raw peer asks for much and reads nothing: others are served, some of it is refused."""
     import struct
 
     import msgpack

@@ -17,7 +17,7 @@ from .access import Access, is_loopback
 from .door import Door
 from .openrpc import openrpc_document
 from .peer import Desk, OwnMethod, Peer
-from .subscription import QUEUE_SIZE, Subscriptions
+from .subscription import QUEUE_SIZE, RemoteSubscriptions, Subscriptions
 from .target import ClientTarget, HandlerTarget, Target
 
 __all__ = ["GRACE", "MAX_BATCH", "MAX_BODY", "MAX_PEERS", "Bridge"]
@@ -45,8 +45,9 @@ class Bridge:
             print(await bridge.serve_http("127.0.0.1", 8080))
             await asyncio.Event().wait()
 
-    Of a node, peers can also ``subscribe(identifier)`` and ``unsubscribe(id)``, over all doors but
-    HTTP's POST: what is sent on its bus comes to them as notifications of the method "message".
+    Of a node, here or behind a client, peers can also ``subscribe(identifier)`` and
+    ``unsubscribe(id)``, over all doors but HTTP's POST: what is sent on its bus comes to them as
+    notifications of the method "message".
     Every target answers ``rpc.discover`` with an OpenRPC document.
 
     Args:
@@ -101,12 +102,14 @@ class Bridge:
         self._bounds = {"max_size": max_body, "max_batch": max_batch, "max_peers": max_peers}
         self._title = title
         self._version = version
-        self._subscriptions = None
+        self._subscriptions: Subscriptions | None = None
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
             self._subscriptions = Subscriptions(target.bus, queue_size)
             self._table = tabulate(target.handler)
-        elif not isinstance(target, Client):
+        elif isinstance(target, Client):
+            self._subscriptions = RemoteSubscriptions(target)
+        else:
             self._table = tabulate(target)
         self._options: dict[str, Any] = {
             "log_exceptions": log_exceptions,
@@ -282,7 +285,6 @@ class Bridge:
         self._desk = Desk(
             target,
             self._own,
-            self._subscriptions,
             max_depth=self._limits.max_depth,
             **self._bounds,
         )

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ...errors import Error, OverloadedError
+from ...errors import Error, OverloadedError, ServiceClosedError
 from ...rpc.method import Method
 from ...rpc.wire.codec import Codec
 from ...rpc.wire.failure import describe as describe_failure
 from ..faults import to_error
 from ..inquiry import Asked, Inquiry
-from .subscription import Subscription, Subscriptions
+from .subscription import Subscription
 from .target import Target
 
 __all__ = ["Desk", "OwnMethod", "Peer"]
@@ -56,7 +56,6 @@ class Desk:
     Args:
         target: serves their calls.
         own: the bridge's own methods by name; they come before the target's.
-        subscriptions: makes subscriptions; ``None`` where there is nothing to subscribe to.
         max_size: bytes of a text from a peer, and of the text that answers it.
         max_depth: levels of arrays and objects inside one another.
         max_batch: requests in a batch.
@@ -67,7 +66,6 @@ class Desk:
         self,
         target: Target,
         own: dict[str, OwnMethod],
-        subscriptions: Subscriptions | None,
         *,
         max_size: int,
         max_depth: int,
@@ -76,7 +74,6 @@ class Desk:
     ) -> None:
         self.target = target
         self.own = own
-        self.subscriptions = subscriptions
         self.max_size = max_size
         self.max_depth = max_depth
         self.max_batch = max_batch
@@ -252,7 +249,10 @@ class Peer:
 
         Raises:
             OverloadedError: it has `limit` of them.
+            ServiceClosedError: it has gone.
         """
+        if self._is_lost:
+            raise ServiceClosedError("the connection was closed")
         if len(self.subscriptions) >= limit:
             raise OverloadedError(f"{limit} subscriptions are as many as one peer may have")
         self.subscriptions[subscription.id] = subscription

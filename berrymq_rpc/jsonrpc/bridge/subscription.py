@@ -1,20 +1,29 @@
-"""Messages of a bus that a peer has asked to be sent, as they come."""
+"""Messages that a peer has asked to be sent, as they come."""
 
 import asyncio
 import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from ...bus import AsyncQueue, Bus
+from ...bus import Bus
+from ...errors import NotFoundError
 from ...identifier import Identifier
+from ...rpc import Client
 from ..items import RPCRequest
 from ..protocols.text import encode
 from ..protocols.version2 import JSONRPCv2
+from .source import BusSource, RemoteSource, Source
 
 if TYPE_CHECKING:
     from .peer import Peer
 
-__all__ = ["MAX_SUBSCRIPTIONS", "QUEUE_SIZE", "Subscription", "Subscriptions"]
+__all__ = [
+    "MAX_SUBSCRIPTIONS",
+    "QUEUE_SIZE",
+    "RemoteSubscriptions",
+    "Subscription",
+    "Subscriptions",
+]
 
 logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 
@@ -31,19 +40,18 @@ class Subscription:
 
     Attributes:
         id: what the peer knows it by.
-        dropped: how many messages were not sent, as too many waited or they cannot be written.
     """
 
-    def __init__(self, identifier: Identifier, bus: Bus, queue_size: int) -> None:
+    def __init__(self, source: Source) -> None:
         self.id = uuid.uuid4().hex
-        self.unwritable = 0
-        self._queue = AsyncQueue(identifier, maxsize=queue_size, bus=bus)
+        self._source = source
+        self._unwritable = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
     def dropped(self) -> int:
-        """How many messages were not sent."""
-        return self._queue.dropped + self.unwritable
+        """How many messages were not sent, as too many waited or they cannot be written."""
+        return self._source.dropped + self._unwritable
 
     def start(self, peer: "Peer") -> None:
         """Send what comes."""
@@ -51,46 +59,68 @@ class Subscription:
 
     def close(self) -> None:
         """Send nothing more."""
-        self._queue.close()
+        self._source.close()
         if self._task is not None:
             self._task.cancel()
 
     async def _run(self, peer: "Peer") -> None:
         told = 0
-        async for message in self._queue:
-            # What is local stays here, whatever wildcards the peer has given.
-            if message.name.startswith("_"):
-                continue
-            await peer.room()
-            params: dict[str, Any] = {
-                "subscription": self.id,
-                "id": message.id,
-                "args": message.args,
-                "kwargs": message.kwargs,
-            }
-            dropped = self.dropped
-            if dropped > told:
-                params["dropped"] = dropped - told
-            request = RPCRequest("message", params, None)
-            try:
-                text = encode(JSONRPCv2.request_payload(request))
-            except Exception as error:
-                self.unwritable += 1
-                if self.unwritable.bit_count() == 1:
-                    logger.warning(
-                        "message %s cannot be written for a subscriber (%d so far): %s",
-                        message.id,
-                        self.unwritable,
-                        error,
-                    )
-                continue
-            if not peer.push(text):
-                return
-            told = dropped
+        try:
+            while (sent := await self._source.next()) is not None:
+                await peer.room()
+                params: dict[str, Any] = {
+                    "subscription": self.id,
+                    "id": sent.id,
+                    "args": sent.args,
+                    "kwargs": sent.kwargs,
+                }
+                dropped = self.dropped
+                if dropped > told:
+                    params["dropped"] = dropped - told
+                text = self._text(params)
+                if text is None:
+                    continue
+                if not peer.push(text):
+                    return
+                told = dropped
+        except Exception:
+            logger.exception("a subscription to messages has ended")
+
+    def _text(self, params: dict[str, Any]) -> bytes | None:
+        try:
+            return encode(JSONRPCv2.request_payload(RPCRequest("message", params, None)))
+        except Exception as error:
+            self._unwritable += 1
+            # At 1, 2, 4, 8...
+            if self._unwritable.bit_count() == 1:
+                logger.warning(
+                    "message %s cannot be written for a subscriber (%d so far): %s",
+                    params["id"],
+                    self._unwritable,
+                    error,
+                )
+            return None
+
+
+def _checked(identifier: Any) -> Identifier:
+    parsed = Identifier(identifier)
+    if parsed.is_local:
+        raise ValueError(f"{str(parsed)!r} is local: it never leaves its process")
+    return parsed
+
+
+def _start(peer: "Peer", source: Source) -> str:
+    subscription = Subscription(source)
+    try:
+        peer.subscribe(subscription, MAX_SUBSCRIPTIONS)
+    except BaseException:
+        subscription.close()
+        raise
+    return subscription.id
 
 
 class Subscriptions:
-    """What the bridge's methods ``subscribe`` and ``unsubscribe`` do.
+    """What the bridge's methods ``subscribe`` and ``unsubscribe`` do before a node.
 
     Args:
         bus: whose messages these are.
@@ -101,7 +131,7 @@ class Subscriptions:
         self._bus = bus
         self._queue_size = queue_size
 
-    def subscribe(self, peer: "Peer", identifier: str) -> str:
+    def subscribe(self, peer: "Peer", identifier: str) -> Any:
         """Have messages sent as notifications of the method "message".
 
         Their params are {"subscription", "id", "args", "kwargs"}, and "dropped" where messages
@@ -113,16 +143,7 @@ class Subscriptions:
         Returns:
             The subscription's id, for unsubscribe.
         """
-        parsed = Identifier(identifier)
-        if parsed.is_local:
-            raise ValueError(f"{str(parsed)!r} is local: it never leaves its process")
-        subscription = Subscription(parsed, self._bus, self._queue_size)
-        try:
-            peer.subscribe(subscription, MAX_SUBSCRIPTIONS)
-        except BaseException:
-            subscription.close()
-            raise
-        return subscription.id
+        return _start(peer, BusSource(_checked(identifier), self._bus, self._queue_size))
 
     def unsubscribe(self, peer: "Peer", id: str) -> bool:
         """End a subscription.
@@ -141,3 +162,24 @@ class Subscriptions:
         subscription.close()
         peer.desk.dropped += subscription.dropped
         return True
+
+
+class RemoteSubscriptions(Subscriptions):
+    """The same before a remote server, which may be a node or not.
+
+    Args:
+        client: is connected to it.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def subscribe(self, peer: "Peer", identifier: str) -> str:
+        source = RemoteSource(_checked(identifier), self._client)
+        try:
+            await source.open()
+        except NotFoundError:
+            raise NotFoundError("no method 'subscribe': the server is no node") from None
+        return _start(peer, source)
+
+    subscribe.__doc__ = Subscriptions.subscribe.__doc__

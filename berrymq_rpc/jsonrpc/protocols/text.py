@@ -1,5 +1,6 @@
 """JSON texts to values and back, with bounds on what is read."""
 
+import contextlib
 import re
 from itertools import accumulate
 from typing import Any
@@ -84,12 +85,7 @@ def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
         ValueError: it contains itself, is nested too deep, or holds half of a surrogate pair or
             a whole number of more than 4,300 digits.
     """
-    try:
+    with contextlib.suppress(Exception):
         return write(value)
-    except Exception as error:
-        problem = error
     # What takes longer: keys that are no text, numbers that are none; or the error to raise.
-    try:
-        return write(simplify(value, 2 * max_depth))
-    except RecursionError:
-        raise ValueError(f"the value cannot be written: {problem}") from None
+    return write(simplify(value, 2 * max_depth))

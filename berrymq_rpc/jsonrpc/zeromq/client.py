@@ -220,9 +220,14 @@ class RPCClient(Endpoint):
         while True:
             payload = self._receive_text(method, deadline)
             # The common case in as few steps as there can be.
-            if type(payload) is dict and payload.get("id") == request_id:
-                if "result" in payload and "error" not in payload and "method" not in payload:
-                    return payload["result"]
+            if (
+                type(payload) is dict
+                and payload.get("id") == request_id
+                and "result" in payload
+                and "error" not in payload
+                and "method" not in payload
+            ):
+                return payload["result"]
             response = _response(payload, method)
             if response.request_id == request_id or response.request_id is None:
                 if isinstance(response.result, ErrorObject):

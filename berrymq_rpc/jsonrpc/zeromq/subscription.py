@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import zmq
 
-from ..items import RPCError
+from ...errors import OverloadedError, ServiceClosedError
 from ..protocols.text import encode
+from .errors import ServerError
 from .server import RPCNotificationServer
 
 __all__ = ["Subscriber", "SubscriptionServer"]
@@ -84,7 +85,7 @@ class SubscriptionServer(RPCNotificationServer):
 
         Raises:
             RuntimeError: no handler runs in this thread.
-            RPCError: there are too many subscribers.
+            ServerError: there are too many subscribers.
         """
         asking = self._asking
         if asking is None or threading.get_ident() != self._serving_thread:
@@ -92,7 +93,7 @@ class SubscriptionServer(RPCNotificationServer):
         with self._guard:
             if asking not in self._subscribers:
                 if len(self._subscribers) >= MAX_SUBSCRIBERS:
-                    raise RPCError(-32000, f"there are {MAX_SUBSCRIBERS:,} subscribers already")
+                    raise ServerError(f"there are {MAX_SUBSCRIBERS:,} subscribers already")
                 self._subscribers[asking] = None
         return asking
 
@@ -128,7 +129,8 @@ class SubscriptionServer(RPCNotificationServer):
         Raises:
             TypeError: there are arguments by position and by name.
             TypeError, ValueError: an argument has no form in JSON.
-            RPCError: too many wait to be sent.
+            OverloadedError: too many wait to be sent.
+            ServiceClosedError: the server was stopped.
         """
         self._enqueue((subscriber,), name, args, kwargs)
 
@@ -147,8 +149,10 @@ class SubscriptionServer(RPCNotificationServer):
             raise TypeError("JSON-RPC takes arguments by position or by name, and not both")
         # Always with params: receivers of jsonrpc2-zeromq end without.
         text = encode({"jsonrpc": "2.0", "method": name, "params": kwargs or args})
+        if self.should_stop:
+            raise ServiceClosedError("the server was stopped")
         if len(self._waiting) >= MAX_WAITING:
-            raise RPCError(-32000, f"{MAX_WAITING:,} notifications wait to be sent")
+            raise OverloadedError(f"{MAX_WAITING:,} notifications wait to be sent")
         self._waiting.append((to, text))
         if threading.get_ident() != self._serving_thread:
             self._waker.wake()

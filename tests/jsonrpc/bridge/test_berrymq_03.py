@@ -160,7 +160,7 @@ class Server(TCPServer, SimpleXMLRPCDispatcher):
     def passes_on(self, identifier: str, *args: Any) -> str:
         """What it does when something is sent on its own bus."""
         ((token, (addr, _)),) = self.tokens.items()
-        return str(Proxy("http://%s:%d" % tuple(addr)).send_message(token, identifier, args, {}))
+        return str(Proxy("http://{}:{}".format(*addr)).send_message(token, identifier, args, {}))
 
     async def hears(self, count: int) -> list[Any]:
         while len(self.heard) < count:

@@ -121,16 +121,17 @@ class Page:
 
     async def shows(self, selector: str, beginning: str) -> str:
         """The text of the last element, once it begins like that."""
-        script = """
-            new Promise((resolve) => {
-                const look = () => {
-                    const found = [...document.querySelectorAll(%s)].at(-1);
-                    if (found && found.textContent.startsWith(%s)) resolve(found.textContent);
+        script = f"""
+            new Promise((resolve) => {{
+                const look = () => {{
+                    const found = [...document.querySelectorAll({json.dumps(selector)})].at(-1);
+                    const text = found ? found.textContent : "";
+                    if (text.startsWith({json.dumps(beginning)})) resolve(text);
                     else setTimeout(look, 10);
-                };
+                }};
                 look();
-            })
-        """ % (json.dumps(selector), json.dumps(beginning))
+            }})
+        """
         parameters = {"expression": script, "awaitPromise": True, "returnByValue": True}
         while True:
             self.count += 1

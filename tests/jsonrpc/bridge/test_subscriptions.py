@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc import Bus, Node
+from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
 
 V2 = {"jsonrpc": "2.0", "id": 1}
@@ -161,9 +161,36 @@ async def test_they_end_with_their_peer(bus: Bus, line_to: Any, pushing_door: st
             await asyncio.sleep(0.01)
 
 
-async def test_a_clash_of_names() -> None:
-    from berrymq_rpc import rpc
+async def test_before_a_remote_node(bus: Bus, line_to: Any, pushing_door: str) -> None:
+    async with (
+        Node("tcp://127.0.0.1:0", bus) as node,
+        await rpc.open_client(connect=node.endpoints[0], timeout=10) as client,
+        Bridge(client) as bridge,
+        line_to(bridge, pushing_door) as line,
+    ):
+        one = await subscribe(line, "a:*")
+        for number in range(100):
+            bus.twitter("a:b", number)
+        for number in range(100):
+            params = json.loads(await line.receive())["params"]
+            assert params == {"subscription": one, "id": "a:b", "args": [number], "kwargs": {}}
+        assert (await line.ask(V2 | {"method": "unsubscribe", "params": [one]}))["result"] is True
+        while node.statistics()["connections"]:
+            await asyncio.sleep(0.01)
 
+
+async def test_before_a_remote_server_that_is_no_node(line_to: Any) -> None:
+    async with (
+        await rpc.start_server({}, bind="tcp://127.0.0.1:*") as server,
+        await rpc.open_client(connect=server.endpoints[0], timeout=10) as client,
+        Bridge(client) as bridge,
+        line_to(bridge, "tcp") as line,
+    ):
+        error = (await line.ask(V2 | {"method": "subscribe", "params": ["a:*"]}))["error"]
+        assert error["code"] == -32601
+
+
+async def test_a_clash_of_names() -> None:
     @rpc.method
     def subscribe() -> None: ...
 

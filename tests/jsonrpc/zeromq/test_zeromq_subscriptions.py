@@ -111,23 +111,26 @@ def test_the_dead_are_forgotten() -> None:
 
 def test_a_subscriber_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_KEPT", 1 << 20)
-    with Feed(WILD) as feed, Watcher(feed.endpoint) as good:
-        with zmq.Context.instance().socket(zmq.DEALER) as slow:
-            slow.linger = 0
-            slow.rcvhwm = 1
-            slow.connect(feed.endpoint)
-            slow.send(b'{"jsonrpc":"2.0","method":"subscribe","params":[],"id":1}')
-            slow.recv()
-            good.subscribe()
-            for number in range(1500):
-                feed.publish("event", number, "x" * 10_000)
-                if number % 100 == 0:
-                    # The others are not held up.
-                    assert good.echo(number) == number
-            wait_until(lambda: len(good.events) == 1500)
-            assert [event[0] for event in good.events] == list(range(1500))
-            assert feed._outbox is not None
-            assert feed._outbox.dropped
+    with (
+        Feed(WILD) as feed,
+        Watcher(feed.endpoint) as good,
+        zmq.Context.instance().socket(zmq.DEALER) as slow,
+    ):
+        slow.linger = 0
+        slow.rcvhwm = 1
+        slow.connect(feed.endpoint)
+        slow.send(b'{"jsonrpc":"2.0","method":"subscribe","params":[],"id":1}')
+        slow.recv()
+        good.subscribe()
+        for number in range(1500):
+            feed.publish("event", number, "x" * 10_000)
+            if number % 100 == 0:
+                # The others are not held up.
+                assert good.echo(number) == number
+        wait_until(lambda: len(good.events) == 1500)
+        assert [event[0] for event in good.events] == list(range(1500))
+        assert feed._outbox is not None
+        assert feed._outbox.dropped
 
 
 def test_what_waited_is_sent_when_there_is_room() -> None:
@@ -160,7 +163,7 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         feed.publish("event", 1)
         feed.publish("event", 2)
-        with pytest.raises(zeromq.ServerError, match="wait to be sent"):
+        with pytest.raises(OverloadedError, match="wait to be sent"):
             feed.publish("event", 3)
         with pytest.raises(TypeError, match="by position or by name"):
             feed.publish("event", 1, a=2)
@@ -168,6 +171,8 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
             feed.publish("event", object())
     finally:
         feed.close()
+    with pytest.raises(ServiceClosedError):
+        feed.publish("event", 1)
 
 
 # -- the client ------------------------------------------------------------------------------
