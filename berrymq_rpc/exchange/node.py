@@ -250,9 +250,7 @@ class Node:
         endpoint, ttl = self._target(addr, ttl)
         client = await self._open_client(endpoint)
         made = HTTPQueueConnection if is_url(endpoint) else QueueConnection
-        connection = made(
-            parsed, endpoint, client, ttl, self._timeout, self._closed, shared
-        )
+        connection = made(parsed, endpoint, client, ttl, self._timeout, self._closed, shared)
         await self._opened(connection)
         return connection
 

@@ -1,6 +1,6 @@
 """Two nodes under load for some minutes: nothing grows. Run by hand, for as long as you like::
 
-    SOAK_SECONDS=180 python -m pytest tests/exchange/test_soak.py -s
+SOAK_SECONDS=180 python -m pytest tests/exchange/test_soak.py -s
 """
 
 import asyncio
