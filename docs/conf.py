@@ -41,6 +41,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"berrymq_rpc\.rpc\.(wire|pool|service)\..*|Running"),
     (r"py:class", r"berrymq_rpc\.exchange\.(line|switchboard)\..*"),
     (r"py:class", r"berrymq_rpc\.bus\.(base_queue|picture|registry)\..*"),
+    (r"py:class", r"berrymq_rpc\.jsonrpc\.zeromq\.(client\.RequestMethod|endpoint\.Endpoint)"),
     # Written in signatures without their module.
     (r"py:class", r"(Any|Callable|Mapping|Sequence|Iterable|Iterator|Awaitable|Coroutine)"),
 ]

@@ -103,9 +103,9 @@ class Line:
         self._wire: Wire | None = None
         #: That of the last wire: with another one, the peer may be another process.
         self._token: str | None = None
-        #: Confirmations that are awaited, what they are for in bytes, and what makes those of a
-        #: former wire void.
-        self._under_way = 0
+        #: Confirmations that are awaited, each with its mark; what they are for in bytes; and what
+        #: makes those of a former wire void.
+        self._under_way: dict[Call, int] = {}
         self._bytes_under_way = 0
         self._generation = 0
         self._pause = FIRST_PAUSE
@@ -154,6 +154,10 @@ class Line:
         """Carry nothing any more: what waits is dropped, counted and told."""
         if self._is_closed:
             return
+        for call, mark in self._under_way.items():
+            # The peer may have confirmed and closed in one message: callbacks run after it.
+            if call.done() and not (call.cancelled() or call.exception()) and call.result() == OK:
+                self._confirm(mark)
         self.give_up()
         self._switchboard.discard(self)
         with self._lock:
@@ -218,7 +222,7 @@ class Line:
     def _has_room(self) -> bool:
         """Whether there is something to send, and it may be sent now."""
         size = self.outbox.next_size
-        if not size or self._under_way >= MAXIMUM_CALLS:
+        if not size or len(self._under_way) >= MAXIMUM_CALLS:
             return False
         return not self._under_way or self._bytes_under_way + size <= MAXIMUM_UNDER_WAY
 
@@ -247,7 +251,7 @@ class Line:
                     # There is nothing to ask with.
                     self._confirm(mark)
                 continue
-            self._under_way += 1
+            self._under_way[call] = mark
             size = sum(bundle.size for bundle in bundles)
             self._bytes_under_way += size
             call.add_done_callback(partial(self._answered, self._generation, mark, last, size))
@@ -257,7 +261,7 @@ class Line:
         error = None if call.cancelled() else call.exception()
         if generation != self._generation:
             return
-        self._under_way -= 1
+        del self._under_way[call]
         self._bytes_under_way -= size
         if error is None and not call.cancelled():
             if call.result() == OK:
@@ -344,7 +348,7 @@ class Line:
 
     def _forget_calls(self) -> None:
         self._generation += 1
-        self._under_way = 0
+        self._under_way.clear()
         self._bytes_under_way = 0
 
     def _plan(self) -> None:

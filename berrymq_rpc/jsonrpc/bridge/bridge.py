@@ -303,6 +303,8 @@ class Bridge:
             for door in self._doors:
                 self._of.reached_at(door.url, gone=True)
         desk.target.stop("the bridge is closing")
+        for peer in list(desk.peers):
+            peer.stop_waiting()
         loop = asyncio.get_running_loop()
         end = loop.time() + self._grace
         while desk.in_progress and loop.time() < end:

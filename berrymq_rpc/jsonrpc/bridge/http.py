@@ -26,7 +26,7 @@ from typing import Any
 from aiohttp import web
 
 from .access import Access, Refusal, is_json
-from .door import Door
+from .door import SEND_TIMEOUT, Door
 from .elder import read_elder
 from .peer import Desk, Peer
 from .websocket import WebSockets
@@ -43,10 +43,13 @@ IDLE_TIMEOUT = 75.0
 #: Bytes of a head: a line of it, and all its fields.
 MAX_HEAD = 8190
 
+#: Bytes of an answer that a socket takes at once, as good as always.
+SMALL = 64 << 10
+
 #: Connections that wait for the system to hand them over.
 BACKLOG = 1024
 
-_HEADERS = {"X-Content-Type-Options": "nosniff"}
+_HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
 
 
 class _Server(web.Server):
@@ -63,7 +66,10 @@ class _Server(web.Server):
         peer = self._peers.get(protocol)
         if peer is None:
             peer = Peer(self._desk, address=request.remote, scheme="http")
-            if protocol in self._connections:
+            if request.transport is None:
+                # It has gone already, and nothing will say so again.
+                asyncio.get_running_loop().call_soon(peer.left)
+            else:
                 self._peers[protocol] = peer
         return peer
 
@@ -94,7 +100,6 @@ class HTTPDoor(Door):
         #: Requests that are being served, WebSockets included.
         self._serving = 0
         self._idle = asyncio.Event()
-        self._idle.set()
 
     async def open(self, host: str, port: int, ssl: ssl_module.SSLContext | None) -> None:
         """Begin to listen.
@@ -136,6 +141,8 @@ class HTTPDoor(Door):
 
     async def close(self, grace: float) -> None:
         self._is_closing = True
+        if not self._serving:
+            self._idle.set()
         if self._site is not None:
             await self._site.stop()
         await self._web_sockets.close()
@@ -150,55 +157,71 @@ class HTTPDoor(Door):
     # -- requests --------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path
+        refused = self._refused(request, path)
+        if refused is not None:
+            return refused
         self._serving += 1
-        self._idle.clear()
         try:
-            return await self._serve(request)
+            if path == "/ws":
+                return await self._web_sockets.serve(request)
+            content = request.content
+            # As good as always, the body has come with the head.
+            body = content.read_nowait() if content.is_eof() else await self._rest(request)
+            if isinstance(body, web.Response):
+                return body
+            if len(body) > self._desk.max_size:
+                return _too_large(self._desk.max_size)
+            answer = await self._ask(request, body, path != "/")
+            if not answer:
+                return web.Response(status=204)
+            response = web.Response(body=answer, headers=_HEADERS)
+            if len(answer) > SMALL:
+                await _send(request, response)
+            return response
         finally:
             self._serving -= 1
-            if not self._serving:
+            if self._is_closing and not self._serving:
                 self._idle.set()
 
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _refused(self, request: web.BaseRequest, path: str) -> web.Response | None:
+        """What answers a request that is not served; by its head alone."""
         if self._is_closing:
-            return _refused(Refusal(503, "the server is closing"))
+            return _refusal(Refusal(503, "the server is closing"))
         headers = request.headers
         refusal = self._access.refusal(headers)
         if refusal is not None:
-            return _refused(refusal)
-        path = request.path
+            return _refusal(refusal)
         if path == "/ws":
             if request.method != "GET":
-                return _refused(Refusal(405, "ask for a WebSocket by GET"), {"Allow": "GET"})
-            return await self._web_sockets.serve(request)
+                return _refusal(Refusal(405, "ask for a WebSocket by GET"), {"Allow": "GET"})
+            return None
         if path not in ("/", "/JSON"):
-            return _refused(Refusal(404, "calls go to /, and a WebSocket is at /ws"))
+            return _refusal(Refusal(404, "calls go to /, and a WebSocket is at /ws"))
         if request.method != "POST":
-            return _refused(Refusal(405, "calls go by POST"), {"Allow": "POST"})
-        is_elder = path == "/JSON"
-        if not is_json(headers.get("Content-Type", ""), or_xml=is_elder):
-            return _refused(Refusal(415, "the content type is application/json"))
+            return _refusal(Refusal(405, "calls go by POST"), {"Allow": "POST"})
+        content_type = headers.get("Content-Type", "")
+        # What most clients send is compared as it is.
+        if content_type != "application/json" and not is_json(content_type, or_xml=path != "/"):
+            return _refusal(Refusal(415, "the content type is application/json"))
         if "Content-Encoding" in headers:
-            return _refused(Refusal(415, "the body is not compressed"))
+            return _refusal(Refusal(415, "the body is not compressed"))
         length = request.content_length
         if length is not None and length > self._desk.max_size:
             return _too_large(self._desk.max_size)
+        return None
+
+    async def _rest(self, request: web.BaseRequest) -> bytes | web.Response:
+        """A body that comes after its head."""
         try:
-            if request.content.is_eof():
-                body = await request.read()
-            else:
-                async with asyncio.timeout(BODY_TIMEOUT):
-                    body = await request.read()
+            async with asyncio.timeout(BODY_TIMEOUT):
+                return await request.read()
         except web.HTTPRequestEntityTooLarge:
             return _too_large(self._desk.max_size)
         except TimeoutError:
-            response = _refused(Refusal(408, f"the body did not come in {BODY_TIMEOUT:g} s"))
+            response = _refusal(Refusal(408, f"the body did not come in {BODY_TIMEOUT:g} s"))
             response.force_close()
             return response
-        answer = await self._ask(request, body, is_elder)
-        if not answer:
-            return web.Response(status=204)
-        return web.Response(body=answer, content_type="application/json", headers=_HEADERS)
 
     async def _ask(self, request: web.BaseRequest, body: bytes, is_elder: bool) -> bytes:
         """What answers a body; empty if nothing does."""
@@ -223,14 +246,25 @@ class HTTPDoor(Door):
         return answers[0] if elder is None else elder.answer(answers[0])
 
 
-def _refused(refusal: Refusal, headers: Mapping[str, str] | None = None) -> web.Response:
+async def _send(request: web.BaseRequest, response: web.Response) -> None:
+    """Send an answer that a socket may not take at once, to a client that may not read it."""
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+
+
+def _refusal(refusal: Refusal, headers: Mapping[str, str] | None = None) -> web.Response:
     if refusal.status == 401:
         headers = {"WWW-Authenticate": "Bearer"}
     return web.Response(status=refusal.status, text=refusal.reason + "\n", headers=headers)
 
 
 def _too_large(max_size: int) -> web.Response:
-    response = _refused(Refusal(413, f"a body has at most {max_size:,} bytes"))
+    response = _refusal(Refusal(413, f"a body has at most {max_size:,} bytes"))
     # The rest of it is not read.
     response.force_close()
     return response

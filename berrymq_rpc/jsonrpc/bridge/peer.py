@@ -96,6 +96,14 @@ class Desk:
             )
         return True
 
+    def turn_away(self, text: bytes, done: Callable[[bytes], object]) -> None:
+        """Answer what a peer too many asks, and keep nothing of it."""
+        inquiry = Inquiry(text, max_size=self.max_size, max_depth=self.max_depth, done=done)
+        error = OverloadedError(f"max_peers={self.max_peers:,} is reached")
+        for asked in inquiry.calls:
+            if not asked.is_notification:
+                asked.error(to_error(describe_failure(error, _codec)))
+
     @property
     def in_progress(self) -> int:
         """Calls that are not answered yet."""
@@ -259,6 +267,10 @@ class Peer:
         subscription.start(self)
 
     # -- the end ---------------------------------------------------------------------------
+
+    def stop_waiting(self) -> None:
+        """End what waits for something that need not come, as this side closes."""
+        self._link.stop_waiting()
 
     def lost(self, reason: str) -> None:
         """It is gone: stop what runs for it. Can be called again."""

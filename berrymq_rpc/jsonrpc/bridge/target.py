@@ -46,6 +46,9 @@ class Link(ABC):
     def close(self, reason: str) -> None:
         """The peer is gone: stop what runs for it."""
 
+    def stop_waiting(self) -> None:
+        """End what waits for something that need not come, as this side closes."""
+
     @abstractmethod
     def cancel_calls(self) -> None:
         """The peer does not wait any more: stop its calls, and let its notifications go on."""
@@ -229,6 +232,9 @@ class HandlerLink(Link):
 
     def close(self, reason: str) -> None:
         self._connection.lost(ConnectionLostError(reason))
+
+    def stop_waiting(self) -> None:
+        self._connection.stop_waiting()
 
     def cancel_calls(self) -> None:
         for running in list(self._connection.running.values()):

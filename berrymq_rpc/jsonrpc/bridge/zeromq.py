@@ -71,6 +71,7 @@ class ZeroMQDoor(Door):
         peer = self._peers.get(key)
         if peer is None:
             if self._desk.is_full():
+                self._desk.turn_away(frames[-1], partial(self._send, key, route))
                 return
             peer = self._peers[key] = self._new_peer(key)
         if self._port.queued_bytes(key) > 2 * self._limits.max_queued_bytes:

@@ -1,6 +1,5 @@
 """JSON texts to values and back, with bounds on what is read."""
 
-import contextlib
 import re
 from itertools import accumulate
 from typing import Any
@@ -85,7 +84,8 @@ def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
         ValueError: it contains itself, is nested too deep, or holds half of a surrogate pair or
             a whole number of more than 4,300 digits.
     """
-    with contextlib.suppress(Exception):
+    try:
         return write(value)
-    # What takes longer: keys that are no text, numbers that are none; or the error to raise.
-    return write(simplify(value, 2 * max_depth))
+    except Exception:
+        # What takes longer: keys that are no text, numbers that are none; or the error to raise.
+        return write(simplify(value, 2 * max_depth))

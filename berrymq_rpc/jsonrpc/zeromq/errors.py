@@ -45,8 +45,6 @@ class RPCError(ErrorObject):
 
     Attributes:
         error_code: the code of the class, or of the error that arrived.
-        error_msg: the message.
-        error_data: the data, or ``None``.
     """
 
     error_code: int | None = None

@@ -143,7 +143,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             while not self.should_stop:
                 self._turn(None)
                 while self._waiting and not self.should_stop:
-                    self._handle(self._waiting.popleft())
+                    self._run_handler(self._waiting.popleft())
             self._send_rest()
         finally:
             self._end()
@@ -199,7 +199,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         if answer is not None:
             answer.put(response)
 
-    def _handle(self, asked: Asked) -> None:
+    def _run_handler(self, asked: Asked) -> None:
         try:
             self._handlers.call(asked)
         except (ErrorObject, ParametersError) as error:

@@ -66,7 +66,10 @@ class SubscriptionServer(RPCNotificationServer):
     ) -> None:
         #: Those to whom `publish` sends, in the order in which they came.
         self._subscribers: dict[Subscriber, None] = {}
-        self._waiting: deque[tuple[Sequence[Subscriber] | None, bytes]] = deque()
+        #: The same, shared by what is published until it changes.
+        self._all: tuple[Subscriber, ...] = ()
+        #: To whom, whether only to those who are subscribers still, and what.
+        self._waiting: deque[tuple[Sequence[Subscriber], bool, bytes]] = deque()
         self._asking: Subscriber | None = None
         self._guard = threading.Lock()
         super().__init__(endpoint, context, timeout, socket_type, logger, **options)
@@ -95,18 +98,20 @@ class SubscriptionServer(RPCNotificationServer):
                 if len(self._subscribers) >= MAX_SUBSCRIBERS:
                     raise ServerError(f"there are {MAX_SUBSCRIBERS:,} subscribers already")
                 self._subscribers[asking] = None
+                self._all = tuple(self._subscribers)
         return asking
 
     @property
     def subscribers(self) -> tuple[Subscriber, ...]:
         """Those to whom `publish` sends."""
-        with self._guard:
-            return tuple(self._subscribers)
+        return self._all
 
     def forget(self, subscriber: Subscriber) -> None:
         """Take one out of those to whom `publish` sends, if it is there."""
         with self._guard:
-            self._subscribers.pop(subscriber, None)
+            if subscriber in self._subscribers:
+                del self._subscribers[subscriber]
+                self._all = tuple(self._subscribers)
 
     def handle_subscribe_method(self) -> bool:
         """Make the caller a subscriber."""
@@ -132,15 +137,19 @@ class SubscriptionServer(RPCNotificationServer):
             OverloadedError: too many wait to be sent.
             ServiceClosedError: the server was stopped.
         """
-        self._enqueue((subscriber,), name, args, kwargs)
+        self._enqueue((subscriber,), False, name, args, kwargs)
 
     def publish(self, name: str, /, *args: Any, **kwargs: Any) -> None:
-        """Send a notification to all subscribers. Arguments and errors are those of `notify`."""
-        self._enqueue(None, name, args, kwargs)
+        """Send a notification to all subscribers of this moment.
+
+        Arguments and errors are those of `notify`.
+        """
+        self._enqueue(self._all, True, name, args, kwargs)
 
     def _enqueue(
         self,
-        to: Sequence[Subscriber] | None,
+        to: Sequence[Subscriber],
+        is_published: bool,
         name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -153,7 +162,9 @@ class SubscriptionServer(RPCNotificationServer):
             raise ServiceClosedError("the server was stopped")
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError(f"{MAX_WAITING:,} notifications wait to be sent")
-        self._waiting.append((to, text))
+        if not to:
+            return
+        self._waiting.append((to, is_published, text))
         if threading.get_ident() != self._serving_thread:
             self._waker.wake()
 
@@ -164,8 +175,10 @@ class SubscriptionServer(RPCNotificationServer):
     def _send_waiting(self) -> None:
         assert self._outbox is not None
         while self._waiting:
-            to, text = self._waiting.popleft()
-            for subscriber in self.subscribers if to is None else to:
+            to, is_published, text = self._waiting.popleft()
+            for subscriber in to:
+                if is_published and subscriber not in self._subscribers:
+                    continue
                 if not self._outbox.send([*subscriber.route, text]):
                     self.forget(subscriber)
 

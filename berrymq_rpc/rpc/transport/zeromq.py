@@ -18,7 +18,7 @@ import os
 import socket
 import struct
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import count
 from time import monotonic
@@ -128,6 +128,9 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._events: deque[tuple[int, Any]] = deque()
         #: Whether `_handle_events` goes on in the next turn of the event loop.
         self._events_planned = False
+        #: How many peers of a file number were found gone by a send: the news of the monitor, which
+        #: has but the number, is not about a later peer.
+        self._found_gone = Counter[int]()
         #: Turns that the next event has waited for messages that came before it.
         self._drained = 0
         self._transport = PeerTransport(
@@ -205,7 +208,9 @@ class ZeroMQPort(Port, ZmqProtocol):
                 self._pause = RECONNECT_MIN
                 self._on_connected()
             elif event == _DEPARTED:
-                self._lose(value)
+                if value in self._peers:
+                    self._found_gone[self._peers[value]] += 1
+                    self._lose(value)
             else:
                 if event == _LOST:
                     self._on_disconnected(value)
@@ -250,9 +255,10 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _on_disconnected(self, file: int) -> None:
         if self._routed:
-            keys = self._by_file.get(file)
-            if keys:
-                self._lose(keys[0])
+            if self._found_gone[file]:
+                self._found_gone[file] -= 1
+            elif file in self._by_file:
+                self._lose(self._by_file[file][0])
             return
         self._connections = max(0, self._connections - 1)
         if not self._connections and self._dealer_key is not None:
@@ -267,6 +273,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             self._collect_events()
             lost = (_LOST, file)
             self._events = deque(event for event in self._events if event != lost)
+            del self._found_gone[file]
         self._peers[key] = file
         self._by_file.setdefault(file, []).append(key)
         self._owner.peer_connected(key)

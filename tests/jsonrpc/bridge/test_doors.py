@@ -275,3 +275,28 @@ async def test_nobody_is_let_in_by_accident(serve: str) -> None:
         with pytest.raises(ValueError, match="insecure=True"):
             await getattr(bridge, serve)(*where)
         assert await getattr(bridge, serve)(*where, insecure=True)
+
+
+async def test_close_ends_what_waits(line_to: Any, pushing_door: str) -> None:
+    async with Node("tcp://127.0.0.1:0", Bus()) as node:
+        bridge = await Bridge(node, grace=60).start()
+        async with line_to(bridge, pushing_door) as line:
+            asked = V2 | {"method": "connect_via_queue", "params": ["a:*"]}
+            queue = (await line.ask(asked))["result"]
+            await line.send(json.dumps(V2 | {"method": "get", "params": [queue]}).encode())
+            while not bridge.statistics()["calls_in_progress"]:
+                await asyncio.sleep(0.001)
+            await asyncio.gather(bridge.close(), line.receive())
+
+
+async def test_a_zeromq_peer_too_many_is_told(line_to: Any) -> None:
+    async with (
+        Bridge({}, max_peers=1) as bridge,
+        line_to(bridge, "zeromq") as one,
+        line_to(bridge, "zeromq") as two,
+    ):
+        asked = V2 | {"method": "rpc.describe"}
+        assert "result" in await one.ask(asked)
+        error = (await two.ask(asked))["error"]
+        assert error["data"]["type"] == "berrymq_rpc.errors.OverloadedError"
+        assert "result" in await one.ask(asked)

@@ -265,3 +265,45 @@ async def test_pipelined_and_kept_alive(handler: Any) -> None:
         last = head.replace(b"Host", b"Connection: close\r\nHost")
         answer = await exchange(url, (head + ASKED) * 3 + last + ASKED)
         assert answer.count(b'"result":3') == 4
+
+
+async def test_who_does_not_read_an_answer(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from berrymq_rpc.jsonrpc.bridge import http
+
+    monkeypatch.setattr(http, "SEND_TIMEOUT", 0.1)
+    async with Bridge(handler, max_body=50_000_000) as bridge:
+        url = await bridge.serve_http()
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1)
+        asked = b'{"jsonrpc": "2.0", "method": "large", "params": [40000000], "id": 1}'
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(asked), asked)
+        )
+        while bridge.statistics()["calls"] == 0:
+            await asyncio.sleep(0.01)
+        while bridge.statistics()["peers"]:
+            await asyncio.sleep(0.01)
+        writer.transport.abort()
+        del reader
+
+
+async def test_a_body_that_does_not_come(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from berrymq_rpc.jsonrpc.bridge import http
+
+    monkeypatch.setattr(http, "BODY_TIMEOUT", 0.1)
+    async with served(handler) as (_, url):
+        head = (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        assert (await exchange(url, head)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_head_that_does_not_come(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from berrymq_rpc.jsonrpc.bridge import http
+
+    monkeypatch.setattr(http, "IDLE_TIMEOUT", 0.1)
+    async with served(handler) as (_, url):
+        assert await exchange(url, b"POST / HTTP/1.1\r\nHost:") == b""
+        assert await exchange(url) == b""

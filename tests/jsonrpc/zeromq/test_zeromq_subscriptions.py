@@ -159,12 +159,14 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         one.subscribe()
         with pytest.raises(zeromq.ServerError, match="1 subscribers"):
             other.subscribe()
+        (known,) = feed.subscribers
     feed = Feed(WILD)
     try:
         feed.publish("event", 1)
-        feed.publish("event", 2)
+        feed.notify(known, "event", 1)
+        feed.notify(known, "event", 2)
         with pytest.raises(OverloadedError, match="wait to be sent"):
-            feed.publish("event", 3)
+            feed.notify(known, "event", 3)
         with pytest.raises(TypeError, match="by position or by name"):
             feed.publish("event", 1, a=2)
         with pytest.raises(TypeError):
@@ -173,6 +175,27 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         feed.close()
     with pytest.raises(ServiceClosedError):
         feed.publish("event", 1)
+
+
+def test_published_before_and_after() -> None:
+    class Slow(Feed):
+        go_on = threading.Event()
+
+        def handle_wait_method(self):
+            return self.go_on.wait(PATIENCE)
+
+    with Slow(WILD) as feed, Watcher(feed.endpoint) as one, Watcher(feed.endpoint) as other:
+        one.subscribe()
+        waiting = threading.Thread(target=other.wait)
+        waiting.start()
+        # While the server's thread is busy.
+        feed.publish("event", "to one alone")
+        feed.go_on.set()
+        waiting.join(PATIENCE)
+        other.subscribe()
+        feed.publish("event", "to both")
+        wait_until(lambda: len(one.events) == 2 and other.events)
+        assert other.events == [("to both",)]
 
 
 # -- the client ------------------------------------------------------------------------------
@@ -320,3 +343,14 @@ def test_what_makes_no_sense() -> None:
             assert outcomes[1] == 5
             assert type(outcomes[2]) is zeromq.ParseError
             wait_until(lambda: watcher.events == [(1,)])
+
+
+def test_no_private_name_is_one_of_a_thread() -> None:
+    taken = {name for name in (*dir(threading.Thread), *vars(threading.Thread())) if name[0] == "_"}
+    with Feed(WILD) as feed, Watcher(feed.endpoint) as watcher:
+        for thing in (feed, watcher):
+            own = {*vars(thing)} - {*vars(threading.Thread())}
+            for cls in type(thing).__mro__:
+                if cls.__module__.startswith("berrymq_rpc"):
+                    own |= {name for name in vars(cls) if not name.startswith("__")}
+            assert own & taken == set()
