@@ -3,13 +3,15 @@
 ======  ==============================  ==========================================================
 code    exception                       data
 ======  ==============================  ==========================================================
--32601  `NotFoundError`                 none
--32602  `ParametersError`               none
+-32601  `NotFoundError`                 what is wrong, as text
+-32602  `ParametersError`               what is wrong, as text
 its     `RPCError`                      its own
 -32000  any other                       ``{"type", "args", "repr"}``: the class's full name, its
                                         arguments, its ``repr``; and ``"traceback"`` where the
                                         server sends it
 ======  ==============================  ==========================================================
+
+The standard codes come with the specification's own words (section 5.1) as ``message``.
 """
 
 from collections.abc import Mapping
@@ -22,13 +24,22 @@ from .items import RPCError
 from .protocols.base import JSONRPC
 from .protocols.text import encode
 
-__all__ = ["SERVER_ERROR", "to_error", "to_exception"]
+__all__ = ["SERVER_ERROR", "standard", "to_error", "to_exception"]
 
 #: The first of the codes that the specification leaves to servers.
 SERVER_ERROR = -32000
 
 #: Bytes of an error's sentence.
 _MAX_MESSAGE = 500
+
+#: The words of the specification, section 5.1.
+_WORDS = {
+    JSONRPC.PARSE_ERROR: "Parse error",
+    JSONRPC.INVALID_REQUEST: "Invalid Request",
+    JSONRPC.METHOD_NOT_FOUND: "Method not found",
+    JSONRPC.INVALID_ARGS: "Invalid params",
+    JSONRPC.INTERNAL_ERROR: "Internal error",
+}
 
 _STANDARD = {
     full_name(NotFoundError): JSONRPC.METHOD_NOT_FOUND,
@@ -45,7 +56,7 @@ def to_error(failure: Failure) -> RPCError:
     type_name, args, text, traceback = failure
     if type_name in _STANDARD:
         told = args[0] if args and isinstance(args[0], str) else text
-        return RPCError(_STANDARD[type_name], bounded(told, _MAX_MESSAGE))
+        return standard(RPCError(_STANDARD[type_name], bounded(told, _MAX_MESSAGE)))
     if type_name == _RPC_ERROR and len(args) >= 2 and type(args[0]) is int:
         data = _writable(args[3]) if len(args) > 3 else None
         return RPCError(args[0], bounded(str(args[1]), _MAX_MESSAGE), data=data)
@@ -53,6 +64,15 @@ def to_error(failure: Failure) -> RPCError:
     if traceback is not None:
         data["traceback"] = traceback
     return RPCError(SERVER_ERROR, bounded(text, _MAX_MESSAGE), data=data)
+
+
+def standard(error: RPCError) -> RPCError:
+    """The error in the specification's words; what it says itself becomes its data."""
+    words = _WORDS.get(error.code)
+    if words is None or error.message == words:
+        return error
+    data = error.message if error.data is None else error.data
+    return RPCError(error.code, words, error.request_id, data)
 
 
 def _writable(value: Any) -> Any:
@@ -72,11 +92,12 @@ def to_exception(
         error: what arrived.
         error_table: classes by the full names that a peer's ``data`` may name.
     """
-    if error.code == JSONRPC.METHOD_NOT_FOUND:
-        return NotFoundError(error.message)
-    if error.code == JSONRPC.INVALID_ARGS:
-        return ParametersError(error.message)
     data = error.data
+    said = data if isinstance(data, str) else error.message
+    if error.code == JSONRPC.METHOD_NOT_FOUND:
+        return NotFoundError(said)
+    if error.code == JSONRPC.INVALID_ARGS:
+        return ParametersError(said)
     if error.code == SERVER_ERROR and isinstance(data, dict) and isinstance(data.get("type"), str):
         args, text = data.get("args"), data.get("repr")
         failure = Failure(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import TooLargeError
+from .faults import standard
 from .items import RPCBatch, RPCError, RPCRequest, RPCResponse
 from .protocols.base import JSONRPC
 from .protocols.detect import JSONRPCAutoDetect
@@ -157,7 +158,7 @@ class Inquiry:
         self.ill_formed += len(errors)
         self._missing += len(errors)
         for error in errors:
-            self.answer(self.protocol.error_message(error), checked=False)
+            self.answer(self.protocol.error_message(standard(error)), checked=False)
 
     def _take(self, item: RPCRequest | RPCResponse, said: Any, refused: list[RPCError]) -> None:
         if isinstance(item, RPCRequest):

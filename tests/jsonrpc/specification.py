@@ -88,6 +88,10 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
 }
 
 
+#: What the examples say of each code.
+WORDS = {-32700: "Parse error", -32600: "Invalid Request", -32601: "Method not found"}
+
+
 def _plain(answer: Any) -> Any:
     if isinstance(answer, list):
         # A batch is answered in any order.
@@ -95,7 +99,7 @@ def _plain(answer: Any) -> Any:
     if "error" in answer:
         error = answer["error"]
         assert set(answer) == {"jsonrpc", "error", "id"}
-        assert "message" not in error or isinstance(error["message"], str)
+        assert error.get("message", WORDS[error["code"]]) == WORDS[error["code"]]
         return {**answer, "error": {"code": error["code"]}}
     return answer
 

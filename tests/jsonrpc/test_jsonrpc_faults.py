@@ -7,7 +7,7 @@ import pytest
 
 from berrymq_rpc import errors
 from berrymq_rpc.jsonrpc import JSONRPCv2, RPCError
-from berrymq_rpc.jsonrpc.faults import to_error, to_exception
+from berrymq_rpc.jsonrpc.faults import standard, to_error, to_exception
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.failure import Failure, describe
 
@@ -29,14 +29,24 @@ def sent(error: BaseException, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(errors.NotFoundError("no"), -32601), (errors.ParametersError("no"), -32602)],
+    ("error", "code", "words"),
+    [
+        (errors.NotFoundError("no"), -32601, "Method not found"),
+        (errors.ParametersError("no"), -32602, "Invalid params"),
+    ],
 )
-def test_standard_codes(error: Exception, code: int) -> None:
-    assert sent(error) == {"code": code, "message": "no"}
-    back = to_exception(RPCError(code, "no"))
-    assert type(back) is type(error)
-    assert back.args == ("no",)
+def test_standard_codes(error: Exception, code: int, words: str) -> None:
+    assert sent(error) == {"code": code, "message": words, "data": "no"}
+    for back in (
+        to_exception(RPCError(code, "no")),
+        to_exception(RPCError(code, words, data="no")),
+        to_exception(RPCError(code, "no", data={"other": 1})),
+    ):
+        assert type(back) is type(error)
+        assert back.args == ("no",)
+    assert standard(RPCError(code, words)).data is None
+    assert standard(RPCError(code, "no", 7, [1])).data == [1]
+    assert standard(RPCError(-32000, "no")).message == "no"
     assert sent(type(error)(5))["message"]
 
 
