@@ -124,6 +124,11 @@ class ExportedFunctions(AttrHandler):
             endpoint = await allowed_endpoint(
                 addr, peer.address, self._callback_allowed, peer.scheme
             )
+        elif not peer.can_be_called:
+            raise ValueError(
+                "messages cannot go back to who posts: give the addr to call back, or come by "
+                "WebSocket"
+            )
         served = Served(None)
         served.takes_bundles = name is not None
         added = self._add(served, ttl, token)

@@ -74,6 +74,11 @@ class Peer:
         port = self._connection.port
         return "tcp" if port is None else port.scheme(self._connection.key)
 
+    @property
+    def can_be_called(self) -> bool:
+        """Whether it can be sent more than answers; one that posts to an HTTP door cannot."""
+        return self._connection.session.can_be_pushed
+
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> "Call":
         """Call a method by a name that need not be an identifier."""
         return self._call(method, args, kwargs)

@@ -125,9 +125,6 @@ class _PeerPort(Port):
 class _Session(JSONRPCSession):
     """A session whose texts are read by the door."""
 
-    #: Whether the peer can be sent what it has not asked for.
-    can_be_pushed = True
-
     def _check_open(self) -> None:
         if not self.can_be_pushed:
             raise ServiceClosedError("the peer can be answered, and not called")

@@ -113,6 +113,8 @@ class Session(ABC):
     keeps_window: bool
     #: Whether the peer can say that a result reached its caller.
     acknowledges: bool
+    #: Whether the peer can be sent what is no answer.
+    can_be_pushed = True
 
     def __init__(
         self,

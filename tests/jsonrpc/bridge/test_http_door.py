@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from berrymq_rpc import rpc
+from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
 
 JSON = {"Content-Type": "application/json"}
@@ -307,3 +307,19 @@ async def test_a_head_that_does_not_come(handler: Any, monkeypatch: pytest.Monke
     async with served(handler) as (_, url):
         assert await exchange(url, b"POST / HTTP/1.1\r\nHost:") == b""
         assert await exchange(url) == b""
+
+
+async def test_an_interconnection_needs_a_way_back() -> None:
+    ask = {"jsonrpc": "2.0", "method": "interconnect", "id": 1}
+    async with Node(bus=Bus()) as node, served(node) as (session, url):
+        async with session.post(url, data=json.dumps(ask), headers=JSON) as response:
+            error = (await response.json())["error"]
+        assert error["data"]["type"] == "builtins.ValueError"
+        assert "come by WebSocket" in error["message"]
+        async with session.ws_connect(url + "/ws") as socket:
+            await socket.send_json(ask)
+            token = (await asyncio.wait_for(socket.receive_json(), 5))["result"]
+            node.bus.twitter("job:new", 1)
+            message = await asyncio.wait_for(socket.receive_json(), 5)
+        assert message["method"] == "send_message"
+        assert message["params"][:3] == [token, "job:new", [1]]
