@@ -32,7 +32,7 @@ def serve(data: Any, **options: Any) -> Any:
         assert not inquiry.is_answered
         method = METHODS.get(asked.method)
         if method is None:
-            asked.error(RPCError(-32601, "no such method"))
+            asked.error(RPCError(-32601, "Method not found"))
         else:
             asked.result(method(*asked.args, **asked.kwargs))
     assert inquiry.is_answered
