@@ -76,6 +76,9 @@ FIRST_WINDOW = 64
 #: it is noticed within two.
 SILENCE = 1.5
 
+#: Seconds by which the timers of two event loops may differ: uvloop's go by milliseconds.
+_TIMER_PRECISION = 0.005
+
 #: The number of the PING that asks whether a goodbye was read; others carry a clock.
 _SETTLING = 0
 
@@ -515,7 +518,11 @@ class NativeSession(Session):
         caller = self._answered(call_id)
         if caller is None:
             return
-        if type_name == _TIME_IS_OVER and caller.deadline is not None and caller.deadline <= now:
+        if (
+            type_name == _TIME_IS_OVER
+            and caller.deadline is not None
+            and caller.deadline <= now + _TIMER_PRECISION
+        ):
             # The peer was quicker to say so than this side's timer.
             caller.fail(self._time_is_over(caller, now))
         else:
