@@ -646,6 +646,7 @@ OVER = "berrymq_rpc.errors.RPCTimeoutError"
     [
         (5.0, OVER, RPCTimeoutError),
         (4.0, OVER, RPCTimeoutError),
+        (5.004, OVER, RPCTimeoutError),
         (6.0, OVER, TimeoutError),
         (None, OVER, TimeoutError),
         (4.0, "builtins.ValueError", ValueError),
