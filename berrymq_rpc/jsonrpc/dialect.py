@@ -10,11 +10,12 @@ There are no deadlines, no cancelling, no window and no streams.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..errors import ProtocolError, TooLargeError
+from ..errors import ProtocolError
 from ..rpc.wire.failure import Failure
-from ..rpc.wire.limits import CONNECT_TIMEOUT, FOREIGN_SIZE, Limits
+from ..rpc.wire.foreign_session import ForeignSession
+from ..rpc.wire.limits import CONNECT_TIMEOUT, Limits
 from ..rpc.wire.record import CALL, NOTIFY, Incoming
-from ..rpc.wire.session import Frames, Session
+from ..rpc.wire.session import Frames
 from .faults import to_error, to_exception
 from .inquiry import Asked, Inquiry
 from .items import RPCError, RPCResponse
@@ -26,27 +27,14 @@ _DELIMITER: Frames = (b"",)
 _BEGINNINGS = (b"{", b"[")
 
 
-class JSONRPCSession(Session):
+class JSONRPCSession(ForeignSession):
     """Calls in both directions with a peer that speaks JSON-RPC.
 
     The id of a call of the peer's is the `Asked` that tells of it.
     """
 
     dialect = "jsonrpc"
-    keeps_window = False
-    acknowledges = False
-
-    def __init__(
-        self,
-        limits: Limits,
-        error_table: Mapping[str, type[Exception]],
-        *,
-        ids: Iterator[int] | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
-    ) -> None:
-        super().__init__(limits, ids=ids, connect_timeout=connect_timeout)
-        self._error_table = error_table
-        self._max_size = FOREIGN_SIZE * limits.max_message
+    peer_kind = "a JSON-RPC peer"
 
     # -- packing -------------------------------------------------------------------------
 
@@ -59,13 +47,7 @@ class JSONRPCSession(Session):
         payload: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": kwargs or args}
         if call_id is not None:
             payload["id"] = call_id
-        data = encode(payload, self.limits.max_depth)
-        if len(data) > self._max_size:
-            raise TooLargeError(
-                f"{len(data):,} bytes are more than the {self._max_size:,} that max_message "
-                f"allows a JSON-RPC peer"
-            )
-        return (*_DELIMITER, data)
+        return (*_DELIMITER, self._checked(encode(payload, self.limits.max_depth)))
 
     def _encode_call(
         self,
@@ -92,21 +74,8 @@ class JSONRPCSession(Session):
         asked: Asked = call_id
         asked.error(to_error(failure))
 
-    def _abandon(self, call_id: int) -> None:
-        # The peer cannot be told, and may never answer: the slot would be lost for good.
-        self.in_window -= 1
-
-    @property
-    def gathered(self) -> int:
-        # A call that is given up makes room with no answer after which others would be sent.
-        waiting = len(self.backlog) if self.in_window < self.window else 0
-        return len(self._out) + waiting
-
     def messages(self, now: float) -> list[Frames]:
-        self._release(now)
-        pieces, self._out = self._out, []
-        self.large_bytes = 0
-        return [frames for _, frames in pieces]
+        return [frames for _, frames in self._take_out(now)]
 
     # -- what arrives --------------------------------------------------------------------
 

@@ -24,9 +24,10 @@ from ...errors import ProtocolError, ServiceClosedError, TooLargeError
 from . import record as kinds
 from .aiozmq_codec import AiozmqCodec
 from .failure import Failure, describe, from_aiozmq_name, restore, to_aiozmq
-from .limits import CONNECT_TIMEOUT, FOREIGN_SIZE, Limits
+from .foreign_session import ForeignSession
+from .limits import CONNECT_TIMEOUT, Limits
 from .record import NO_KWARGS, Incoming
-from .session import Frames, Session
+from .session import Frames
 from .text import full_name
 
 __all__ = ["AiozmqDialect", "AiozmqSession"]
@@ -39,15 +40,14 @@ _MAX_ID = 0xFFFFFFFF
 MAX_ROUTE = 16
 
 
-class AiozmqSession(Session):
+class AiozmqSession(ForeignSession):
     """Calls in both directions with a peer that speaks aiozmq.rpc 1.0.
 
     The id of a call of the peer's is its 32-bit number, with the way back where there is one.
     """
 
     dialect = "aiozmq"
-    keeps_window = False
-    acknowledges = False
+    peer_kind = "an aiozmq.rpc peer"
 
     def __init__(
         self,
@@ -59,25 +59,15 @@ class AiozmqSession(Session):
         ids: Iterator[int] | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
-        super().__init__(limits, ids=ids, connect_timeout=connect_timeout)
+        super().__init__(limits, error_table, ids=ids, connect_timeout=connect_timeout)
         self._codec = codec
-        self._error_table = error_table
         self._sender = sender
-        self._max_message = FOREIGN_SIZE * limits.max_message
         #: Their 32-bit ids of our calls in flight, which are longer and never used twice; and ours
         #: of theirs. A call has one from when it is sent: before, it may move to another session.
         self._wire_ids: dict[int, int] = {}
         self._call_ids: dict[int, int] = {}
 
     # -- packing -------------------------------------------------------------------------
-
-    def _checked(self, data: bytes) -> bytes:
-        if len(data) > self._max_message:
-            raise TooLargeError(
-                f"{len(data):,} bytes are more than the {self._max_message:,} that max_message "
-                f"allows an aiozmq.rpc peer"
-            )
-        return data
 
     def _new_wire_id(self, call_id: int) -> int:
         wire_id = abs(call_id) & _MAX_ID
@@ -124,8 +114,7 @@ class AiozmqSession(Session):
         self._out.append((route, wire_id, is_error, data))
 
     def _abandon(self, call_id: int) -> None:
-        # The peer cannot be told, and may never answer: the slot would be lost for good.
-        self.in_window -= 1
+        super()._abandon(call_id)
         wire_id = self._wire_ids.pop(call_id, None)
         if wire_id is not None:
             del self._call_ids[wire_id]
@@ -135,18 +124,9 @@ class AiozmqSession(Session):
         self._wire_ids.clear()
         self._call_ids.clear()
 
-    @property
-    def gathered(self) -> int:
-        # A call that is given up makes room with no answer after which others would be sent.
-        waiting = len(self.backlog) if self.in_window < self.window else 0
-        return len(self._out) + waiting
-
     def messages(self, now: float) -> list[Frames]:
-        self._release(now)
-        pieces, self._out = self._out, []
-        self.large_bytes = 0
         messages: list[Frames] = []
-        for piece in pieces:
+        for piece in self._take_out(now):
             if len(piece) == 2:
                 call_id, body = piece
                 header = _REQUEST.pack(*self._sender, self._new_wire_id(call_id), now)
@@ -179,8 +159,8 @@ class AiozmqSession(Session):
         call_id = (tuple(map(bytes, route)), wire_id) if route else wire_id
         try:
             size = len(method) + len(args) + len(kwargs)
-            if size > self._max_message:
-                raise TooLargeError(f"a call of {size:,} bytes is over {self._max_message:,}")
+            if size > self._max_size:
+                raise TooLargeError(f"a call of {size:,} bytes is over {self._max_size:,}")
             name = bytes(method).decode("utf-8")
             values = self._codec.unpack(args)
             named = self._codec.unpack(kwargs) if kwargs != b"\x80" else NO_KWARGS
@@ -202,8 +182,8 @@ class AiozmqSession(Session):
         assert caller is not None
         try:
             size = len(frames[-1])
-            if size > self._max_message:
-                raise TooLargeError(f"an answer of {size:,} bytes is over {self._max_message:,}")
+            if size > self._max_size:
+                raise TooLargeError(f"an answer of {size:,} bytes is over {self._max_size:,}")
             value = self._codec.unpack(frames[-1])
             if is_error:
                 name, args, text = value

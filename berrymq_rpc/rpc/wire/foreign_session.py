@@ -1,0 +1,60 @@
+"""What is common to sessions with peers that speak another library's dialect.
+
+Such a peer keeps to no window, and cannot be told that a call is given up. Its calls are larger
+than those of native peers, which have long byte strings beside them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from ...errors import TooLargeError
+from .limits import CONNECT_TIMEOUT, FOREIGN_SIZE, Limits
+from .session import Session
+
+__all__ = ["ForeignSession"]
+
+
+class ForeignSession(Session):
+    """Calls in both directions with a peer that is none of this package."""
+
+    keeps_window = False
+    acknowledges = False
+    #: What the peer is, in an error.
+    peer_kind: ClassVar[str]
+
+    def __init__(
+        self,
+        limits: Limits,
+        error_table: Mapping[str, type[Exception]],
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        super().__init__(limits, ids=ids, connect_timeout=connect_timeout)
+        self._error_table = error_table
+        self._max_size = FOREIGN_SIZE * limits.max_message
+
+    def _checked(self, data: bytes) -> bytes:
+        if len(data) > self._max_size:
+            raise TooLargeError(
+                f"{len(data):,} bytes are more than the {self._max_size:,} that max_message "
+                f"allows {self.peer_kind}"
+            )
+        return data
+
+    def _abandon(self, call_id: int) -> None:
+        # The peer cannot be told, and may never answer: the slot would be lost for good.
+        self.in_window -= 1
+
+    @property
+    def gathered(self) -> int:
+        # A call that is given up makes room with no answer after which others would be sent.
+        waiting = len(self.backlog) if self.in_window < self.window else 0
+        return len(self._out) + waiting
+
+    def _take_out(self, now: float) -> list[Any]:
+        """What is to be sent now, each as it was put into `_out`."""
+        self._release(now)
+        pieces, self._out = self._out, []
+        self.large_bytes = 0
+        return pieces
