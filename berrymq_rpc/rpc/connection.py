@@ -67,7 +67,6 @@ class Connection:
         "dispatcher",
         "flush_scheduled",
         "held",
-        "held_bytes",
         "in_flight",
         "is_admitting",
         "key",
@@ -114,11 +113,11 @@ class Connection:
         #: Calls that wait for a slot, of a peer that knows no window or has not heard of it yet,
         #: by id; and notifications, by an object of their own.
         self.queue: OrderedDict[Any, tuple[Incoming, Method, int]] = OrderedDict()
-        self.queue_bytes = 0
         #: What the peer asked while its answers waited for it to read them, by id as in `queue`;
         #: it is served when it has.
         self.held: OrderedDict[Any, tuple[Incoming, int]] | None = None
-        self.held_bytes = 0
+        #: What both take together.
+        self.queue_bytes = 0
         #: Whether calls in the queue are being started.
         self.is_admitting = False
         #: Bytes of the message that is being dispatched.
@@ -418,9 +417,8 @@ class Connection:
     def forget_queue(self) -> None:
         """Drop the calls of the peer that wait for their turn."""
         self.queue.clear()
-        self.queue_bytes = 0
         self.held = None
-        self.held_bytes = 0
+        self.queue_bytes = 0
 
     def stop(self) -> None:
         """Cancel what runs for the peer."""

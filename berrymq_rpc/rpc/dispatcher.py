@@ -218,7 +218,7 @@ class Dispatcher:
         cost = QUEUED_CALL + connection.message_bytes // count
         if call_id in connection.held or call_id in connection.running:
             self._refuse(connection, call_id, name, ProtocolError(f"the id {call_id} is in use"))
-        elif connection.held_bytes + cost > self.limits.max_queued_calls:
+        elif connection.queue_bytes + cost > self.limits.max_queued_calls:
             error = OverloadedError(
                 f"max_queued_calls={self.limits.max_queued_calls:,} bytes wait for this peer to "
                 f"read its answers, over max_queued_bytes={self.limits.max_queued_bytes:,} of them"
@@ -226,7 +226,7 @@ class Dispatcher:
             self._refuse(connection, call_id, name, error)
         else:
             connection.held[object() if call_id is None else call_id] = (event, cost)
-            connection.held_bytes += cost
+            connection.queue_bytes += cost
 
     def _go_on(self, connection: "Connection") -> None:
         """Serve what was held of a peer, as far as it has read its answers."""
@@ -238,10 +238,10 @@ class Dispatcher:
         try:
             while held and not connection.is_congested():
                 _, (event, cost) = held.popitem(last=False)
-                connection.held_bytes -= cost
+                connection.queue_bytes -= cost
                 now = monotonic()
                 if not self._is_late(connection, event, now):
-                    connection.message_bytes = cost
+                    connection.message_bytes = cost - QUEUED_CALL
                     self.dispatch(connection, (event,), now)
             connection.flush()
         finally:
@@ -355,17 +355,14 @@ class Dispatcher:
 
     def _take_back(self, connection: "Connection", call_id: Any) -> bool:
         """Drop a call that waits for its turn; whether there was one."""
-        queued = connection.queue.pop(call_id, None)
-        if queued is not None:
-            connection.queue_bytes -= queued[2]
-            name = queued[1].name
+        if call_id in connection.queue:
+            event, _, cost = connection.queue.pop(call_id)
         elif connection.held is not None and call_id in connection.held:
             event, cost = connection.held.pop(call_id)
-            connection.held_bytes -= cost
-            name = event[2]
         else:
             return False
-        self._refuse(connection, call_id, name, asyncio.CancelledError())
+        connection.queue_bytes -= cost
+        self._refuse(connection, call_id, event[2], asyncio.CancelledError())
         return True
 
     def refuse_queue(self, connection: "Connection") -> None:
