@@ -9,7 +9,7 @@ VENV := .venv
 BASE := $(shell tools/pythons --default $(PYTHON))
 BIN := $(VENV)/bin/python
 PURE := berrymq_rpc/errors.py,berrymq_rpc/identifier.py,berrymq_rpc/rpc/wire/*
-PURE := $(PURE),berrymq_rpc/jsonrpc/items.py,berrymq_rpc/jsonrpc/inquiry.py,berrymq_rpc/jsonrpc/faults.py
+PURE := $(PURE),berrymq_rpc/jsonrpc/items.py,berrymq_rpc/jsonrpc/message.py,berrymq_rpc/jsonrpc/error_objects.py
 PURE := $(PURE),berrymq_rpc/jsonrpc/dialect.py,berrymq_rpc/jsonrpc/protocols/*
 PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/rpc/wire tests/jsonrpc/test_*.py)
 

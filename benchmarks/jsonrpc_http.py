@@ -1,4 +1,4 @@
-"""The HTTP door of the bridge beside aiohttp with a handler written by hand.
+"""The HTTP listener of the bridge beside aiohttp with a handler written by hand.
 
 Each server runs in a process of its own and answers the same calls of the same client, which keeps
 some connections open and sends the next request on each when the answer has come. The client

@@ -15,15 +15,15 @@ No part is empty, holds ``:`` or ``@`` or a control character, or begins or ends
 
 from typing import Any
 
-__all__ = ["MAXIMUM_LENGTH", "WILDCARD", "Identifier"]
+__all__ = ["MAX_LENGTH", "WILDCARD", "Identifier"]
 
 WILDCARD = "*"
 
 # In characters. Identifiers are written by people, and the longest that are made by programs hold
 # a path or two UUIDs. A peer chooses them too, and they are kept, as keys and in logs.
-MAXIMUM_LENGTH = 1_000
+MAX_LENGTH = 1_000
 
-# How much of an ill-formed text an error message repeats.
+# How much of an malformed text an error message repeats.
 _SHOWN = 100
 
 
@@ -33,7 +33,7 @@ class Identifier:
     Immutable, hashable, and equal to an identifier of the same canonical form.
 
     Args:
-        text: the identifier's text, `MAXIMUM_LENGTH` characters at most, or an identifier.
+        text: the identifier's text, `MAX_LENGTH` characters at most, or an identifier.
 
     Raises:
         ValueError: the text is no identifier; the message shows it and says why.
@@ -120,8 +120,8 @@ def _split(text: str) -> tuple[str, str | None, str]:
     """Name, namespace and action of `text`."""
     if not isinstance(text, str):
         raise TypeError(f"an identifier is a str, not {type(text).__name__}")
-    if len(text) > MAXIMUM_LENGTH:
-        raise _error(text, f"it has {len(text)} characters, {MAXIMUM_LENGTH} at most are allowed")
+    if len(text) > MAX_LENGTH:
+        raise _error(text, f"it has {len(text)} characters, {MAX_LENGTH} at most are allowed")
     head, colon, action = text.partition(":")
     name, at, namespace = head.partition("@")
     _check(text, "name", name)

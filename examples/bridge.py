@@ -3,7 +3,7 @@
     python examples/bridge.py
     python examples/bridge.py 0
 
-With 0 each door is at any free port; otherwise they are at 8080, 8081 and 8082.
+With 0 each listener is at any free port; otherwise they are at 8080, 8081 and 8082.
 """
 
 import asyncio

@@ -25,10 +25,10 @@ def switch(message: Message) -> None:
 
 if __name__ == "__main__":
     print("received by", twitter("lamp:switch", "on"))
-    print("received by", twitter("door:log", "opened"))
-    print("received by", twitter("door:open"))
+    print("received by", twitter("listener:log", "opened"))
+    print("received by", twitter("listener:open"))
 
     # Whom to call can be chosen, and changed, while the program runs.
     berrymq.unfollow("*:log", write_log)
-    berrymq.regist_function("door:*", lambda message: print(f"door: {message.action}"))
-    twitter("door:log", "closed")
+    berrymq.regist_function("listener:*", lambda message: print(f"listener: {message.action}"))
+    twitter("listener:log", "closed")

@@ -216,10 +216,10 @@ def test_push_with_functions() -> None:
         "log of lamp: switched on",
         "lamp: log",
         "received by 2",
-        "log of door: opened",
+        "log of listener: opened",
         "received by 1",
         "received by 0",
-        "door: log",
+        "listener: log",
     ]
 
 
@@ -318,7 +318,7 @@ def test_across_hosts_says_how(arguments: list[str]) -> None:
 
 
 def test_bridge_and_lines() -> None:
-    pytest.importorskip("aiohttp", reason="the HTTP door needs it")
+    pytest.importorskip("aiohttp", reason="the HTTP listener needs it")
     with running("bridge.py", "0") as bridge:
         named: dict[str, list[str]] = {}
         while "send.py" not in named:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berrymq_rpc.identifier import MAXIMUM_LENGTH, Identifier
+from berrymq_rpc.identifier import MAX_LENGTH, Identifier
 
 
 def is_part(text: str) -> bool:
@@ -111,8 +111,8 @@ def test_no_text(value: object) -> None:
 
 
 def test_length() -> None:
-    assert Identifier("a" * MAXIMUM_LENGTH).action == "*"
-    text = "a" * (MAXIMUM_LENGTH + 1)
+    assert Identifier("a" * MAX_LENGTH).action == "*"
+    text = "a" * (MAX_LENGTH + 1)
     with pytest.raises(ValueError, match=r"1001 characters, 1000 at most") as caught:
         Identifier(text)
     assert len(str(caught.value)) < 250
@@ -242,7 +242,7 @@ def test_everything_matches_all(identifier: Identifier) -> None:
     assert identifier.is_match("*@*:*")
 
 
-@given(st.text(alphabet=string.printable, max_size=2 * MAXIMUM_LENGTH))
+@given(st.text(alphabet=string.printable, max_size=2 * MAX_LENGTH))
 def test_error_is_bounded(text: str) -> None:
     with pytest.raises(ValueError, match="is no identifier") as caught:
         Identifier(f"a::{text}")

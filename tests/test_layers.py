@@ -23,8 +23,8 @@ LAYERS = {
     "wire": [
         "berrymq_rpc.rpc.wire",
         "berrymq_rpc.jsonrpc.dialect",
-        "berrymq_rpc.jsonrpc.faults",
-        "berrymq_rpc.jsonrpc.inquiry",
+        "berrymq_rpc.jsonrpc.error_objects",
+        "berrymq_rpc.jsonrpc.message",
         "berrymq_rpc.jsonrpc.items",
         "berrymq_rpc.jsonrpc.protocols",
     ],

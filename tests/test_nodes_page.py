@@ -27,8 +27,8 @@ def test_all_that_is_told_is_on_the_page() -> None:
 
 
 def test_numbers_and_options() -> None:
-    assert outbox.MAXIMUM_MESSAGES == 100_000
-    assert outbox.MAXIMUM_BYTES == 64 << 20
+    assert outbox.MAX_MESSAGES == 100_000
+    assert outbox.MAX_BYTES == 64 << 20
     assert "100,000 messages or 64 MB" in TEXT
     options = inspect.signature(Node).parameters
     for option in ("line_size", "line_bytes", "callback_allowed", "name"):

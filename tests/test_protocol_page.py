@@ -23,23 +23,24 @@ from berrymq_rpc import errors
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.exchange import ExportedFunctions
 from berrymq_rpc.exchange.bundle import (
-    MAXIMUM_COUNT,
-    MAXIMUM_NAME_LENGTH,
+    MAX_COUNT,
+    MAX_NAME_LENGTH,
     Bundle,
     read_envelope,
 )
-from berrymq_rpc.exchange.line import MAXIMUM_UNDER_WAY
+from berrymq_rpc.exchange.line import MAX_UNDER_WAY
 from berrymq_rpc.exchange.outbox import Outbox
 from berrymq_rpc.exchange.router import Router
 from berrymq_rpc.exchange.sequences import FIRST_PATIENCE, PATIENCE
-from berrymq_rpc.rpc.table import tabulate
-from berrymq_rpc.rpc.wire import clock, native, record
+from berrymq_rpc.rpc.method_table import collect_methods
+from berrymq_rpc.rpc.wire import clock, record
+from berrymq_rpc.rpc.wire import native_session as native
 from berrymq_rpc.rpc.wire.aiozmq_codec import AiozmqCodec
 from berrymq_rpc.rpc.wire.aiozmq_dialect import AiozmqDialect
 from berrymq_rpc.rpc.wire.codec import Codec
-from berrymq_rpc.rpc.wire.failure import Failure, describe
+from berrymq_rpc.rpc.wire.exception_codec import Failure, describe
 from berrymq_rpc.rpc.wire.limits import Limits
-from berrymq_rpc.rpc.wire.native import NativeDialect
+from berrymq_rpc.rpc.wire.native_session import NativeDialect
 from berrymq_rpc.rpc.wire.record import CALL, NO_KWARGS
 from berrymq_rpc.rpc.wire.session import Session
 
@@ -358,7 +359,7 @@ def test_a_session_takes_it_so(example: Example) -> None:
             assert session.in_window == len(callers) - len(fields[1])
         case "RESULT":
             assert told == [("RESULT", fields[1])]
-            assert bool(session.gathered) is (len(fields) > 2)
+            assert bool(session.pending_records) is (len(fields) > 2)
         case "ERROR":
             ((_, error),) = told
             failure = describe(error, CODEC)
@@ -381,7 +382,7 @@ def test_a_session_takes_it_so(example: Example) -> None:
             assert payload(pong) == CODEC.pack([KINDS["PONG"], fields[0]])
         case "PONG":
             assert asked == []
-            assert session.gathered == 0
+            assert session.pending_records == 0
         case "GOODBYE":
             assert asked == [(kind, None, fields[0], (), NO_KWARGS, None)]
         case "CREDIT":
@@ -644,15 +645,15 @@ def test_what_an_envelope_has() -> None:
 
 
 def test_the_methods_of_a_node() -> None:
-    names = {method.name for method in tabulate(ExportedFunctions(Bus()))}
+    names = {method.name for method in collect_methods(ExportedFunctions(Bus()))}
     page = TEXT[TEXT.index("\nNodes\n") : TEXT.index("\nInterconnecting\n")]
     assert set(re.findall(r"``(\w+)\(", page)) == names
 
 
 def test_numbers_of_nodes_on_the_page() -> None:
-    assert f"a text of 1 to {MAXIMUM_NAME_LENGTH} characters" in PROSE
-    assert f"from 1 to {MAXIMUM_COUNT:,}; if it is left out, 1" in PROSE
-    assert MAXIMUM_UNDER_WAY == 4 << 20
+    assert f"a text of 1 to {MAX_NAME_LENGTH} characters" in PROSE
+    assert f"from 1 to {MAX_COUNT:,}; if it is left out, 1" in PROSE
+    assert MAX_UNDER_WAY == 4 << 20
     assert "more than 4 MiB are not confirmed" in PROSE
     assert f"for {PATIENCE:g} seconds at most in which" in PROSE
     assert f"({FIRST_PATIENCE:g} second of an origin that is new)" in PROSE

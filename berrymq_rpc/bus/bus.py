@@ -83,7 +83,7 @@ class Bus(Registry):
 
         Raises:
             ValueError, TypeError: `identifier` is no identifier.
-            RecursionError: receivers that send have called each other more than `MAXIMUM_DEPTH`
+            RecursionError: receivers that send have called each other more than `MAX_DEPTH`
                 deep; the message names the cycle. Raised inside of a receiver only: it ends those
                 that are part of the cycle, is logged and handed to `on_error` once, and the
                 outermost sender sees nothing of it.

@@ -9,7 +9,7 @@ from .log import bus_logger, describe
 from .message import Message
 from .pooled_call import PooledCall
 from .registration import FunctionRegistration, MethodRegistration, Receiver, Refusal
-from .route import MAXIMUM_DEPTH, Route, explain, sending, stop
+from .route import MAX_DEPTH, Route, explain, sending, stop
 from .tasks import Tasks
 
 __all__ = ["Delivery", "ErrorHandler"]
@@ -39,7 +39,7 @@ class Delivery:
         """
         stack = sending.stack
         depth = len(stack)
-        if depth >= MAXIMUM_DEPTH:
+        if depth >= MAX_DEPTH:
             stop(stack, route)
         stack.append(route)
         reached = route.reached
@@ -51,7 +51,7 @@ class Delivery:
                         reached -= 1
                 except RecursionError as error:
                     # All that is within this one is part of the cycle. Were it reported and gone
-                    # on with here, two such receivers would make 2**MAXIMUM_DEPTH calls; and the
+                    # on with here, two such receivers would make 2**MAX_DEPTH calls; and the
                     # frames to report it with may be lacking.
                     if depth:
                         explain(error, stack)

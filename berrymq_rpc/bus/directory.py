@@ -33,11 +33,11 @@ from .registration import (
 )
 from .route import Route
 
-__all__ = ["MAXIMUM_ROUTES", "Directory", "Forwarder"]
+__all__ = ["MAX_ROUTES", "Directory", "Forwarder"]
 
 # Routes kept. One takes some 400 bytes, so all of them a few MB; a program that makes up an
 # identifier for each message (``"user-7125:login"``) must not keep them all.
-MAXIMUM_ROUTES = 10_000
+MAX_ROUTES = 10_000
 
 Forwarder: TypeAlias = Callable[[Message], object]
 Routes: TypeAlias = dict[str | Identifier, Route]
@@ -131,7 +131,7 @@ class Directory:
                     calls = (*self._forwarders, *calls)
                 route = Route(identifier, calls, len(found))
                 routes = self.relayed_routes if relayed else self.routes
-                if len(routes) >= MAXIMUM_ROUTES:
+                if len(routes) >= MAX_ROUTES:
                     routes.clear()
                 routes[sent] = route
             finally:

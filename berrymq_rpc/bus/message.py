@@ -12,7 +12,7 @@ __all__ = ["Message", "OutcomeMessage", "RelayedMessage", "TalkMessage", "parts_
 Result = TypeVar("Result")
 
 # Characters of a message's `repr`: it goes into logs, and arguments may be of any size.
-MAXIMUM_REPR = 400
+MAX_REPR = 400
 
 _arguments = reprlib.Repr()
 _arguments.maxlevel = 3
@@ -104,7 +104,7 @@ class Message:
     def __repr__(self) -> str:
         args, kwargs = _shown(self._args), _shown(self._kwargs)
         text = f"<Message {self.id} args={args} kwargs={kwargs}>"
-        return text if len(text) <= MAXIMUM_REPR else f"{text[: MAXIMUM_REPR - 4]}...>"
+        return text if len(text) <= MAX_REPR else f"{text[: MAX_REPR - 4]}...>"
 
 
 class RelayedMessage(Message):

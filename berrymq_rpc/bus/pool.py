@@ -11,7 +11,7 @@ from .log import bus_logger
 
 __all__ = [
     "EXIT_GRACE",
-    "MAXIMUM_WAITING",
+    "MAX_WAITING",
     "Pool",
     "Work",
     "begin_exit",
@@ -22,7 +22,7 @@ __all__ = [
 # Calls that wait for a thread, each some 500 bytes besides its message. Beyond it senders make
 # the calls themselves: that slows them down to what the receivers bear, and cannot lock up as
 # waiting would when the threads of the pool send messages themselves.
-MAXIMUM_WAITING = 10_000
+MAX_WAITING = 10_000
 
 # Seconds that a thread waits for work before it ends.
 IDLE = 10.0
@@ -58,7 +58,7 @@ class Pool:
     def submit(self, work: Work) -> bool:
         """Let a thread do it; `False` if too much waits already, or the pool is closed."""
         with self._changed:
-            if self._is_closed or len(self._waiting) >= MAXIMUM_WAITING:
+            if self._is_closed or len(self._waiting) >= MAX_WAITING:
                 return False
             if (
                 len(self._waiting) >= self._idle

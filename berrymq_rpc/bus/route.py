@@ -6,11 +6,11 @@ from typing import NoReturn
 from ..identifier import Identifier
 from .registration import Receiver
 
-__all__ = ["MAXIMUM_DEPTH", "Chain", "Route", "Sending", "explain", "sending", "stop"]
+__all__ = ["MAX_DEPTH", "Chain", "Route", "Sending", "explain", "sending", "stop"]
 
 # How deep messages that receivers send may lie in one another. Python stops at 1,000 frames by
 # default; a level takes three of them here and some in the receiver.
-MAXIMUM_DEPTH = 100
+MAX_DEPTH = 100
 
 # How many identifiers of a cycle an error names.
 SHOWN = 8
@@ -83,8 +83,8 @@ def stop(stack: list[Route | None], route: Route) -> NoReturn:
     """End a recursion: no further message is sent before the thread is back at its first one."""
     cycle = _cycle(stack, route)
     # The receivers on the way may go on after this exception; what they send must fail too.
-    stack.extend([None] * MAXIMUM_DEPTH)
-    raise RecursionError(f"receivers send messages to each other, {MAXIMUM_DEPTH} deep: {cycle}")
+    stack.extend([None] * MAX_DEPTH)
+    raise RecursionError(f"receivers send messages to each other, {MAX_DEPTH} deep: {cycle}")
 
 
 def explain(error: RecursionError, stack: list[Route | None]) -> None:

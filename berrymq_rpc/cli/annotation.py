@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 #: Characters of an annotation that are read; a server sends 200 at most.
-MAXIMUM_LENGTH = 1000
+MAX_LENGTH = 1000
 
 _BUILTIN = {name for name, value in vars(builtins).items() if isinstance(value, type)} | {"None"}
 _TYPING = {"Any", "Literal", "LiteralString", "Never", "NoReturn", "Optional", "Union"}
@@ -138,7 +138,7 @@ def default_source(text: str) -> str:
 
 
 def _parsed(text: str | None) -> ast.expr | None:
-    if text is None or len(text) > MAXIMUM_LENGTH:
+    if text is None or len(text) > MAX_LENGTH:
         return None
     try:
         with warnings.catch_warnings():

@@ -8,8 +8,8 @@ import click
 
 from .. import rpc
 from .arguments import connecting_endpoint, wait_option
-from .doors import Doors, door_options, opened
 from .failure import talking_to
+from .listeners import Listeners, listener_options, opened
 from .log import show_log
 from .output import Output
 
@@ -25,7 +25,7 @@ __all__ = ["bridge"]
     required=True,
     help="Where the server or node listens.",
 )
-@door_options
+@listener_options
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -33,7 +33,7 @@ __all__ = ["bridge"]
     help="Seconds for each call.  [default: no limit]",
 )
 @click.option(
-    "--insecure", is_flag=True, help="Allow doors beyond this host without authentication."
+    "--insecure", is_flag=True, help="Allow listeners beyond this host without authentication."
 )
 @wait_option
 def bridge(
@@ -50,17 +50,17 @@ def bridge(
 ) -> None:
     """Open a server or node to peers that speak JSON-RPC.
 
-    Its first lines say where the doors are. Ctrl-C or SIGTERM ends it, with exit code 0.
+    Its first lines say where the listeners are. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
-    doors = Doors(http, tcp, zeromq, token, origins, hosts, insecure)
-    if not doors:
+    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure)
+    if not listeners:
         raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")
     show_log(Output(sys.stderr))
-    asyncio.run(_bridge(Output(sys.stdout), endpoint, doors, timeout, wait))
+    asyncio.run(_bridge(Output(sys.stdout), endpoint, listeners, timeout, wait))
 
 
 async def _bridge(
-    output: Output, endpoint: str, doors: Doors, timeout: float | None, wait: float
+    output: Output, endpoint: str, listeners: Listeners, timeout: float | None, wait: float
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,6 +70,6 @@ async def _bridge(
     ) as client:
         async with talking_to(endpoint, connecting=True):
             await client.describe()
-        async with opened(client, doors, output), output.watched():
+        async with opened(client, listeners, output), output.watched():
             await stop.wait()
     output.line("The bridge has ended.")

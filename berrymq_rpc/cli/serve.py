@@ -14,8 +14,8 @@ import click
 from ..bus import Bus, Message
 from ..exchange import Node
 from .arguments import listening_endpoint
-from .doors import Doors, door_options, opened
 from .failure import Failed, talking_to
+from .listeners import Listeners, listener_options, opened
 from .log import show_log
 from .message_line import write_message
 from .output import Output
@@ -51,7 +51,7 @@ HELLO = "berrymq:hello"
 @click.option(
     "--hello", is_flag=True, help="Send it a first message by the network, to see that it works."
 )
-@door_options
+@listener_options
 def serve(
     endpoints: tuple[str, ...],
     name: str | None,
@@ -73,8 +73,8 @@ def serve(
     output = Output(sys.stdout)
     show_log(Output(sys.stderr))
     shows = output.is_terminal or as_json if show is None else show
-    doors = Doors(http, tcp, zeromq, token, origins, hosts, insecure)
-    asyncio.run(_serve(output, endpoints, name, insecure, shows, as_json, hello, doors))
+    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure)
+    asyncio.run(_serve(output, endpoints, name, insecure, shows, as_json, hello, listeners))
 
 
 async def _serve(
@@ -85,7 +85,7 @@ async def _serve(
     shows: bool,
     as_json: bool,
     hello: bool,
-    doors: Doors,
+    listeners: Listeners,
 ) -> None:
     stop = asyncio.Event()
     failures: list[Exception] = []
@@ -108,8 +108,8 @@ async def _serve(
         output.watched(),
         AsyncExitStack() as stack,
     ):
-        if doors:
-            await stack.enter_async_context(opened(node, doors, output))
+        if listeners:
+            await stack.enter_async_context(opened(node, listeners, output))
         _welcome(output, node, shows)
         if hello:
             await _greet(node)

@@ -11,9 +11,9 @@ Address: TypeAlias = str | tuple[str, int]
 #: One address or several.
 Binding: TypeAlias = Address | Iterable[Address]
 
-MAXIMUM_PORT = 65_535
+MAX_PORT = 65_535
 #: Of a port's digits, those that are read: Python refuses to read thousands.
-MAXIMUM_DIGITS = 10
+MAX_DIGITS = 10
 
 
 def endpoint_of(address: Address) -> str:
@@ -27,7 +27,7 @@ def endpoint_of(address: Address) -> str:
             # libzmq takes a port that is too high, and then never connects.
             _, _, port_text = address.rpartition(":")
             if port_text.isdecimal():
-                _check_port(int(port_text[:MAXIMUM_DIGITS]))
+                _check_port(int(port_text[:MAX_DIGITS]))
         elif "://" not in address:
             host, colon, port_text = address.rpartition(":")
             is_port = port_text.isascii() and (port_text.isdecimal() or port_text == "*")
@@ -65,8 +65,8 @@ def bind_endpoints(binding: Binding) -> tuple[str, ...]:
 
 
 def _check_port(port: int) -> None:
-    if not 0 <= port <= MAXIMUM_PORT:
-        raise ValueError(f"a port is a number up to {MAXIMUM_PORT}, not {port}")
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"a port is a number up to {MAX_PORT}, not {port}")
 
 
 def _is_host_and_port(value: object) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..rpc import AbstractHandler, AttrHandler
 from ..rpc.handler import is_tabulated, items
-from ..rpc.table import tabulate
+from ..rpc.method_table import collect_methods
 
 __all__ = ["Beside", "beside"]
 
@@ -31,7 +31,7 @@ def beside(functions: AttrHandler, handler: Any) -> Any:
         ValueError: both have a name.
     """
     # Refuses what cannot be served, before any socket is opened.
-    tabulate(handler)
+    collect_methods(handler)
     own = dict(items(functions, is_data=False))
     if is_tabulated(handler):
         theirs = dict(items(handler, is_data=False))

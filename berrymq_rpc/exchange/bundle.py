@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 __all__ = [
-    "MAXIMUM_COUNT",
-    "MAXIMUM_NAME_LENGTH",
-    "MAXIMUM_NUMBER",
+    "MAX_COUNT",
+    "MAX_NAME_LENGTH",
+    "MAX_NUMBER",
     "Bundle",
     "Source",
     "checked_name",
@@ -29,13 +29,13 @@ __all__ = [
 Source: TypeAlias = tuple[str, int]
 
 #: Characters of a node's name; a UUID has 36.
-MAXIMUM_NAME_LENGTH = 100
+MAX_NAME_LENGTH = 100
 
 #: Msgpack's integers are larger by one bit; sums of these stay within.
-MAXIMUM_NUMBER = 2**63 - 1
+MAX_NUMBER = 2**63 - 1
 
 #: Messages in one bundle. Larger ones gain nothing, and hold up the receiver's event loop.
-MAXIMUM_COUNT = 1000
+MAX_COUNT = 1000
 
 #: Bytes that a bundle takes beside its messages, as objects in memory and on the wire.
 OVERHEAD = 200
@@ -115,9 +115,9 @@ def read_envelope(envelope: Any, data: Any = b"", frames: Any = ()) -> Bundle:
         raise TypeError("frames is an array of bytes")
     count = envelope.get("count", 1)
     first = _number("seq", envelope.get("seq"), 1)
-    if not 0 < _number("count", count, 1) <= MAXIMUM_COUNT:
-        raise ValueError(f"{count:,} messages in a bundle are over {MAXIMUM_COUNT:,}")
-    if first + count - 1 > MAXIMUM_NUMBER:
+    if not 0 < _number("count", count, 1) <= MAX_COUNT:
+        raise ValueError(f"{count:,} messages in a bundle are over {MAX_COUNT:,}")
+    if first + count - 1 > MAX_NUMBER:
         raise ValueError("the numbers of the messages are too large")
     source = _source(envelope.get("origin"), envelope.get("epoch"))
     target, error = envelope.get("to"), envelope.get("error")
@@ -140,10 +140,9 @@ def checked_name(name: Any) -> str:
     """
     if type(name) is not str:
         raise TypeError(f"the name of a node is a text, not {type(name).__name__}")
-    if not 0 < len(name) <= MAXIMUM_NAME_LENGTH or not name.isprintable():
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError(
-            f"the name of a node is a text of 1 to {MAXIMUM_NAME_LENGTH} characters that can be "
-            "printed"
+            f"the name of a node is a text of 1 to {MAX_NAME_LENGTH} characters that can be printed"
         )
     return name
 
@@ -155,7 +154,7 @@ def _source(name: Any, epoch: Any) -> Source:
 def _number(name: str, value: Any, least: int) -> int:
     if type(value) is not int:
         raise TypeError(f"{name} is a whole number, not {type(value).__name__}")
-    if not least <= value <= MAXIMUM_NUMBER:
+    if not least <= value <= MAX_NUMBER:
         raise ValueError(f"{name} is a whole number from {least} to 2**63 - 1")
     return value
 

@@ -14,12 +14,12 @@ from .bundle import checked_name, read_envelope
 from .callback import Allowed, Callback, allowed_endpoint
 from .delivery import deliver, keywords_of, positional_of, travelling
 from .line import Line, Wire
-from .mailbox import MAXIMUM_BYTES, MAXIMUM_MESSAGES, Mailbox
+from .mailbox import MAX_BYTES, MAX_MESSAGES, Mailbox
 from .mailboxes import Mailboxes
 from .parcel import Parcel
 from .status import INVALID_TOKEN, OK, TIMEOUT
 from .switchboard import Switchboard
-from .token_table import MAXIMUM_TOKENS, Entry, TokenError, TokenTable
+from .token_table import MAX_TOKENS, Entry, TokenError, TokenTable
 
 __all__ = ["TTL", "ExportedFunctions", "take_single"]
 
@@ -76,9 +76,9 @@ class ExportedFunctions(AttrHandler):
         self,
         bus: Bus | None = None,
         *,
-        queue_size: int = MAXIMUM_MESSAGES,
-        queue_bytes: int = MAXIMUM_BYTES,
-        max_connections: int = MAXIMUM_TOKENS,
+        queue_size: int = MAX_MESSAGES,
+        queue_bytes: int = MAX_BYTES,
+        max_connections: int = MAX_TOKENS,
         callback_allowed: Allowed = False,
         switchboard: Switchboard | None = None,
         clock: Callable[[], float] = time.monotonic,

@@ -26,12 +26,12 @@ GROUP_BUNDLES = 8
 GROUP_BYTES = 128 << 10
 
 #: Confirmations that are awaited at a time.
-MAXIMUM_CALLS = 8
+MAX_CALLS = 8
 
 #: Bytes that are not confirmed, beside which nothing more is sent: so a larger bundle is alone. It
-#: is far below `Limits.max_queued_calls`, over which a peer refuses: what came after would be out
-#: of order.
-MAXIMUM_UNDER_WAY = 4 << 20
+#: is far below `Limits.max_queued_call_bytes`, over which a peer refuses: what came after would be
+#: out of order.
+MAX_UNDER_WAY = 4 << 20
 
 #: Seconds after which a peer that took nothing is tried again, the first time and at most.
 FIRST_PAUSE = 0.01
@@ -222,9 +222,9 @@ class Line:
     def _has_room(self) -> bool:
         """Whether there is something to send, and it may be sent now."""
         size = self.outbox.next_size
-        if not size or len(self._under_way) >= MAXIMUM_CALLS:
+        if not size or len(self._under_way) >= MAX_CALLS:
             return False
-        return not self._under_way or self._bytes_under_way + size <= MAXIMUM_UNDER_WAY
+        return not self._under_way or self._bytes_under_way + size <= MAX_UNDER_WAY
 
     def _send_group(self, wire: Wire, bundles: list[Bundle], mark: int) -> bool:
         """Send bundles, and ask for a confirmation of all; whether to go on."""

@@ -14,15 +14,15 @@ from ..bus.registration import exporting
 from ..identifier import Identifier
 from .parcel import Packer, Parcel
 
-__all__ = ["MAXIMUM_BYTES", "MAXIMUM_MESSAGES", "Mailbox"]
+__all__ = ["MAX_BYTES", "MAX_MESSAGES", "Mailbox"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
 #: Messages kept for a consumer that does not come: some MB of small ones.
-MAXIMUM_MESSAGES = 10_000
+MAX_MESSAGES = 10_000
 
 #: Bytes of the same, for large ones: as many as a line keeps.
-MAXIMUM_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 
 
 class Mailbox:
@@ -45,8 +45,8 @@ class Mailbox:
     def __init__(
         self,
         identifier: Identifier,
-        maxsize: int = MAXIMUM_MESSAGES,
-        maxbytes: int = MAXIMUM_BYTES,
+        maxsize: int = MAX_MESSAGES,
+        maxbytes: int = MAX_BYTES,
         *,
         packer: Packer | None = None,
         told: Callable[["Mailbox"], object] | None = None,

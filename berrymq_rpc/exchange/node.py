@@ -15,13 +15,13 @@ from .connection import Connection, OnewayConnection
 from .delivery import travelling
 from .functions import TTL, ExportedFunctions
 from .interconnection import IncomingMessages, Interconnection
-from .mailbox import MAXIMUM_BYTES, MAXIMUM_MESSAGES
-from .outbox import MAXIMUM_BYTES as MAXIMUM_LINE_BYTES
-from .outbox import MAXIMUM_MESSAGES as MAXIMUM_LINE_MESSAGES
+from .mailbox import MAX_BYTES, MAX_MESSAGES
+from .outbox import MAX_BYTES as MAX_LINE_BYTES
+from .outbox import MAX_MESSAGES as MAX_LINE_MESSAGES
 from .over_http import HTTPInterconnection, HTTPOnewayConnection, HTTPQueueConnection
 from .queue_connection import QueueConnection
 from .switchboard import Switchboard
-from .token_table import MAXIMUM_TOKENS, checked_ttl
+from .token_table import MAX_TOKENS, checked_ttl
 
 __all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Node"]
 
@@ -83,12 +83,12 @@ class Node:
         timeout: float = TIMEOUT,
         connect_timeout: float = CONNECT_TIMEOUT,
         insecure: bool = False,
-        queue_size: int = MAXIMUM_MESSAGES,
-        queue_bytes: int = MAXIMUM_BYTES,
-        max_connections: int = MAXIMUM_TOKENS,
+        queue_size: int = MAX_MESSAGES,
+        queue_bytes: int = MAX_BYTES,
+        max_connections: int = MAX_TOKENS,
         name: str | None = None,
-        line_size: int = MAXIMUM_LINE_MESSAGES,
-        line_bytes: int = MAXIMUM_LINE_BYTES,
+        line_size: int = MAX_LINE_MESSAGES,
+        line_bytes: int = MAX_LINE_BYTES,
         callback_allowed: Allowed = False,
         limits: Limits | None = None,
     ) -> None:

@@ -4,13 +4,13 @@ from collections import deque
 
 from .bundle import Bundle
 
-__all__ = ["MAXIMUM_BYTES", "MAXIMUM_MESSAGES", "Outbox"]
+__all__ = ["MAX_BYTES", "MAX_MESSAGES", "Outbox"]
 
 #: Messages kept for a line: some seconds to minutes of a busy bus.
-MAXIMUM_MESSAGES = 100_000
+MAX_MESSAGES = 100_000
 
 #: Bytes kept for a line. All lines of a node share the bundles themselves.
-MAXIMUM_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 
 
 class Outbox:
@@ -36,7 +36,7 @@ class Outbox:
         refused: how many the peer, or the way to it, did not take.
     """
 
-    def __init__(self, maximum: int = MAXIMUM_MESSAGES, maximum_bytes: int = MAXIMUM_BYTES) -> None:
+    def __init__(self, maximum: int = MAX_MESSAGES, maximum_bytes: int = MAX_BYTES) -> None:
         self.maximum = maximum
         self.maximum_bytes = maximum_bytes
         self.messages = 0

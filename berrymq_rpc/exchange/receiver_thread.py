@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from .outbox import MAXIMUM_BYTES, MAXIMUM_MESSAGES
+from .outbox import MAX_BYTES, MAX_MESSAGES
 
 __all__ = ["ReceiverThread"]
 
@@ -30,8 +30,8 @@ class ReceiverThread:
 
     def __init__(
         self,
-        maximum: int = MAXIMUM_MESSAGES,
-        maximum_bytes: int = MAXIMUM_BYTES,
+        maximum: int = MAX_MESSAGES,
+        maximum_bytes: int = MAX_BYTES,
         told: Callable[["ReceiverThread"], object] | None = None,
     ) -> None:
         self.dropped = 0

@@ -23,13 +23,13 @@ from ..bus import Bus, Message
 from ..bus.message import TalkMessage, parts_of
 from ..errors import ProtocolError
 from ..rpc.wire.codec import Codec
-from ..rpc.wire.failure import Failure, describe, restore
+from ..rpc.wire.exception_codec import Failure, describe, restore
 from ..rpc.wire.limits import Limits
 from .bundle import Bundle, Source, checked_name, read_envelope
 from .delivery import travelling
 from .message_codec import BUNDLE_BYTES, LARGE, MessageCodec
 from .outbox import Outbox
-from .sequences import MAXIMUM_SOURCES, Arrival, Missed, Outcome, Sequences
+from .sequences import MAX_SOURCES, Arrival, Missed, Outcome, Sequences
 
 __all__ = ["Router"]
 
@@ -39,7 +39,7 @@ logger = logging.getLogger("berrymq_rpc.exchange")
 BUNDLE_MESSAGES = 250
 
 #: Answers of which doubles are known.
-MAXIMUM_ANSWERS = 10_000
+MAX_ANSWERS = 10_000
 
 
 #: What cannot change, and packs without fail into a few bytes.
@@ -369,7 +369,7 @@ class Router:
         self.tell("missed", origin=origin, first=first, last=last, count=count)
 
     def _set_route(self, source: Source, line: Hashable) -> None:
-        if len(self._routes) >= MAXIMUM_SOURCES and source not in self._routes:
+        if len(self._routes) >= MAX_SOURCES and source not in self._routes:
             del self._routes[next(iter(self._routes))]
         self._routes[source] = line
 
@@ -400,7 +400,7 @@ class Router:
             # It was sent anew on a line that broke, or goes in a circle.
             return
         self._answers[key] = None
-        if len(self._answers) > MAXIMUM_ANSWERS:
+        if len(self._answers) > MAX_ANSWERS:
             del self._answers[next(iter(self._answers))]
         if bundle.target != self.source:
             with self.lock:

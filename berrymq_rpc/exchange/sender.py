@@ -14,7 +14,7 @@ __all__ = ["Sender"]
 logger = logging.getLogger("berrymq_rpc.exchange")
 
 #: Messages that wait here; the line keeps the rest.
-MAXIMUM_WAITING = 100
+MAX_WAITING = 100
 
 #: Seconds between two attempts to send a message: the first pause, and the longest.
 FIRST_PAUSE = 0.05
@@ -64,8 +64,8 @@ class Sender:
         """
         if self._is_closed or self.forgotten.is_set():
             raise ServiceClosedError(f"{self._name} takes no more messages on this connection")
-        if len(self._waiting) >= MAXIMUM_WAITING:
-            raise OverloadedError(f"{MAXIMUM_WAITING} messages wait for {self._name}")
+        if len(self._waiting) >= MAX_WAITING:
+            raise OverloadedError(f"{MAX_WAITING} messages wait for {self._name}")
         self._waiting.append((method, *arguments))
         self._filled.set()
         self._emptied.clear()

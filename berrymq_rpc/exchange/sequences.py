@@ -22,14 +22,14 @@ from typing import NamedTuple, TypeAlias
 
 from .bundle import Bundle, Source
 
-__all__ = ["MAXIMUM_SOURCES", "Arrival", "Missed", "Outcome", "Sequences"]
+__all__ = ["MAX_SOURCES", "Arrival", "Missed", "Outcome", "Sequences"]
 
 #: Sources that are remembered. One takes some 500 bytes, and 100 for each line.
-MAXIMUM_SOURCES = 10_000
+MAX_SOURCES = 10_000
 
 #: Messages and bytes that are held at most, of all sources.
-MAXIMUM_HELD = 100_000
-MAXIMUM_HELD_BYTES = 64 << 20
+MAX_HELD = 100_000
+MAX_HELD_BYTES = 64 << 20
 
 #: Seconds. Missing messages are rare: longer costs nobody anything, shorter loses what a busy
 #: machine holds up.
@@ -103,11 +103,11 @@ class Sequences:
     def __init__(
         self,
         *,
-        maximum: int = MAXIMUM_SOURCES,
+        maximum: int = MAX_SOURCES,
         patience: float = PATIENCE,
         first_patience: float = FIRST_PATIENCE,
-        maximum_held: int = MAXIMUM_HELD,
-        maximum_held_bytes: int = MAXIMUM_HELD_BYTES,
+        maximum_held: int = MAX_HELD,
+        maximum_held_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         self.doubles = 0
         self.missed = 0

@@ -10,7 +10,7 @@ from ..bus.picture import Picture
 from ..rpc import Limits
 from .bundle import Bundle
 from .line import Line
-from .outbox import MAXIMUM_BYTES, MAXIMUM_MESSAGES, Outbox
+from .outbox import MAX_BYTES, MAX_MESSAGES, Outbox
 from .router import Router
 from .sequences import FIRST_PATIENCE
 
@@ -36,8 +36,8 @@ class Switchboard:
         name: str | None = None,
         *,
         limits: Limits | None = None,
-        maximum: int = MAXIMUM_MESSAGES,
-        maximum_bytes: int = MAXIMUM_BYTES,
+        maximum: int = MAX_MESSAGES,
+        maximum_bytes: int = MAX_BYTES,
     ) -> None:
         self.router = Router(
             bus, name, epoch=time.time_ns() // 1000, limits=limits, wake=self._wake

@@ -21,8 +21,8 @@ from ..errors import OverloadedError
 from .status import INVALID_TOKEN, TIMEOUT
 
 __all__ = [
-    "MAXIMUM_TOKENS",
-    "MAXIMUM_TOKEN_LENGTH",
+    "MAX_TOKENS",
+    "MAX_TOKEN_LENGTH",
     "Entry",
     "TokenError",
     "TokenTable",
@@ -32,10 +32,10 @@ __all__ = [
 Value = TypeVar("Value")
 
 #: As many as a server has peers by default (`rpc.Limits.max_peers`).
-MAXIMUM_TOKENS = 10_000
+MAX_TOKENS = 10_000
 
 #: Characters. A caller chooses its own with `interconnect`; a UUID has 36.
-MAXIMUM_TOKEN_LENGTH = 100
+MAX_TOKEN_LENGTH = 100
 
 #: Entries of the heap that may belong to tokens that are gone, before they are sought out.
 SPARE_TIMERS = 64
@@ -80,7 +80,7 @@ class TokenTable(Generic[Value]):
         maximum: how many tokens there may be at a time; as many that have expired are remembered.
     """
 
-    def __init__(self, free: Callable[[Value], object], maximum: int = MAXIMUM_TOKENS) -> None:
+    def __init__(self, free: Callable[[Value], object], maximum: int = MAX_TOKENS) -> None:
         self.maximum = maximum
         self._free = free
         self._entries: dict[str, Entry[Value]] = {}
@@ -112,8 +112,8 @@ class TokenTable(Generic[Value]):
         if token is None:
             # uuid1 would tell this host and the time, and the next one could be guessed.
             token = str(uuid.uuid4())
-        elif not isinstance(token, str) or not 0 < len(token) <= MAXIMUM_TOKEN_LENGTH:
-            raise ValueError(f"a token is a text of 1 to {MAXIMUM_TOKEN_LENGTH} characters")
+        elif not isinstance(token, str) or not 0 < len(token) <= MAX_TOKEN_LENGTH:
+            raise ValueError(f"a token is a text of 1 to {MAX_TOKEN_LENGTH} characters")
         elif token in self._entries or token in self._expired:
             raise ValueError("this token is in use: propose another, or None")
         entry = Entry(token, value, ttl, now)

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import ProtocolError
-from ..rpc.wire.failure import Failure
+from ..rpc.wire.exception_codec import Failure
 from ..rpc.wire.foreign_session import ForeignSession
 from ..rpc.wire.limits import CONNECT_TIMEOUT, Limits
-from ..rpc.wire.record import CALL, NOTIFY, Incoming
+from ..rpc.wire.record import CALL, NOTIFY, InboundEvent
 from ..rpc.wire.session import Frames
-from .faults import to_error, to_exception
-from .inquiry import Asked, Inquiry
+from .error_objects import to_error, to_exception
 from .items import RPCError, RPCResponse
-from .protocols.text import encode
+from .message import IncomingMessage, IncomingRequest
+from .protocols.json_codec import encode
 
 __all__ = ["JSONRPCDialect", "JSONRPCSession"]
 
@@ -30,7 +30,7 @@ _BEGINNINGS = (b"{", b"[")
 class JSONRPCSession(ForeignSession):
     """Calls in both directions with a peer that speaks JSON-RPC.
 
-    The id of a call of the peer's is the `Asked` that tells of it.
+    The id of a call of the peer's is the `IncomingRequest` that tells of it.
     """
 
     dialect = "jsonrpc"
@@ -62,16 +62,16 @@ class JSONRPCSession(ForeignSession):
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return True, self._encode(None, method, args, kwargs)
 
-    def _is_notification(self, piece: Any) -> bool:
-        is_notification: bool = piece[0]
+    def _is_notification(self, encoded: Any) -> bool:
+        is_notification: bool = encoded[0]
         return is_notification
 
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
-        asked: Asked = call_id
+        asked: IncomingRequest = call_id
         asked.result(value)
 
     def error(self, call_id: Any, failure: Failure) -> None:
-        asked: Asked = call_id
+        asked: IncomingRequest = call_id
         asked.error(to_error(failure))
 
     def messages(self, now: float) -> list[Frames]:
@@ -79,7 +79,7 @@ class JSONRPCSession(ForeignSession):
 
     # -- what arrives --------------------------------------------------------------------
 
-    def receive(self, frames: Frames, now: float) -> list[Incoming]:
+    def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
         self.last_heard = now
         route: Frames = ()
         if len(frames) == 2 and not len(frames[0]):
@@ -93,13 +93,13 @@ class JSONRPCSession(ForeignSession):
             self.large_bytes += len(data)
             self._out.append((False, (*route, data)))
 
-        inquiry = Inquiry(
+        inquiry = IncomingMessage(
             frames[0],
             max_size=self._max_size,
             max_depth=self.limits.max_depth,
             done=answered,
         )
-        self.malformed += inquiry.ill_formed
+        self.malformed += inquiry.malformed
         for response in inquiry.responses:
             self._take_response(response)
         if inquiry.responses:
@@ -113,7 +113,7 @@ class JSONRPCSession(ForeignSession):
 
     def _take_response(self, response: RPCResponse) -> None:
         request_id, result = response.request_id, response.result
-        if request_id is None and isinstance(result, RPCError) and not response.ill_formed:
+        if request_id is None and isinstance(result, RPCError) and not response.malformed:
             # The peer could not tell which call it is about. It is clear when there is one alone.
             in_flight = [call_id for call_id, c in self.pending.items() if c.sent is not None]
             if len(in_flight) != 1:
@@ -124,7 +124,7 @@ class JSONRPCSession(ForeignSession):
         caller = self._answered(request_id) if type(request_id) is int else None
         if caller is None:
             return
-        if response.ill_formed:
+        if response.malformed:
             caller.fail(ProtocolError(f"the answer of {caller.method!r}: {result.message}"))
         elif isinstance(result, RPCError):
             caller.fail(to_exception(result, self._error_table))

@@ -17,12 +17,12 @@ from ..errors import (
     ServiceClosedError,
     TooLargeError,
 )
-from ..rpc.argument import checked_timeout
 from ..rpc.proxy import Namespace
-from .faults import to_exception
+from ..rpc.validation import checked_timeout
+from .error_objects import to_exception
 from .items import RPCError, RPCRequest, RPCResponse
 from .protocols import JSONRPC, JSONRPCLoose, JSONRPCv1, JSONRPCv2
-from .protocols.text import MAX_SIZE, encode
+from .protocols.json_codec import MAX_SIZE, encode
 
 __all__ = ["HTTPClient", "is_url", "open_http_client"]
 
@@ -181,7 +181,7 @@ class HTTPClient:
         answer = await self._post(method, body)
         # What answers is found as it is, whatever version it names.
         item = JSONRPCLoose.message_to_item(answer)
-        if not isinstance(item, RPCResponse) or item.ill_formed:
+        if not isinstance(item, RPCResponse) or item.malformed:
             raise ProtocolError(f"{self._url} has answered {method!r} with {answer[:100]!r}")
         if isinstance(item.result, RPCError):
             raise to_exception(item.result, self._error_table)

@@ -45,7 +45,7 @@ class RPCRequest:
     """A request, or a notification.
 
     Args:
-        method: its name; of an ill-formed request, the `RPCError` that says what is wrong.
+        method: its name; of an malformed request, the `RPCError` that says what is wrong.
         args: a list or tuple, or a dict of named ones; ``None`` is an empty list.
         request_id: pairs the response with it; ``None`` for a notification.
         null_id: whether the request has an id, which is null, and so is no notification.
@@ -76,13 +76,13 @@ class RPCRequest:
             method.request_id = request_id
 
     @property
-    def ill_formed(self) -> bool:
+    def malformed(self) -> bool:
         """Whether `method` is an error that says what is wrong with the message."""
         return isinstance(self.method, RPCError)
 
     def is_notification(self) -> bool:
-        """Whether it is never answered. An ill-formed one is, with or without an id."""
-        return self.request_id is None and not self.null_id and not self.ill_formed
+        """Whether it is never answered. An malformed one is, with or without an id."""
+        return self.request_id is None and not self.null_id and not self.malformed
 
     def __repr__(self) -> str:
         null_id = ", null_id=True" if self.null_id else ""
@@ -95,16 +95,16 @@ class RPCResponse:
     Args:
         result: what the method gave, or an `RPCError`.
         request_id: that of the request.
-        ill_formed: whether the result is not the peer's error, but says what is wrong with its
+        malformed: whether the result is not the peer's error, but says what is wrong with its
             message.
     """
 
-    __slots__ = ("ill_formed", "request_id", "result")
+    __slots__ = ("malformed", "request_id", "result")
 
-    def __init__(self, result: Any, request_id: Any, *, ill_formed: bool = False) -> None:
+    def __init__(self, result: Any, request_id: Any, *, malformed: bool = False) -> None:
         self.result = result
         self.request_id = request_id
-        self.ill_formed = ill_formed
+        self.malformed = malformed
         if isinstance(result, RPCError):
             result.request_id = request_id
 

@@ -49,7 +49,7 @@ class Call(asyncio.Future[Any]):
     deadline: float | None = None
     accepted_at: float | None = None
     #: What was sent, where it may be sent again to another server.
-    piece: Any = None
+    encoded: Any = None
     _stream: StreamHandle | None = None
     _coroutine: Generator[Any, None, Any] | None = None
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
-from .argument import checked_timeout
 from .call import Call
+from .connection_pool import ConnectionPool
 from .context import Peer
 from .dispatcher import DESCRIBE, SLOW_HANDLER
-from .pool import Pool
+from .method_table import HandlerTable, collect_methods
 from .proxy import Namespace
-from .table import HandlerTable, tabulate
+from .validation import checked_timeout
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
 __all__ = ["Client", "open_client"]
@@ -26,7 +26,7 @@ class Client(asyncio.AbstractServer):
             Raises `OverloadedError` when too much waits to be sent.
     """
 
-    def __init__(self, pool: Pool, timeout: float | None) -> None:
+    def __init__(self, pool: ConnectionPool, timeout: float | None) -> None:
         self.pool = pool
         self._timeout = timeout
         self.rpc: Namespace[Call] = Namespace(self._call)
@@ -188,8 +188,8 @@ async def open_client(
         OSError: an endpoint cannot be bound.
     """
     timeout = checked_timeout(timeout)
-    pool = Pool(
-        HandlerTable({}, {}) if handler is None else tabulate(handler),
+    pool = ConnectionPool(
+        HandlerTable({}, {}) if handler is None else collect_methods(handler),
         connect=connect,
         bind=bind,
         loop=loop,

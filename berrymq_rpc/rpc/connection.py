@@ -17,11 +17,11 @@ from ..errors import (
 )
 from .call import Call
 from .context import Peer
+from .inbound_call import InboundCall
 from .method import Method
-from .running import Running
 from .stream import Stream
-from .transport.interface import Key, Port
-from .wire.record import Incoming
+from .transport.port import Key, Port
+from .wire.record import InboundEvent
 from .wire.session import Frames, Session, Unsent
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Connection:
         "_started",
         "_timer",
         "_timer_at",
+        "dirty",
         "dispatcher",
         "flush_scheduled",
-        "held",
         "in_flight",
         "is_admitting",
         "key",
@@ -79,8 +79,8 @@ class Connection:
         "running",
         "session",
         "slow_handler",
+        "stalled",
         "thread",
-        "touched",
         "unacknowledged",
         "waiting",
     )
@@ -96,7 +96,7 @@ class Connection:
     ) -> None:
         self.owner = owner
         #: Whether a message arrived in the burst that is being read.
-        self.touched = False
+        self.dirty = False
         self.session = session
         self.port = port
         self.key = key
@@ -105,17 +105,17 @@ class Connection:
         #: The thread of the event loop, which alone may use it.
         self.thread = get_ident()
         self.slow_handler = dispatcher.slow_handler
-        #: Calls of the peer's that run, by id; notifications by their `Running`.
-        self.running: dict[Any, Running] = {}
+        #: Calls of the peer's that run, by id; notifications by their `InboundCall`.
+        self.running: dict[Any, InboundCall] = {}
         #: Those among them that hold a slot of the window, and those that do not.
         self.in_flight = 0
         self.waiting = 0
         #: Calls that wait for a slot, of a peer that knows no window or has not heard of it yet,
         #: by id; and notifications, by an object of their own.
-        self.queue: OrderedDict[Any, tuple[Incoming, Method, int]] = OrderedDict()
+        self.queue: OrderedDict[Any, tuple[InboundEvent, Method, int]] = OrderedDict()
         #: What the peer asked while its answers waited for it to read them, by id as in `queue`;
         #: it is served when it has.
-        self.held: OrderedDict[Any, tuple[Incoming, int]] | None = None
+        self.stalled: OrderedDict[Any, tuple[InboundEvent, int]] | None = None
         #: What both take together.
         self.queue_bytes = 0
         #: Whether calls in the queue are being started.
@@ -123,7 +123,7 @@ class Connection:
         #: Bytes of the message that is being dispatched.
         self.message_bytes = 0
         #: Answers whose acknowledgement is awaited.
-        self.unacknowledged: dict[Any, Running] = {}
+        self.unacknowledged: dict[Any, InboundCall] = {}
         self._started: list[Any] = []
         self._peer: Peer | None = None
         #: Whether what is gathered leaves at the end of this tick.
@@ -175,7 +175,7 @@ class Connection:
         session.call(call, method, args, kwargs, now)
         if keep:
             # As it was packed now: what the arguments hold later is not what was asked.
-            call.piece = session.packed(call)
+            call.encoded = session.packed(call)
         if not self.flush_scheduled:
             if session.in_window == 1:
                 # Alone under way: it does not wait for others to share the cost of its message.
@@ -232,14 +232,14 @@ class Connection:
 
     # -- answers to the peer ---------------------------------------------------------------
 
-    def started(self, running: Running) -> None:
+    def started(self, running: InboundCall) -> None:
         """A call runs on: it is told to be accepted unless it ends at once."""
         key = running if running.id is None else running.id
         self.running[key] = running
         if running.id is not None:
             self._started.append(running.id)
 
-    def finished(self, running: Running, value: Any) -> None:
+    def finished(self, running: InboundCall, value: Any) -> None:
         """A call ended with a result."""
         if self._ended(running):
             if running.cancelled:
@@ -248,7 +248,7 @@ class Connection:
                 self.answer(running, value)
             self.schedule_flush()
 
-    def failed(self, running: Running, error: BaseException) -> None:
+    def failed(self, running: InboundCall, error: BaseException) -> None:
         """A call ended with an exception."""
         self.dispatcher.log_error(running.method.name, error, answered=running.id is not None)
         if self._ended(running):
@@ -260,7 +260,7 @@ class Connection:
                 # The event loop is about to end.
                 self.flush()
 
-    def _reason(self, running: Running, error: BaseException) -> BaseException:
+    def _reason(self, running: InboundCall, error: BaseException) -> BaseException:
         """What to tell the caller of a call that was cancelled."""
         if running.expired:
             return RPCTimeoutError("the caller's deadline passed while the method ran")
@@ -268,7 +268,7 @@ class Connection:
             return ServiceClosedError(self.dispatcher.closing)
         return error
 
-    def answer(self, running: Running, value: Any) -> None:
+    def answer(self, running: InboundCall, value: Any) -> None:
         """Send a result; one that cannot be sent is answered with the error that says so."""
         session = self.session
         if running.id is None:
@@ -292,7 +292,7 @@ class Connection:
             else:
                 self.dispatcher.call_back(running.on_delivery, True)
 
-    def answer_error(self, running: Running, error: BaseException) -> None:
+    def answer_error(self, running: InboundCall, error: BaseException) -> None:
         """Send an exception as the answer."""
         closing = self.dispatcher.closing
         if running.id is None:
@@ -303,12 +303,12 @@ class Connection:
             self.session.error(running.id, self.dispatcher.describe(error))
         self.dispatcher.call_back(running.on_delivery, False)
 
-    def send_item(self, running: Running, item: Any) -> None:
+    def send_item(self, running: InboundCall, item: Any) -> None:
         """Send an item of a stream. Raises as `Session.item` does."""
         self.session.item(running.id, item)
         self.schedule_flush()
 
-    def _ended(self, running: Running) -> bool:
+    def _ended(self, running: InboundCall) -> bool:
         """Take a call out of the tables; whether it may still be answered."""
         if running.timer is not None:
             running.timer.cancel()
@@ -349,7 +349,7 @@ class Connection:
         if self._started:
             self._tell_accepted()
         port = self.port
-        if port is None or not session.gathered:
+        if port is None or not session.pending_records:
             return
         for frames in session.messages(monotonic()):
             if not port.send(self.key, frames):
@@ -417,7 +417,7 @@ class Connection:
     def forget_queue(self) -> None:
         """Drop the calls of the peer that wait for their turn."""
         self.queue.clear()
-        self.held = None
+        self.stalled = None
         self.queue_bytes = 0
 
     def stop(self) -> None:

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from .call import Call
     from .connection import Connection
     from .dispatcher import _SyncCalls
-    from .running import Running
+    from .inbound_call import InboundCall
 
 __all__ = ["Context", "Peer", "context", "current"]
 
 #: The call that is being served in this task, thread or callback.
-current: ContextVar["Running | _SyncCalls | None"] = ContextVar("berrymq_rpc call", default=None)
+current: ContextVar["InboundCall | _SyncCalls | None"] = ContextVar(
+    "berrymq_rpc call", default=None
+)
 
 
 class Peer:
@@ -103,7 +105,7 @@ class Context:
 
     __slots__ = ("_running", "method", "peer")
 
-    def __init__(self, running: "Running") -> None:
+    def __init__(self, running: "InboundCall") -> None:
         self._running = running
         self.method = running.method.name
         self.peer = running.connection.peer

@@ -8,7 +8,7 @@ from typing import Any
 from .wire.aiozmq_codec import AiozmqCodec
 from .wire.aiozmq_dialect import AiozmqDialect
 from .wire.codec import Codec
-from .wire.native import NativeDialect
+from .wire.native_session import NativeDialect
 from .wire.session import Dialect
 
 __all__ = ["DIALECTS", "make_dialects"]

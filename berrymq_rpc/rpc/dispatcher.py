@@ -17,14 +17,14 @@ from ..errors import (
 )
 from .context import current
 from .describe import describe as describe_methods
+from .inbound_call import InboundCall, warn_slow
 from .method import Kind, Method
-from .running import Running, warn_slow
-from .table import HandlerTable
+from .method_table import HandlerTable
 from .wire.codec import Codec
-from .wire.failure import Failure, describe
+from .wire.exception_codec import Failure, describe
 from .wire.limits import Limits
-from .wire.native import FIRST_WINDOW
-from .wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY, Incoming
+from .wire.native_session import FIRST_WINDOW
+from .wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY, InboundEvent
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -119,7 +119,9 @@ class Dispatcher:
 
     # -- calls ---------------------------------------------------------------------------
 
-    def dispatch(self, connection: "Connection", incoming: Sequence[Incoming], now: float) -> None:
+    def dispatch(
+        self, connection: "Connection", incoming: Sequence[InboundEvent], now: float
+    ) -> None:
         """Serve what one message asked for.
 
         What a peer asks that does not read its answers waits until it has, up to a bound.
@@ -186,7 +188,7 @@ class Dispatcher:
             current.reset(token)
             frame.end()
 
-    def _find(self, connection: "Connection", event: Incoming, count: int) -> Method | None:
+    def _find(self, connection: "Connection", event: InboundEvent, count: int) -> Method | None:
         """The method to call at once; one that does not end at once is started here."""
         _, call_id, name, args, kwargs, _ = event
         try:
@@ -204,37 +206,40 @@ class Dispatcher:
 
     def _is_barred(self, connection: "Connection") -> bool:
         """Whether nothing of this peer is served now: this side is closing, or it does not read."""
-        return self.closing is not None or connection.held is not None or connection.is_congested()
+        return (
+            self.closing is not None or connection.stalled is not None or connection.is_congested()
+        )
 
-    def _bar(self, connection: "Connection", event: Incoming, count: int) -> None:
+    def _bar(self, connection: "Connection", event: InboundEvent, count: int) -> None:
         """Refuse what was asked as this side is closing; otherwise hold it, up to a bound."""
         _, call_id, name, *_ = event
         if self.closing is not None:
             self._refuse(connection, call_id, name, ServiceClosedError(self.closing))
             return
-        if connection.held is None:
-            connection.held = OrderedDict()
+        if connection.stalled is None:
+            connection.stalled = OrderedDict()
             connection.loop.call_later(CONGESTION_PAUSE, self._go_on, connection)
         cost = QUEUED_CALL + connection.message_bytes // count
-        if call_id in connection.held or call_id in connection.running:
+        if call_id in connection.stalled or call_id in connection.running:
             self._refuse(connection, call_id, name, ProtocolError(f"the id {call_id} is in use"))
-        elif connection.queue_bytes + cost > self.limits.max_queued_calls:
+        elif connection.queue_bytes + cost > self.limits.max_queued_call_bytes:
             error = OverloadedError(
-                f"max_queued_calls={self.limits.max_queued_calls:,} bytes wait for this peer to "
-                f"read its answers, over max_queued_bytes={self.limits.max_queued_bytes:,} of them"
+                f"max_queued_call_bytes={self.limits.max_queued_call_bytes:,} bytes of calls wait "
+                "for this peer to read its answers, over "
+                f"max_queued_bytes={self.limits.max_queued_bytes:,} of them"
             )
             self._refuse(connection, call_id, name, error)
         else:
-            connection.held[object() if call_id is None else call_id] = (event, cost)
+            connection.stalled[object() if call_id is None else call_id] = (event, cost)
             connection.queue_bytes += cost
 
     def _go_on(self, connection: "Connection") -> None:
         """Serve what was held of a peer, as far as it has read its answers."""
-        held = connection.held
+        held = connection.stalled
         if held is None:
             return
         # Out of the way of `dispatch`; what comes meanwhile comes after this turn.
-        connection.held = None
+        connection.stalled = None
         try:
             while held and not connection.is_congested():
                 _, (event, cost) = held.popitem(last=False)
@@ -246,10 +251,10 @@ class Dispatcher:
             connection.flush()
         finally:
             if held:
-                connection.held = held
+                connection.stalled = held
                 connection.loop.call_later(CONGESTION_PAUSE, self._go_on, connection)
 
-    def _is_late(self, connection: "Connection", event: Incoming, now: float) -> bool:
+    def _is_late(self, connection: "Connection", event: InboundEvent, now: float) -> bool:
         """Whether a call that waited is not to be run any more; if so, it is answered."""
         _, call_id, name, _, _, deadline = event
         if deadline is None or deadline > now:
@@ -276,7 +281,9 @@ class Dispatcher:
         if count & (count - 1) == 0:
             logger.warning("notification %.100r dropped (%d so far): %s", name, count, reason)
 
-    def _admit(self, connection: "Connection", event: Incoming, method: Method, cost: int) -> None:
+    def _admit(
+        self, connection: "Connection", event: InboundEvent, method: Method, cost: int
+    ) -> None:
         """Start what does not end at once, queue it, or refuse it."""
         _, call_id, name, _, _, _ = event
         if call_id is None and method.kind is Kind.STREAM:
@@ -302,18 +309,19 @@ class Dispatcher:
         ):
             error = OverloadedError(f"window={self.limits.window:,} calls are in flight")
             self._refuse(connection, call_id, name, error)
-        elif connection.queue_bytes + cost > self.limits.max_queued_calls:
+        elif connection.queue_bytes + cost > self.limits.max_queued_call_bytes:
             error = OverloadedError(
-                f"max_queued_calls={self.limits.max_queued_calls:,} bytes wait for their turn"
+                f"max_queued_call_bytes={self.limits.max_queued_call_bytes:,} bytes wait for "
+                "their turn"
             )
             self._refuse(connection, call_id, name, error)
         else:
             connection.queue[object() if call_id is None else call_id] = (event, method, cost)
             connection.queue_bytes += cost
 
-    def _start(self, connection: "Connection", event: Incoming, method: Method) -> None:
+    def _start(self, connection: "Connection", event: InboundEvent, method: Method) -> None:
         _, call_id, _, args, kwargs, deadline = event
-        running = Running(connection, call_id, method, args, kwargs, deadline)
+        running = InboundCall(connection, call_id, method, args, kwargs, deadline)
         connection.started(running)
         if running.holds_slot:
             connection.in_flight += 1
@@ -326,7 +334,7 @@ class Dispatcher:
             # A decorated coroutine function may raise when it is called, and not when awaited.
             connection.failed(running, error)
 
-    def ended(self, connection: "Connection", running: Running) -> None:
+    def ended(self, connection: "Connection", running: InboundCall) -> None:
         """Give back the slot of a call that ended, to the next that waits for one."""
         if running.holds_slot:
             connection.in_flight -= 1
@@ -357,8 +365,8 @@ class Dispatcher:
         """Drop a call that waits for its turn; whether there was one."""
         if call_id in connection.queue:
             event, _, cost = connection.queue.pop(call_id)
-        elif connection.held is not None and call_id in connection.held:
-            event, cost = connection.held.pop(call_id)
+        elif connection.stalled is not None and call_id in connection.stalled:
+            event, cost = connection.stalled.pop(call_id)
         else:
             return False
         connection.queue_bytes -= cost
@@ -368,7 +376,7 @@ class Dispatcher:
     def refuse_queue(self, connection: "Connection") -> None:
         """Refuse the calls of a peer that wait for their turn."""
         events = [event for event, _, _ in connection.queue.values()]
-        events += [event for event, _ in (connection.held or {}).values()]
+        events += [event for event, _ in (connection.stalled or {}).values()]
         connection.forget_queue()
         for _, call_id, name, *_ in events:
             self._refuse(connection, call_id, name, ServiceClosedError(self.closing))
@@ -459,9 +467,9 @@ class _SyncCalls:
 
     def __init__(self, connection: "Connection") -> None:
         self.connection = connection
-        self.event: Incoming | None = None
-        #: A `Running` once a handler has asked for its context. Any, as a type checker takes what
-        #: the dispatcher sets for what is there after the handler ran.
+        self.event: InboundEvent | None = None
+        #: An `InboundCall` once a handler has asked for its context. Any, as a type checker takes
+        #: what the dispatcher sets for what is there after the handler ran.
         self.running: Any = None
 
     def end(self) -> None:
@@ -469,13 +477,13 @@ class _SyncCalls:
         self.event = None
         self.running = None
 
-    def snapshot(self) -> Running:
+    def snapshot(self) -> InboundCall:
         """The call of this moment.
 
         Raises:
             Error: they are over.
         """
-        running: Running | None = self.running
+        running: InboundCall | None = self.running
         if running is None:
             if self.event is None:
                 raise Error(
@@ -483,6 +491,6 @@ class _SyncCalls:
                     "or callback that it leaves behind"
                 )
             _, call_id, _, args, kwargs, deadline = self.event
-            running = Running(self.connection, call_id, self.method, args, kwargs, deadline)
+            running = InboundCall(self.connection, call_id, self.method, args, kwargs, deadline)
             self.running = running
         return running

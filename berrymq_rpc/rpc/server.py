@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .argument import checked_seconds
 from .dialects import DIALECTS
 from .dispatcher import SLOW_HANDLER
-from .service import Service
-from .table import tabulate
+from .method_table import collect_methods
+from .runtime import Runtime
+from .validation import checked_seconds
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
 __all__ = ["GRACE", "Server", "start_server"]
@@ -20,7 +20,7 @@ GRACE = 5.0
 class Server(asyncio.AbstractServer):
     """A server that runs. Made by `start_server`; use it with ``async with``, or `close` it."""
 
-    def __init__(self, service: Service, grace: float) -> None:
+    def __init__(self, service: Runtime, grace: float) -> None:
         self._service = service
         self._grace = grace
 
@@ -131,8 +131,8 @@ async def start_server(
         OSError: an endpoint cannot be bound.
     """
     grace = checked_seconds(grace, "grace", zero=True)
-    service = Service(
-        tabulate(handler),
+    service = Runtime(
+        collect_methods(handler),
         connect=connect,
         bind=bind,
         loop=loop,

@@ -30,9 +30,9 @@ class Stream:
         "accepted_at",
         "connection",
         "deadline",
+        "encoded",
         "id",
         "method",
-        "piece",
         "sent",
     )
 
@@ -41,7 +41,7 @@ class Stream:
         self.method = call.method
         self.sent = call.sent
         self.accepted_at = call.accepted_at
-        self.piece = call.piece
+        self.encoded = call.encoded
         #: The timeout is for each item; the call as a whole has none.
         self.deadline: float | None = None
         self._timeout = call.timeout

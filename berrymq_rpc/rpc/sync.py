@@ -3,12 +3,12 @@
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from .argument import checked_timeout
 from .background import Background
 from .call import Call
 from .client import open_client
 from .dispatcher import DESCRIBE
 from .proxy import Namespace
+from .validation import checked_timeout
 
 __all__ = ["SyncClient"]
 

@@ -43,7 +43,7 @@ def test_changes_throw_them_away() -> None:
 
 
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory, "MAXIMUM_ROUTES", 10)
+    monkeypatch.setattr(directory, "MAX_ROUTES", 10)
     followed = Directory()
     followed.follow(Identifier("*:x"), receive, None)
     for number in range(100):

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from berrymq_rpc.bus.message import (
-    MAXIMUM_REPR,
+    MAX_REPR,
     Message,
     OutcomeMessage,
     RelayedMessage,
@@ -117,10 +117,10 @@ RECURSIVE.append(RECURSIVE)
 )
 def test_repr_is_bounded_and_never_fails(value: object) -> None:
     text = repr(Message(Identifier("n" * 500), (value,) * 10, {"value": value}))
-    assert len(text) <= MAXIMUM_REPR
+    assert len(text) <= MAX_REPR
     assert text.startswith("<Message n")
     assert text.endswith(">")
-    assert len(repr(make("a:b", value))) <= MAXIMUM_REPR
+    assert len(repr(make("a:b", value))) <= MAX_REPR
 
 
 def test_relayed() -> None:

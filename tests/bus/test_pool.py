@@ -13,7 +13,7 @@ import pytest
 import berrymq_rpc.bus.pool as pool_module
 from berrymq_rpc.bus import Bus, Message, Queue
 from berrymq_rpc.bus.pool import Pool
-from berrymq_rpc.bus.route import MAXIMUM_DEPTH, sending
+from berrymq_rpc.bus.route import MAX_DEPTH, sending
 
 Errors = list[tuple[BaseException, Message, Any]]
 BOUND = 30.0
@@ -205,7 +205,7 @@ def test_async_receivers_do_not_take_a_thread(bus: Bus) -> None:
 
 
 def test_when_too_much_waits_senders_do_it(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAXIMUM_WAITING", 3)
+    monkeypatch.setattr(pool_module, "MAX_WAITING", 3)
     release = threading.Event()
     names: list[str] = []
 
@@ -300,14 +300,14 @@ class TestRecursion:
         finish(bus)
         ((error, _, receiver),) = errors
         assert isinstance(error, RecursionError)
-        assert f"{MAXIMUM_DEPTH} deep" in str(error)
+        assert f"{MAX_DEPTH} deep" in str(error)
         assert "the cycle is a:b -> c:d -> a:b" in str(error)
         assert receiver in (first, second)
-        assert len(calls) == MAXIMUM_DEPTH
+        assert len(calls) == MAX_DEPTH
 
     def test_branches_end(self, bus: Bus, errors: Errors, monkeypatch: pytest.MonkeyPatch) -> None:
         """2**100 calls would fill the memory long before any of them is 100 deep."""
-        monkeypatch.setattr(pool_module, "MAXIMUM_WAITING", 50)
+        monkeypatch.setattr(pool_module, "MAX_WAITING", 50)
 
         def branch(message: Message) -> None:
             bus.twitter("a:b")
@@ -335,7 +335,7 @@ class TestRecursion:
             if message.args[0] > 1:
                 bus.twitter("count:down", message.args[0] - 1)
 
-        bus.twitter("count:down", MAXIMUM_DEPTH)
+        bus.twitter("count:down", MAX_DEPTH)
         finish(bus)
         assert errors == []
 
@@ -349,7 +349,7 @@ class TestRecursion:
         self, bus: Bus, errors: Errors, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also those whose receivers are not called any more."""
-        monkeypatch.setattr(pool_module, "MAXIMUM_WAITING", 20)
+        monkeypatch.setattr(pool_module, "MAX_WAITING", 20)
         counts = {"called": 0, "told": 0}
         lock = threading.Lock()
 

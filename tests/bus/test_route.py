@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Message
-from berrymq_rpc.bus.route import MAXIMUM_DEPTH, sending
+from berrymq_rpc.bus.route import MAX_DEPTH, sending
 
 Errors = list[tuple[BaseException, Message, Any]]
 
@@ -50,11 +50,11 @@ def test_cycle_is_named_once(bus: Bus, errors: Errors, caplog: Any) -> None:
     assert bus.twitter("start:x") == 1
     ((error, message, receiver),) = errors
     assert isinstance(error, RecursionError)
-    assert f"{MAXIMUM_DEPTH} deep" in str(error)
+    assert f"{MAX_DEPTH} deep" in str(error)
     assert "the cycle is c:d -> a:b -> c:d" in str(error)
     assert message.id == "start:x"
     assert receiver is start
-    assert len(calls) == MAXIMUM_DEPTH - 1
+    assert len(calls) == MAX_DEPTH - 1
     assert len(caplog.records) == 1
 
 
@@ -88,7 +88,7 @@ def test_branches_do_not_multiply(bus: Bus, errors: Errors) -> None:
     bus.regist_function("a:b", branch)
     bus.regist_function("a:b", other)
     assert bus.twitter("a:b") == 2
-    assert len(calls) == 2 * MAXIMUM_DEPTH
+    assert len(calls) == 2 * MAX_DEPTH
     assert len(errors) == 2
 
 
@@ -124,7 +124,7 @@ def test_receivers_that_swallow_the_error(bus: Bus, errors: Errors) -> None:
     bus.regist_function("c:d", lambda message: heard.append(message.id))
     assert bus.twitter("a:b") == 2
     # Each of the outermost receiver's three attempts goes down once.
-    assert len(calls) == 1 + 3 * (MAXIMUM_DEPTH - 1)
+    assert len(calls) == 1 + 3 * (MAX_DEPTH - 1)
     assert heard == ["c:d"]
     assert errors == []
     assert bus.twitter("c:d") == 1
@@ -167,9 +167,9 @@ def test_depth_that_is_allowed(bus: Bus, errors: Errors) -> None:
         if message.args[0] > 1:
             bus.twitter("count:down", message.args[0] - 1)
 
-    bus.twitter("count:down", MAXIMUM_DEPTH)
+    bus.twitter("count:down", MAX_DEPTH)
     assert errors == []
-    bus.twitter("count:down", MAXIMUM_DEPTH + 1)
+    bus.twitter("count:down", MAX_DEPTH + 1)
     assert len(errors) == 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Message, Queue
-from berrymq_rpc.bus.route import MAXIMUM_DEPTH
+from berrymq_rpc.bus.route import MAX_DEPTH
 
 Errors = list[tuple[BaseException, Message, Any]]
 BOUND = 30.0
@@ -130,7 +130,7 @@ def test_questions_without_end(bus: Bus, errors: Errors) -> None:
     bus.regist_function("answer:x", lambda message: bus.talk("ask:x", "answer:x"))
     assert bus.talk("ask:x", "answer:x") == 1
     assert [type(error) for error, _, _ in errors] == [RecursionError]
-    assert f"{MAXIMUM_DEPTH} deep" in str(errors[0][0])
+    assert f"{MAX_DEPTH} deep" in str(errors[0][0])
 
 
 def test_outermost_receiver_of_a_cycle_answers(bus: Bus, answers: Queue, errors: Errors) -> None:

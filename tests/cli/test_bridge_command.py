@@ -17,8 +17,8 @@ def post(url: str, method: str, *params: object, **headers: str) -> object:
         return json.load(response)["result"]
 
 
-def said(line: str, door: str) -> str:
-    found = re.fullmatch(rf"JSON-RPC over {door} at (\S+?)(, WebSocket at ws://\S+/ws)?", line)
+def said(line: str, listener: str) -> str:
+    found = re.fullmatch(rf"JSON-RPC over {listener} at (\S+?)(, WebSocket at ws://\S+/ws)?", line)
     assert found, line
     return found[1]
 
@@ -27,8 +27,8 @@ def said(line: str, door: str) -> str:
 def test_before_a_node(start, number) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", "--json") as node:
         endpoint = node.line().removeprefix("The node is at ")
-        doors = ("--http", ":0", "--tcp", "127.0.0.1:0", "--zeromq", "tcp://127.0.0.1:*")
-        with start("bridge", "--connect", endpoint, *doors) as bridge:
+        listeners = ("--http", ":0", "--tcp", "127.0.0.1:0", "--zeromq", "tcp://127.0.0.1:*")
+        with start("bridge", "--connect", endpoint, *listeners) as bridge:
             url = said(bridge.line(), "HTTP")
             host, port = said(bridge.line(), "TCP").removeprefix("tcp://").split(":")
             assert said(bridge.line(), "ZeroMQ").startswith("tcp://127.0.0.1:")
@@ -42,7 +42,7 @@ def test_before_a_node(start, number) -> None:
             assert bridge.rest("stderr") == []
 
 
-def test_serve_with_a_door(start) -> None:
+def test_serve_with_a_listener(start) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", "--http", ":0", "--token", "sesame") as node:
         url = said(node.line(), "HTTP")
         assert post(url, "connect_oneway", Authorization="Bearer sesame")

@@ -4,7 +4,7 @@ import pytest
 
 from berrymq_rpc import rpc
 from berrymq_rpc.exchange.beside import beside
-from berrymq_rpc.rpc.table import tabulate
+from berrymq_rpc.rpc.method_table import collect_methods
 
 
 class Functions(rpc.AttrHandler):
@@ -38,13 +38,13 @@ class Asked:
 
 @pytest.mark.parametrize("handler", [Attributes(), {"sub": Sub(), "add": Attributes().add}])
 def test_both_are_known_at_start(handler: Any) -> None:
-    table = tabulate(beside(Functions(), handler))
+    table = collect_methods(beside(Functions(), handler))
     assert [method.name for method in table] == ["add", "get", "sub.hello"]
     assert table.find("get").function() == "own"
 
 
 def test_one_that_is_asked() -> None:
-    table = tabulate(beside(Functions(), Asked({"sub": Sub()})))
+    table = collect_methods(beside(Functions(), Asked({"sub": Sub()})))
     assert table.find("get").function() == "own"
     assert table.find("sub.hello").function() == "hello"
     for name in ("other", "get.x", "sub.other"):

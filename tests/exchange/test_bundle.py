@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.exchange.bundle import (
-    MAXIMUM_COUNT,
-    MAXIMUM_NAME_LENGTH,
+    MAX_COUNT,
+    MAX_NAME_LENGTH,
     Bundle,
     checked_name,
     read_envelope,
@@ -40,7 +40,7 @@ def test_one_message_need_not_be_counted() -> None:
     ("changed", "error"),
     [
         ({"origin": ""}, ValueError),
-        ({"origin": "x" * (MAXIMUM_NAME_LENGTH + 1)}, ValueError),
+        ({"origin": "x" * (MAX_NAME_LENGTH + 1)}, ValueError),
         ({"origin": "a\nb"}, ValueError),
         ({"origin": None}, TypeError),
         ({"origin": b"a"}, TypeError),
@@ -57,7 +57,7 @@ def test_one_message_need_not_be_counted() -> None:
         ({"seq": None}, TypeError),
         ({"count": 0}, ValueError),
         ({"count": -1}, ValueError),
-        ({"count": MAXIMUM_COUNT + 1}, ValueError),
+        ({"count": MAX_COUNT + 1}, ValueError),
         ({"count": None}, TypeError),
         ({"to": ("b", 6)}, ValueError),
         ({"count": 1, "to": "bc"}, TypeError),

@@ -13,7 +13,7 @@ from berrymq_rpc.errors import (
     ServiceClosedError,
     TooLargeError,
 )
-from berrymq_rpc.exchange.line import GROUP_BUNDLES, MAXIMUM_CALLS, Line, Wire
+from berrymq_rpc.exchange.line import GROUP_BUNDLES, MAX_CALLS, Line, Wire
 from berrymq_rpc.exchange.switchboard import Switchboard
 from berrymq_rpc.rpc.wire.codec import Codec
 
@@ -135,11 +135,11 @@ async def test_so_much_is_under_way_and_no_more() -> None:
     place.open()
     place.send(*range(200))
     await turn()
-    assert len(place.peer.calls) == MAXIMUM_CALLS
-    assert place.peer.numbers == [*range(MAXIMUM_CALLS * GROUP_BUNDLES)]
+    assert len(place.peer.calls) == MAX_CALLS
+    assert place.peer.numbers == [*range(MAX_CALLS * GROUP_BUNDLES)]
     place.peer.confirm(1)
     await turn()
-    assert len(place.peer.numbers) == (MAXIMUM_CALLS + 1) * GROUP_BUNDLES
+    assert len(place.peer.numbers) == (MAX_CALLS + 1) * GROUP_BUNDLES
     confirming = asyncio.create_task(place.peer.confirms())
     assert await place.line.drain()
     confirming.cancel()

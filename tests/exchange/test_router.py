@@ -9,10 +9,10 @@ import pytest
 
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.errors import ProtocolError, TooLargeError
-from berrymq_rpc.exchange.bundle import MAXIMUM_NUMBER, Bundle
+from berrymq_rpc.exchange.bundle import MAX_NUMBER, Bundle
 from berrymq_rpc.exchange.message_codec import LARGE
 from berrymq_rpc.exchange.outbox import Outbox
-from berrymq_rpc.exchange.router import BUNDLE_MESSAGES, MAXIMUM_ANSWERS, Router
+from berrymq_rpc.exchange.router import BUNDLE_MESSAGES, MAX_ANSWERS, Router
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.limits import Limits
 
@@ -388,7 +388,7 @@ class TestWhatComes:
     def test_numbers_of_a_liar_spoil_that_source_alone(self) -> None:
         place = Place()
         (line,) = place.outboxes
-        place.router.receive(line, bundle(("a:b", ()), first=MAXIMUM_NUMBER), 0.0)
+        place.router.receive(line, bundle(("a:b", ()), first=MAX_NUMBER), 0.0)
         place.router.receive(line, bundle(("a:b", ()), source=("other", 3)), 0.0)
         assert [m.origin for m in place.heard if m.id == "a:b"] == ["there", "other"]
 
@@ -546,13 +546,13 @@ class TestTalk:
 
     def test_doubles_are_known_up_to_a_bound(self) -> None:
         place = Place()
-        for number in range(MAXIMUM_ANSWERS + 10):
+        for number in range(MAX_ANSWERS + 10):
             answer = bundle(("c:d", (1,)), first=number + 1, target=("nobody", 1))
             place.router.receive(place.outboxes[0], answer, 0.0)
-        assert len(place.router._answers) == MAXIMUM_ANSWERS
+        assert len(place.router._answers) == MAX_ANSWERS
 
     def test_ways_are_known_up_to_a_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("berrymq_rpc.exchange.router.MAXIMUM_SOURCES", 3)
+        monkeypatch.setattr("berrymq_rpc.exchange.router.MAX_SOURCES", 3)
         place = Place()
         for number in range(10):
             made = bundle(("a", ()), source=(f"n{number}", 1))

@@ -7,7 +7,7 @@ import pytest
 
 from berrymq_rpc.errors import ConnectionLostError, OverloadedError, ServiceClosedError
 from berrymq_rpc.exchange import sender as module
-from berrymq_rpc.exchange.sender import MAXIMUM_WAITING, Sender
+from berrymq_rpc.exchange.sender import MAX_WAITING, Sender
 
 
 class Client:
@@ -73,7 +73,7 @@ async def test_with_the_next_token(answer: Any) -> None:
 
 async def test_bounds_and_the_end(caplog: pytest.LogCaptureFixture) -> None:
     sender = Sender(Client(), "it", "T")
-    for number in range(MAXIMUM_WAITING):
+    for number in range(MAX_WAITING):
         sender.notify("send_message", "T", number)
     with pytest.raises(OverloadedError):
         sender.notify("send_message", "T", "one more")

@@ -7,7 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from berrymq_rpc.errors import OverloadedError
 from berrymq_rpc.exchange.token_table import (
-    MAXIMUM_TOKEN_LENGTH,
+    MAX_TOKEN_LENGTH,
     SPARE_TIMERS,
     Entry,
     TokenError,
@@ -121,7 +121,7 @@ class TestProposed:
         assert status(table, "mine", 11.0) == "timeout"
         assert table.add("other", 10, 11.0, "mine") == "mine"
 
-    @pytest.mark.parametrize("token", ["", "x" * (MAXIMUM_TOKEN_LENGTH + 1), 5, b"x", ["x"]])
+    @pytest.mark.parametrize("token", ["", "x" * (MAX_TOKEN_LENGTH + 1), 5, b"x", ["x"]])
     def test_is_text_of_some_length(self, table: TokenTable[str], token: Any) -> None:
         with pytest.raises(ValueError, match="1 to 100 characters"):
             table.add("value", 10, 0.0, token)

@@ -45,7 +45,7 @@ async def test_client_that_leaves(
             await until(lambda: waiting.running == 0)
             assert time.monotonic() - left < within + SLACK
             assert server.statistics()["peers"] == 0
-            assert server.statistics()["calls_served"] == 0
+            assert server.statistics()["calls_running"] == 0
             async with await rpc.open_client(connect=server.endpoints) as client:
                 assert await client.rpc.add(1) == 2
 
@@ -53,7 +53,7 @@ async def test_client_that_leaves(
 async def ended(client: rpc.Client, since: float) -> float:
     """Seconds until the server's tables are empty."""
     async with asyncio.timeout(10):
-        while (await client.rpc.statistics())["calls_served"]:
+        while (await client.rpc.statistics())["calls_running"]:
             await asyncio.sleep(0.001)
     return time.monotonic() - since
 
@@ -142,7 +142,7 @@ async def test_a_link_that_is_cut(server_process: Any, link: Any, until: Until) 
         since = time.monotonic()
         await until(lambda: server.lines == ["started", "cancelled"])
         assert time.monotonic() - since < 2 * heartbeat + SLACK
-        assert (await other.rpc.statistics())["calls_served"] == 0
+        assert (await other.rpc.statistics())["calls_running"] == 0
 
 
 FROZEN = """

@@ -17,7 +17,7 @@ from berrymq_rpc import rpc
 from berrymq_rpc.errors import ProtocolError, TooLargeError
 from berrymq_rpc.jsonrpc import RPCError
 from berrymq_rpc.jsonrpc.dialect import JSONRPCDialect, JSONRPCSession
-from berrymq_rpc.rpc.wire.failure import Failure
+from berrymq_rpc.rpc.wire.exception_codec import Failure
 from berrymq_rpc.rpc.wire.limits import Limits
 from berrymq_rpc.rpc.wire.record import CALL, NOTIFY
 
@@ -96,7 +96,7 @@ def test_a_call() -> None:
     session.call(calls[1], "ns.b", (), {"x": {3}}, 0.0)
     session.call(calls[2], "c", (), {}, 0.0)
     session.notify("d", (1,), {}, 0.0)
-    assert session.gathered == 4
+    assert session.pending_records == 4
     assert sent(session) == [
         {"jsonrpc": "2.0", "method": "a", "params": [1, [2]], "id": 1},
         {"jsonrpc": "2.0", "method": "ns.b", "params": {"x": [3]}, "id": 2},
@@ -150,7 +150,7 @@ def test_an_error_without_id_is_for_the_only_call() -> None:
     assert calls[1].error.code == -32700
 
 
-def test_an_ill_formed_answer() -> None:
+def test_an_malformed_answer() -> None:
     session = connected()
     call = Recorder()
     session.call(call, "a", (), {}, 0.0)
@@ -181,7 +181,7 @@ def test_the_window() -> None:
     assert [payload["id"] for payload in sent(session)] == [3]
     # One that is given up makes room at once: the peer may never answer.
     session.cancel(2)
-    assert session.gathered
+    assert session.pending_records
     assert [payload["id"] for payload in sent(session)] == [4]
     session.receive([text({"jsonrpc": "2.0", "result": "late", "id": 2})], 0.0)
     assert calls[1].outcomes == []
@@ -214,9 +214,9 @@ def test_calls_of_the_peer() -> None:
     # The peer may use an id twice.
     assert first[1] != last[1]
     session.result(last[1], {2})
-    assert not session.gathered
+    assert not session.pending_records
     session.error(first[1], Failure("builtins.KeyError", ("k",), "KeyError('k')"))
-    assert session.gathered
+    assert session.pending_records
     assert session.large_bytes
     ((one, other),) = sent(session)
     assert one == {"jsonrpc": "2.0", "result": [2], "id": "x"}

@@ -14,7 +14,7 @@ def test_request() -> None:
     request = RPCRequest("add", [1, 2], 7)
     assert (request.method, request.args, request.request_id) == ("add", [1, 2], 7)
     assert not request.is_notification()
-    assert not request.ill_formed
+    assert not request.malformed
     assert repr(request) == "RPCRequest('add', [1, 2], 7)"
 
 
@@ -41,17 +41,17 @@ def test_notification() -> None:
 
 
 @pytest.mark.parametrize("request_id", [None, 3])
-def test_ill_formed_request(request_id: Any) -> None:
+def test_malformed_request(request_id: Any) -> None:
     error = RPCError(-32600, "no request")
     request = RPCRequest(error, None, request_id)
-    assert request.ill_formed
+    assert request.malformed
     assert not request.is_notification()
     assert error.request_id == request_id
 
 
 def test_response() -> None:
     response = RPCResponse([1], "x")
-    assert (response.result, response.request_id, response.ill_formed) == ([1], "x", False)
+    assert (response.result, response.request_id, response.malformed) == ([1], "x", False)
     assert repr(response) == "RPCResponse([1], 'x')"
 
 

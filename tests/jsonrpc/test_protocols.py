@@ -41,10 +41,10 @@ def request(protocol: Protocol, data: bytes) -> RPCRequest:
 
 
 def refused(protocol: Protocol, data: bytes) -> RPCError:
-    """The error in an ill-formed request, which has the request's id."""
+    """The error in an malformed request, which has the request's id."""
     item = request(protocol, data)
     assert isinstance(item.method, RPCError)
-    assert item.ill_formed
+    assert item.malformed
     assert item.args == []
     assert item.method.request_id == item.request_id
     return item.method
@@ -176,10 +176,10 @@ def test_notifications() -> None:
 def test_results(result: Any) -> None:
     for protocol in (V2, LOOSE, AUTO):
         item = response(protocol, message(jsonrpc="2.0", result=result, id=7))
-        assert (item.result, item.request_id, item.ill_formed) == (result, 7, False)
+        assert (item.result, item.request_id, item.malformed) == (result, 7, False)
     for protocol in (V1, LOOSE, AUTO):
         item = response(protocol, message(result=result, error=None, id=7))
-        assert (item.result, item.request_id, item.ill_formed) == (result, 7, False)
+        assert (item.result, item.request_id, item.malformed) == (result, 7, False)
 
 
 def test_errors() -> None:
@@ -196,7 +196,7 @@ def test_errors() -> None:
         item = response(protocol, message(**payload))
         assert told(item.result) == (5, 7)
         assert (item.result.message, item.result.data) == ("no", [1])
-        assert not item.ill_formed
+        assert not item.malformed
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_errors_of_version_1(error: Any, code: int, words: str) -> None:
         item = response(protocol, message(result=None, error=error, id=7))
         assert told(item.result) == (code, 7)
         assert item.result.message == words
-        assert not item.ill_formed
+        assert not item.malformed
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,9 @@ def test_errors_of_version_1(error: Any, code: int, words: str) -> None:
         (AUTO, {"jsonrpc": "1.0", "result": 1, "id": 7}, 7),
     ],
 )
-def test_ill_formed_responses(protocol: Protocol, payload: Any, request_id: Any) -> None:
+def test_malformed_responses(protocol: Protocol, payload: Any, request_id: Any) -> None:
     item = response(protocol, message(**payload))
-    assert item.ill_formed
+    assert item.malformed
     assert item.request_id == request_id
     assert told(item.result) == (-32600, request_id)
 
@@ -307,7 +307,7 @@ def test_batches(protocol: Protocol) -> None:
 
     item = batch(protocol, ANSWER, {"jsonrpc": "2.0", "id": 2}, 5)
     assert not item.is_request_batch()
-    assert [part.ill_formed for part in item] == [False, True, True]
+    assert [part.malformed for part in item] == [False, True, True]
     assert told(refused(protocol, b"[]")) == (-32600, None)
 
 
@@ -420,7 +420,7 @@ def test_what_cannot_be_encoded(protocol: Protocol) -> None:
     ):
         item = response(protocol, protocol.encode_payload(payload))
         assert told(item.result) == (-32603, request_id)
-        assert not item.ill_formed
+        assert not item.malformed
     assert protocol.encode_payload({"a": 1}) == b'{"a":1}'
     assert response(protocol, protocol.response_message(RPCResponse(object(), 7))).request_id == 7
 
@@ -465,7 +465,7 @@ def check_item(protocol: Protocol, data: Any) -> None:
             assert isinstance(part.args, list | dict)
         else:
             assert isinstance(part, RPCResponse)
-            assert not part.ill_formed or isinstance(part.result, RPCError)
+            assert not part.malformed or isinstance(part.result, RPCError)
         # Whatever arrived can be answered.
         json.loads(protocol.response_message(RPCResponse(1, part.request_id)))
     assert AUTO.detect_protocol(data) in (V1, V2, LOOSE)
@@ -521,7 +521,7 @@ def test_as_aiorpcx_reads_it(payload: Any) -> None:
         if isinstance(theirs, list) or isinstance(request_id, bool | float):
             # It reads the parts of a batch one by one later; takes true for a number.
             continue
-        if getattr(item, "ill_formed", False):
+        if getattr(item, "malformed", False):
             # What it takes and JSON has not: NaN, numbers beyond a float, half surrogates.
             assert told(getattr(item, "method", None))[0] == -32700
         elif isinstance(theirs, aiorpcx.Response):

@@ -280,7 +280,7 @@ async def test_cancel_a_task_of_the_call(pair: Any, handler: Handler, until: Unt
         with pytest.raises(asyncio.CancelledError):
             await task
         await until(lambda: handler.cancelled, SOON)
-        await until(lambda: server.statistics()["calls_served"] == 0)
+        await until(lambda: server.statistics()["calls_running"] == 0)
 
 
 async def test_cancel_a_task_before_its_first_step(
@@ -304,7 +304,7 @@ async def test_cancel_in_the_tick_of_the_call(pair: Any, handler: Handler, until
             client.rpc.forever().cancel()
         assert await client.rpc.add(1) == 2
         await until(lambda: handler.cancelled == handler.started)
-        await until(lambda: server.statistics()["calls_served"] == 0)
+        await until(lambda: server.statistics()["calls_running"] == 0)
 
 
 async def test_cancel_before_there_is_a_connection(handler: Handler) -> None:
@@ -384,7 +384,7 @@ async def test_handler_that_holds_out_against_cancelling(
         with pytest.raises(rpc.RPCTimeoutError):
             await client.with_timeout(0.05).rpc.stubborn()
         await until(lambda: ended)
-        await until(lambda: server.statistics()["calls_served"] == 0)
+        await until(lambda: server.statistics()["calls_running"] == 0)
         with pytest.raises(rpc.NotFoundError):
             await client.rpc.add(1)
 
@@ -402,7 +402,7 @@ async def test_timeout_reaches_the_handler(pair: Any, handler: Handler, until: U
         assert 0.09 < time.monotonic() - began < 0.1 + SOON
         assert isinstance(caught.value, TimeoutError)
         await until(lambda: handler.cancelled == 1, SOON)
-        await until(lambda: server.statistics()["calls_served"] == 0)
+        await until(lambda: server.statistics()["calls_running"] == 0)
         assert client.statistics()["calls_in_flight"] == 0
         assert await client.rpc.add(1) == 2
 
@@ -447,7 +447,7 @@ async def test_many_timeouts(pair: Any, handler: Handler, until: Until) -> None:
         assert {type(error) for error in got} == {rpc.RPCTimeoutError}
         assert client.statistics()["calls_in_flight"] == 0
         await until(lambda: handler.cancelled == handler.started)
-        await until(lambda: server.statistics()["calls_served"] == 0)
+        await until(lambda: server.statistics()["calls_running"] == 0)
         assert await client.with_timeout(None).rpc.add(1) == 2
 
 

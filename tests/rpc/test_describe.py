@@ -6,7 +6,7 @@ import pytest
 from berrymq_rpc.rpc.describe import describe
 from berrymq_rpc.rpc.handler import AttrHandler
 from berrymq_rpc.rpc.method import method
-from berrymq_rpc.rpc.table import tabulate
+from berrymq_rpc.rpc.method_table import collect_methods
 
 
 class Math(AttrHandler):
@@ -33,7 +33,7 @@ class Handler(AttrHandler):
 
 
 def by_name(handler):
-    return {entry["name"]: entry for entry in describe(tabulate(handler))["methods"]}
+    return {entry["name"]: entry for entry in describe(collect_methods(handler))["methods"]}
 
 
 def test_everything_about_a_method():
@@ -105,7 +105,7 @@ def test_sorted_by_name():
 
 
 def test_nothing_to_describe():
-    assert describe(tabulate({})) == {"methods": []}
+    assert describe(collect_methods({})) == {"methods": []}
 
 
 class FailsToShow:
@@ -124,13 +124,13 @@ method(odd)
 
 @pytest.mark.parametrize("loads", [lambda value: msgpack.unpackb(msgpack.packb(value)), None])
 def test_the_description_can_travel(loads):
-    description = describe(tabulate({"odd \ud800": odd, "handler": Handler()}))
+    description = describe(collect_methods({"odd \ud800": odd, "handler": Handler()}))
     loads = loads or (lambda value: json.loads(json.dumps(value)))
     assert loads(description) == description
 
 
 def test_bounds():
-    (entry,) = describe(tabulate({"odd": odd}))["methods"]
+    (entry,) = describe(collect_methods({"odd": odd}))["methods"]
     assert len(entry["doc"]) < 4100
     assert entry["returns"] == "list[int]"
     defaults = {p["name"]: p["default"] for p in entry["parameters"]}

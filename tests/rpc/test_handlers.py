@@ -133,7 +133,7 @@ async def test_eager_tasks(pair: Any, handler: Handler) -> None:
             assert got == list(range(1000))
             with pytest.raises(rpc.RPCTimeoutError):
                 await client.with_timeout(0.02).rpc.wait()
-            assert server.statistics()["calls_served"] == 0
+            assert server.statistics()["calls_running"] == 0
     finally:
         loop.set_task_factory(None)
 
@@ -175,7 +175,7 @@ async def test_thread_that_was_cancelled_knows(pair: Any, until: Until) -> None:
         call.cancel()
         await until(ended.is_set)
         assert seen == [False, True]
-        await until(lambda: server.statistics()["calls_served"] == 0)
+        await until(lambda: server.statistics()["calls_running"] == 0)
         seen.clear()
         ended.clear()
         with pytest.raises(rpc.RPCTimeoutError):
@@ -194,7 +194,7 @@ async def test_thread_keeps_its_slot_until_it_ends(pair: Any, until: Until) -> N
     async with pair(handler, server={"limits": limits}) as (server, client):
         assert await client.rpc.later() == 1
         call = client.rpc.block()
-        await until(lambda: server.statistics()["calls_served"] == 1)
+        await until(lambda: server.statistics()["calls_running"] == 1)
         call.cancel()
         waiting = client.rpc.later()
         with pytest.raises(TimeoutError):
@@ -214,14 +214,14 @@ async def test_queued_thread_that_was_cancelled_never_runs(pair: Any, until: Unt
     async with pair(handler, server={"threads": 1}) as (server, client):
         blocked = client.rpc.block()
         queued = [client.rpc.run() for _ in range(10)]
-        await until(lambda: server.statistics()["calls_served"] == 11)
+        await until(lambda: server.statistics()["calls_running"] == 11)
         for call in queued:
             call.cancel()
         # Answered after the server has read of that.
         await client.describe()
         release.set()
         assert await blocked
-        await until(lambda: server.statistics()["calls_served"] == 0)
+        await until(lambda: server.statistics()["calls_running"] == 0)
         assert not ran
 
 

@@ -375,7 +375,7 @@ async def test_20_000_calls_of_coroutines_at_once(native: Setup) -> None:
 async def test_20_000_calls_in_the_other_dialect(setup: Setup) -> None:
     if setup.is_native or setup.peer == "plain server":
         pytest.skip("a plain server loses answers over its high-water mark")
-    limits = {"limits": rpc.Limits(max_queued_calls=64 << 20)}
+    limits = {"limits": rpc.Limits(max_queued_call_bytes=64 << 20)}
     async with setup.open(Handler(), server=limits) as names:
         got = await asyncio.gather(*[names.echo_later(number) for number in range(20_000)])
         assert got == list(range(20_000))

@@ -328,7 +328,7 @@ async def test_cancelled_while_it_waits_at_the_server(
         await asyncio.gather(*calls[:2])
         assert await client.rpc.hold() is None
         assert handler.started == 3
-        assert server.statistics()["calls_served"] == 0
+        assert server.statistics()["calls_running"] == 0
 
 
 async def test_deadline_runs_while_a_call_waits_for_the_window(
@@ -413,7 +413,7 @@ async def test_max_peers_in_the_other_dialect(pair: Any, handler: Handler) -> No
 
 async def test_max_queued_calls(pair: Any, handler: Handler, until: Until) -> None:
     """A peer that knows no window: its calls are queued, up to a bound in bytes."""
-    bounds = limits(window=5, max_queued_calls=10_000)
+    bounds = limits(window=5, max_queued_call_bytes=10_000)
     async with pair(handler, server=bounds, dialect="aiozmq") as (server, client):
         assert await client.rpc.add(1) == 2
         # Its own window is 500, so all of these are sent.
@@ -422,18 +422,18 @@ async def test_max_queued_calls(pair: Any, handler: Handler, until: Until) -> No
         refused = [call for call in calls if call.done()]
         assert 300 < len(refused) < 395
         for call in refused:
-            with pytest.raises(rpc.OverloadedError, match="max_queued_calls=10,000"):
+            with pytest.raises(rpc.OverloadedError, match="max_queued_call_bytes=10,000"):
                 await call
         assert handler.running == 5
         handler.go_on.set()
         await asyncio.gather(*(call for call in calls if call not in refused))
         assert handler.most == 5
-        assert server.statistics()["calls_served"] == 0
+        assert server.statistics()["calls_running"] == 0
 
 
 @pytest.mark.skipif(plain is None, reason="aiozmq.rpc cannot be imported")
 async def test_max_queued_calls_of_a_plain_client(handler: Handler, until: Until) -> None:
-    bounds = limits(window=5, max_queued_calls=10_000)
+    bounds = limits(window=5, max_queued_call_bytes=10_000)
     async with await rpc.start_server(handler, bind="tcp://127.0.0.1:*", **bounds) as server:
         client = await plain.connect_rpc(connect=server.endpoints[0])
         try:
@@ -443,7 +443,7 @@ async def test_max_queued_calls_of_a_plain_client(handler: Handler, until: Until
             refused = [call for call in calls if call.done()]
             assert 900 < len(refused) < 995
             for call in refused:
-                with pytest.raises(plain.GenericError, match="max_queued_calls=10,000"):
+                with pytest.raises(plain.GenericError, match="max_queued_call_bytes=10,000"):
                     await call
             handler.go_on.set()
             await asyncio.gather(*(call for call in calls if call not in refused))
@@ -543,7 +543,7 @@ async def test_answers_to_who_does_not_read_are_bounded(pair: Any, handler: Hand
     import msgpack
     import zmq
 
-    bounds = limits(max_queued_bytes=MIB, max_queued_calls=200_000, window=10_000)
+    bounds = limits(max_queued_bytes=MIB, max_queued_call_bytes=200_000, window=10_000)
     async with pair(handler, server=bounds) as (server, client):
         with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
             raw.linger = 0
@@ -564,5 +564,5 @@ async def test_answers_to_who_does_not_read_are_bounded(pair: Any, handler: Hand
                 header, data = await asyncio.to_thread(raw.recv_multipart)
                 if struct.unpack("=HHLd?", header)[4]:
                     refused += 1
-                    assert b"max_queued_calls=200,000" in data
+                    assert b"max_queued_call_bytes=200,000" in data
             assert 0 < refused < asked

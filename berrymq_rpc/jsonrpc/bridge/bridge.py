@@ -8,13 +8,13 @@ from typing import Any, Self
 from ...errors import Error, ServiceClosedError
 from ...exchange import Node
 from ...rpc import Client, Limits
-from ...rpc.argument import checked_limits, checked_seconds, checked_threads
 from ...rpc.describe import describe
 from ...rpc.dispatcher import SLOW_HANDLER
 from ...rpc.endpoint import check_exposure, endpoints_of
-from ...rpc.table import HandlerTable, tabulate
-from .access import Access, is_loopback
-from .door import Door
+from ...rpc.method_table import HandlerTable, collect_methods
+from ...rpc.validation import checked_limits, checked_seconds, checked_threads
+from .http_access import Access, is_loopback
+from .listener import Listener
 from .openrpc import openrpc_document
 from .peer import Desk, OwnMethod, Peer
 from .subscription import QUEUE_SIZE, RemoteSubscriptions, Subscriptions
@@ -28,8 +28,8 @@ MAX_BODY = 1 << 20
 #: Requests in one batch.
 MAX_BATCH = 1000
 
-#: Peers at one time, of all doors: each has a socket, and 1,024 files are what a process may open
-#: on most systems unless it is told otherwise.
+#: Peers at one time, of all listeners: each has a socket, and 1,024 files are what a process may
+#: open on most systems unless it is told otherwise.
 MAX_PEERS = 900
 
 #: Seconds that calls in progress have when the bridge closes.
@@ -46,8 +46,8 @@ class Bridge:
             await asyncio.Event().wait()
 
     Of a node, here or behind a client, peers can also ``subscribe(identifier)`` and
-    ``unsubscribe(id)``, over all doors but HTTP's POST: what is sent on its bus comes to them as
-    notifications of the method "message".
+    ``unsubscribe(id)``, over all listeners but HTTP's POST: what is sent on its bus comes to them
+    as notifications of the method "message".
     Every target answers ``rpc.discover`` with an OpenRPC document.
 
     Args:
@@ -55,7 +55,7 @@ class Bridge:
             a client of a remote server, which stays its owner's. A node need not be bound.
         max_body: bytes of one text from a peer, and of the text that answers it.
         max_batch: requests in one batch.
-        max_peers: peers at one time, of all doors together; further ones are turned away.
+        max_peers: peers at one time, of all listeners together; further ones are turned away.
         queue_size: messages that are kept for one subscription; the oldest goes first.
         limits: the bounds of calls in flight and of depth; see `rpc.Limits`.
         grace: seconds that calls in progress have when the bridge closes.
@@ -106,11 +106,11 @@ class Bridge:
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
             self._subscriptions = Subscriptions(target.bus, queue_size)
-            self._table = tabulate(target.handler)
+            self._table = collect_methods(target.handler)
         elif isinstance(target, Client):
             self._subscriptions = RemoteSubscriptions(target)
         else:
-            self._table = tabulate(target)
+            self._table = collect_methods(target)
         self._options: dict[str, Any] = {
             "log_exceptions": log_exceptions,
             "send_traceback": send_traceback,
@@ -125,10 +125,10 @@ class Bridge:
                     f"the handler may not have the names of the bridge's own: {', '.join(clashes)}"
                 )
         self._desk: Desk | None = None
-        self._doors: list[Door] = []
+        self._listeners: list[Listener] = []
         self._is_closed = False
 
-    # -- the doors -------------------------------------------------------------------------
+    # -- the listeners -------------------------------------------------------------------------
 
     async def serve_http(
         self,
@@ -168,7 +168,7 @@ class Bridge:
             check_exposure(f"tcp://{host}:{port}", insecure)
         access = Access(host, hosts=hosts, origins=origins, token=token)
         try:
-            from .http import HTTPDoor
+            from .http import HTTPListener
         except ModuleNotFoundError as error:
             if error.name != "aiohttp":
                 raise
@@ -177,9 +177,9 @@ class Bridge:
                 '"http": pip install "berrymq-rpc[http]"',
                 name="aiohttp",
             ) from None
-        door = HTTPDoor(desk, access)
-        await door.open(host, port, ssl)
-        return await self._opened(door)
+        listener = HTTPListener(desk, access)
+        await listener.open(host, port, ssl)
+        return await self._opened(listener)
 
     async def serve_tcp(
         self,
@@ -203,14 +203,14 @@ class Bridge:
             OSError: the address cannot be bound.
             ValueError: `host` is beyond loopback without `insecure`.
         """
-        from .lines import LineDoor
+        from .json_lines import JSONLinesListener
 
         desk = self._running()
         if not is_loopback(host):
             check_exposure(f"tcp://{host}:{port}", insecure)
-        door = LineDoor(desk)
-        await door.open(host, port, ssl)
-        return await self._opened(door)
+        listener = JSONLinesListener(desk)
+        await listener.open(host, port, ssl)
+        return await self._opened(listener)
 
     async def serve_zeromq(self, endpoint: str, *, insecure: bool = False) -> str:
         """Serve DEALER and REQ sockets of ZeroMQ.
@@ -226,19 +226,19 @@ class Bridge:
             OSError: the endpoint cannot be bound.
             ValueError: it is none, or beyond loopback without `insecure`.
         """
-        from .zeromq import ZeroMQDoor
+        from .zeromq import ZeroMQListener
 
         desk = self._running()
         (endpoint,) = endpoints_of(endpoint, "endpoint")
         check_exposure(endpoint, insecure)
-        door = ZeroMQDoor(desk, self._limits)
-        await door.open(endpoint)
-        return await self._opened(door)
+        listener = ZeroMQListener(desk, self._limits)
+        await listener.open(endpoint)
+        return await self._opened(listener)
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where the doors are, in the order in which they were opened."""
-        return tuple(door.url for door in self._doors)
+        """Where the listeners are, in the order in which they were opened."""
+        return tuple(listener.url for listener in self._listeners)
 
     def statistics(self) -> dict[str, int]:
         """Counts: peers, calls, and what was refused, made no sense or was dropped."""
@@ -258,19 +258,19 @@ class Bridge:
             "messages_dropped": desk.dropped + waiting,
         }
 
-    async def _opened(self, door: Door) -> str:
+    async def _opened(self, listener: Listener) -> str:
         if self._is_closed:
-            await door.close(0.0)
+            await listener.close(0.0)
             self._running()
-        self._doors.append(door)
+        self._listeners.append(listener)
         if isinstance(self._of, Node):
-            self._of.reached_at(door.url)
-        return door.url
+            self._of.reached_at(listener.url)
+        return listener.url
 
     # -- its life --------------------------------------------------------------------------
 
     async def start(self) -> Self:
-        """Get ready to open doors. ``async with`` does it.
+        """Get ready to open listeners. ``async with`` does it.
 
         Raises:
             RuntimeError: it was started already.
@@ -300,8 +300,8 @@ class Bridge:
             return
         self._is_closed = True
         if isinstance(self._of, Node):
-            for door in self._doors:
-                self._of.reached_at(door.url, gone=True)
+            for listener in self._listeners:
+                self._of.reached_at(listener.url, gone=True)
         desk.target.stop("the bridge is closing")
         for peer in list(desk.peers):
             peer.stop_waiting()
@@ -310,7 +310,7 @@ class Bridge:
         while desk.in_progress and loop.time() < end:
             await asyncio.sleep(0.005)
         left = max(0.0, end - loop.time())
-        await asyncio.gather(*(door.close(left) for door in self._doors))
+        await asyncio.gather(*(listener.close(left) for listener in self._listeners))
         for peer in list(desk.peers):
             peer.lost("the bridge is closed")
         desk.target.close()
@@ -322,7 +322,7 @@ class Bridge:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<Bridge {', '.join(self.urls) or 'without doors'}>"
+        return f"<Bridge {', '.join(self.urls) or 'without listeners'}>"
 
     def _running(self) -> Desk:
         if self._is_closed:

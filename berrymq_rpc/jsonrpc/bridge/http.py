@@ -1,4 +1,4 @@
-"""The HTTP door: POST at ``/``, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
+"""The HTTP listener: POST at ``/``, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
 
 ======  =====================================================================================
 status  when
@@ -13,7 +13,7 @@ status  when
 413     the body is larger than it may be
 415     it is not said to be JSON in UTF-8, or is compressed
 426     at ``/ws``: it is no request for a WebSocket
-503     as many peers as there may be, or the door is closing
+503     as many peers as there may be, or the listener is closing
 ======  =====================================================================================
 """
 
@@ -25,13 +25,13 @@ from typing import Any
 
 from aiohttp import web
 
-from .access import Access, Refusal, is_json
-from .door import SEND_TIMEOUT, Door
-from .elder import read_elder
+from .berrymq03 import read_legacy_request
+from .http_access import Access, Refusal, is_json
+from .listener import SEND_TIMEOUT, Listener
 from .peer import Desk, Peer
 from .websocket import WebSockets
 
-__all__ = ["HTTPDoor"]
+__all__ = ["HTTPListener"]
 
 logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 
@@ -86,7 +86,7 @@ class _Server(web.Server):
             peer.left()
 
 
-class HTTPDoor(Door):
+class HTTPListener(Listener):
     """Serves peers that speak HTTP. Made by `open`."""
 
     def __init__(self, desk: Desk, access: Access) -> None:
@@ -227,7 +227,7 @@ class HTTPDoor(Door):
         """What answers a body; empty if nothing does."""
         assert self._server is not None
         desk = self._desk
-        elder = read_elder(body, desk.max_size, desk.max_depth) if is_elder else None
+        elder = read_legacy_request(body, desk.max_size, desk.max_depth) if is_elder else None
         text = body if elder is None else elder.text
         answers: list[bytes] = []
         inquiry = self._server.peer(request).receive(text, answers.append)

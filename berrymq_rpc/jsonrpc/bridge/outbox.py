@@ -1,4 +1,4 @@
-"""What waits to be sent to one peer of a door, and who waits for room in there."""
+"""What waits to be sent to one peer of a listener, and who waits for room in there."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""One peer of a door: its texts in, the texts for it out, whatever carries them."""
+"""One peer of a listener: its texts in, the texts for it out, whatever carries them."""
 
 import asyncio
 import logging
@@ -10,9 +10,9 @@ from typing import Any
 from ...errors import Error, OverloadedError, ServiceClosedError
 from ...rpc.method import Method
 from ...rpc.wire.codec import Codec
-from ...rpc.wire.failure import describe as describe_failure
-from ..faults import to_error
-from ..inquiry import Asked, Inquiry
+from ...rpc.wire.exception_codec import describe as describe_failure
+from ..error_objects import to_error
+from ..message import IncomingMessage, IncomingRequest
 from .subscription import Subscription
 from .target import Target
 
@@ -51,7 +51,7 @@ class OwnMethod:
 
 
 class Desk:
-    """What the peers of all doors share.
+    """What the peers of all listeners share.
 
     Args:
         target: serves their calls.
@@ -59,7 +59,7 @@ class Desk:
         max_size: bytes of a text from a peer, and of the text that answers it.
         max_depth: levels of arrays and objects inside one another.
         max_batch: requests in a batch.
-        max_peers: peers at one time, of all doors.
+        max_peers: peers at one time, of all listeners.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Desk:
 
     def turn_away(self, text: bytes, done: Callable[[bytes], object]) -> None:
         """Answer what a peer too many asks, and keep nothing of it."""
-        inquiry = Inquiry(text, max_size=self.max_size, max_depth=self.max_depth, done=done)
+        inquiry = IncomingMessage(text, max_size=self.max_size, max_depth=self.max_depth, done=done)
         error = OverloadedError(f"max_peers={self.max_peers:,} is reached")
         for asked in inquiry.calls:
             if not asked.is_notification:
@@ -141,7 +141,7 @@ class Peer:
         self._queued = queued
         self._room = room
         self._link = desk.target.link(self)
-        self._tasks: dict[asyncio.Future[Any], Asked] = {}
+        self._tasks: dict[asyncio.Future[Any], IncomingRequest] = {}
         self._is_lost = False
         desk.peers.add(self)
 
@@ -157,7 +157,7 @@ class Peer:
 
     # -- what arrives ----------------------------------------------------------------------
 
-    def receive(self, text: bytes, done: Callable[[bytes], object]) -> Inquiry:
+    def receive(self, text: bytes, done: Callable[[bytes], object]) -> IncomingMessage:
         """Take one text. Never raises for what is in it.
 
         Args:
@@ -168,14 +168,14 @@ class Peer:
             KeyboardInterrupt: a handler raised it; it was answered.
         """
         desk = self.desk
-        inquiry = Inquiry(
+        inquiry = IncomingMessage(
             text,
             max_size=desk.max_size,
             max_depth=desk.max_depth,
             max_batch=desk.max_batch,
             done=done,
         )
-        desk.malformed += inquiry.ill_formed
+        desk.malformed += inquiry.malformed
         if inquiry.responses:
             self._link.take(inquiry.responses)
         calls = inquiry.calls
@@ -193,7 +193,7 @@ class Peer:
                 self._link.serve(theirs, len(text))
         return inquiry
 
-    def _serve_own(self, method: OwnMethod, asked: Asked) -> None:
+    def _serve_own(self, method: OwnMethod, asked: IncomingRequest) -> None:
         try:
             method.method.signature.check(asked.args, asked.kwargs)
             if method.needs_push and not self.can_be_pushed:
@@ -221,7 +221,7 @@ class Peer:
         elif isinstance(error, Exception):
             self._fail(asked, error)
 
-    def _answer(self, asked: Asked, result: Any) -> None:
+    def _answer(self, asked: IncomingRequest, result: Any) -> None:
         if asked.is_notification:
             return
         try:
@@ -229,7 +229,7 @@ class Peer:
         except Exception as error:
             self._fail(asked, error)
 
-    def _fail(self, asked: Asked, error: Exception) -> None:
+    def _fail(self, asked: IncomingRequest, error: Exception) -> None:
         if asked.is_notification:
             logger.warning("notification %.100r failed: %s", asked.method, error)
         else:

@@ -10,7 +10,7 @@ from ...errors import NotFoundError
 from ...identifier import Identifier
 from ...rpc import Client
 from ..items import RPCRequest
-from ..protocols.text import encode
+from ..protocols.json_codec import encode
 from ..protocols.version2 import JSONRPCv2
 from .source import BusSource, RemoteSource, Source
 

@@ -1,4 +1,4 @@
-"""What stands behind the doors: a handler's methods in this process, or a remote server's."""
+"""What stands behind the listeners: a handler's methods in this process, or a remote server's."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -11,17 +11,17 @@ from ...rpc.client import Client
 from ...rpc.connection import Connection
 from ...rpc.describe import describe
 from ...rpc.dispatcher import SLOW_HANDLER, Dispatcher
-from ...rpc.table import HandlerTable
-from ...rpc.transport.interface import Key, Port
+from ...rpc.method_table import HandlerTable
+from ...rpc.transport.port import Key, Port
 from ...rpc.wire.codec import Codec
-from ...rpc.wire.failure import Failure
-from ...rpc.wire.failure import describe as describe_failure
+from ...rpc.wire.exception_codec import Failure
+from ...rpc.wire.exception_codec import describe as describe_failure
 from ...rpc.wire.limits import Limits
-from ...rpc.wire.record import CALL, NOTIFY, Incoming
+from ...rpc.wire.record import CALL, NOTIFY, InboundEvent
 from ..dialect import JSONRPCSession
-from ..faults import to_error
-from ..inquiry import Asked
+from ..error_objects import to_error
 from ..items import RPCResponse
+from ..message import IncomingRequest
 
 if TYPE_CHECKING:
     from ...rpc.call import Call
@@ -35,7 +35,7 @@ class Link(ABC):
     """One peer's way to the target."""
 
     @abstractmethod
-    def serve(self, calls: Sequence[Asked], size: int) -> None:
+    def serve(self, calls: Sequence[IncomingRequest], size: int) -> None:
         """Serve calls that arrived in a text of `size` bytes. Never raises."""
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Link(ABC):
 
 
 class Target(ABC):
-    """What the doors lead to."""
+    """What the listeners lead to."""
 
     @abstractmethod
     def link(self, peer: "Peer") -> Link:
@@ -85,7 +85,7 @@ class Target(ABC):
 
 
 class _PeerPort(Port):
-    """The doors' peers as those of one port: each is its own key."""
+    """The listeners' peers as those of one port: each is its own key."""
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -116,14 +116,14 @@ class _PeerPort(Port):
         peer.lost("this side has ended the connection")
 
     def close(self) -> None:
-        """Nothing is open: the doors close themselves."""
+        """Nothing is open: the listeners close themselves."""
 
     async def wait_closed(self) -> None:
         """Return: there is nothing to wait for."""
 
 
 class _Session(JSONRPCSession):
-    """A session whose texts are read by the door."""
+    """A session whose texts are read by the listener."""
 
     def _check_open(self) -> None:
         if not self.can_be_pushed:
@@ -209,10 +209,10 @@ class HandlerLink(Link):
         self._connection = connection
         self._dispatcher = dispatcher
 
-    def serve(self, calls: Sequence[Asked], size: int) -> None:
+    def serve(self, calls: Sequence[IncomingRequest], size: int) -> None:
         connection = self._connection
         connection.message_bytes = size
-        incoming: list[Incoming] = [
+        incoming: list[InboundEvent] = [
             (NOTIFY, None, asked.method, asked.args, asked.kwargs, None)
             if asked.is_notification
             else (CALL, asked, asked.method, asked.args, asked.kwargs, None)
@@ -241,7 +241,7 @@ class HandlerLink(Link):
     @property
     def in_progress(self) -> int:
         connection = self._connection
-        return len(connection.running) + len(connection.queue) + len(connection.held or ())
+        return len(connection.running) + len(connection.queue) + len(connection.stalled or ())
 
 
 # -- a remote server -------------------------------------------------------------------------
@@ -277,16 +277,16 @@ class ClientLink(Link):
 
     def __init__(self, target: ClientTarget) -> None:
         self._target = target
-        self._calls: dict[asyncio.Future[Any], Asked] = {}
+        self._calls: dict[asyncio.Future[Any], IncomingRequest] = {}
 
-    def serve(self, calls: Sequence[Asked], size: int) -> None:
+    def serve(self, calls: Sequence[IncomingRequest], size: int) -> None:
         for asked in calls:
             try:
                 self._serve(asked)
             except Exception as error:
                 self._fail(asked, error)
 
-    def _serve(self, asked: Asked) -> None:
+    def _serve(self, asked: IncomingRequest) -> None:
         if self._target.closing is not None:
             raise ServiceClosedError(self._target.closing)
         client = self._target.client
@@ -314,7 +314,7 @@ class ClientLink(Link):
         except Exception as error:
             self._fail(asked, error)
 
-    def _fail(self, asked: Asked, error: Exception) -> None:
+    def _fail(self, asked: IncomingRequest, error: Exception) -> None:
         if asked.is_notification:
             return
         if isinstance(error, GenericError):

@@ -6,7 +6,7 @@ from functools import partial
 
 from aiohttp import WSMsgType, web
 
-from .door import stream_peer, write_all
+from .listener import stream_peer, write_all
 from .outbox import Outbox
 from .peer import Desk, Peer
 
@@ -28,7 +28,7 @@ _GOING_AWAY = 1001
 
 
 class WebSockets:
-    """The WebSockets of one door."""
+    """The WebSockets of one listener."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk

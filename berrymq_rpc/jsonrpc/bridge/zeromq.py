@@ -1,4 +1,4 @@
-"""The ZeroMQ door: a ROUTER for DEALER and REQ peers, a JSON text in the last frame.
+"""The ZeroMQ listener: a ROUTER for DEALER and REQ peers, a JSON text in the last frame.
 
 The frames before it, the empty one of a REQ among them, are sent back before the answer. A text
 that the peer has not asked for goes the way of its last one.
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from ...rpc.endpoint import transport_for
-from ...rpc.transport.interface import Key, Port, PortOptions
+from ...rpc.transport.port import Key, Port, PortOptions
 from ...rpc.wire.limits import Limits
-from .door import Door
+from .listener import Listener
 from .outbox import ROOM
 from .peer import CONGESTION_PAUSE, Desk, Peer
 
-__all__ = ["ZeroMQDoor"]
+__all__ = ["ZeroMQListener"]
 
 logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 MAX_ROUTE = 16
 
 
-class ZeroMQDoor(Door):
+class ZeroMQListener(Listener):
     """Serves peers that speak ZeroMQ. Made by `open`."""
 
     def __init__(self, desk: Desk, limits: Limits) -> None:
@@ -55,7 +55,7 @@ class ZeroMQDoor(Door):
             self._port.close()
             await self._port.wait_closed()
 
-    # -- what the port tells (`rpc.transport.interface.Owner`) -------------------------------
+    # -- what the port tells (`rpc.transport.port.PortHandler`) -------------------------------
 
     def peer_connected(self, key: Key) -> None:
         """Nothing is said to a peer that has not spoken."""
@@ -85,7 +85,7 @@ class ZeroMQDoor(Door):
     def message_refused(self, key: Key, reason: str) -> None:
         self._refuse(key)
 
-    def burst_received(self) -> None:
+    def read_complete(self) -> None:
         """Answers leave as they are made."""
 
     def peer_lost(self, key: Key, reason: str) -> None:

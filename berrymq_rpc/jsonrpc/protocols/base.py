@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from ..items import Item, RPCBatch, RPCError, RPCRequest, RPCResponse
-from .text import MAX_DEPTH, MAX_SIZE, TextError, decode, encode
+from .json_codec import MAX_DEPTH, MAX_SIZE, TextError, decode, encode
 
 __all__ = ["JSONRPC", "shown"]
 
@@ -27,7 +27,7 @@ class JSONRPC(ABC):
     """Turns messages into items and back. There are no instances: all methods are of the class.
 
     Attributes:
-        max_size: bytes that a message may have; over it, it is ill-formed.
+        max_size: bytes that a message may have; over it, it is malformed.
         max_depth: levels of arrays and objects inside one another.
         allow_batches: whether a message may be a batch.
     """
@@ -54,7 +54,7 @@ class JSONRPC(ABC):
             message: JSON text in UTF-8.
 
         Returns:
-            A request, a response or a batch. What is ill-formed is a request whose ``method`` is
+            A request, a response or a batch. What is malformed is a request whose ``method`` is
             an `RPCError`, or a response whose ``result`` is one.
         """
         try:
@@ -111,7 +111,7 @@ class JSONRPC(ABC):
             cls._check_version(payload)
             return RPCResponse(cls._result(payload), request_id)
         except RPCError as error:
-            return RPCResponse(error, request_id, ill_formed=True)
+            return RPCResponse(error, request_id, malformed=True)
 
     # -- what differs --------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class JSONRPC(ABC):
         """The id of a request or response.
 
         Raises:
-            RPCError: it is ill-formed, or not there where it has to be.
+            RPCError: it is malformed, or not there where it has to be.
         """
 
     @classmethod

@@ -4,8 +4,8 @@ from typing import Any
 
 from ..items import Item
 from .base import JSONRPC
+from .json_codec import TextError, decode
 from .loose import JSONRPCLoose
-from .text import TextError, decode
 from .version1 import JSONRPCv1
 from .version2 import JSONRPCv2
 

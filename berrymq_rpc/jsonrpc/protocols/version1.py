@@ -27,7 +27,7 @@ def best_effort_error(error: Any) -> RPCError:
 
 
 class JSONRPCv1(JSONRPC):
-    """Version 1.0. A request whose id is null is a notification; one without any is ill-formed."""
+    """Version 1.0. A request whose id is null is a notification; one without any is malformed."""
 
     allow_batches: ClassVar[bool] = False
 

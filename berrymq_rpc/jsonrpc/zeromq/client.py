@@ -12,8 +12,8 @@ import zmq
 from ...errors import ProtocolError, RPCTimeoutError, ServiceClosedError
 from ..items import RPCError as ErrorObject
 from ..items import RPCResponse
+from ..protocols.json_codec import MAX_SIZE, TextError, decode, encode
 from ..protocols.loose import JSONRPCLoose
-from ..protocols.text import MAX_SIZE, TextError, decode, encode
 from .endpoint import Endpoint
 from .errors import exception_for
 
@@ -275,7 +275,7 @@ def _response(payload: Any, method: str) -> RPCResponse:
     if isinstance(payload, dict) and "method" not in payload:
         # An error that a server could not tell the id of may lack it.
         item = JSONRPCLoose.payload_to_item({"id": None, **payload})
-        if isinstance(item, RPCResponse) and not item.ill_formed:
+        if isinstance(item, RPCResponse) and not item.malformed:
             return item
     raise ProtocolError(f"the answer of {method!r} is no response")
 

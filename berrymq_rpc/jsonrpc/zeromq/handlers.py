@@ -5,13 +5,13 @@ from typing import Any
 
 from ...errors import ParametersError
 from ...rpc.signature import Signature
-from ...rpc.wire.failure import describe
-from ...rpc.wire.text import bounded, safe_repr, safe_str
-from ..faults import to_error
-from ..inquiry import Asked
+from ...rpc.wire.exception_codec import describe
+from ...rpc.wire.safe_repr import bounded, safe_repr, safe_str
+from ..error_objects import to_error
 from ..items import RPCError
+from ..message import IncomingRequest
 from ..protocols.base import JSONRPC
-from ..protocols.text import encode
+from ..protocols.json_codec import encode
 
 __all__ = ["Handlers", "error_of"]
 
@@ -53,7 +53,7 @@ class Handlers:
         self._patterns = patterns
         self._found: dict[str, tuple[Callable[..., Any], Signature]] = {}
 
-    def call(self, asked: Asked) -> Any:
+    def call(self, asked: IncomingRequest) -> Any:
         """Run the handler of a request.
 
         Raises:

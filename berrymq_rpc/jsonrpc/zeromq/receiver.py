@@ -10,11 +10,11 @@ from typing import Any
 import zmq
 
 from ...errors import OverloadedError, ParametersError, ProtocolError, ServiceClosedError
-from ..inquiry import Asked, Inquiry
 from ..items import RPCError as ErrorObject
 from ..items import RPCResponse
+from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC
-from ..protocols.text import MAX_SIZE
+from ..protocols.json_codec import MAX_SIZE
 from .client import RPCNotifierClient, encode_request, milliseconds_until, time_is_over
 from .endpoint import CLOSE_LINGER
 from .errors import exception_for
@@ -67,7 +67,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}", daemon=True)
         self._pending: dict[int, queue.SimpleQueue[RPCResponse | Exception]] = {}
         self._unsent: deque[tuple[int | None, bytes]] = deque()
-        self._waiting: deque[Asked] = deque()
+        self._waiting: deque[IncomingRequest] = deque()
         self._handlers = Handlers(self, "handle_{}_notification")
         self._is_over = threading.Event()
         RPCNotifierClient.__init__(
@@ -106,7 +106,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         if isinstance(response, Exception):
             raise response
         if isinstance(response.result, ErrorObject):
-            if response.ill_formed:
+            if response.malformed:
                 raise ProtocolError(f"the answer of {method!r}: {response.result.message}")
             raise exception_for(response.result, self.error_code_exceptions)
         return response.result
@@ -174,7 +174,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         self._waker.wait_for_room(bool(unsent))
 
     def _take(self, text: bytes) -> None:
-        inquiry = Inquiry(text, max_size=self.max_size)
+        inquiry = IncomingMessage(text, max_size=self.max_size)
         for response in inquiry.responses:
             self._take_response(response)
         for asked in inquiry.calls:
@@ -184,7 +184,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
                 self._waiting.append(asked)
             else:
                 self.logger.warning("notification %.100r dropped: too many wait", asked.method)
-        if inquiry.ill_formed:
+        if inquiry.malformed:
             self.logger.warning("%s sent what is no message: %.200r", self.endpoint, text)
         elif inquiry.calls and (answer := inquiry.text()):
             self._unsent.append((None, answer))
@@ -199,7 +199,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         if answer is not None:
             answer.put(response)
 
-    def _run_handler(self, asked: Asked) -> None:
+    def _run_handler(self, asked: IncomingRequest) -> None:
         try:
             self._handlers.call(asked)
         except (ErrorObject, ParametersError) as error:

@@ -9,10 +9,10 @@ import zmq
 
 from ...errors import ParametersError
 from ...rpc.endpoint import check_exposure
-from ..inquiry import Asked, Inquiry
 from ..items import RPCError
+from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC
-from ..protocols.text import MAX_SIZE
+from ..protocols.json_codec import MAX_SIZE
 from ..protocols.version2 import JSONRPCv2
 from .endpoint import Endpoint
 from .handlers import Handlers, error_of
@@ -201,7 +201,7 @@ class RPCServer(Endpoint, threading.Thread):
         return frames[:end], b"".join(frames[end:])
 
     def _answer(self, route: Sequence[bytes], payload: bytes) -> bytes:
-        inquiry = Inquiry(payload, max_size=self.max_size)
+        inquiry = IncomingMessage(payload, max_size=self.max_size)
         for asked in inquiry.calls:
             if asked.is_notification:
                 self._run_notification(asked)
@@ -215,7 +215,7 @@ class RPCServer(Endpoint, threading.Thread):
             )
         return text
 
-    def _run_request(self, asked: Asked) -> None:
+    def _run_request(self, asked: IncomingRequest) -> None:
         try:
             if not self.allow_methods:
                 raise JSONRPC.invalid_request("this server takes notifications alone")
@@ -224,7 +224,7 @@ class RPCServer(Endpoint, threading.Thread):
             asked.error(error_of(error))
             self._failed(asked, error)
 
-    def _run_notification(self, asked: Asked) -> None:
+    def _run_notification(self, asked: IncomingRequest) -> None:
         if not self.allow_notifications:
             self.logger.warning("notification %.100r: this server takes none", asked.method)
             return
@@ -235,7 +235,7 @@ class RPCServer(Endpoint, threading.Thread):
         except BaseException as error:
             self._failed(asked, error)
 
-    def _failed(self, asked: Asked, error: BaseException) -> None:
+    def _failed(self, asked: IncomingRequest, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):
             # Whoever called is answered first.
             self._interrupt = error

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import zmq
 
 from ...errors import OverloadedError, ServiceClosedError
-from ..protocols.text import encode
+from ..protocols.json_codec import encode
 from .errors import ServerError
 from .server import RPCNotificationServer
 

@@ -7,9 +7,9 @@ of its own if need be. `memory_name` says what connects them, `memory_port` how 
 import errno
 import itertools
 
-from .interface import Owner, Port, PortOptions
 from .memory_name import Name, Side, find_name, lock
 from .memory_port import MemoryPort
+from .port import Port, PortHandler, PortOptions
 
 __all__ = ["Faults", "dial", "faults", "listen"]
 
@@ -18,7 +18,7 @@ _WILDCARD = "mem://*"
 _free_numbers = itertools.count(1)
 
 
-async def listen(endpoint: str, owner: Owner, options: PortOptions) -> Port:
+async def listen(endpoint: str, owner: PortHandler, options: PortOptions) -> Port:
     """Listen on a name.
 
     Args:
@@ -42,7 +42,7 @@ async def listen(endpoint: str, owner: Owner, options: PortOptions) -> Port:
     return port
 
 
-async def dial(endpoint: str, owner: Owner, options: PortOptions) -> Port:
+async def dial(endpoint: str, owner: PortHandler, options: PortOptions) -> Port:
     """Connect to a name, now or as soon as somebody listens, and again after each loss.
 
     Args:

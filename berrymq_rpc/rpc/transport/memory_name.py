@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
-from .interface import Key
+from .port import Key
 
 if TYPE_CHECKING:
     from .memory_port import MemoryPort

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .interface import Buffer, Key, Owner, Port, PortOptions
 from .memory_name import (
     Connected,
     End,
@@ -23,6 +22,7 @@ from .memory_name import (
     Side,
     lock,
 )
+from .port import Buffer, Key, Port, PortHandler, PortOptions
 
 __all__ = ["MemoryPort"]
 
@@ -34,7 +34,7 @@ RECONNECT_PAUSE = 0.01
 class MemoryPort(Port):
     """One end of the transport. What is not of `Port` is used under the lock."""
 
-    def __init__(self, name: Name, side: Side, owner: Owner, options: PortOptions) -> None:
+    def __init__(self, name: Name, side: Side, owner: PortHandler, options: PortOptions) -> None:
         self.name = name
         self.loop = asyncio.get_running_loop()
         self.ends: dict[Key, End] = {}
@@ -251,7 +251,7 @@ class MemoryPort(Port):
                 else:
                     self._owner.peer_lost(key, event.reason)
             if has_message and not self.is_closed:
-                self._owner.burst_received()
+                self._owner.read_complete()
         finally:
             with lock:
                 self._deliver_later()

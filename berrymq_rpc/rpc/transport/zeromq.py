@@ -27,8 +27,8 @@ from typing import Any
 import zmq
 
 from .aiozmq_import import ZmqProtocol
-from .interface import Buffer, Key, Owner, Port, PortOptions
-from .zeromq_transport import KNOWN, NO_FILE, PeerTransport, Received
+from .port import Buffer, Key, Port, PortHandler, PortOptions
+from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
 
 __all__ = ["ZeroMQPort", "dial", "listen"]
 
@@ -93,7 +93,7 @@ def _shared_context() -> zmq.Context[Any]:
 class ZeroMQPort(Port, ZmqProtocol):
     """One ROUTER or DEALER socket."""
 
-    def __init__(self, owner: Owner, zmq_socket: "zmq.Socket[bytes]", linger: float) -> None:
+    def __init__(self, owner: PortHandler, zmq_socket: "zmq.Socket[bytes]", linger: float) -> None:
         self._owner = owner
         self._linger = linger
         self._socket = zmq_socket
@@ -172,7 +172,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             end = end or now + BURST_TIME
             if now > end:
                 break
-        owner.burst_received()
+        owner.read_complete()
 
     # -- who is there ---------------------------------------------------------------------
 
@@ -437,7 +437,7 @@ def _new_socket(kind: int, endpoint: str, options: PortOptions) -> "zmq.Socket[b
 
 
 async def _open(
-    kind: int, owner: Owner, options: PortOptions, *, bind: str | None, connect: str | None
+    kind: int, owner: PortHandler, options: PortOptions, *, bind: str | None, connect: str | None
 ) -> Port:
     port = ZeroMQPort(owner, _new_socket(kind, bind or connect or "", options), options.linger)
     try:
@@ -461,7 +461,7 @@ def _refuse_path_in_use(path: str) -> None:
 
 
 async def listen(
-    endpoint: str, owner: Owner, options: PortOptions, *, single: bool = False
+    endpoint: str, owner: PortHandler, options: PortOptions, *, single: bool = False
 ) -> Port:
     """Bind a socket to `endpoint`, such as ``tcp://127.0.0.1:*`` or ``ipc:///run/x``.
 
@@ -480,7 +480,7 @@ async def listen(
         raise OSError(error.errno, f"cannot bind {endpoint}: {error.strerror}") from error
 
 
-async def dial(endpoint: str, owner: Owner, options: PortOptions) -> Port:
+async def dial(endpoint: str, owner: PortHandler, options: PortOptions) -> Port:
     """Connect a socket to `endpoint`, now or as soon as somebody listens there.
 
     Raises:

@@ -23,12 +23,12 @@ from typing import Any
 from ...errors import ProtocolError, ServiceClosedError, TooLargeError
 from . import record as kinds
 from .aiozmq_codec import AiozmqCodec
-from .failure import Failure, describe, from_aiozmq_name, restore, to_aiozmq
+from .exception_codec import Failure, describe, from_aiozmq_name, restore, to_aiozmq
 from .foreign_session import ForeignSession
 from .limits import CONNECT_TIMEOUT, Limits
-from .record import NO_KWARGS, Incoming
+from .record import NO_KWARGS, InboundEvent
+from .safe_repr import full_name
 from .session import Frames
-from .text import full_name
 
 __all__ = ["AiozmqDialect", "AiozmqSession"]
 
@@ -94,8 +94,8 @@ class AiozmqSession(ForeignSession):
         # The answer is dropped, as no call of this id is pending. The sign tells it from a call.
         return self._encode_call(-next(self._ids), method, args, kwargs, None)
 
-    def _is_notification(self, piece: Any) -> bool:
-        return len(piece) == 2 and piece[0] < 0
+    def _is_notification(self, encoded: Any) -> bool:
+        return len(encoded) == 2 and encoded[0] < 0
 
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
         self._answer(call_id, False, self._checked(self._codec.pack(value, "the result")))
@@ -126,20 +126,20 @@ class AiozmqSession(ForeignSession):
 
     def messages(self, now: float) -> list[Frames]:
         messages: list[Frames] = []
-        for piece in self._take_out(now):
-            if len(piece) == 2:
-                call_id, body = piece
+        for encoded in self._take_out(now):
+            if len(encoded) == 2:
+                call_id, body = encoded
                 header = _REQUEST.pack(*self._sender, self._new_wire_id(call_id), now)
                 messages.append((header, *body))
             else:
-                route, wire_id, is_error, data = piece
+                route, wire_id, is_error, data = encoded
                 header = _RESPONSE.pack(*self._sender, wire_id, now, is_error)
                 messages.append((*route, header, data))
         return messages
 
     # -- what arrives --------------------------------------------------------------------
 
-    def receive(self, frames: Frames, now: float) -> list[Incoming]:
+    def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
         self.last_heard = now
         if len(frames) >= 4 and len(frames[-4]) == _REQUEST.size:
             return self._take_call(frames)
@@ -150,7 +150,7 @@ class AiozmqSession(ForeignSession):
         sizes = [len(frame) for frame in frames[:8]]
         raise ProtocolError(f"no message of aiozmq.rpc: {len(frames)} frames of {sizes} bytes")
 
-    def _take_call(self, frames: Frames) -> list[Incoming]:
+    def _take_call(self, frames: Frames) -> list[InboundEvent]:
         *route, header, method, args, kwargs = frames
         if len(route) > MAX_ROUTE:
             self.malformed += 1

@@ -47,7 +47,7 @@ class ForeignSession(Session):
         self.in_window -= 1
 
     @property
-    def gathered(self) -> int:
+    def pending_records(self) -> int:
         # A call that is given up makes room with no answer after which others would be sent.
         waiting = len(self.backlog) if self.in_window < self.window else 0
         return len(self._out) + waiting
@@ -55,6 +55,6 @@ class ForeignSession(Session):
     def _take_out(self, now: float) -> list[Any]:
         """What is to be sent now, each as it was put into `_out`."""
         self._release(now)
-        pieces, self._out = self._out, []
+        records, self._out = self._out, []
         self.large_bytes = 0
-        return pieces
+        return records

@@ -40,7 +40,7 @@ MAX_PEERS = 10_000
 
 #: Bytes of calls from a peer without a window (aiozmq.rpc) that wait for their turn, with some
 #: 500 for what each takes as an object: about 30,000 small ones.
-MAX_QUEUED_CALLS = 16 << 20
+MAX_QUEUED_CALL_BYTES = 16 << 20
 
 #: Bytes that wait here for one peer that does not read them. With what the transport has, such a
 #: peer costs less than 10 MB.
@@ -66,10 +66,10 @@ class Limits:
         max_in_flight: calls in flight of all peers together; `OverloadedError` over it.
         max_waiting: `waits=True` calls and streams of one peer; `OverloadedError` over it.
         max_peers: peers at one time; a further one gets `OverloadedError`.
-        max_queued_calls: bytes of calls of one peer that wait: for a slot, if it knows no window,
-            or until it reads its answers; each counts as 500 more than it is long.
+        max_queued_call_bytes: bytes of calls of one peer that wait: for a slot, if it knows no
+            window, or until it reads its answers; each counts as 500 more than it is long.
         max_queued_bytes: bytes that wait to be sent to one peer; over it calls of that peer wait,
-            up to `max_queued_calls`, and notifications to it raise `OverloadedError`.
+            up to `max_queued_call_bytes`, and notifications to it raise `OverloadedError`.
         max_depth: levels of nested arrays and maps.
         stream_window: items of a stream that are under way before the reader asks for more.
     """
@@ -81,7 +81,7 @@ class Limits:
     max_in_flight: int = MAX_IN_FLIGHT
     max_waiting: int = MAX_WAITING
     max_peers: int = MAX_PEERS
-    max_queued_calls: int = MAX_QUEUED_CALLS
+    max_queued_call_bytes: int = MAX_QUEUED_CALL_BYTES
     max_queued_bytes: int = MAX_QUEUED_BYTES
     max_depth: int = MAX_DEPTH
     stream_window: int = STREAM_WINDOW

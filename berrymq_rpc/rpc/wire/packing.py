@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from msgpack import ExtType, Packer, packb
 
 from .depth import Buffer, DepthLimit
-from .fault import explain, too_deep, unknown_type
-from .text import full_name
+from .ext_types import VALUE_CODE, find_encoder
+from .pack_errors import explain, too_deep, unknown_type
+from .safe_repr import full_name
 from .translation import Entry
-from .values import VALUE_CODE, find_encoder
 
 __all__ = ["FRAME_CODE", "MAX_NESTED", "PackEntry", "Packing", "new_ext"]
 

@@ -30,7 +30,7 @@ from enum import Enum, auto
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
-from .values import fixed_zone
+from .ext_types import fixed_zone
 from .zones import zone_info
 
 __all__ = ["MAX_PICKLE", "PickledDate", "read_pickled_date", "write_pickled_date"]

@@ -44,7 +44,7 @@ __all__ = [
     "PING",
     "PONG",
     "RESULT",
-    "Incoming",
+    "InboundEvent",
 ]
 
 HELLO: Final = 0
@@ -73,7 +73,7 @@ CLOSED: Final = 14
 #: 3. the positional arguments; for `CREDIT` the number of items alone
 #: 4. the named arguments
 #: 5. this side's clock, in seconds, at which the caller gives up, or ``None``
-Incoming: TypeAlias = tuple[int, Any, str, tuple[Any, ...], dict[str, Any], float | None]
+InboundEvent: TypeAlias = tuple[int, Any, str, tuple[Any, ...], dict[str, Any], float | None]
 
 #: The named arguments of a call without any: shared, never changed.
 NO_KWARGS: Final[dict[str, Any]] = {}

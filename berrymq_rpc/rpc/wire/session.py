@@ -2,8 +2,8 @@
 
 A session takes frames and gives frames, with the time passed in; it never touches a socket, a
 clock or an event loop. A call that this side makes is a `Caller`, an object that is told what
-became of it. A call that the peer makes is handed to the owner as an `Incoming`, and each one is
-answered by exactly one of `result`, `error` and `end`.
+became of it. A call that the peer makes is handed to the owner as an `InboundEvent`, and each one
+is answered by exactly one of `result`, `error` and `end`.
 
 States::
 
@@ -25,10 +25,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ...errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from .deadlines import Deadlines
-from .failure import Failure
+from .exception_codec import Failure
 from .limits import CONNECT_TIMEOUT, Limits
-from .record import Incoming
-from .text import full_name
+from .record import InboundEvent
+from .safe_repr import full_name
 
 __all__ = ["Buffer", "Caller", "Dialect", "Frames", "Session", "State", "Unsent"]
 
@@ -93,7 +93,7 @@ class Unsent(NamedTuple):
     """A packed call (or notification, without `caller`) that waits to be sent."""
 
     caller: Caller | None
-    piece: Any
+    encoded: Any
     since: float
 
 
@@ -180,15 +180,15 @@ class Session(ABC):
         """
         call_id = caller.id = next(self._ids)
         deadline = caller.deadline
-        piece = self._encode_call(call_id, method, args, kwargs, deadline)
+        encoded = self._encode_call(call_id, method, args, kwargs, deadline)
         if self.in_window < self.window and not self.backlog:
             self.in_window += 1
             caller.sent = now
-            self._out.append(piece)
+            self._out.append(encoded)
         else:
             self._check_open()
             caller.sent = None
-            self.backlog.append(Unsent(caller, piece, now))
+            self.backlog.append(Unsent(caller, encoded, now))
         self.pending[call_id] = caller
         if deadline is not None:
             self._deadlines.add(deadline, call_id)
@@ -197,12 +197,12 @@ class Session(ABC):
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], now: float
     ) -> None:
         """Send a call that is never answered. Raises as `call` does."""
-        piece = self._encode_notify(method, args, kwargs)
+        encoded = self._encode_notify(method, args, kwargs)
         if self.window:
-            self._out.append(piece)
+            self._out.append(encoded)
         else:
             self._check_open()
-            self.backlog.append(Unsent(None, piece, now))
+            self.backlog.append(Unsent(None, encoded, now))
 
     def _check_open(self) -> None:
         if self.state is State.CLOSING or self.state is State.LOST:
@@ -242,7 +242,7 @@ class Session(ABC):
         backlog = self.backlog
         pending = self.pending
         while backlog:
-            unsent, piece, _ = backlog[0]
+            unsent, encoded, _ = backlog[0]
             if unsent is None:
                 if self.window == 0:
                     return
@@ -257,7 +257,7 @@ class Session(ABC):
                 self.in_window += 1
                 caller.sent = now
             backlog.popleft()
-            self._out.append(piece)
+            self._out.append(encoded)
 
     def refuse_backlog(self, error: Exception) -> None:
         """Fail the calls that were not sent and cannot be any more."""
@@ -269,8 +269,8 @@ class Session(ABC):
                 entry.caller.fail(type(error)(text))
 
     def packed(self, caller: Caller) -> Any:
-        """The piece that `call` has just made for `caller`."""
-        return self.backlog[-1].piece if caller.sent is None else self._out[-1]
+        """The encoded that `call` has just made for `caller`."""
+        return self.backlog[-1].encoded if caller.sent is None else self._out[-1]
 
     def take_backlog(self) -> list[Unsent]:
         """Take out what was not sent yet, for another session to `adopt`."""
@@ -392,10 +392,10 @@ class Session(ABC):
     def goodbye(self, reason: str) -> None:
         """Tell the peer that this side takes no more calls."""
 
-    #: Whether the peer has read what was sent before `settle`, as far as this side can ask.
+    #: Whether the peer has read what was sent before `barrier`, as far as this side can ask.
     settled = True
 
-    def settle(self) -> None:
+    def barrier(self) -> None:
         """Ask the peer to say when it has read what was sent so far."""
 
     def tick(self, now: float) -> bool:
@@ -409,7 +409,7 @@ class Session(ABC):
     # -- what the peer asks --------------------------------------------------------------
 
     @abstractmethod
-    def receive(self, frames: Frames, now: float) -> list[Incoming]:
+    def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
         """Take one message.
 
         Raises:
@@ -447,7 +447,7 @@ class Session(ABC):
         """Take out what is to be sent, as messages in order."""
 
     @property
-    def gathered(self) -> int:
+    def pending_records(self) -> int:
         """How many records wait for `messages`."""
         return len(self._out)
 
@@ -467,7 +467,7 @@ class Session(ABC):
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
 
     @abstractmethod
-    def _is_notification(self, piece: Any) -> bool:
+    def _is_notification(self, encoded: Any) -> bool:
         """Whether `_encode_notify` made it."""
 
 

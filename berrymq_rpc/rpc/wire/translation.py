@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .text import full_name
+from .safe_repr import full_name
 
 __all__ = [
     "MAX_USER_CODE",

@@ -11,11 +11,11 @@ from msgpack.exceptions import ExtraData, FormatError, OutOfData, StackError
 
 from ...errors import ProtocolError
 from .depth import Buffer, DepthLimit
+from .ext_types import VALUE_CODE, decode
 from .hashing import MAX_COLLISIONS, MIN_CHECKED, dict_collisions, set_collisions
 from .packing import FRAME_CODE, MAX_NESTED, new_ext
-from .text import full_name, safe_str
+from .safe_repr import full_name, safe_str
 from .translation import Entry
-from .values import VALUE_CODE, decode
 
 __all__ = ["Message", "Part", "Unpacking"]
 

@@ -1,4 +1,4 @@
-"""A bridge before a handler, and one way to ask through each of its doors."""
+"""A bridge before a handler, and one way to ask through each of its listeners."""
 
 import asyncio
 import json
@@ -94,14 +94,14 @@ class Handler(rpc.AttrHandler):
 
 
 class Line(ABC):
-    """Texts to a door and back."""
+    """Texts to a listener and back."""
 
     @abstractmethod
     async def send(self, text: bytes) -> None: ...
 
     @abstractmethod
     async def receive(self) -> bytes:
-        """The next text; empty where the door says that there is none."""
+        """The next text; empty where the listener says that there is none."""
 
     async def ask(self, message: Any) -> Any:
         text = message if isinstance(message, bytes) else json.dumps(message).encode()
@@ -175,17 +175,17 @@ PUSHING = ["websocket", "tcp", "zeromq"]
 
 
 @asynccontextmanager
-async def opened(bridge: Bridge, door: str) -> AsyncIterator[Line]:
-    """A line to a new door of the bridge."""
-    if door in ("http", "websocket"):
+async def opened(bridge: Bridge, listener: str) -> AsyncIterator[Line]:
+    """A line to a new listener of the bridge."""
+    if listener in ("http", "websocket"):
         url = await bridge.serve_http()
         async with aiohttp.ClientSession() as session:
-            if door == "http":
+            if listener == "http":
                 yield PostLine(session, url + "/")
             else:
                 async with session.ws_connect(url + "/ws") as socket:
                     yield SocketLine(socket)
-    elif door == "tcp":
+    elif listener == "tcp":
         host, port = (await bridge.serve_tcp()).removeprefix("tcp://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         try:
@@ -198,7 +198,7 @@ async def opened(bridge: Bridge, door: str) -> AsyncIterator[Line]:
         with zmq.asyncio.Context() as context:
             # A REQ's empty frame; a socket of that type would not take the next request before
             # it has the answer, and there may be none.
-            prefix = [b""] if door == "zeromq-req" else []
+            prefix = [b""] if listener == "zeromq-req" else []
             with context.socket(zmq.DEALER) as socket:
                 socket.linger = 0
                 socket.connect(endpoint)
@@ -206,12 +206,12 @@ async def opened(bridge: Bridge, door: str) -> AsyncIterator[Line]:
 
 
 @pytest.fixture(params=DOORS)
-def door(request: pytest.FixtureRequest) -> str:
+def listener(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(params=PUSHING)
-def pushing_door(request: pytest.FixtureRequest) -> str:
+def pushing_listener(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -222,5 +222,5 @@ def handler() -> Handler:
 
 @pytest.fixture
 def line_to() -> Any:
-    """A line to a new door of a bridge: ``async with line_to(bridge, door) as line``."""
+    """A line to a new listener of a bridge: ``async with line_to(bridge, listener) as line``."""
     return opened

@@ -189,7 +189,7 @@ class Heard(asyncio.Queue[Message]):
 
 @asynccontextmanager
 async def reached(bus: Bus, **options: Any) -> AsyncIterator[tuple[Node, str]]:
-    """A node with an HTTP door."""
+    """A node with an HTTP listener."""
     async with Node(None, bus, **options) as node, Bridge(node) as bridge:
         yield node, await bridge.serve_http()
 

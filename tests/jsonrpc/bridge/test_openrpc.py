@@ -10,7 +10,7 @@ from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.jsonrpc.bridge.openrpc import openrpc_document
 from berrymq_rpc.jsonrpc.bridge.schema import default_of, schema_of
 from berrymq_rpc.rpc.describe import describe
-from berrymq_rpc.rpc.table import tabulate
+from berrymq_rpc.rpc.method_table import collect_methods
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ class Handler(rpc.AttrHandler):
 
 
 def test_a_document() -> None:
-    methods = describe(tabulate(Handler()))["methods"]
+    methods = describe(collect_methods(Handler()))["methods"]
     document = openrpc_document(methods, title="it", version="3", url="http://here")
     assert document["openrpc"].startswith("1.")
     assert document["info"] == {"title": "it", "version": "3"}
@@ -132,11 +132,11 @@ def test_a_document() -> None:
     assert found["many"]["x-var-positional"] == "args"
 
 
-async def test_discover(line_to: Any, door: str) -> None:
+async def test_discover(line_to: Any, listener: str) -> None:
     async with (
         Node("tcp://127.0.0.1:0", Bus(), handler=Handler()) as node,
         Bridge(node, title="mine", version="1.2") as bridge,
-        line_to(bridge, door) as line,
+        line_to(bridge, listener) as line,
     ):
         asked = {"jsonrpc": "2.0", "method": "rpc.discover", "id": 1}
         document = (await line.ask(asked))["result"]

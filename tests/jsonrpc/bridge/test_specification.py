@@ -1,4 +1,4 @@
-"""The examples of the JSON-RPC 2.0 specification, section 7, over every door."""
+"""The examples of the JSON-RPC 2.0 specification, section 7, over every listener."""
 
 import json
 from typing import Any
@@ -64,36 +64,36 @@ def error(answer: dict[str, Any]) -> tuple[int, Any]:
     return answer["error"]["code"], answer["id"]
 
 
-async def test_results(handler: Any, line_to: Any, door: str) -> None:
-    async with Bridge(handler) as bridge, line_to(bridge, door) as line:
+async def test_results(handler: Any, line_to: Any, listener: str) -> None:
+    async with Bridge(handler) as bridge, line_to(bridge, listener) as line:
         for text, result, request_id in RESULTS:
             answer = await line.ask(text.encode())
             assert answer == {"jsonrpc": "2.0", "result": result, "id": request_id}
 
 
-async def test_notifications(handler: Any, line_to: Any, door: str) -> None:
-    async with Bridge(handler) as bridge, line_to(bridge, door) as line:
+async def test_notifications(handler: Any, line_to: Any, listener: str) -> None:
+    async with Bridge(handler) as bridge, line_to(bridge, listener) as line:
         for text in NOTIFICATIONS:
             await line.told(text.encode())
         assert handler.told == [(1, 2, 3, 4, 5), 7, 7]
 
 
-async def test_errors(handler: Any, line_to: Any, door: str) -> None:
-    async with Bridge(handler) as bridge, line_to(bridge, door) as line:
+async def test_errors(handler: Any, line_to: Any, listener: str) -> None:
+    async with Bridge(handler) as bridge, line_to(bridge, listener) as line:
         for text, code, request_id in ERRORS:
             assert error(await line.ask(text.encode())) == (code, request_id)
 
 
 @pytest.mark.parametrize(("text", "count"), [("[1]", 1), ("[1,2,3]", 3)])
 async def test_batches_of_what_is_no_request(
-    handler: Any, line_to: Any, door: str, text: str, count: int
+    handler: Any, line_to: Any, listener: str, text: str, count: int
 ) -> None:
-    async with Bridge(handler) as bridge, line_to(bridge, door) as line:
+    async with Bridge(handler) as bridge, line_to(bridge, listener) as line:
         assert list(map(error, await line.ask(text.encode()))) == [(-32600, None)] * count
 
 
-async def test_a_batch(handler: Any, line_to: Any, door: str) -> None:
-    async with Bridge(handler) as bridge, line_to(bridge, door) as line:
+async def test_a_batch(handler: Any, line_to: Any, listener: str) -> None:
+    async with Bridge(handler) as bridge, line_to(bridge, listener) as line:
         answers = await line.ask(BATCH.encode())
         by_id = {json.dumps(answer["id"]): answer for answer in answers}
         assert len(answers) == len(by_id) == 5

@@ -22,11 +22,13 @@ async def subscribe(line: Any, identifier: str) -> str:
     return str((await line.ask(V2 | {"method": "subscribe", "params": [identifier]}))["result"])
 
 
-async def test_messages_come_as_they_are_sent(bus: Bus, line_to: Any, pushing_door: str) -> None:
+async def test_messages_come_as_they_are_sent(
+    bus: Bus, line_to: Any, pushing_listener: str
+) -> None:
     async with (
         Node("tcp://127.0.0.1:0", bus) as node,
         Bridge(node) as bridge,
-        line_to(bridge, pushing_door) as line,
+        line_to(bridge, pushing_listener) as line,
     ):
         one = await subscribe(line, "a:*")
         for number in range(300):
@@ -51,11 +53,11 @@ async def test_messages_come_as_they_are_sent(bus: Bus, line_to: Any, pushing_do
         assert (await line.ask(ended))["error"]["code"] == -32000
 
 
-async def test_from_another_thread(bus: Bus, line_to: Any, pushing_door: str) -> None:
+async def test_from_another_thread(bus: Bus, line_to: Any, pushing_listener: str) -> None:
     async with (
         Node("tcp://127.0.0.1:0", bus) as node,
         Bridge(node) as bridge,
-        line_to(bridge, pushing_door) as line,
+        line_to(bridge, pushing_listener) as line,
     ):
         await subscribe(line, "*:*")
         await asyncio.to_thread(bus.twitter, "a:b", 1)
@@ -151,22 +153,22 @@ async def test_not_by_post(bus: Bus, line_to: Any) -> None:
         assert "/ws" in error["message"]
 
 
-async def test_they_end_with_their_peer(bus: Bus, line_to: Any, pushing_door: str) -> None:
+async def test_they_end_with_their_peer(bus: Bus, line_to: Any, pushing_listener: str) -> None:
     async with Node("tcp://127.0.0.1:0", bus) as node, Bridge(node) as bridge:
         before = bus.show_followers()
-        async with line_to(bridge, pushing_door) as line:
+        async with line_to(bridge, pushing_listener) as line:
             await subscribe(line, "a:*")
             assert bus.show_followers() != before
         while bus.show_followers() != before:
             await asyncio.sleep(0.01)
 
 
-async def test_before_a_remote_node(bus: Bus, line_to: Any, pushing_door: str) -> None:
+async def test_before_a_remote_node(bus: Bus, line_to: Any, pushing_listener: str) -> None:
     async with (
         Node("tcp://127.0.0.1:0", bus) as node,
         await rpc.open_client(connect=node.endpoints[0], timeout=10) as client,
         Bridge(client) as bridge,
-        line_to(bridge, pushing_door) as line,
+        line_to(bridge, pushing_listener) as line,
     ):
         one = await subscribe(line, "a:*")
         for number in range(100):

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from berrymq_rpc.rpc.transport import memory
-from berrymq_rpc.rpc.transport.interface import Buffer, Key, Owner, Port, PortOptions
+from berrymq_rpc.rpc.transport.port import Buffer, Key, Port, PortHandler, PortOptions
 
-Open = Callable[[str, Owner, PortOptions], Awaitable[Port]]
+Open = Callable[[str, PortHandler, PortOptions], Awaitable[Port]]
 
 _numbers = itertools.count()
 
@@ -114,7 +114,7 @@ class Peer:
             if self._echo:
                 assert self.port.send(key, frames)
 
-    def burst_received(self) -> None:
+    def read_complete(self) -> None:
         with self._called():
             self.bursts += 1
             self.unanswered_burst = False

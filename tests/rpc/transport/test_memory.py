@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from berrymq_rpc.rpc.transport.interface import Buffer, Key, Port, PortOptions
 from berrymq_rpc.rpc.transport.memory import Faults, dial, faults, listen
 from berrymq_rpc.rpc.transport.memory_name import Side
 from berrymq_rpc.rpc.transport.memory_port import RECONNECT_PAUSE
+from berrymq_rpc.rpc.transport.port import Buffer, Key, Port, PortOptions
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Peer:
         self._note("message", key, frames)
         self.reaction(key, frames)
 
-    def burst_received(self) -> None:
+    def read_complete(self) -> None:
         self._note("burst")
 
     def peer_lost(self, key: Key, reason: str) -> None:

@@ -11,8 +11,8 @@ from berrymq_rpc.rpc.wire.aiozmq_codec import AiozmqCodec
 from berrymq_rpc.rpc.wire.aiozmq_dialect import AiozmqDialect, AiozmqSession
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.limits import Limits
-from berrymq_rpc.rpc.wire.native import NativeDialect, NativeSession
-from berrymq_rpc.rpc.wire.record import Incoming
+from berrymq_rpc.rpc.wire.native_session import NativeDialect, NativeSession
+from berrymq_rpc.rpc.wire.record import InboundEvent
 from berrymq_rpc.rpc.wire.session import Frames, Session, State
 
 NATIVE = NativeDialect(Codec(), {})
@@ -141,7 +141,7 @@ class Side:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.asked: list[Incoming] = []
+        self.asked: list[InboundEvent] = []
         self.arriving: deque[Frames] = deque()
 
 
@@ -182,7 +182,7 @@ class Pair:
         self.left.arriving.extend(self.server.messages(self.now + self.offset))
         self.check()
 
-    def deliver(self, side: Side, index: int = 0) -> list[Incoming]:
+    def deliver(self, side: Side, index: int = 0) -> list[InboundEvent]:
         """Let one message arrive, the oldest unless told otherwise."""
         frames = side.arriving[index]
         del side.arriving[index]
@@ -192,7 +192,7 @@ class Pair:
         self.check()
         return asked
 
-    def shuttle(self, answer: Callable[[Incoming], None] | None = None) -> None:
+    def shuttle(self, answer: Callable[[InboundEvent], None] | None = None) -> None:
         """Let everything arrive, until nothing more is said; `answer` serves the server's part."""
         self.flush()
         while self.left.arriving or self.right.arriving:

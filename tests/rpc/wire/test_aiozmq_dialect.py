@@ -24,7 +24,7 @@ from berrymq_rpc.errors import (
 )
 from berrymq_rpc.rpc.wire.aiozmq_codec import AiozmqCodec
 from berrymq_rpc.rpc.wire.aiozmq_dialect import MAX_ROUTE, AiozmqDialect, AiozmqSession
-from berrymq_rpc.rpc.wire.failure import Failure
+from berrymq_rpc.rpc.wire.exception_codec import Failure
 from berrymq_rpc.rpc.wire.limits import Limits
 from berrymq_rpc.rpc.wire.record import CALL, NO_KWARGS
 
@@ -491,7 +491,7 @@ def test_giving_up_gives_the_slot_back_at_once(how: str, flushed: bool) -> None:
     caller, waiting = start(session, deadline=2.0), start(session)
     if flushed:
         session.messages(0.0)
-        assert session.gathered == 0
+        assert session.pending_records == 0
     if how == "cancel":
         session.cancel(caller.id)
     else:
@@ -500,7 +500,7 @@ def test_giving_up_gives_the_slot_back_at_once(how: str, flushed: bool) -> None:
     check(session)
     assert session.in_window == 0
     # What waits goes with the next messages, and it is told that there are some.
-    assert session.gathered > 0
+    assert session.pending_records > 0
     messages = session.messages(2.0)
     assert waiting.sent == 2.0
     assert [read_call(frames)[0] for frames in messages] == (

@@ -30,7 +30,7 @@ def test_defaults_fit_together() -> None:
     assert limits.max_message <= limits.max_frame
     # Not one message of the largest size may be over what may be queued.
     assert limits.max_message < limits.max_queued_bytes
-    assert limits.max_message <= limits.max_queued_calls
+    assert limits.max_message <= limits.max_queued_call_bytes
     assert limits.heartbeat < CONNECT_TIMEOUT
 
 

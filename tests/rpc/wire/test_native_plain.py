@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from joined import HEAD, native, opened, records, start
 
 from berrymq_rpc.rpc.wire.limits import Limits
-from berrymq_rpc.rpc.wire.native import MAX_BATCH, MIN_DETACHED
+from berrymq_rpc.rpc.wire.native_session import MAX_BATCH, MIN_DETACHED
 from berrymq_rpc.rpc.wire.record import CALL, NOTIFY, RESULT
 
 VALUES = st.one_of(

@@ -297,7 +297,7 @@ DATE = b"cdatetime\ndate\n"
         b"((((((t.",
     ],
 )
-def test_ill_formed_pickles(data: bytes) -> None:
+def test_malformed_pickles(data: bytes) -> None:
     refused(data)
 
 

@@ -35,7 +35,7 @@ def test_table_at_the_head_is_complete() -> None:
 
 
 def test_everything_is_public() -> None:
-    assert set(record.__all__) == {*NUMBERED, "NO_KWARGS", "Incoming"}
+    assert set(record.__all__) == {*NUMBERED, "NO_KWARGS", "InboundEvent"}
 
 
 def test_no_kwargs_are_none() -> None:

@@ -14,7 +14,7 @@ from berrymq_rpc.errors import (
     ServiceClosedError,
     TooLargeError,
 )
-from berrymq_rpc.rpc.wire.failure import Failure
+from berrymq_rpc.rpc.wire.exception_codec import Failure
 from berrymq_rpc.rpc.wire.limits import CONNECT_TIMEOUT, Limits
 from berrymq_rpc.rpc.wire.record import CALL, NOTIFY
 from berrymq_rpc.rpc.wire.session import State, Unsent
@@ -60,7 +60,7 @@ def test_transitions(before: State, after: State) -> None:
 def test_begins_without_a_connection(dialect: str) -> None:
     session = made(dialect)
     assert session.state is State.CONNECTING
-    assert session.window == session.in_window == session.load == session.gathered == 0
+    assert session.window == session.in_window == session.load == session.pending_records == 0
     assert session.idle
     assert session.messages(0.0) == []
     assert session.next_deadline() is None
@@ -164,7 +164,7 @@ def test_what_cannot_be_packed_leaves_nothing_behind(dialect: str) -> None:
     with pytest.raises(TypeError):
         session.notify("method", (object(),), {}, 0.0)
     assert session.idle
-    assert session.in_window == session.gathered == 0
+    assert session.in_window == session.pending_records == 0
     assert session.next_deadline() is None
     check(session)
 
@@ -178,7 +178,7 @@ def test_what_is_too_large_leaves_nothing_behind(dialect: str) -> None:
     with pytest.raises(TooLargeError):
         session.result(1, "x" * 50_000)
     assert session.idle
-    assert session.in_window == session.gathered == session.large_bytes == 0
+    assert session.in_window == session.pending_records == session.large_bytes == 0
     check(session)
 
 
@@ -359,7 +359,7 @@ def test_notifications_wait_where_calls_do(dialect: str) -> None:
     first.notify("log", (), {}, 0.0)
     caller = start(first)
     second.adopt(first.take_backlog(), 0.0)
-    assert second.gathered == 0
+    assert second.pending_records == 0
     second.connected(1.0)
     assert caller.sent == 1.0
     assert second.backlog == first.backlog
@@ -458,9 +458,9 @@ def test_what_was_packed_may_go_to_another_peer(dialect: str) -> None:
     for arguments in (1,), ([2],):
         # The first is sent, the other waits.
         caller = start(first, "method", *arguments)
-        piece = first.packed(caller)
+        encoded = first.packed(caller)
         caller.sent = None
-        second.adopt([Unsent(caller, piece, 0.0)], 1.0)
+        second.adopt([Unsent(caller, encoded, 0.0)], 1.0)
         assert caller.sent == 1.0
     peer = opened(made(dialect))
     asked = [event for frames in second.messages(1.0) for event in peer.receive(frames, 1.0)]
@@ -602,7 +602,7 @@ def test_loss_fails_everything_and_says_how_far_it_came(dialect: str) -> None:
     assert session.notifications_lost == 2
     assert session.state is State.LOST
     assert session.idle
-    assert session.load == session.window == session.gathered == 0
+    assert session.load == session.window == session.pending_records == 0
     check(session)
 
 
@@ -619,7 +619,7 @@ def test_notifications_that_were_gathered_are_lost_too(dialect: str) -> None:
     session.error(5, Failure("builtins.ValueError", (), ""))
     session.lost(ConnectionLostError("the peer is gone"), 3.0)
     assert session.notifications_lost == 4
-    assert session.gathered == 0
+    assert session.pending_records == 0
 
 
 def test_loss_of_calls_that_had_left_the_window() -> None:
@@ -744,7 +744,7 @@ def test_what_aiozmq_has_no_word_for_is_not_said() -> None:
     session.accepted([1], [1])
     session.credit(1, 2)
     session.goodbye("closing")
-    session.settle()
+    session.barrier()
     assert session.tick(1e9)
     assert session.messages(1e9) == []
     # Nobody need wait for an answer that does not come.

@@ -9,7 +9,7 @@ from joined import HEAD, Pair, Recorder, aiozmq, check, message, native, opened,
 
 from berrymq_rpc.errors import ProtocolError
 from berrymq_rpc.rpc.wire.codec import Codec
-from berrymq_rpc.rpc.wire.failure import Failure
+from berrymq_rpc.rpc.wire.exception_codec import Failure
 from berrymq_rpc.rpc.wire.limits import Limits
 from berrymq_rpc.rpc.wire.record import CALL, NOTIFY
 from berrymq_rpc.rpc.wire.session import State

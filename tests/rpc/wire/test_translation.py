@@ -75,7 +75,7 @@ def test_codes_out_of_range(code: Any) -> None:
         ((Base, bytes, b""), "callable"),
     ],
 )
-def test_ill_formed_entries(entry: Any, complaint: str) -> None:
+def test_malformed_entries(entry: Any, complaint: str) -> None:
     with pytest.raises(TypeError, match=complaint):
         Codec({1: entry})
 
@@ -260,7 +260,7 @@ def test_fields_that_are_missing_have_their_defaults() -> None:
         b"\x81\xa4name",
     ],
 )
-def test_ill_formed_dataclasses(data: bytes) -> None:
+def test_malformed_dataclasses(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="an ext value of type 1"):
         DATACLASSES.unpack(bytes((0xC7, len(data), 1)) + data)
 

@@ -1,0 +1,91 @@
+"""JSON texts to values and back, with bounds on what is read."""
+
+import re
+from itertools import accumulate
+from typing import Any
+
+from .json_values import simplify
+
+try:
+    from .json_msgspec import parse, write
+except ImportError:
+    from .json_stdlib import parse, write
+
+__all__ = ["MAX_DEPTH", "MAX_SIZE", "TextError", "decode", "encode"]
+
+#: Bytes of one text: they decode within a second.
+MAX_SIZE = 4 << 20
+
+#: Levels of arrays and objects inside one another; people's data has less than 20. Both parsers
+#: recurse for each, and have room for some hundreds more.
+MAX_DEPTH = 100
+
+#: Bytes of a text that an error shows.
+_SHOWN = 100
+
+#: A string, or the rest of the text where one does not end: else each quote would be tried anew.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+#: One level in, and one out, as signed bytes.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+
+class TextError(ValueError):
+    """Bytes are no JSON text, or over a bound."""
+
+
+def decode(data: object, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -> Any:
+    """Read a JSON text.
+
+    Args:
+        data: bytes in UTF-8, or text.
+        max_size: bytes that it may have.
+        max_depth: levels of arrays and objects inside one another.
+
+    Raises:
+        TextError: it is none, or over a bound.
+    """
+    if type(data) is not bytes:
+        data = _as_bytes(data)
+    if len(data) > max_size:
+        raise TextError(f"{len(data):,} bytes are more than the {max_size:,} allowed")
+    if len(data) > max_depth and data.count(b"[") + data.count(b"{") > max_depth:
+        _check_depth(data, max_depth)
+    try:
+        return parse(data)
+    except UnicodeDecodeError:
+        raise TextError("no UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"no JSON: {str(error)[:_SHOWN]}") from None
+
+
+def _as_bytes(data: object) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    if isinstance(data, str):
+        try:
+            return data.encode("utf-8")
+        except UnicodeEncodeError:
+            raise TextError("a text has half of a surrogate pair") from None
+    raise TextError(f"bytes are wanted, not {type(data).__name__}")
+
+
+def _check_depth(data: bytes, levels: int) -> None:
+    brackets = _STRING.sub(b"", data).translate(_STEPS, _NO_BRACKETS)
+    if max(accumulate(memoryview(brackets).cast("b")), default=0) > levels:
+        raise TextError(f"arrays and objects are nested more than {levels} levels deep")
+
+
+def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
+    """Write a value as JSON text in UTF-8; `values` says how.
+
+    Raises:
+        TypeError: nothing stands for a part of it.
+        ValueError: it contains itself, is nested too deep, or holds half of a surrogate pair or
+            a whole number of more than 4,300 digits.
+    """
+    try:
+        return write(value)
+    except Exception:
+        # What takes longer: keys that are no text, numbers that are none; or the error to raise.
+        return write(simplify(value, 2 * max_depth))

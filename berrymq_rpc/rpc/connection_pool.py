@@ -1,0 +1,157 @@
+"""The connections of a client: which one takes a call, and what waits while there is none."""
+
+import os
+import weakref
+from threading import get_ident
+from typing import Any
+
+from ..errors import Error, ServiceClosedError
+from .call import Call
+from .connection import Connection
+from .method_table import HandlerTable
+from .runtime import Runtime
+from .stream import Stream
+from .wire.session import Session, State, Unsent
+
+__all__ = ["ConnectionPool"]
+
+
+class ConnectionPool(Runtime):
+    """Calls go to the least loaded live server; without one they wait for a connection."""
+
+    def __init__(self, table: HandlerTable, **settings: Any) -> None:
+        super().__init__(table, **settings)
+        self.thread = get_ident()
+        self._live: list[Connection] = []
+        #: Whether there may be a second server to send a call to that the first refused.
+        self._resends = self.dialects[0].name == "native" and bool(
+            self.bind_to or len(self.connect_to) > 1
+        )
+        #: The one connection that a call of `thread` may take without `call`, if there is one.
+        self.only: Connection | None = None
+        session = self.new_session(self.dialects[0])
+        self._waiting = Connection(session, None, None, self.dispatcher, self.loop, self)
+        session.peer = ", ".join(self.connect_to) or "a server that connects to this client"
+        #: Why it cannot be used any more.
+        self._problem: Error | None = None
+        _pools.add(self)
+
+    # -- calls ---------------------------------------------------------------------------
+
+    def call(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+    ) -> Call:
+        """Send a call to one of the servers."""
+        return self.choose().call(method, args, kwargs, timeout, keep=self._resends)
+
+    def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Send a notification to one of the servers."""
+        connection = self.only
+        if (
+            connection is None
+            or get_ident() != self.thread
+            # A flush is scheduled in a loop that runs.
+            or not (connection.flush_scheduled or self.loop.is_running())
+        ):
+            connection = self.choose()
+        connection.notify(method, args, kwargs)
+
+    def choose(self) -> Connection:
+        """The connection for a call.
+
+        Raises:
+            ServiceClosedError: the client is closed.
+            Error: it is another process's.
+            RuntimeError: it is another thread's or event loop's.
+        """
+        if self._problem is not None:
+            # A new one each time: one that is kept gathers a traceback with each raise.
+            raise type(self._problem)(*self._problem.args)
+        # asyncio.get_running_loop would do, but makes a system call before Python 3.12. In one
+        # thread one loop runs at a time.
+        if get_ident() != self.thread or not self.loop.is_running():
+            raise RuntimeError(
+                "this client belongs to another event loop or thread: open one for each loop, or "
+                "use rpc.SyncClient, which any thread may call"
+            )
+        return min(self._live, key=_load) if self._live else self._waiting
+
+    def sessions(self) -> list[Session]:
+        return [*super().sessions(), self._waiting.session]
+
+    # -- connections ---------------------------------------------------------------------
+
+    def connection_made(self, connection: Connection) -> None:
+        super().connection_made(connection)
+        self._live.append(connection)
+        self._set_only()
+        connection.adopt(self._waiting.session.take_backlog())
+
+    def connection_lost(self, connection: Connection) -> None:
+        super().connection_lost(connection)
+        self._leave(connection)
+
+    def peer_closing(self, connection: Connection) -> None:
+        super().peer_closing(connection)
+        self._leave(connection)
+        if not self._live:
+            self._waiting.adopt(connection.session.take_backlog())
+
+    def resend(self, caller: Call | Stream) -> bool:
+        # The goodbye may have come in the message that is being read.
+        others = [c for c in self._live if c.session.state is State.OPEN]
+        # A server that refuses and says no goodbye would be sent it again and again.
+        if caller.encoded is None or not others or caller.connection in others:
+            return False
+        caller.sent = caller.accepted_at = None
+        min(others, key=_load).adopt((Unsent(caller, caller.encoded, 0.0),))
+        return True
+
+    def _leave(self, connection: Connection) -> None:
+        """Send what was not sent elsewhere, if there is an elsewhere."""
+        if connection in self._live:
+            self._live.remove(connection)
+            self._set_only()
+        if self._live:
+            for entry in connection.session.take_backlog():
+                min(self._live, key=_load).adopt((entry,))
+
+    # -- the end -------------------------------------------------------------------------
+
+    def close(self, reason: str, grace: float) -> None:
+        """Close: what is in flight fails."""
+        if self._problem is None:
+            self._problem = ServiceClosedError(reason)
+        for connection in self.connections:
+            connection.give_up(ServiceClosedError(reason))
+        self._live.clear()
+        self._set_only()
+        self._waiting.lost(ServiceClosedError(reason))
+        super().close(reason, grace)
+
+    def _set_only(self) -> None:
+        self.only = None if self._resends or len(self._live) != 1 else self._live[0]
+
+    def forked(self) -> None:
+        """This is the child of a fork: the sockets are the parent's."""
+        self.only = None
+        self._problem = Error(
+            f"this client was opened by another process, of which {os.getpid()} is a fork: open a "
+            "client in each process"
+        )
+
+
+def _load(connection: Connection) -> int:
+    return connection.session.load
+
+
+_pools: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

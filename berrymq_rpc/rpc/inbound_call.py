@@ -1,0 +1,251 @@
+"""One call of a peer's that this side serves."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import aclosing
+from contextvars import Context, copy_context
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from .context import current
+from .method import Kind, Method
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["InboundCall"]
+
+logger = logging.getLogger("berrymq_rpc.rpc")
+
+#: Seconds after which a stream looks again whether its peer has read what is queued.
+CONGESTION_PAUSE = 0.01
+
+
+class InboundCall(Coroutine[Any, Any, None]):
+    """A call from its acceptance to its answer.
+
+    For a coroutine or a stream it is what the task runs: each step is timed, so that a handler
+    that holds the event loop is named, and the outcome becomes the answer with no callback or
+    further coroutine between.
+    """
+
+    __slots__ = (
+        "_coroutine",
+        "_credited",
+        "arguments",
+        "cancelled",
+        "connection",
+        "credit",
+        "deadline",
+        "expired",
+        "id",
+        "method",
+        "on_delivery",
+        "task",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        connection: "Connection",
+        call_id: Any,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+    ) -> None:
+        self.connection = connection
+        #: ``None`` for a notification, which is not answered.
+        self.id = call_id
+        self.method = method
+        self.arguments = (args, kwargs)
+        self.deadline = deadline
+        self.cancelled = False
+        #: Whether it was cancelled because its deadline passed.
+        self.expired = False
+        self.on_delivery: Callable[[bool], object] | None = None
+        self.task: asyncio.Future[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        #: Items that a stream may send before the reader asks for more.
+        self.credit = 0
+        self._credited: asyncio.Future[None] | None = None
+        self._coroutine: Any = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether items are sent before the answer."""
+        return self.method.kind is Kind.STREAM
+
+    @property
+    def holds_slot(self) -> bool:
+        """Whether it counts against the window of calls in flight."""
+        return not (self.method.waits or self.is_stream)
+
+    def time_left(self) -> float | None:
+        """Seconds until the caller gives up."""
+        return None if self.deadline is None else self.deadline - monotonic()
+
+    def snapshot(self) -> "InboundCall":
+        """The call of this moment: itself."""
+        return self
+
+    # -- starting and stopping -----------------------------------------------------------
+
+    def start(self, loop: asyncio.AbstractEventLoop, executor: Any) -> None:
+        """Begin to run it, as a task or on a thread."""
+        token = current.set(self)
+        try:
+            args, kwargs = self.arguments
+            if self.method.kind is Kind.THREAD:
+                self.task = loop.run_in_executor(executor, self._in_thread, copy_context())
+                self.task.add_done_callback(self._thread_ended)
+            else:
+                if self.is_stream:
+                    self.credit = self.connection.session.stream_credit
+                    self._coroutine = self._produce(self.method.function(*args, **kwargs))
+                else:
+                    self._coroutine = self.method.function(*args, **kwargs)
+                task = loop.create_task(self, name=f"rpc {self.method.name}")
+                # An eager task factory may have run it to its end.
+                self.task = None if task.done() else task
+            if self.deadline is not None and self.task is not None and not self.is_stream:
+                self.timer = loop.call_later(self.deadline - monotonic(), self._expire)
+        finally:
+            current.reset(token)
+
+    def cancel(self) -> None:
+        """Stop it, as nobody waits for it any more.
+
+        A thread cannot be stopped: its result is dropped when it ends.
+        """
+        if self.cancelled:
+            # The deadline and the caller both say so: what it does on its way out goes on.
+            return
+        self.cancelled = True
+        if self.task is not None and self.method.kind is not Kind.THREAD:
+            self.task.cancel()
+
+    def _expire(self) -> None:
+        self.expired = True
+        self.cancel()
+
+    def add_credit(self, items: int) -> None:
+        """Let a stream send more items."""
+        self.credit += items
+        if self._credited is not None and not self._credited.done():
+            self._credited.set_result(None)
+
+    # -- a thread ------------------------------------------------------------------------
+
+    def _in_thread(self, context: Context) -> tuple[Any, BaseException | None]:
+        if self.cancelled:
+            return None, asyncio.CancelledError()
+        args, kwargs = self.arguments
+        try:
+            return context.run(self.method.function, *args, **kwargs), None
+        except BaseException as error:
+            # A future does not take every exception (StopIteration, for one).
+            return None, error
+
+    def _thread_ended(self, task: "asyncio.Future[tuple[Any, BaseException | None]]") -> None:
+        value, error = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
+        if error is None:
+            self.connection.finished(self, value)
+        else:
+            self.connection.failed(self, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+
+    # -- a stream ------------------------------------------------------------------------
+
+    async def _produce(self, items: Any) -> None:
+        connection = self.connection
+        # What the generator holds is freed when the reader leaves, not at collection.
+        async with aclosing(items):
+            async for item in items:
+                while self.credit <= 0:
+                    await self._wait_for_credit()
+                while connection.is_congested():
+                    await asyncio.sleep(CONGESTION_PAUSE)
+                self.credit -= 1
+                connection.send_item(self, item)
+
+    async def _wait_for_credit(self) -> None:
+        self._credited = asyncio.get_running_loop().create_future()
+        try:
+            await self._credited
+        finally:
+            self._credited = None
+
+    # -- a coroutine, for the task -------------------------------------------------------
+
+    def _step(self, advance: Callable[[Any], Any], value: Any) -> Any:
+        began = monotonic()
+        try:
+            return advance(value)
+        except StopIteration as stop:
+            self.connection.finished(self, stop.value)
+            raise StopIteration from None
+        except BaseException as error:
+            self.connection.failed(self, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            if isinstance(error, KeyboardInterrupt):
+                # Out of the event loop, and not by way of the task, which would log it too.
+                self.connection.loop.call_soon(_interrupt, error)
+            raise StopIteration from None
+        finally:
+            # An exception thrown in has this frame in its traceback: without a cycle of the two,
+            # what the handler held is freed now, such as a stream of the peer's that it read.
+            del value
+            took = monotonic() - began
+            if took > self.connection.slow_handler:
+                warn_slow(self.method, took)
+
+    def send(self, value: Any, /) -> Any:
+        return self._step(self._coroutine.send, value)
+
+    def throw(self, error: Any, *rest: Any) -> Any:
+        try:
+            return self._step(self._coroutine.throw, error)
+        finally:
+            del error, rest
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        raise TypeError("a call that is being served is run by its task alone")
+
+    # asyncio's debug output and Task.get_stack ask a coroutine for these.
+
+    @property
+    def cr_frame(self) -> Any:
+        return self._coroutine.cr_frame
+
+    @property
+    def cr_running(self) -> bool:
+        return bool(self._coroutine.cr_running)
+
+    @property
+    def cr_code(self) -> Any:
+        return self._coroutine.cr_code
+
+    @property
+    def cr_await(self) -> Any:
+        return self._coroutine.cr_await
+
+
+def _interrupt(error: KeyboardInterrupt) -> None:
+    raise error
+
+
+def warn_slow(method: Method, seconds: float) -> None:
+    """Name a handler that held the event loop, and so everybody's calls."""
+    logger.warning(
+        "handler %s held the event loop for %.0f ms: mark it @rpc.method(thread=True), or await "
+        "in it",
+        method.name,
+        seconds * 1000,
+    )

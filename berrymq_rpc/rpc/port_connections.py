@@ -1,0 +1,209 @@
+"""The connections of one port: made when a peer is there, ended when it is gone."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Protocol
+
+from ..errors import ConnectionLostError, OverloadedError, ProtocolError
+from .call import Call
+from .connection import Connection
+from .dispatcher import Dispatcher
+from .stream import Stream
+from .transport.port import Key, Port
+from .wire.limits import Limits
+from .wire.record import CALL
+from .wire.session import Dialect, Frames, Session
+
+__all__ = ["ConnectionEvents", "PortConnections"]
+
+logger = logging.getLogger("berrymq_rpc.rpc")
+
+
+class ConnectionEvents(Protocol):
+    """The client or server that the port belongs to."""
+
+    def connection_made(self, connection: Connection) -> None:
+        """A peer is there."""
+
+    def connection_lost(self, connection: Connection) -> None:
+        """A peer is gone; its calls fail after this."""
+
+    def connection_ended(self, connection: Connection) -> None:
+        """A lost connection is settled."""
+
+    def peer_closing(self, connection: Connection) -> None:
+        """A peer takes no more calls."""
+
+    def resend(self, caller: Call | Stream) -> bool:
+        """Send what a closing peer refused to another one; whether there is one."""
+
+    @property
+    def peers(self) -> int:
+        """How many connections there are, at all ports."""
+
+
+class PortConnections:
+    """Hands the messages of a port to its connections.
+
+    Args:
+        greeting: the dialect in which a peer is greeted as soon as it is there, or ``None`` to
+            wait for its first message.
+        dialects: what the peers may speak; the first message tells which.
+        new_session: makes a session of a dialect.
+    """
+
+    def __init__(
+        self,
+        service: ConnectionEvents,
+        dispatcher: Dispatcher,
+        limits: Limits,
+        dialects: Sequence[Dialect],
+        new_session: Callable[[Dialect], Session],
+        *,
+        greeting: Dialect | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.port: Port | None = None
+        self.connections: dict[Key, Connection] = {}
+        self._service = service
+        self._dispatcher = dispatcher
+        self._limits = limits
+        self._dialects = dialects
+        self._new_session = new_session
+        self._greeting = greeting
+        self._loop = loop
+        self._dirty: list[Connection] = []
+        #: Peers that were greeted and have not spoken: their dialect is a guess.
+        self._guessed: set[Key] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self._next_tick = 0.0
+
+    def opened(self, port: Port) -> None:
+        """The port is open."""
+        self.port = port
+        for connection in self.connections.values():
+            # Made while the port opened.
+            connection.port = port
+            connection.flush()
+        if not port.notices_loss:
+            self._next_tick = monotonic()
+            self._tick()
+
+    # -- what the port tells (`transport.port.PortHandler`) -----------------------------------
+
+    def peer_connected(self, key: Key) -> None:
+        if self._greeting is not None and key not in self.connections:
+            self._guessed.add(key)
+            self._connect(key, self._greeting).flush()
+
+    def message_received(self, key: Key, frames: Sequence[bytes]) -> None:
+        connection = self.connections.get(key)
+        if connection is None or key in self._guessed:
+            connection = self._identify(key, frames, connection)
+            if connection is None:
+                return
+        connection.receive(frames)
+        if not connection.dirty:
+            connection.dirty = True
+            self._dirty.append(connection)
+
+    def message_refused(self, key: Key, reason: str) -> None:
+        self._dispatcher.log_malformed(
+            key.hex() if isinstance(key, bytes) else "", ProtocolError(reason)
+        )
+
+    def read_complete(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.dirty = False
+            connection.flush_soon()
+
+    def peer_lost(self, key: Key, reason: str) -> None:
+        connection = self.connections.pop(key, None)
+        self._guessed.discard(key)
+        if connection is not None:
+            self._service.connection_lost(connection)
+            where = f"{', '.join(self.port.endpoints)}: " if self.port is not None else ""
+            connection.lost(ConnectionLostError(where + reason))
+            self._service.connection_ended(connection)
+
+    # -- connections -----------------------------------------------------------------------
+
+    def _connect(self, key: Key, dialect: Dialect) -> Connection:
+        session = self._new_session(dialect)
+        connection = Connection(
+            session, self.port, key, self._dispatcher, self._loop, self._service
+        )
+        self.connections[key] = connection
+        session.connected(monotonic())
+        self._service.connection_made(connection)
+        return connection
+
+    def _identify(
+        self, key: Key, frames: Sequence[bytes], guessed: Connection | None
+    ) -> Connection | None:
+        """The connection of a peer that speaks for the first time."""
+        dialect = next((d for d in self._dialects if d.recognises(frames)), None)
+        if guessed is not None and (dialect is None or dialect.name == guessed.session.dialect):
+            self._guessed.discard(key)
+            return guessed
+        if dialect is None:
+            sizes = [len(frame) for frame in frames[:8]]
+            self._dispatcher.log_malformed(
+                key.hex() if isinstance(key, bytes) else "",
+                ProtocolError(f"{len(frames)} frames of {sizes} bytes in no dialect of this port"),
+            )
+            return None
+        if guessed is not None:
+            self.peer_lost(key, "the peer speaks another dialect")
+        elif self._service.peers >= self._limits.max_peers:
+            self._turn_away(key, frames, self._new_session(dialect))
+            return None
+        return self._connect(key, dialect)
+
+    def _turn_away(self, key: Key, frames: Frames, session: Session) -> None:
+        """Answer the calls of a peer too many, and keep nothing of it."""
+        assert self.port is not None
+        now = monotonic()
+        error = self._dispatcher.describe(
+            OverloadedError(f"max_peers={self._limits.max_peers:,} is reached")
+        )
+        try:
+            incoming = session.receive(frames, now)
+        except ProtocolError as problem:
+            self._dispatcher.log_malformed("", problem)
+            return
+        for kind, call_id, *_ in incoming:
+            if kind == CALL:
+                session.error(call_id, error)
+        for message in session.messages(now):
+            self.port.send(key, message)
+
+    def _tick(self) -> None:
+        """Ping the peers of a transport that does not notice their loss."""
+        now = monotonic()
+        # While this side's event loop was held, it did not read what the peers said.
+        held = now - self._next_tick
+        for key, connection in list(self.connections.items()):
+            connection.session.last_heard = min(connection.session.last_heard + held, now)
+            if connection.session.tick(now):
+                connection.schedule_flush()
+            else:
+                assert self.port is not None
+                self.port.disconnect(key)
+                silence = now - connection.session.last_heard
+                self.peer_lost(key, f"the peer has been silent for {silence:.1f} s")
+        pause = self._limits.heartbeat / 4
+        self._next_tick = now + pause
+        self._ticker = self._loop.call_later(pause, self._tick)
+
+    def close(self) -> None:
+        """Close the port, after what is gathered was handed to it."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for connection in list(self.connections.values()):
+            connection.flush()
+        if self.port is not None:
+            self.port.close()

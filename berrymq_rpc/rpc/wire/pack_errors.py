@@ -1,0 +1,97 @@
+"""Which part of a value cannot be packed, and why."""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .safe_repr import bounded, full_name, safe_repr, safe_str
+
+__all__ = ["explain", "too_deep", "unknown_type"]
+
+#: Bytes of a dict's key in the path to a value, and of the path.
+_MAX_KEY = 60
+_MAX_PATH = 500
+
+
+def unknown_type(value: Any) -> TypeError:
+    """What to raise for an object that nothing packs."""
+    cls = type(value)
+    name = full_name(cls)
+    if issubclass(cls, enum.Enum):
+        advice = f"put enum_translation({cls.__name__}) into translation_table"
+    elif dataclasses.is_dataclass(cls):
+        advice = f"put dataclass_translation({cls.__name__}) into translation_table"
+    elif issubclass(cls, int):
+        advice = "this peer takes whole numbers of up to 64 bits"
+    else:
+        advice = "give translation_table an entry for its class"
+    return TypeError(f"{name} cannot be packed: {advice}")
+
+
+def too_deep(path: str, max_depth: int) -> ValueError:
+    """What to raise for a value that contains itself, or almost."""
+    where = bounded(path, _MAX_PATH)
+    return ValueError(f"{where} contains itself, or is nested more than {max_depth} levels deep")
+
+
+def explain(
+    value: Any,
+    path: str,
+    error: Exception,
+    *,
+    attempt: Callable[[Any], object],
+    inside: Callable[[Any], Any],
+    max_depth: int,
+) -> TypeError | ValueError:
+    """The error that says where in a value the fault is.
+
+    Args:
+        value: what could not be packed.
+        path: what to call it.
+        error: what packing it raised.
+        attempt: packs a part by itself and raises when that fails.
+        inside: for an object that is packed as another value, that value, else the object.
+        max_depth: levels of nesting that are allowed.
+    """
+    root = path
+    for _ in range(max_depth):
+        try:
+            found = _first_fault(value, path, attempt)
+            if found is None:
+                inner = inside(value)
+                if inner is value:
+                    break
+                found = _first_fault(inner, path, attempt) or (inner, path, error)
+        except Exception as failure:
+            error = failure
+            break
+        value, path, error = found
+    else:
+        return too_deep(root, max_depth)
+    kind = ValueError if isinstance(error, ValueError) else TypeError
+    described = kind(f"{bounded(path, _MAX_PATH)}: {safe_str(error) or full_name(type(error))}")
+    described.__cause__ = error
+    return described
+
+
+def _first_fault(
+    value: Any, path: str, attempt: Callable[[Any], object]
+) -> tuple[Any, str, Exception] | None:
+    for part, where in _parts(value, path):
+        try:
+            attempt(part)
+        except Exception as error:
+            return part, where, error
+    return None
+
+
+def _parts(value: Any, path: str) -> Iterator[tuple[Any, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            shown = safe_repr(key, _MAX_KEY)
+            yield key, f"key {shown} of {path}"
+            yield item, f"{path}[{shown}]"
+    elif isinstance(value, tuple | list):
+        for index, item in enumerate(value):
+            yield item, f"{path}[{index}]"

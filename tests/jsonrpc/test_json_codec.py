@@ -1,0 +1,371 @@
+"""JSON texts and values, with each of the two libraries alike."""
+
+import dataclasses
+import enum
+import importlib.util
+import json
+import math
+import sys
+import types
+import uuid
+from collections import ChainMap, OrderedDict, UserDict, UserList, deque, namedtuple
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from berrymq_rpc.jsonrpc.protocols import json_codec, json_stdlib
+from berrymq_rpc.jsonrpc.protocols.json_codec import MAX_DEPTH, TextError, decode, encode
+
+try:
+    from berrymq_rpc.jsonrpc.protocols import json_msgspec
+except ImportError:
+    json_msgspec = None  # type: ignore[assignment]
+
+needs_msgspec = pytest.mark.skipif(json_msgspec is None, reason="msgspec is not installed")
+
+DAY, FACE = "\u65e5", "\U0001f600"
+
+
+@pytest.fixture(params=["plain", pytest.param("fast", marks=needs_msgspec)], autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test reads and writes with one library and with the other."""
+    module: Any = json_stdlib if request.param == "plain" else json_msgspec
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_codec, "parse", module.parse)
+        patch.setattr(json_codec, "write", module.write)
+        yield
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"null", None),
+        (b" \t\r\n[1, 2.5, true, false, \"\\u00e9\"] \n", [1, 2.5, True, False, "\u00e9"]),
+        ('{"a": {"b": []}, "\u65e5": "\U0001f600"}'.encode(), {"a": {"b": []}, DAY: FACE}),
+        (b'"\\ud83d\\ude00\\\\ud800"', "\U0001f600\\ud800"),
+        (b"18446744073709551616", 1 << 64),
+        (b"-9223372036854775809", -(1 << 63) - 1),
+        (b"1e400000"[:3], 1e4),
+        (b"123456789012345678901234567890.5", 1.2345678901234568e29),
+        (b"1e-400", 0.0),
+        (b'{"a": 1, "a": 2}', {"a": 2}),
+        (b'"\\u0000"', "\0"),
+    ],
+)  # fmt: skip
+def test_reads(data: bytes, value: Any) -> None:
+    assert decode(data) == value
+    assert decode(bytearray(data)) == decode(memoryview(data)) == value
+    assert decode(data.decode()) == value
+
+
+BAD = [
+    b"",
+    b" ",
+    b"{",
+    b"[1,]",
+    b'{"a":1,}',
+    b"{1:2}",
+    b"nul",
+    b"1 2",
+    b"01",
+    b"1.",
+    b"+1",
+    b"'a'",
+    b'"\x01"',
+    b'"\\x41"',
+    b'""\0',
+    b"\xef\xbb\xbf1",
+    b"NaN",
+    b"[Infinity]",
+    b"-Infinity",
+    b"1e999",
+    b"[1, -1e999]",
+    b"9" * 5000,
+    b'"\xff"',
+    b'"\xed\xa0\x80"',
+    b'"\\ud800"',
+    b'{"\\udc00 and more": 1}',
+    b'"\\ud800\\u0061"',
+    b"\x0b1",
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b"[" * 2000 + b"]" * 2000,
+    b"]" * 200 + b"[" * 200,
+]
+
+
+@pytest.mark.parametrize("data", BAD, ids=lambda data: repr(data[:20]))
+def test_refuses(data: bytes) -> None:
+    with pytest.raises(TextError):
+        decode(data)
+
+
+@pytest.mark.parametrize("data", [None, 1, ["[1]"], "\ud800"])
+def test_refuses_what_is_no_bytes(data: Any) -> None:
+    with pytest.raises(TextError):
+        decode(data)
+
+
+def test_size() -> None:
+    assert decode(b'"' + b"x" * 98 + b'"', 100) == "x" * 98
+    with pytest.raises(TextError, match="101 bytes are more than the 100"):
+        decode(b'"' + b"x" * 99 + b'"', 100)
+
+
+def nested(levels: int) -> bytes:
+    half = levels // 2
+    return b"[" * half + b'{"[{": ' * (levels - half) + b"1" + b"}" * (levels - half) + b"]" * half
+
+
+@pytest.mark.parametrize("levels", [1, 5, 100])
+def test_depth(levels: int) -> None:
+    value = decode(nested(levels), max_depth=levels)
+    assert encode(value, levels) == nested(levels).replace(b" ", b"")
+    with pytest.raises(TextError, match=f"nested more than {levels} levels"):
+        decode(nested(levels + 1), max_depth=levels)
+
+
+def test_brackets_that_do_not_nest_are_no_depth() -> None:
+    assert (
+        decode(b"[" + b",".join([b'[{"[[[[": "\\"[[[["}]'] * 1000) + b"]")
+        == [[{"[[[[": '"[[[['}]] * 1000
+    )
+
+
+def test_four_megabytes_of_brackets() -> None:
+    for data in (b"[" * (4 << 20), b"[]" * (2 << 20), b'"' + b"[" * 1000 + b'\\"' * 1_000_000):
+        with pytest.raises(TextError):
+            decode(data)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    max_leaves=20,
+)
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> bytes:
+    """A text of which a byte is missing or another one."""
+    data = json.dumps(draw(JSON)).encode()
+    at = draw(st.integers(0, len(data) - 1))
+    return data[:at] + draw(st.binary(max_size=2)) + data[at + 1 :]
+
+
+@given(JSON)
+def test_round_trip(value: Any) -> None:
+    data = encode(value)
+    assert decode(data) == value
+    assert json.loads(data) == value
+    assert decode(json.dumps(value).encode()) == value
+
+
+@needs_msgspec
+@given(st.binary() | st.text().map(lambda t: t.encode("utf-8", "surrogatepass")) | broken())
+def test_both_libraries_read_alike(data: bytes) -> None:
+    def read(parse: Callable[[bytes], Any]) -> tuple[str, Any]:
+        try:
+            return "value", parse(data)
+        except ValueError:
+            return "refused", None
+
+    assert read(json_stdlib.parse) == read(json_msgspec.parse)
+
+
+# -- writing ---------------------------------------------------------------------------------
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Text(str):
+    def __str__(self) -> str:
+        return "something else"
+
+
+class Whole(int):
+    pass
+
+
+class Float(float):
+    pass
+
+
+class Octets(bytes):
+    pass
+
+
+class Moment(datetime):
+    pass
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: Any = None
+
+
+class Told:
+    def to_dict(self) -> dict[str, Any]:
+        return {"told": {1}}
+
+
+Pair = namedtuple("Pair", "first second")
+ID = uuid.UUID(int=1)
+
+VALUES: list[tuple[Any, Any]] = [
+    ((1, (2,)), [1, [2]]),
+    ({1}, [1]),
+    (frozenset([1]), [1]),
+    (deque([1, 2]), [1, 2]),
+    (range(3), [0, 1, 2]),
+    ({"a": 1}.keys(), ["a"]),
+    (UserList([1]), [1]),
+    (Pair(1, 2), [1, 2]),
+    (UserDict(a=1), {"a": 1}),
+    (ChainMap({"a": 1}), {"a": 1}),
+    (OrderedDict(a=1), {"a": 1}),
+    (types.MappingProxyType({"a": 1}), {"a": 1}),
+    (b"\xff\x00", "/wA="),
+    (bytearray(b"a"), "YQ=="),
+    (memoryview(b"a"), "YQ=="),
+    (Octets(b"a"), "YQ=="),
+    (date(2026, 1, 2), "2026-01-02"),
+    (datetime(2026, 1, 2, 3, 4, 5), "2026-01-02T03:04:05"),
+    (datetime(2026, 1, 2, 3, 4, 5, 6), "2026-01-02T03:04:05.000006"),
+    (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00Z"),
+    (datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=9))), "2026-01-02T00:00:00+09:00"),
+    (datetime(2026, 1, 2, tzinfo=timezone(-timedelta(minutes=90))), "2026-01-02T00:00:00-01:30"),
+    (datetime(1890, 1, 2, tzinfo=timezone(timedelta(seconds=3208))), "1890-01-02T00:00:00+00:53"),
+    (Moment(2026, 1, 2), "2026-01-02T00:00:00"),
+    (time(1, 2), "01:02:00"),
+    (time(1, 2, 3, 4, UTC), "01:02:03.000004Z"),
+    (timedelta(), "P0D"),
+    (timedelta(days=2), "P2D"),
+    (timedelta(seconds=2.5), "PT2.5S"),
+    (timedelta(days=1, hours=1), "P1DT3600S"),
+    (-timedelta(seconds=3), "-PT3S"),
+    (Decimal("1.50"), "1.50"),
+    (Decimal("NaN"), "NaN"),
+    (ID, "00000000-0000-0000-0000-000000000001"),
+    (Colour.RED, "red"),
+    (Number.ONE, 1),
+    (Point(1, Point(2)), {"x": 1, "y": {"x": 2, "y": None}}),
+    (Told(), {"told": [1]}),
+    (Text("text"), "text"),
+    (Whole(7), 7),
+    (Float(1.5), 1.5),
+    (math.nan, None),
+    ([math.inf, -math.inf, 1.5], [None, None, 1.5]),
+    ({"a": Float("inf")}, {"a": None}),
+    (1 << 70, 1 << 70),
+    ({1: 2, 1.5: 3}, {"1": 2, "1.5": 3}),
+    ({None: 1, True: 2, False: 3}, {"null": 1, "true": 2, "false": 3}),
+    ({ID: 1, date(2026, 1, 2): 2, b"a": 3}, {str(ID): 1, "2026-01-02": 2, "YQ==": 3}),
+    ({Colour.RED: 1, Number.ONE: 2, Text("t"): 3}, {"red": 1, "1": 2, "t": 3}),
+    ({Whole(1): {2}}, {"1": [2]}),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), VALUES, ids=lambda v: type(v).__name__)
+def test_values_that_json_lacks(value: Any, expected: Any) -> None:
+    assert decode(encode(value)) == expected
+    # Inside something that is written by the long way.
+    assert decode(encode({None: [value]})) == {"null": [expected]}
+
+
+RECURSIVE: list[Any] = []
+RECURSIVE.append(RECURSIVE)
+DEEP: Any = 1
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+class Endless:
+    def to_dict(self) -> "Endless":
+        return self
+
+
+class Failing:
+    def to_dict(self) -> Any:
+        raise LookupError("no")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (object(), TypeError),
+        ([1j], TypeError),
+        (object, TypeError),
+        (len, TypeError),
+        ({(1, 2): 3}, TypeError),
+        ({Point: 3}, TypeError),
+        ({"a": iter(())}, TypeError),
+        (ValueError("x"), TypeError),
+        ("\ud800", ValueError),
+        ({"\udc00": 1}, ValueError),
+        (10**5000, ValueError),
+        (RECURSIVE, ValueError),
+        ({"a": RECURSIVE, None: 1}, ValueError),
+        (DEEP, ValueError),
+        (Endless(), ValueError),
+        (Failing(), LookupError),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_what_cannot_be_written(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        encode(value)
+    # Nothing of it is left behind.
+    assert encode([1]) == b"[1]"
+
+
+def test_text_is_utf8_and_compact() -> None:
+    data = encode({"\u65e5": ["\U0001f600", 'q"\\\n\x7f', "/"]})
+    assert data == '{"\u65e5":["\U0001f600","q\\"\\\\\\n\x7f","/"]}'.encode()
+
+
+def test_default_depth_is_read_back() -> None:
+    assert decode(nested(MAX_DEPTH))
+
+
+def test_without_the_encoder_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+    monkeypatch.setattr(
+        json_codec, "write", lambda value: json_stdlib._make_encoder()(value).encode()
+    )
+    for value, expected in VALUES:
+        assert decode(encode(value)) == expected
+    assert encode({"\u65e5": [1, 2]}) == '{"\u65e5":[1,2]}'.encode()
+
+
+def test_without_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, f"{json_stdlib.__package__}.json_msgspec", None)
+    spec = importlib.util.spec_from_file_location(
+        f"{json_stdlib.__package__}.other", json_codec.__file__
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    assert other.parse is json_stdlib.parse
+    assert other.encode({"a": {1}}) == b'{"a":[1]}'
