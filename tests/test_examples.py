@@ -109,7 +109,7 @@ class TestNode:
         ("arguments", "error"),
         [
             (["tcp://0.0.0.0:0"], "insecure=True"),
-            (["http://127.0.0.1:0"], "no endpoint"),
+            (["http://127.0.0.1:0"], "not an endpoint"),
             (["--help"], "examples/node.py tcp://127.0.0.1:6000"),
         ],
     )
@@ -143,7 +143,7 @@ class TestSend:
                 "a:b",
                 f"nobody answers at {SILENT}: is the node running\\? Start it with: make run",
             ),
-            ("127.0.0.1", "a:b", "not sent: .*is no endpoint: write tcp://.*"),
+            ("127.0.0.1", "a:b", "not sent: .*is not an endpoint: write tcp://.*"),
             ("tcp://127.0.0.1:70000", "a:b", "not sent: a port is a number up to 65535.*"),
             (SILENT, "a:b:c", "not sent: 'a:b:c' is no identifier: .*"),
         ],

@@ -18,7 +18,13 @@ PACKAGE = "berrymq_rpc"
 
 # From the top. A module belongs to the layer with the longest prefix of its name.
 LAYERS = {
-    "pure": ["berrymq_rpc.errors", "berrymq_rpc.identifier"],
+    "pure": [
+        "berrymq_rpc.common",
+        "berrymq_rpc.endpoint",
+        "berrymq_rpc.errors",
+        "berrymq_rpc.identifier",
+    ],
+    "runtime": ["berrymq_rpc.runtime", "berrymq_rpc.security"],
     "bus": ["berrymq_rpc.bus"],
     "wire": [
         "berrymq_rpc.rpc.wire",
@@ -75,6 +81,60 @@ THIRD_PARTY = {
     "rich": ["berrymq_rpc.cli"],
     "uvloop": ["berrymq_rpc.cli"],
 }
+
+# Modules that import each other, with the reason why they are not one module or cut elsewhere.
+CYCLES: dict[frozenset[str], str] = {
+    frozenset(
+        {
+            "berrymq_rpc.bus.backlog",
+            "berrymq_rpc.bus.base_queue",
+            "berrymq_rpc.bus.bus",
+            "berrymq_rpc.bus.default",
+        }
+    ): "one object in several files",
+    frozenset(
+        {
+            "berrymq_rpc.bus.delivery",
+            "berrymq_rpc.bus.pooled_call",
+        }
+    ): "one object in several files",
+    frozenset(
+        {
+            "berrymq_rpc.bus.follower",
+            "berrymq_rpc.bus.registry",
+        }
+    ): "one object in several files",
+    frozenset(
+        {
+            "berrymq_rpc.exchange.line",
+            "berrymq_rpc.exchange.switchboard",
+        }
+    ): "one object in several files",
+    frozenset(
+        {
+            "berrymq_rpc.jsonrpc.bridge.peer",
+            "berrymq_rpc.jsonrpc.bridge.subscription",
+            "berrymq_rpc.jsonrpc.bridge.target",
+        }
+    ): "one object in several files",
+    frozenset(
+        {
+            "berrymq_rpc.rpc.call",
+            "berrymq_rpc.rpc.connection",
+            "berrymq_rpc.rpc.context",
+            "berrymq_rpc.rpc.dispatcher",
+            "berrymq_rpc.rpc.inbound_call",
+            "berrymq_rpc.rpc.stream",
+        }
+    ): "one object in several files",
+    frozenset(
+        {
+            "berrymq_rpc.rpc.transport.memory_name",
+            "berrymq_rpc.rpc.transport.memory_port",
+        }
+    ): "one object in several files",
+}
+MAX_CYCLES = 7
 
 # In the standard library of 3.14, but not in every `sys.stdlib_module_names`.
 LATER_STDLIB = {"annotationlib", "compression"}
@@ -216,6 +276,52 @@ def dangers(layer: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
                         yield node.lineno, f"imports {alias.name} under another name"
 
 
+def import_cycles(root: Path) -> set[frozenset[str]]:
+    """Sets of modules that reach each other by their imports.
+
+    A package's own `__init__` re-exports what its modules define: to import from it is to import
+    from these, so it is no part of a cycle itself.
+    """
+    tree = read_tree(root)
+    graph = {
+        name: {
+            entry.imported
+            for entry in imports_of(name, path, parsed, set(tree))
+            if entry.imported in tree and entry.imported != name
+        }
+        for name, (path, parsed) in tree.items()
+        if path.name != "__init__.py"
+    }
+    reached: dict[str, set[str]] = {}
+    for name in graph:
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            for other in graph.get(waiting.pop(), ()):
+                if other not in found:
+                    found.add(other)
+                    waiting.append(other)
+        reached[name] = found
+    return {
+        frozenset({name, *(o for o in others if name in reached.get(o, ()))})
+        for name, others in reached.items()
+        if name in others
+    }
+
+
+def test_import_cycles() -> None:
+    assert import_cycles(ROOT) == set(CYCLES)
+    assert len(CYCLES) <= MAX_CYCLES
+
+
+def test_an_import_cycle_is_found(tmp_path: Path) -> None:
+    made_tree(tmp_path, "bus/first.py", "from . import second")
+    (tmp_path / PACKAGE / "bus/second.py").write_text("from .third import name")
+    (tmp_path / PACKAGE / "bus/third.py").write_text("if TYPE_CHECKING:\n    from . import first")
+    modules = {f"{PACKAGE}.bus.{name}" for name in ("first", "second", "third")}
+    assert import_cycles(tmp_path) == {frozenset(modules)}
+
+
 def test_layers() -> None:
     assert complaints(ROOT) == []
 
@@ -251,6 +357,7 @@ def test_exactly_one_module_imports_aiozmq() -> None:
         ("rpc/__init__.py", "from .wire import limits"),
         ("rpc/__init__.py", "from ..bus import Bus"),
         ("bus/follower.py", "import threading"),
+        ("bus/follower.py", "from ..runtime.fork import call_in_child"),
         ("exchange/node.py", "from ..rpc import client"),
         ("jsonrpc/bridge/http.py", "from ...exchange import node"),
         ("jsonrpc/items.py", "from ..rpc.wire import limits"),
@@ -272,6 +379,9 @@ def test_allows(tmp_path: Path, module: str, line: str) -> None:
         ("unheard_of.py", ""),
         ("errors.py", "from .identifier import Identifier\nfrom .bus import Bus"),
         ("identifier.py", "import time"),
+        ("common/tally.py", "import threading"),
+        ("common/tally.py", "from ..runtime.fork import call_in_child"),
+        ("runtime/fork.py", "from ..bus import Bus"),
         ("bus/follower.py", "from ..rpc import client"),
         ("bus/follower.py", "from .. import rpc"),
         ("bus/follower.py", "import zmq"),
@@ -321,6 +431,9 @@ def made_tree(root: Path, module: str, source: str) -> Path:
         "errors.py": "",
         "identifier.py": "",
         "connect.py": "",
+        "common/__init__.py": "",
+        "runtime/__init__.py": "",
+        "runtime/fork.py": "",
         "bus/__init__.py": "",
         "rpc/__init__.py": "",
         "rpc/client.py": "",

@@ -5,10 +5,10 @@ that never ends cannot hold the interpreter; at its end, receivers have `EXIT_GR
 """
 
 import atexit
-import os
 import threading
 from typing import TYPE_CHECKING
 
+from ..runtime.fork import call_in_child
 from .log import bus_logger
 from .pool import EXIT_GRACE, begin_exit, end_pools, exit_time_left
 
@@ -20,23 +20,16 @@ __all__ = ["background_loop", "is_background"]
 # Seconds that the last tasks have to deal with their cancellation.
 CANCEL_GRACE = 1.0
 
-THREAD_NAME = "berrymq_rpc async receivers"
-
 
 class Background:
     """The loop and its thread."""
 
     def __init__(self) -> None:
-        import asyncio
+        # Here, as most programs have no async receivers: it imports asyncio.
+        from ..runtime.loop_thread import LoopThread
 
-        self.loop = asyncio.new_event_loop()
-        self._is_ending = False
-        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self.loop.close()
-            raise
+        self._thread = LoopThread("async receivers")
+        self.loop = self._thread.loop
 
     def end(self) -> None:
         """Let what runs come to its end, and stop."""
@@ -47,13 +40,9 @@ class Background:
             left = finishing.result((exit_time_left() or 0.0) + 2 * CANCEL_GRACE)
         except TimeoutError:
             bus_logger().warning("the interpreter ends while an async receiver blocks its loop")
-            return
+            left = 0
         finally:
-            self._is_ending = True
-            self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(CANCEL_GRACE)
-        if not self._thread.is_alive():
-            self.loop.close()
+            self._thread.stop(CANCEL_GRACE)
         if left:
             bus_logger().warning(
                 "the interpreter ends: %d async receivers did not end within %g s and were "
@@ -61,15 +50,6 @@ class Background:
                 left,
                 EXIT_GRACE,
             )
-
-    def _run(self) -> None:
-        while not self._is_ending:
-            try:
-                self.loop.run_forever()
-            except (KeyboardInterrupt, SystemExit):
-                # A receiver raised it, and the bus reports it. It ends neither the loop nor, from
-                # a thread like this, the program.
-                continue
 
     async def _finish(self) -> int:
         """Wait for the tasks, and for those that they start; cancel and count what is left."""
@@ -133,5 +113,4 @@ def _begin_in_child() -> None:
 
 
 atexit.register(_end)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)
+call_in_child(_begin_in_child)

@@ -7,6 +7,7 @@ from collections import deque
 from queue import Empty
 from typing import TYPE_CHECKING
 
+from ..common.tally import Tally
 from ..identifier import Identifier
 from .log import bus_logger
 from .message import Message
@@ -29,16 +30,15 @@ class Backlog:
         maxsize: how many at most; 0 for any number.
 
     Attributes:
-        dropped: how many messages were dropped, always the oldest, as newer ones came.
         queues: those that have not been closed.
     """
 
     __slots__ = (
         "__weakref__",
         "_arrivals",
+        "_dropped",
         "_messages",
         "_ready",
-        "dropped",
         "identifier",
         "maxsize",
         "queues",
@@ -47,7 +47,7 @@ class Backlog:
     def __init__(self, identifier: Identifier, maxsize: int) -> None:
         self.identifier = identifier
         self.maxsize = maxsize
-        self.dropped = 0
+        self._dropped = Tally()
         self.queues: weakref.WeakSet[BaseQueue] = weakref.WeakSet()
         self._messages: deque[Message] = deque(maxlen=maxsize or None)
         # With a reentrant lock, as it has by default: an object that is collected in the middle
@@ -60,20 +60,23 @@ class Backlog:
     def put(self, message: Message) -> None:
         """Add a message; over `maxsize`, the oldest goes."""
         with self._ready:
-            overflow = len(self._messages) == self._messages.maxlen
-            if overflow:
-                self.dropped += 1
-            dropped = self.dropped
+            is_full = len(self._messages) == self._messages.maxlen
+            reports = is_full and self._dropped.add()
+            dropped = self._dropped.count
             self._messages.append(message)
             self._wake()
-        # At 1, 2, 4, 8...: a queue that nobody reads must not fill the log instead.
-        if overflow and dropped.bit_count() == 1:
+        if reports:
             bus_logger().warning(
                 "queue %s is full with %d messages: %d dropped so far",
                 self.identifier,
                 self.maxsize,
                 dropped,
             )
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped, always the oldest, as newer ones came."""
+        return self._dropped.count
 
     def get(self, queue: "BaseQueue", block: bool, timeout: float | None) -> Message:
         """Take the oldest message, for `queue`. Arguments and exceptions are those of its `get`."""

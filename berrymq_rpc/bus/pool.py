@@ -1,12 +1,12 @@
 """Threads that run receivers, once a program has asked for them."""
 
-import os
 import threading
 import time
 import weakref
 from collections import deque
 from typing import Protocol
 
+from ..runtime.fork import call_in_child
 from .log import bus_logger
 
 __all__ = [
@@ -54,6 +54,7 @@ class Pool:
         self._is_closed = False
         self._begin()
         _pools.add(self)
+        call_in_child(self._begin)
 
     def submit(self, work: Work) -> bool:
         """Let a thread do it; `False` if too much waits already, or the pool is closed."""
@@ -167,13 +168,3 @@ def end_pools() -> None:
             left,
             EXIT_GRACE,
         )
-
-
-def _begin_in_child() -> None:
-    """A forked process has the pools of its parent, and none of their threads."""
-    for pool in list(_pools):
-        pool._begin()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_in_child)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from ..exchange.delivery import travelling
-from ..rpc.endpoint import endpoints_of, is_memory
+from ..rpc.transport import endpoints_of, is_memory
 
 __all__ = [
     "ArgumentsCommand",
@@ -33,7 +33,7 @@ def listening_endpoint(text: str) -> str:
         endpoints_of(text, "endpoint")
     except ValueError as error:
         if "://" not in text and ":" in text:
-            raise click.BadParameter(f"{text!r} is no endpoint: write tcp://{text}") from None
+            raise click.BadParameter(f"{text!r} is not an endpoint: write tcp://{text}") from None
         raise click.BadParameter(str(error).removeprefix("endpoint: ")) from None
     if is_memory(text):
         raise click.BadParameter(f"{text!r} is within one process: write tcp:// or ipc://")

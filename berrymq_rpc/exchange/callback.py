@@ -7,9 +7,9 @@ import socket
 from collections.abc import Collection
 from typing import Any, TypeAlias
 
+from ..endpoint import endpoint_of
 from ..jsonrpc.http import HTTPClient, is_url, open_http_client
 from ..rpc import Client, open_client
-from .address import endpoint_of
 from .line import Line, Wire
 from .sender import Sender
 from .status import OK
@@ -124,7 +124,7 @@ async def allowed_endpoint(
         endpoint = scheme + endpoint.removeprefix("tcp")
     scheme, _, rest = endpoint.partition("://")
     if scheme not in SCHEMES:
-        raise ValueError(f"{endpoint!r} is no endpoint that can be called back: {SCHEMES}")
+        raise ValueError(f"{endpoint!r} is not an endpoint that can be called back: {SCHEMES}")
     if allowed is True:
         return endpoint
     if scheme not in _OF_HOSTS:

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from ..bus import Bus
 from ..identifier import Identifier
+from ..runtime.worker_thread import WorkerThread
 from .delivery import travelling
-from .receiver_thread import ReceiverThread
 
 __all__ = ["DispatchedBus", "estimated_size"]
 
@@ -31,7 +31,7 @@ class DispatchedBus:
         thread: where receivers are called.
     """
 
-    def __init__(self, bus: Bus, thread: ReceiverThread) -> None:
+    def __init__(self, bus: Bus, thread: WorkerThread) -> None:
         self._bus = bus
         self._thread = thread
         #: What the node has on the bus.

@@ -4,11 +4,11 @@ import asyncio
 from typing import Any, Self
 
 from ..bus import Bus, default_bus
+from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..jsonrpc.http import is_url, open_http_client
 from ..rpc import Limits, Server, open_client, start_server
-from .address import Address, Binding, bind_endpoints, endpoint_of
 from .beside import beside
 from .callback import Allowed
 from .connection import Connection, OnewayConnection

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from ..bus import Bus, Message
 from ..bus.message import TalkMessage, parts_of
+from ..common.tally import Tally
 from ..errors import ProtocolError
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.exception_codec import Failure, describe, restore
@@ -89,8 +90,8 @@ class Router:
         self.name = str(uuid.uuid4()) if name is None else checked_name(name)
         self.source: Source = (self.name, epoch)
         self.refused = 0
-        self.malformed = 0
-        self.unanswered = 0
+        self.malformed = Tally()
+        self.unanswered = Tally()
         self.sequences = Sequences() if sequences is None else sequences
         self._bus = bus
         self._wake = wake
@@ -352,13 +353,11 @@ class Router:
             raise
 
     def _count_malformed(self, error: Exception) -> None:
-        self.malformed += 1
-        # At 1, 2, 4, 8...: who sends nothing else must not fill the log.
-        if self.malformed.bit_count() == 1:
+        if self.malformed.add():
             logger.warning(
                 "node %s: what is no message came from another (%d so far): %.200s",
                 self.name,
-                self.malformed,
+                self.malformed.count,
                 error,
             )
 
@@ -423,13 +422,12 @@ class Router:
         assert bundle.target is not None
         route = self._routes.get(bundle.target)
         if not isinstance(route, Outbox) or route is came_by:
-            self.unanswered += 1
-            if self.unanswered.bit_count() == 1:
+            if self.unanswered.add():
                 logger.warning(
                     "node %s: no way to %s for an answer (%d so far)",
                     self.name,
                     bundle.target[0],
-                    self.unanswered,
+                    self.unanswered.count,
                 )
             return
         route.put(bundle)

@@ -3,29 +3,33 @@
 import asyncio
 import atexit
 import contextlib
-import os
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeAlias, TypeVar
 
 from ..bus import Bus, Empty, default_bus
-from ..rpc.background import Background
-from .address import Address, endpoint_of
+from ..endpoint import Address, endpoint_of
+from ..runtime.fork import call_in_child
+from ..runtime.loop_thread import LoopThread
+from ..runtime.worker_thread import WorkerThread
 from .connection import Connection
 from .dispatched_bus import DispatchedBus
 from .functions import TTL
 from .interconnection import Interconnection
 from .node import Node
+from .outbox import MAX_BYTES, MAX_MESSAGES
 from .pulled_message import PulledMessage
 from .queue_connection import QueueConnection
-from .receiver_thread import ReceiverThread
 
 __all__ = ["GET_TIMEOUT", "SyncNode"]
 
 T = TypeVar("T")
 
 #: A message, and the connection whose queue gave it.
+logger = logging.getLogger("berrymq_rpc.exchange")
+
 Taken: TypeAlias = tuple[QueueConnection, PulledMessage]
 
 #: Seconds that `get` waits: berryMQ's default.
@@ -69,12 +73,13 @@ class SyncNode:
         self._life: _Life | None = None
         self._lock = threading.Lock()
         _nodes.add(self)
+        call_in_child(self._forked)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """Where it listens; empty before `init_connection`."""
         life = self._life
-        return () if life is None or life.background.is_closed else life.node.endpoints
+        return () if life is None or life.loop_thread.is_closed else life.node.endpoints
 
     def init_connection(self, addr: Address = ("localhost", 0), *, insecure: bool = False) -> str:
         """Listen for other nodes.
@@ -188,11 +193,11 @@ class SyncNode:
         """
         _check_no_loop("close_connection")
         life = self._life
-        if life is None or life.background.is_closed:
+        if life is None or life.loop_thread.is_closed:
             return
         if addr is not None:
             endpoint = endpoint_of(addr)
-            life.background.run(life.close_endpoint(endpoint))
+            life.loop_thread.run(life.close_endpoint(endpoint))
             return
         with self._lock:
             if self._life is not life:
@@ -214,21 +219,21 @@ class SyncNode:
         _check_no_loop(name)
         with self._lock:
             life = self._life
-            if life is None or life.background.is_closed:
+            if life is None or life.loop_thread.is_closed:
                 life = self._life = _Life(self._bus, self._options)
-        return life.background.run(make(life))
+        return life.loop_thread.run(make(life))
 
     def _run_connected(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
         """The same for what needs a connection."""
         _check_no_loop(name)
         life = self._life
-        if life is None or life.background.is_closed:
+        if life is None or life.loop_thread.is_closed:
             raise _not_connected(name)
-        return life.background.run(make(life))
+        return life.loop_thread.run(make(life))
 
     def _close_at_exit(self) -> None:
         life, self._life = self._life, None
-        if life is not None and not life.background.is_closed:
+        if life is not None and not life.loop_thread.is_closed:
             life.close(EXIT_PATIENCE)
 
     def _forked(self) -> None:
@@ -245,15 +250,21 @@ class _Life:
     """A node on its threads, from its first use until it is closed."""
 
     def __init__(self, bus: Bus, options: dict[str, Any]) -> None:
-        self.background = Background("node", self._unclaimed)
-        self._receivers = ReceiverThread(told=self._tell_dropped)
+        self.loop_thread = LoopThread("node", self._unclaimed)
+        self._receivers = WorkerThread(
+            "receivers",
+            max_items=MAX_MESSAGES,
+            max_bytes=MAX_BYTES,
+            on_dropped=self._report_dropped,
+            logger=logger,
+        )
         self.bus = DispatchedBus(bus, self._receivers)
         #: In the order in which they were made; `Node.connections` has none.
         self._connections: list[Connection] = []
         #: Endpoints as they were asked for, such as with the name of a host, and as they are.
         self._listening: dict[str, str] = {}
         try:
-            self.node: Node = self.background.run(self._start(options))
+            self.node: Node = self.loop_thread.run(self._start(options))
         except BaseException:
             self.close()
             raise
@@ -319,15 +330,21 @@ class _Life:
                     await self.node.close()
 
         try:
-            self.background.close(finish if hasattr(self, "node") else None)
+            self.loop_thread.close(finish if hasattr(self, "node") else None)
         finally:
-            self._receivers.stop(PATIENCE)
+            if left := self._receivers.stop(PATIENCE):
+                logger.warning("%d messages were dropped: their receivers took too long", left)
 
     def _open_connections(self) -> list[Connection]:
         self._connections = [c for c in self._connections if not c.closed]
         return self._connections
 
-    def _tell_dropped(self, receivers: ReceiverThread) -> None:
+    def _report_dropped(self, receivers: WorkerThread) -> None:
+        logger.warning(
+            "%s messages wait for receivers, which are too slow: %d dropped so far",
+            f"{len(receivers):,}",
+            receivers.dropped,
+        )
         # As `Router.tell` does it: it is carried to no other node.
         self.bus.relay("receiver:dropped", (), {"count": receivers.dropped}, self.node.name)
 
@@ -396,11 +413,4 @@ def _close_all() -> None:
         node._close_at_exit()
 
 
-def _after_fork() -> None:
-    for node in list(_nodes):
-        node._forked()
-
-
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -1,11 +1,11 @@
 """The connections of a client: which one takes a call, and what waits while there is none."""
 
 import os
-import weakref
 from threading import get_ident
 from typing import Any
 
 from ..errors import Error, ServiceClosedError
+from ..runtime.fork import call_in_child
 from .call import Call
 from .connection import Connection
 from .method_table import HandlerTable
@@ -34,7 +34,7 @@ class ConnectionPool(Runtime):
         session.peer = ", ".join(self.connect_to) or "a server that connects to this client"
         #: Why it cannot be used any more.
         self._problem: Error | None = None
-        _pools.add(self)
+        call_in_child(self.forked)
 
     # -- calls ---------------------------------------------------------------------------
 
@@ -143,15 +143,3 @@ class ConnectionPool(Runtime):
 
 def _load(connection: Connection) -> int:
     return connection.session.load
-
-
-_pools: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for pool in list(_pools):
-        pool.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

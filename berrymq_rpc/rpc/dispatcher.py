@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..common.tally import Tally
 from ..errors import (
     Error,
     OverloadedError,
@@ -98,7 +99,7 @@ class Dispatcher:
         #: Calls in flight of all peers that hold a slot.
         self.in_flight = 0
         #: What is counted for `statistics`.
-        self.notifications_dropped = 0
+        self.notifications_dropped = Tally()
         self.malformed = 0
         self._threads = threads
         self._executor: ThreadPoolExecutor | None = None
@@ -275,11 +276,13 @@ class Dispatcher:
 
     def drop_notification(self, name: str, reason: object) -> None:
         """Count a notification that is not served, and say so."""
-        self.notifications_dropped += 1
-        count = self.notifications_dropped
-        # Powers of two: a flood costs a few lines.
-        if count & (count - 1) == 0:
-            logger.warning("notification %.100r dropped (%d so far): %s", name, count, reason)
+        if self.notifications_dropped.add():
+            logger.warning(
+                "notification %.100r dropped (%d so far): %s",
+                name,
+                self.notifications_dropped.count,
+                reason,
+            )
 
     def _admit(
         self, connection: "Connection", event: InboundEvent, method: Method, cost: int

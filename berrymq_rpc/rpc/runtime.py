@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
+from ..endpoint import check_exposure
 from ..errors import ServiceClosedError
 from .call import Call
 from .connection import Connection
 from .dialects import make_dialects
 from .dispatcher import Dispatcher
-from .endpoint import check_exposure, endpoints_of, is_memory, transport_for
 from .method_table import HandlerTable
 from .port_connections import PortConnections
 from .stream import Stream
+from .transport import endpoints_of, is_memory, transport_for
 from .transport.port import PortOptions
 from .validation import (
     checked_error_table,
@@ -188,7 +189,7 @@ class Runtime:
             "calls_in_flight": sum(len(session.pending) for session in sessions),
             "calls_running": self.dispatcher.in_flight,
             "malformed_messages": self.dispatcher.malformed,
-            "notifications_dropped": self.dispatcher.notifications_dropped,
+            "notifications_dropped": self.dispatcher.notifications_dropped.count,
         }
         for name in _COUNTED:
             counts[name] = self._counts[name] + sum(getattr(s, name) for s in sessions)

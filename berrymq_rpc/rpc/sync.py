@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from .background import Background
+from ..runtime.loop_thread import LoopThread
 from .call import Call
 from .client import open_client
 from .dispatcher import DESCRIBE
@@ -46,13 +46,13 @@ class SyncClient:
         self, *, connect: Any = None, timeout: float | None = None, **options: Any
     ) -> None:
         self._timeout = checked_timeout(timeout)
-        self._background = Background("client")
+        self._loop_thread = LoopThread("client")
         try:
-            self._client = self._background.run(
+            self._client = self._loop_thread.run(
                 open_client(connect=connect, timeout=timeout, **options)
             )
         except BaseException:
-            self._background.close()
+            self._loop_thread.close()
             raise
         self._make_names()
 
@@ -62,7 +62,7 @@ class SyncClient:
         self.stream: Namespace[Iterator[Any]] = Namespace(self._stream)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._background.run(self._start(method, args, kwargs))
+        return self._loop_thread.run(self._start(method, args, kwargs))
 
     async def _start(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._client.pool.call(method, args, kwargs, self._timeout)
@@ -71,7 +71,7 @@ class SyncClient:
         async def notify() -> None:
             self._client.pool.notify(method, args, kwargs)
 
-        self._background.run(notify())
+        self._loop_thread.run(notify())
 
     def _stream(
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -80,18 +80,18 @@ class SyncClient:
             return self._client.pool.call(method, args, kwargs, self._timeout).__aiter__()
 
         # Sent now, not at the first item, as every call is.
-        return self._items(self._background.run(begin()))
+        return self._items(self._loop_thread.run(begin()))
 
     def _items(self, call: Call) -> Generator[Any, None, None]:
         try:
             while True:
                 try:
-                    item = self._background.run(call.__anext__())
+                    item = self._loop_thread.run(call.__anext__())
                 except StopAsyncIteration:
                     return
                 yield item
         finally:
-            self._background.run_if_alive(call.aclose())
+            self._loop_thread.run_if_alive(call.aclose())
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method by its full name, which need not be an identifier."""
@@ -105,7 +105,7 @@ class SyncClient:
     def with_timeout(self, timeout: float | None) -> "SyncClient":
         """Return a client that shares this one's connections but has another timeout."""
         other = object.__new__(type(self))
-        other._background = self._background
+        other._loop_thread = self._loop_thread
         other._client = self._client
         other._timeout = checked_timeout(timeout)
         other._make_names()
@@ -118,7 +118,7 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the connections and end the thread. Calls of other threads fail."""
-        self._background.close(self._finish)
+        self._loop_thread.close(self._finish)
 
     async def _finish(self) -> None:
         self._client.close()

@@ -64,11 +64,11 @@ def test_endpoints(text: str) -> None:
     ("text", "error"),
     [
         ("127.0.0.1:5555", "write tcp://127.0.0.1:5555"),
-        ("http://127.0.0.1:80", "is no endpoint"),
+        ("http://127.0.0.1:80", "is not an endpoint"),
         ("tcp://127.0.0.1", "has no port"),
         ("tcp://127.0.0.1:70000", "has no port of 0 to 65535"),
         ("mem://here", "within one process"),
-        ("", "is no endpoint"),
+        ("", "is not an endpoint"),
         ("tcp://127.0.0.1:*", "no port to connect to"),
         ("tcp://127.0.0.1:0", "no port to connect to"),
     ],

@@ -66,7 +66,7 @@ def test_nobody_is_there(start) -> None:
         (["--http", ":0"], "--connect"),
         (["--connect", "tcp://127.0.0.1:1", "--http", "here"], "no address"),
         (["--connect", "tcp://127.0.0.1:1", "--tcp", ":99999"], "no address"),
-        (["--connect", "tcp://127.0.0.1:1", "--zeromq", "here"], "no endpoint"),
+        (["--connect", "tcp://127.0.0.1:1", "--zeromq", "here"], "not an endpoint"),
     ],
 )
 def test_what_it_does_not_take(start, arguments, error) -> None:

@@ -19,7 +19,7 @@ def test_send(node, berrymq) -> None:
     [
         ([], "Missing argument 'ENDPOINT'"),
         ([SILENT], "Missing argument 'IDENTIFIER'"),
-        (["127.0.0.1:1", "a:b"], "Invalid value for 'ENDPOINT': '127.0.0.1:1' is no endpoint: write tcp://127.0.0.1:1"),
+        (["127.0.0.1:1", "a:b"], "'127.0.0.1:1' is not an endpoint: write tcp://127.0.0.1:1"),
         ([SILENT, "a:b:c"], "Invalid value for 'IDENTIFIER': 'a:b:c' is no identifier"),
         ([SILENT, "_a:b"], "'_a:b' is local"),
         ([SILENT, "a:b", "--wiat=3"], "No such option: --wiat. Put -- before"),

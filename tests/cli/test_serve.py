@@ -65,7 +65,7 @@ def test_a_port_in_use(node, berrymq) -> None:
     [
         (["--bind", "tcp://0.0.0.0:0"], "give --insecure"),
         (["--bind", "127.0.0.1:5555"], "write tcp://127.0.0.1:5555"),
-        (["--bind", "http://127.0.0.1:0"], "is no endpoint"),
+        (["--bind", "http://127.0.0.1:0"], "is not an endpoint"),
         (["tcp://127.0.0.1:0"], "unexpected extra argument"),
         (["--nmae", "a"], "No such option"),
     ],

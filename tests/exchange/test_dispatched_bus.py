@@ -7,7 +7,7 @@ import pytest
 
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.exchange.dispatched_bus import DispatchedBus, estimated_size
-from berrymq_rpc.exchange.receiver_thread import ReceiverThread
+from berrymq_rpc.runtime.worker_thread import WorkerThread
 
 PATIENCE = 20
 
@@ -17,7 +17,7 @@ class Place:
 
     def __init__(self) -> None:
         self.bus = Bus()
-        self.thread = ReceiverThread()
+        self.thread = WorkerThread("receivers")
         self.dispatched = DispatchedBus(self.bus, self.thread)
         self.heard: queue.Queue[tuple[Message, str]] = queue.Queue()
         self.bus.regist_function("*@*:*", self._hear)

@@ -249,7 +249,7 @@ class TestInterconnectOnce:
             for _ in range(2):
                 with pytest.raises(rpc.ConnectionLostError):
                     await node.interconnect("mem://nobody-is-here")
-                with pytest.raises(ValueError, match="no endpoint"):
+                with pytest.raises(ValueError, match="not an endpoint"):
                     await node.interconnect("nobody-is-here")
 
 

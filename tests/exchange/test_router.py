@@ -347,7 +347,7 @@ class TestWhatComes:
             place.router.receive(place.outboxes[0], made, 0.0)
         assert place.heard == []
         assert place.sent(1) == []
-        assert place.router.malformed == 1
+        assert place.router.malformed.count == 1
 
     @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x91", b"\xdd\xff\xff\xff\xff", b"\x90\x90"])
     def test_what_is_no_msgpack(self, data: bytes) -> None:
@@ -378,7 +378,7 @@ class TestWhatComes:
         bad[place_of_it] = identifier
         place.router.receive(place.outboxes[0], bundle(bad, ("a:b", (2,))), 0.0)
         assert [m.args for m in place.heard] == [(2,)]
-        assert place.router.malformed == 1
+        assert place.router.malformed.count == 1
         with caplog.at_level(logging.WARNING):
             for first in range(3, 103):
                 place.router.receive(place.outboxes[0], bundle(bad, first=first), 0.0)
@@ -524,17 +524,17 @@ class TestTalk:
         for number in range(1, 6):
             answer = bundle(("c:d", (1,)), first=number, target=("nobody", 1))
             place.router.receive(place.outboxes[0], answer, 0.0)
-        assert place.router.unanswered == 5
+        assert place.router.unanswered.count == 5
         # Nor back to where it came from.
         place.router.receive(place.outboxes[0], bundle(("a", ()), source=("asks", 1)), 0.0)
         answer = bundle(("c:d", (1,)), first=9, target=("asks", 1))
         place.router.receive(place.outboxes[0], answer, 0.0)
-        assert place.router.unanswered == 6
+        assert place.router.unanswered.count == 6
         # The line is closed.
         place.router.remove(place.outboxes[0], 0.0)
         answer = bundle(("c:d", (1,)), first=10, target=("asks", 1))
         place.router.receive(place.outboxes[1], answer, 0.0)
-        assert place.router.unanswered == 7
+        assert place.router.unanswered.count == 7
 
     @pytest.mark.parametrize("message", [("_c:d", (1,)), ("a:b:c", (1,)), ("c:d", ())])
     def test_what_is_no_answer(self, message: Any) -> None:
@@ -542,7 +542,7 @@ class TestTalk:
         answer = bundle(message, target=place.router.source)
         place.router.receive(place.outboxes[0], answer, 0.0)
         assert place.heard == []
-        assert place.router.malformed == 1
+        assert place.router.malformed.count == 1
 
     def test_doubles_are_known_up_to_a_bound(self) -> None:
         place = Place()

@@ -237,7 +237,7 @@ class TestReceivers:
     def test_slow_ones_lose_the_oldest_and_are_told(self) -> None:
         with two() as (there, endpoint, here):
             assert there.node._life is not None
-            there.node._life._receivers.maximum = 3
+            there.node._life._receivers.max_items = 3
             begun, go = threading.Event(), threading.Event()
 
             def hold(_: Message) -> None:

@@ -5,13 +5,14 @@ import ssl as ssl_module
 from collections.abc import Iterable
 from typing import Any, Self
 
+from ...endpoint import check_exposure
 from ...errors import Error, ServiceClosedError
 from ...exchange import Node
 from ...rpc import Client, Limits
 from ...rpc.describe import describe
 from ...rpc.dispatcher import SLOW_HANDLER
-from ...rpc.endpoint import check_exposure, endpoints_of
 from ...rpc.method_table import HandlerTable, collect_methods
+from ...rpc.transport import endpoints_of
 from ...rpc.validation import checked_limits, checked_seconds, checked_threads
 from .http_access import Access, is_loopback
 from .listener import Listener
@@ -251,10 +252,10 @@ class Bridge:
         )  # fmt: skip
         return {
             "peers": len(desk.peers),
-            "peers_refused": desk.refused,
+            "peers_refused": desk.refused.count,
             "calls": desk.served,
             "calls_in_progress": desk.in_progress,
-            "malformed_messages": desk.malformed,
+            "malformed_messages": desk.malformed.count,
             "messages_dropped": desk.dropped + waiting,
         }
 

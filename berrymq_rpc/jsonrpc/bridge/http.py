@@ -76,7 +76,7 @@ class _Server(web.Server):
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self._connections) > self._desk.max_peers:
-            self._desk.refused += 1
+            self._desk.refused.add()
             transport.abort()
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:

@@ -111,7 +111,7 @@ class JSONLinesListener(Listener):
                 peer.receive(b" " * (self._desk.max_size + 1), outbox.put)
                 return
             if is_first and _HTTP.match(line):
-                self._desk.malformed += 1
+                self._desk.malformed.add()
                 return
             is_first = False
             if not line.isspace():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ...common.tally import Tally
 from ...errors import Error, OverloadedError, ServiceClosedError
 from ...rpc.method import Method
 from ...rpc.wire.codec import Codec
@@ -81,18 +82,19 @@ class Desk:
         self.peers: set[Peer] = set()
         #: What is counted for `Bridge.statistics`.
         self.served = 0
-        self.malformed = 0
-        self.refused = 0
+        self.malformed = Tally()
+        self.refused = Tally()
         self.dropped = 0
 
     def is_full(self) -> bool:
         """Whether a further peer is turned away; it is counted then."""
         if len(self.peers) < self.max_peers:
             return False
-        self.refused += 1
-        if self.refused.bit_count() == 1:
+        if self.refused.add():
             logger.warning(
-                "max_peers=%d is reached: %d turned away so far", self.max_peers, self.refused
+                "max_peers=%d is reached: %d turned away so far",
+                self.max_peers,
+                self.refused.count,
             )
         return True
 
@@ -175,7 +177,7 @@ class Peer:
             max_batch=desk.max_batch,
             done=done,
         )
-        desk.malformed += inquiry.malformed
+        desk.malformed.add(inquiry.malformed)
         if inquiry.responses:
             self._link.take(inquiry.responses)
         calls = inquiry.calls

@@ -6,6 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from ...bus import Bus
+from ...common.tally import Tally
 from ...errors import NotFoundError
 from ...identifier import Identifier
 from ...rpc import Client
@@ -45,13 +46,13 @@ class Subscription:
     def __init__(self, source: Source) -> None:
         self.id = uuid.uuid4().hex
         self._source = source
-        self._unwritable = 0
+        self._unwritable = Tally()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def dropped(self) -> int:
         """How many messages were not sent, as too many waited or they cannot be written."""
-        return self._source.dropped + self._unwritable
+        return self._source.dropped + self._unwritable.count
 
     def start(self, peer: "Peer") -> None:
         """Send what comes."""
@@ -90,13 +91,11 @@ class Subscription:
         try:
             return encode(JSONRPCv2.request_payload(RPCRequest("message", params, None)))
         except Exception as error:
-            self._unwritable += 1
-            # At 1, 2, 4, 8...
-            if self._unwritable.bit_count() == 1:
+            if self._unwritable.add():
                 logger.warning(
                     "message %s cannot be written for a subscriber (%d so far): %s",
                     params["id"],
-                    self._unwritable,
+                    self._unwritable.count,
                     error,
                 )
             return None

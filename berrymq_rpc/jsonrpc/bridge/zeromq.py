@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from ...rpc.endpoint import transport_for
+from ...rpc.transport import transport_for
 from ...rpc.transport.port import Key, Port, PortOptions
 from ...rpc.wire.limits import Limits
 from .listener import Listener
@@ -120,6 +120,5 @@ class ZeroMQListener(Listener):
         return self._send(key, self._routes.get(key, ()), text)
 
     def _refuse(self, key: Key) -> None:
-        self._desk.malformed += 1
-        if self._desk.malformed.bit_count() == 1:
+        if self._desk.malformed.add():
             logger.warning("a ZeroMQ peer has sent what is no JSON-RPC message: %.40r", key)

@@ -7,6 +7,8 @@ from typing import Any
 
 import zmq
 
+from ...common.tally import Tally
+
 __all__ = ["Outbox"]
 
 #: Bytes that are kept for one peer that does not read, beside what ZeroMQ keeps.
@@ -28,8 +30,12 @@ class Outbox:
         self._logger = logger
         self._kept: dict[bytes, deque[Sequence[bytes]]] = {}
         self._sizes: dict[bytes, int] = {}
-        #: Messages dropped, as their peers did not read or were gone.
-        self.dropped = 0
+        self._dropped = Tally()
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped, as their peers did not read or were gone."""
+        return self._dropped.count
 
     def __bool__(self) -> bool:
         """Whether something waits."""
@@ -65,9 +71,7 @@ class Outbox:
         self._kept.setdefault(peer, deque()).append(frames)
 
     def _drop(self, reason: str) -> None:
-        self.dropped += 1
-        # Powers of two: a flood costs a few lines.
-        if self.dropped & (self.dropped - 1) == 0:
+        if self._dropped.add():
             self._logger.warning(
                 "a message to a peer was dropped, as %s (%d so far)", reason, self.dropped
             )

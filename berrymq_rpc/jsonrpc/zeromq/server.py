@@ -7,8 +7,8 @@ from typing import Any
 
 import zmq
 
+from ...endpoint import check_exposure
 from ...errors import ParametersError
-from ...rpc.endpoint import check_exposure
 from ..items import RPCError
 from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC

@@ -1,6 +1,83 @@
 """Carries frames between call state and the outside: in memory, and by ZeroMQ.
 
-Each is a module with `listen` and `dial`, which give a `Port` of `interface`.
+Each transport is a module with `listen` and `dial`, which give a `Port` of `port`. Here is the
+registry of their schemes: a new transport is a module and a line in `TRANSPORTS`.
 """
 
-__all__: list[str] = []
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import NamedTuple
+
+from ...endpoint import MAX_PORT, Endpoint
+
+__all__ = ["TRANSPORTS", "Transport", "endpoints_of", "is_memory", "transport_for"]
+
+
+class Transport(NamedTuple):
+    """What serves a scheme.
+
+    Args:
+        form: how its endpoints are written.
+        load: gives the module, imported when the first of its endpoints is used.
+    """
+
+    form: str
+    load: Callable[[], ModuleType]
+
+
+def _memory() -> ModuleType:
+    from . import memory
+
+    return memory
+
+
+def _zeromq() -> ModuleType:
+    from . import zeromq
+
+    return zeromq
+
+
+#: By scheme.
+TRANSPORTS = {
+    "tcp": Transport("tcp://host:port", _zeromq),
+    "ipc": Transport("ipc://path", _zeromq),
+    "mem": Transport("mem://name", _memory),
+}
+
+_FORMS = ", ".join(transport.form for transport in TRANSPORTS.values())
+_FORMS = " or ".join(_FORMS.rsplit(", ", 1))
+
+
+def endpoints_of(value: str | Iterable[str] | None, name: str) -> tuple[str, ...]:
+    """The endpoints that the argument `name` gave: one, several or none.
+
+    Raises:
+        TypeError: one of them is not text.
+        ValueError: one of them is malformed, or there is no transport for it.
+    """
+    if value is None:
+        return ()
+    found = (value,) if isinstance(value, str) else tuple(value)
+    for endpoint in found:
+        if not isinstance(endpoint, str):
+            raise TypeError(f"{name}: an endpoint is text such as {_FORMS}, not {endpoint!r}")
+        scheme, separator, place = endpoint.partition("://")
+        if not (separator and place and scheme in TRANSPORTS):
+            raise ValueError(f"{name}: {endpoint!r} is not an endpoint: write {_FORMS}")
+        try:
+            Endpoint.parse(endpoint)
+        except ValueError:
+            raise ValueError(
+                f"{name}: {endpoint!r} has no port of 0 to {MAX_PORT}, or * for a free one"
+            ) from None
+    return found
+
+
+def is_memory(endpoint: str) -> bool:
+    """Whether the endpoint is within this process."""
+    return endpoint.startswith("mem://")
+
+
+def transport_for(endpoint: str) -> ModuleType:
+    """The module that listens and dials at an endpoint that `endpoints_of` has checked."""
+    return TRANSPORTS[endpoint.partition("://")[0]].load()

@@ -10,44 +10,55 @@ from typing import Any, TypeVar
 
 from ..errors import Error, ServiceClosedError
 
-__all__ = ["Background"]
+__all__ = ["LoopThread"]
 
 T = TypeVar("T")
 
 
-class Background:
-    """Runs coroutines for other threads until it is stopped.
+class LoopThread:
+    """Runs coroutines for other threads until it is closed.
+
+    The thread is a daemon: what never ends cannot hold the interpreter.
 
     Args:
         name: what it is run for, such as ``"client"``: for errors, and the thread's name.
-        unclaimed: called on the loop with a result whose caller was interrupted as it came.
+        on_unclaimed: called on the loop with a result whose caller was interrupted as it came.
+
+    Attributes:
+        loop: the event loop.
+
+    Raises:
+        RuntimeError: no thread can be started, as at the end of the interpreter.
     """
 
-    def __init__(self, name: str, unclaimed: Callable[[Any], object] | None = None) -> None:
+    def __init__(self, name: str, on_unclaimed: Callable[[Any], object] | None = None) -> None:
         self.name = name
-        self._unclaimed = unclaimed
+        self._on_unclaimed = on_unclaimed
         self._process = os.getpid()
         #: Held while something is handed to the loop: nothing is once `_closed` is set. One
         #: thread may take it twice, as a stream may be collected, and so ended, at any point.
         self._lock = threading.RLock()
         self._closed = False
         self._closing = threading.Lock()
+        self._is_stopping = False
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self.loop.run_forever, name=f"berrymq_rpc {name}", daemon=True
-        )
-        self._thread.start()
+        self._thread = threading.Thread(target=self._work, name=f"berrymq_rpc {name}", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self.loop.close()
+            raise
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes nothing more: it was stopped, or is another process's."""
+        """Whether it takes nothing more: it was closed, or is another process's."""
         return self._closed or self._process != os.getpid()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for what it gives.
+        """Run a coroutine on the loop and wait for its result.
 
         Raises:
-            ServiceClosedError: it was stopped, before or meanwhile.
+            ServiceClosedError: it was closed, before or meanwhile.
             Error: it was made before a fork.
             RuntimeError: called on its own thread, which would wait for itself.
             Exception: what the coroutine raises.
@@ -59,16 +70,20 @@ class Background:
         with self._lock:
             if self._closed:
                 coroutine.close()
-                raise self._is_closed_error()
+                raise self._closed_error()
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise self._is_closed_error() from None
+            raise self._closed_error() from None
         except BaseException:
             # Ctrl-C in the waiting thread, or the outcome itself, which this leaves alone.
-            if not future.cancel() and self._unclaimed is not None and future.exception() is None:
-                self._call_soon(self._unclaimed, future.result())
+            if (
+                not future.cancel()
+                and self._on_unclaimed is not None
+                and future.exception() is None
+            ):
+                self._call_soon(self._on_unclaimed, future.result())
             raise
 
     def run_if_alive(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -78,27 +93,6 @@ class Background:
                 self.run(coroutine)
         else:
             coroutine.close()
-
-    def _call_soon(self, callback: Callable[[Any], object], value: Any) -> None:
-        with self._lock:
-            if not self._closed:
-                self.loop.call_soon_threadsafe(callback, value)
-
-    def _is_closed_error(self) -> ServiceClosedError:
-        return ServiceClosedError(f"the {self.name} is closed")
-
-    def _problem(self) -> Exception | None:
-        if self._process != os.getpid():
-            return Error(
-                f"this {self.name} was opened before a fork: open a {self.name} in each process"
-            )
-        if self._closed:
-            return self._is_closed_error()
-        if threading.get_ident() == self._thread.ident:
-            return RuntimeError(
-                f"a handler of this {self.name} would wait for itself: make it async"
-            )
-        return None
 
     def close(self, finish: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
         """End what runs on the loop, the loop and its thread. Nothing happens the second time.
@@ -122,9 +116,54 @@ class Background:
             try:
                 asyncio.run_coroutine_threadsafe(_finish(finish), self.loop).result()
             finally:
-                self.loop.call_soon_threadsafe(self.loop.stop)
-                self._thread.join()
-                self.loop.close()
+                self.stop()
+
+    def stop(self, patience: float | None = None) -> bool:
+        """Stop the loop at once, whatever runs there, and close it when its thread has ended.
+
+        Args:
+            patience: seconds to wait for the thread; ``None`` for as long as it takes.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        self._closed = self._is_stopping = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            return False
+        self.loop.close()
+        return True
+
+    def _work(self) -> None:
+        while not self._is_stopping:
+            try:
+                self.loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):
+                # Something that runs here raised it, and has reported it. It ends neither the loop,
+                # which others use, nor, from a thread like this, the program.
+                continue
+
+    def _call_soon(self, callback: Callable[[Any], object], value: Any) -> None:
+        with self._lock:
+            if not self._closed:
+                self.loop.call_soon_threadsafe(callback, value)
+
+    def _closed_error(self) -> ServiceClosedError:
+        return ServiceClosedError(f"the {self.name} is closed")
+
+    def _problem(self) -> Exception | None:
+        if self._process != os.getpid():
+            return Error(
+                f"this {self.name} was opened before a fork: open a {self.name} in each process"
+            )
+        if self._closed:
+            return self._closed_error()
+        if threading.get_ident() == self._thread.ident:
+            return RuntimeError(
+                f"a handler of this {self.name} would wait for itself: make it async"
+            )
+        return None
 
 
 async def _finish(finish: Callable[[], Coroutine[Any, Any, None]] | None) -> None:

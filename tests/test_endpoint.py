@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc.exchange.address import bind_endpoints, endpoint_of
+from berrymq_rpc.endpoint import bind_endpoints, endpoint_of
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc import rpc
-from berrymq_rpc.rpc.background import Background
+from berrymq_rpc.runtime.loop_thread import LoopThread
 
 PATIENCE = 20
 
@@ -47,40 +47,40 @@ def test_a_result_whose_caller_was_interrupted(interrupted: None) -> None:
         unclaimed.append((value, threading.current_thread().name))
         told.set()
 
-    background = Background("thing", keep)
+    loop_thread = LoopThread("thing", keep)
     with pytest.raises(KeyboardInterrupt):
-        background.run(give(5))
+        loop_thread.run(give(5))
     assert told.wait(PATIENCE)
     assert unclaimed == [(5, "berrymq_rpc thing")]
-    assert background.run(give(6)) == 6
-    background.close()
+    assert loop_thread.run(give(6)) == 6
+    loop_thread.close()
 
 
 def test_an_error_is_nobodys_result() -> None:
     unclaimed: list[Any] = []
-    background = Background("thing", unclaimed.append)
+    loop_thread = LoopThread("thing", unclaimed.append)
     with pytest.raises(ValueError, match="x"):
-        background.run(fail())
-    background.close()
+        loop_thread.run(fail())
+    loop_thread.close()
     assert unclaimed == []
-    assert background.is_closed
+    assert loop_thread.is_closed
     with pytest.raises(rpc.ServiceClosedError, match="the thing is closed"):
-        background.run(give(5))
+        loop_thread.run(give(5))
 
 
 def test_what_fails_at_the_end_is_told() -> None:
-    background = Background("thing")
-    waiting = threading.Thread(target=_wait_for_ever, args=(background,))
+    loop_thread = LoopThread("thing")
+    waiting = threading.Thread(target=_wait_for_ever, args=(loop_thread,))
     waiting.start()
     with pytest.raises(ValueError, match="x"):
-        background.close(fail)
+        loop_thread.close(fail)
     waiting.join(PATIENCE)
     assert not waiting.is_alive()
-    assert background.is_closed
-    assert background.loop.is_closed()
-    background.close(fail)
+    assert loop_thread.is_closed
+    assert loop_thread.loop.is_closed()
+    loop_thread.close(fail)
 
 
-def _wait_for_ever(background: Background) -> None:
+def _wait_for_ever(loop_thread: LoopThread) -> None:
     with pytest.raises(rpc.ServiceClosedError):
-        background.run(asyncio.Event().wait())
+        loop_thread.run(asyncio.Event().wait())

@@ -1,4 +1,3 @@
-import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -7,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc.exchange.receiver_thread import ReceiverThread
+from berrymq_rpc.runtime.worker_thread import WorkerThread
 
 PATIENCE = 20
 
 
 @pytest.fixture
-def thread() -> Iterator[ReceiverThread]:
-    made = ReceiverThread()
+def thread() -> Iterator[WorkerThread]:
+    made = WorkerThread("tests")
     yield made
     made.stop(PATIENCE)
 
@@ -22,7 +21,7 @@ def thread() -> Iterator[ReceiverThread]:
 class Held:
     """Holds the thread until it is let go."""
 
-    def __init__(self, thread: ReceiverThread) -> None:
+    def __init__(self, thread: WorkerThread) -> None:
         self._begun, self._go = threading.Event(), threading.Event()
         thread.put(self._hold)
         assert self._begun.wait(PATIENCE)
@@ -35,7 +34,7 @@ class Held:
         self._go.set()
 
 
-def test_one_after_another_on_one_thread(thread: ReceiverThread) -> None:
+def test_one_after_another_on_one_thread(thread: WorkerThread) -> None:
     done: queue.Queue[tuple[int, int]] = queue.Queue()
     for number in range(1000):
         thread.put(lambda number=number: done.put((number, threading.get_ident())))
@@ -45,7 +44,7 @@ def test_one_after_another_on_one_thread(thread: ReceiverThread) -> None:
     assert ident != threading.get_ident()
 
 
-def test_from_many_threads(thread: ReceiverThread) -> None:
+def test_from_many_threads(thread: WorkerThread) -> None:
     done: queue.Queue[tuple[int, int]] = queue.Queue()
 
     def put(sender: int) -> None:
@@ -67,7 +66,7 @@ def test_from_many_threads(thread: ReceiverThread) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), KeyboardInterrupt()])
 def test_what_fails_stops_nothing(
-    thread: ReceiverThread, error: BaseException, caplog: pytest.LogCaptureFixture
+    thread: WorkerThread, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
         raise error
@@ -76,30 +75,27 @@ def test_what_fails_stops_nothing(
     thread.put(fail)
     thread.put(done.set)
     assert done.wait(PATIENCE)
-    assert "was not received" in caplog.text
+    assert "berrymq_rpc tests failed" in caplog.text
 
 
 class TestBounds:
-    def test_the_oldest_go(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_oldest_go(self) -> None:
         told: list[int] = []
-        thread = ReceiverThread(maximum=3, told=lambda thread: told.append(thread.dropped))
+        thread = WorkerThread(
+            "tests", max_items=3, on_dropped=lambda thread: told.append(thread.dropped)
+        )
         held = Held(thread)
         done: list[int] = []
-        with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
-            for number in range(103):
-                thread.put(lambda number=number: done.append(number))
+        for number in range(103):
+            thread.put(lambda number=number: done.append(number))
         assert (len(thread), thread.dropped) == (3, 100)
         assert told == [1, 2, 4, 8, 16, 32, 64]
-        assert len(caplog.messages) == 7
-        assert caplog.messages[-1] == (
-            "3 messages wait for receivers, which are too slow: 64 dropped so far"
-        )
         held.let_go()
         assert thread.stop(PATIENCE) == 0
         assert done == [100, 101, 102]
 
     def test_in_bytes(self) -> None:
-        thread = ReceiverThread(maximum_bytes=1000)
+        thread = WorkerThread("tests", max_bytes=1000)
         held = Held(thread)
         done: list[Any] = []
         for number in range(5):
@@ -115,7 +111,7 @@ class TestBounds:
 
 class TestStop:
     def test_does_what_came_before(self) -> None:
-        thread = ReceiverThread()
+        thread = WorkerThread("tests")
         held = Held(thread)
         done = threading.Event()
         thread.put(done.set)
@@ -126,20 +122,19 @@ class TestStop:
         assert len(thread) == 0
         assert thread.stop(PATIENCE) == 0
 
-    def test_waits_for_so_long_only(self, caplog: pytest.LogCaptureFixture) -> None:
-        thread = ReceiverThread()
+    def test_waits_for_so_long_only(self) -> None:
+        thread = WorkerThread("tests")
         held = Held(thread)
         thread.put(lambda: pytest.fail("it was dropped"))
         assert thread.stop(0.01) == 1
-        assert "1 messages were dropped: their receivers took too long" in caplog.text
         held.let_go()
-        thread._thread.join(PATIENCE)
-        assert not thread._thread.is_alive()
+        assert thread.join(PATIENCE)
+        assert not thread.is_alive
 
     def test_by_itself(self) -> None:
-        thread = ReceiverThread()
+        thread = WorkerThread("tests")
         left: queue.Queue[int] = queue.Queue()
         thread.put(lambda: left.put(thread.stop(PATIENCE)))
         assert left.get(timeout=PATIENCE) == 0
-        thread._thread.join(PATIENCE)
-        assert not thread._thread.is_alive()
+        assert thread.join(PATIENCE)
+        assert not thread.is_alive

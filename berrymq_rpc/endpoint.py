@@ -1,0 +1,205 @@
+"""Addresses, read and checked in one place.
+
+::
+
+    tcp://host:port       a host and a port; ``*`` or 0 is any free port; [::1] is an IPv6 address
+    ipc://path            a socket of this host
+    mem://name            within this process
+    http://host:port/path and every other scheme of a host and a port
+
+Which schemes there are transports for is known to `berrymq_rpc.rpc.transport`.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = [
+    "MAX_PORT",
+    "Address",
+    "Binding",
+    "Endpoint",
+    "bind_endpoints",
+    "check_exposure",
+    "endpoint_of",
+    "host_and_port",
+    "is_loopback",
+]
+
+#: An endpoint such as ``"tcp://127.0.0.1:5555"``, or a host and a port: ``("127.0.0.1", 5555)`` or
+#: ``"127.0.0.1:5555"``.
+Address: TypeAlias = str | tuple[str, int]
+#: One address or several.
+Binding: TypeAlias = Address | Iterable[Address]
+
+MAX_PORT = 65_535
+
+#: A port has so many digits at most: Python refuses to read thousands.
+_MAX_DIGITS = 5
+
+#: Schemes without a host, and so without a port.
+_WITHOUT_HOST = frozenset(("ipc", "mem"))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address, taken apart.
+
+    Args:
+        scheme: such as ``"tcp"``, in lower case.
+        host: without the brackets of an IPv6 address; empty for ``ipc`` and ``mem``.
+        port: ``None`` for any free one, and for ``ipc`` and ``mem``.
+        path: what follows the port, with its slash; of ``ipc`` and ``mem``, all that follows the
+            scheme.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Endpoint":
+        """Take an endpoint apart.
+
+        Raises:
+            TypeError: it is not text.
+            ValueError: it has no scheme or place, or no port where its scheme wants one.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"an endpoint is text such as 'tcp://127.0.0.1:5555', not {text!r}")
+        scheme, separator, place = text.partition("://")
+        if not (scheme and separator and place):
+            raise ValueError(f"{text!r} is not an endpoint: write scheme://place")
+        if scheme in _WITHOUT_HOST:
+            return cls(scheme, "", None, place)
+        authority, slash, path = place.partition("/")
+        host, colon, digits = authority.rpartition(":")
+        if not (host and colon and (digits == "*" or is_port(digits))):
+            raise ValueError(
+                f"{text!r} has no host and port: a port is a number from 0 to {MAX_PORT}, or * for "
+                "a free one"
+            )
+        port = None if digits == "*" else int(digits)
+        return cls(scheme, host.strip("[]"), port, slash + path)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is reached from this host alone."""
+        return self.scheme in _WITHOUT_HOST or is_loopback(self.host)
+
+    def __str__(self) -> str:
+        if self.scheme in _WITHOUT_HOST:
+            return f"{self.scheme}://{self.path}"
+        # The brackets that everybody wants around an IPv6 address.
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{'*' if self.port is None else self.port}{self.path}"
+
+
+def is_port(digits: str) -> bool:
+    """Whether text is the number of a port."""
+    return (
+        digits.isascii()
+        and digits.isdecimal()
+        and len(digits) <= _MAX_DIGITS
+        and int(digits) <= MAX_PORT
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as it is bound, is reached from this host alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        # A name, an interface or "*": all may be reached from other hosts.
+        return False
+
+
+def host_and_port(text: str, default_host: str) -> tuple[str, int]:
+    """Read ``host:port``, ``:port`` or a port alone; ``*`` is port 0, any free one.
+
+    Raises:
+        ValueError: there is no port.
+    """
+    host, _, digits = text.rpartition(":")
+    if digits == "*":
+        digits = "0"
+    if not is_port(digits):
+        raise ValueError(f"{text!r} is not an address: write :8080 or host:8080")
+    return host.strip("[]") or default_host, int(digits)
+
+
+def endpoint_of(address: Address) -> str:
+    """The endpoint of an address; that of a host and a port is ``tcp://``.
+
+    Raises:
+        TypeError, ValueError: it is not an address.
+    """
+    if isinstance(address, str):
+        if address.startswith("tcp://"):
+            # libzmq takes a port that is too high, and then never connects.
+            _check_port(address.rpartition(":")[2])
+        elif "://" not in address:
+            host, colon, digits = address.rpartition(":")
+            if host and colon and (digits == "*" or (digits.isascii() and digits.isdecimal())):
+                return endpoint_of(f"tcp://{address}")
+        return address
+    if not _is_host_and_port(address):
+        raise TypeError(
+            "an address is text such as 'tcp://127.0.0.1:5555' or '127.0.0.1:5555', or "
+            f"(host, port), not {address!r}"
+        )
+    host, port = address
+    _check_port(str(port))
+    return str(Endpoint("tcp", host, port))
+
+
+def bind_endpoints(binding: Binding) -> tuple[str, ...]:
+    """The endpoints to bind; port 0, as sockets have it, is any free port, as ``*`` is.
+
+    Raises:
+        TypeError, ValueError: one of them is not an address.
+    """
+    if isinstance(binding, str) or _is_host_and_port(binding):
+        addresses: tuple[Address, ...] = (binding,)  # type: ignore[assignment]
+    else:
+        addresses = tuple(binding)  # type: ignore[arg-type]
+    endpoints = map(endpoint_of, addresses)
+    return tuple(
+        f"{endpoint[:-1]}*"
+        if endpoint.startswith("tcp://") and endpoint.endswith(":0")
+        else endpoint
+        for endpoint in endpoints
+    )
+
+
+def check_exposure(endpoint: str, insecure: bool) -> None:
+    """Refuse to open a port to the network by accident.
+
+    Raises:
+        ValueError: `endpoint` binds beyond loopback, and `insecure` is not set.
+    """
+    if insecure or not endpoint.startswith("tcp://"):
+        return
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]") or "*"
+    if not is_loopback(host):
+        raise ValueError(
+            f"{endpoint} would let everybody who reaches {host!r} call this side: there is no "
+            "authentication. Bind to 127.0.0.1, or pass insecure=True if the network is trusted"
+        )
+
+
+def _check_port(digits: str) -> None:
+    if digits.lstrip("-").isdecimal() and not is_port(digits):
+        raise ValueError(f"a port is a number up to {MAX_PORT}, not {digits[:20]}")
+
+
+def _is_host_and_port(value: object) -> bool:
+    match value:
+        case (str(), int()) if isinstance(value, tuple) and not isinstance(value[1], bool):
+            return True
+        case _:
+            return False
