@@ -106,7 +106,8 @@ class Dispatcher:
         self._codec = codec
         self._malformed_logged = float("-inf")
         self._methods = dict(table.methods)
-        self._methods[DESCRIBE] = Method.of(DESCRIBE, self._describe)
+        # A table that forwards calls has its own.
+        self._methods.setdefault(DESCRIBE, Method.of(DESCRIBE, self._describe))
         #: Those that end when they return: the method, its function, and the least and greatest
         #: number of positional arguments.
         self._simple: dict[str, tuple[Method, Callable[..., Any], int, float]] = {

@@ -33,6 +33,9 @@ class ConnectionEvents(Protocol):
     def connection_ended(self, connection: Connection) -> None:
         """A lost connection is settled."""
 
+    def connection_refused(self) -> None:
+        """A peer over `max_peers` has come: its calls are answered with an error."""
+
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
@@ -159,6 +162,7 @@ class PortConnections:
         if guessed is not None:
             self.peer_lost(key, "the peer speaks another dialect")
         elif self._service.peers >= self._limits.max_peers:
+            self._service.connection_refused()
             self._turn_away(key, frames, self._new_session(dialect))
             return None
         return self._connect(key, dialect)

@@ -170,6 +170,9 @@ class Runtime:
         for name in _COUNTED:
             self._counts[name] += getattr(session, name)
 
+    def connection_refused(self) -> None:
+        """A peer over `max_peers` has come."""
+
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
