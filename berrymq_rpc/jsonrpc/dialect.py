@@ -7,7 +7,7 @@ the empty frame, as a REP server wants it and a ROUTER server takes it.
 There are no deadlines, no cancelling, no window and no streams.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ProtocolError
@@ -15,7 +15,7 @@ from ..rpc.wire.exception_codec import Failure
 from ..rpc.wire.foreign_session import ForeignSession
 from ..rpc.wire.limits import CONNECT_TIMEOUT, Limits
 from ..rpc.wire.record import CALL, NOTIFY, InboundEvent
-from ..rpc.wire.session import Frames
+from ..rpc.wire.session import Buffer, Frames
 from .error_objects import to_error, to_exception
 from .items import RPCError, RPCResponse
 from .message import IncomingMessage, IncomingRequest
@@ -36,6 +36,9 @@ class JSONRPCSession(ForeignSession):
     dialect = "jsonrpc"
     peer_kind = "a JSON-RPC peer"
 
+    #: The frames before the text of what this side sends unasked.
+    _route: Frames = _DELIMITER
+
     # -- packing -------------------------------------------------------------------------
 
     def _encode(
@@ -47,7 +50,7 @@ class JSONRPCSession(ForeignSession):
         payload: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": kwargs or args}
         if call_id is not None:
             payload["id"] = call_id
-        return (*_DELIMITER, self._checked(encode(payload, self.limits.max_depth)))
+        return (*self._route, self._checked(encode(payload, self.limits.max_depth)))
 
     def _encode_call(
         self,
@@ -81,35 +84,43 @@ class JSONRPCSession(ForeignSession):
 
     def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
         self.last_heard = now
-        route: Frames = ()
+        route = self._route_of(frames)
+
+        def answered(text: bytes) -> None:
+            self.large_bytes += len(text)
+            self._out.append((False, (*route, text)))
+
+        return self._events(self._read(frames[-1], answered), now)
+
+    def _events(self, message: IncomingMessage, now: float) -> list[InboundEvent]:
+        """Take the answers in a message, and return what it asks."""
+        if message.malformed:
+            self.malformed += message.malformed
+        if message.responses:
+            for response in message.responses:
+                self._take_response(response)
+            self._release(now)
+        return [
+            (NOTIFY, None, request.method, request.args, request.kwargs, None)
+            if request.is_notification
+            else (CALL, request, request.method, request.args, request.kwargs, None)
+            for request in message.calls
+        ]
+
+    def _route_of(self, frames: Frames) -> Frames:
+        """The frames before the text, which the answer takes back."""
         if len(frames) == 2 and not len(frames[0]):
-            route, frames = _DELIMITER, frames[1:]
+            return _DELIMITER
         if len(frames) != 1:
             self.malformed += 1
             sizes = [len(frame) for frame in frames[:8]]
-            raise ProtocolError(f"no message of JSON-RPC: {len(frames)} frames of {sizes} bytes")
+            raise ProtocolError(f"not a message of JSON-RPC: {len(frames)} frames of {sizes} bytes")
+        return ()
 
-        def answered(data: bytes) -> None:
-            self.large_bytes += len(data)
-            self._out.append((False, (*route, data)))
-
-        inquiry = IncomingMessage(
-            frames[0],
-            max_size=self._max_size,
-            max_depth=self.limits.max_depth,
-            done=answered,
+    def _read(self, text: Buffer, answered: Callable[[bytes], object]) -> IncomingMessage:
+        return IncomingMessage(
+            text, max_size=self._max_size, max_depth=self.limits.max_depth, done=answered
         )
-        self.malformed += inquiry.malformed
-        for response in inquiry.responses:
-            self._take_response(response)
-        if inquiry.responses:
-            self._release(now)
-        return [
-            (NOTIFY, None, asked.method, asked.args, asked.kwargs, None)
-            if asked.is_notification
-            else (CALL, asked, asked.method, asked.args, asked.kwargs, None)
-            for asked in inquiry.calls
-        ]
 
     def _take_response(self, response: RPCResponse) -> None:
         request_id, result = response.request_id, response.result

@@ -17,7 +17,7 @@ The standard codes come with the specification's own words (section 5.1) as ``me
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import NotFoundError, ParametersError, ServiceClosedError
+from ..errors import GenericError, NotFoundError, ParametersError, ServiceClosedError
 from ..rpc.wire.exception_codec import Failure, restore
 from ..rpc.wire.safe_repr import bounded, full_name, safe_repr
 from .items import RPCError
@@ -46,6 +46,7 @@ _STANDARD = {
     full_name(ParametersError): JSONRPC.INVALID_ARGS,
 }
 _RPC_ERROR = full_name(RPCError)
+_GENERIC_ERROR = full_name(GenericError)
 
 # A closing server has no other word in this dialect.
 _KNOWN: dict[str, type[Exception]] = {full_name(ServiceClosedError): ServiceClosedError}
@@ -54,6 +55,9 @@ _KNOWN: dict[str, type[Exception]] = {full_name(ServiceClosedError): ServiceClos
 def to_error(failure: Failure) -> RPCError:
     """The error object for an exception that `failure.describe` described."""
     type_name, args, text, traceback = failure
+    if type_name == _GENERIC_ERROR and len(args) == 3 and isinstance(args[1], tuple):
+        # What another server raised, in the words of that server.
+        type_name, args, text = args
     if type_name in _STANDARD:
         told = args[0] if args and isinstance(args[0], str) else text
         return standard(RPCError(_STANDARD[type_name], bounded(told, _MAX_MESSAGE)))

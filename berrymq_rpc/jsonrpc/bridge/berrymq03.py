@@ -7,59 +7,50 @@ its answer             ``{"id": null, "result": ..., "error": null}``; what is i
 the result of ``get``  ``[id, args, kwargs]``, where all others get an object
 =====================  ===================================================================
 
-An id of null is one there, and the client waits for the answer. What names its version is served
-as it is everywhere.
+An id of null is that of a request there, and the client waits for the answer. A message that names
+its version is served as it is everywhere.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from ..protocols.json_codec import TextError, decode, encode
+from ..items import RPCError, RPCRequest, RPCResponse
+from ..message import IncomingMessage, IncomingRequest
 
-__all__ = ["LegacyRequest", "read_legacy_request"]
+__all__ = ["LegacyMessage", "LegacyRequest"]
 
 #: The methods whose result has another form there.
 _GETTERS = frozenset(("get", "get_nowait"))
 
-#: Stands for an id of null on the way to the target and back.
-_NULL = "null"
+
+class LegacyRequest(IncomingRequest):
+    """A request of a client of 0.3."""
+
+    __slots__ = ()
+
+    def result(self, value: Any) -> None:
+        if (
+            self.method in _GETTERS
+            and isinstance(value, Mapping)
+            and value.keys() >= {"id", "args", "kwargs"}
+        ):
+            value = [value["id"], value["args"], value["kwargs"]]
+        super().result(value)
 
 
-class LegacyRequest(NamedTuple):
-    """A request of a client of 0.3.
+class LegacyMessage(IncomingMessage):
+    """A text of a client of 0.3."""
 
-    Args:
-        text: the same request as others send it.
-        has_null_id: whether its id is null.
-        gets: whether it asks for a message.
-    """
+    __slots__ = ()
 
-    text: bytes
-    has_null_id: bool
-    gets: bool
-
-    def answer(self, text: bytes) -> bytes:
-        """What it expects, of the answer to `text`."""
-        payload: dict[str, Any] = decode(text, len(text))
-        if self.has_null_id:
-            payload["id"] = None
-        result = payload.get("result")
-        if self.gets and isinstance(result, dict) and result.keys() >= {"id", "args", "kwargs"}:
-            payload["result"] = [result["id"], result["args"], result["kwargs"]]
-        return encode(payload)
-
-
-def read_legacy_request(text: bytes, max_size: int, max_depth: int) -> LegacyRequest | None:
-    """Read a request of a client of 0.3; ``None`` if it is none, and is to be served as it is."""
-    try:
-        payload = decode(text, max_size, max_depth)
-    except TextError:
-        return None
-    if not isinstance(payload, dict) or "jsonrpc" in payload or "method" not in payload:
-        return None
-    has_null_id = payload.get("id") is None
-    if has_null_id:
-        payload["id"] = _NULL
-    method = payload["method"]
-    return LegacyRequest(
-        encode(payload), has_null_id, isinstance(method, str) and method in _GETTERS
-    )
+    def _take(self, item: RPCRequest | RPCResponse, said: Any, refused: list[RPCError]) -> None:
+        if (
+            isinstance(item, RPCRequest)
+            and not item.malformed
+            and not self._is_batch
+            and "jsonrpc" not in said
+        ):
+            item.null_id = item.request_id is None
+            self.calls.append(LegacyRequest(self, item))
+        else:
+            super()._take(item, said, refused)

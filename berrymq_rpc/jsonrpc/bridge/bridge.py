@@ -9,17 +9,19 @@ from ...endpoint import check_exposure
 from ...errors import Error, ServiceClosedError
 from ...exchange import Node
 from ...rpc import Client, Limits
+from ...rpc.connection import Connection
 from ...rpc.describe import describe
 from ...rpc.dispatcher import SLOW_HANDLER
+from ...rpc.method import Method
 from ...rpc.method_table import HandlerTable, collect_methods
 from ...rpc.transport import endpoints_of
 from ...rpc.validation import checked_limits, checked_seconds, checked_threads
+from .forwarding_handler import ForwardingTable
 from .http_access import Access, is_loopback
 from .listener import Listener
 from .openrpc import openrpc_document
-from .peer import Desk, OwnMethod, Peer
-from .subscription import QUEUE_SIZE, RemoteSubscriptions, Subscriptions
-from .target import ClientTarget, HandlerTarget, Target
+from .runtime import BridgeRuntime
+from .subscriptions import QUEUE_SIZE, RemoteSubscriptions, Subscriptions
 
 __all__ = ["GRACE", "MAX_BATCH", "MAX_BODY", "MAX_PEERS", "Bridge"]
 
@@ -97,7 +99,7 @@ class Bridge:
         for name, value in counts:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
-        self._of = target
+        self._target = target
         self._limits = checked_limits(limits)
         self._grace = checked_seconds(grace, "grace", zero=True)
         self._bounds = {"max_size": max_body, "max_batch": max_batch, "max_peers": max_peers}
@@ -120,12 +122,12 @@ class Bridge:
         }
         self._own = self._own_methods()
         if self._table is not None:
-            clashes = sorted(name for name in self._own if name in self._table.methods)
+            clashes = sorted(self._own.keys() & self._table.methods.keys())
             if clashes:
                 raise ValueError(
                     f"the handler may not have the names of the bridge's own: {', '.join(clashes)}"
                 )
-        self._desk: Desk | None = None
+        self._runtime: BridgeRuntime | None = None
         self._listeners: list[Listener] = []
         self._is_closed = False
 
@@ -164,7 +166,7 @@ class Bridge:
             OSError: the address cannot be bound.
             ValueError: `host` is beyond loopback, and there is neither `token` nor `insecure`.
         """
-        desk = self._running()
+        runtime = self._running()
         if token is None and not is_loopback(host):
             check_exposure(f"tcp://{host}:{port}", insecure)
         access = Access(host, hosts=hosts, origins=origins, token=token)
@@ -178,7 +180,7 @@ class Bridge:
                 '"http": pip install "berrymq-rpc[http]"',
                 name="aiohttp",
             ) from None
-        listener = HTTPListener(desk, access)
+        listener = HTTPListener(runtime, access)
         await listener.open(host, port, ssl)
         return await self._opened(listener)
 
@@ -206,10 +208,10 @@ class Bridge:
         """
         from .json_lines import JSONLinesListener
 
-        desk = self._running()
+        runtime = self._running()
         if not is_loopback(host):
             check_exposure(f"tcp://{host}:{port}", insecure)
-        listener = JSONLinesListener(desk)
+        listener = JSONLinesListener(runtime)
         await listener.open(host, port, ssl)
         return await self._opened(listener)
 
@@ -229,10 +231,10 @@ class Bridge:
         """
         from .zeromq import ZeroMQListener
 
-        desk = self._running()
+        runtime = self._running()
         (endpoint,) = endpoints_of(endpoint, "endpoint")
         check_exposure(endpoint, insecure)
-        listener = ZeroMQListener(desk, self._limits)
+        listener = ZeroMQListener(runtime)
         await listener.open(endpoint)
         return await self._opened(listener)
 
@@ -243,29 +245,18 @@ class Bridge:
 
     def statistics(self) -> dict[str, int]:
         """Counts: peers, calls, and what was refused, made no sense or was dropped."""
-        desk = self._desk
-        if desk is None:
+        if self._runtime is None:
             return {}
-        waiting = sum(
-            subscription.dropped for peer in desk.peers for subscription in
-            peer.subscriptions.values()
-        )  # fmt: skip
-        return {
-            "peers": len(desk.peers),
-            "peers_refused": desk.refused.count,
-            "calls": desk.served,
-            "calls_in_progress": desk.in_progress,
-            "malformed_messages": desk.malformed.count,
-            "messages_dropped": desk.dropped + waiting,
-        }
+        dropped = 0 if self._subscriptions is None else self._subscriptions.dropped
+        return self._runtime.statistics() | {"messages_dropped": dropped}
 
     async def _opened(self, listener: Listener) -> str:
         if self._is_closed:
             await listener.close(0.0)
             self._running()
         self._listeners.append(listener)
-        if isinstance(self._of, Node):
-            self._of.reached_at(listener.url)
+        if isinstance(self._target, Node):
+            self._target.reached_at(listener.url)
         return listener.url
 
     # -- its life --------------------------------------------------------------------------
@@ -276,18 +267,15 @@ class Bridge:
         Raises:
             RuntimeError: it was started already.
         """
-        if self._desk is not None:
-            raise RuntimeError("the bridge runs already")
-        target: Target
+        if self._runtime is not None:
+            raise RuntimeError("the bridge is running already")
+        table: HandlerTable
         if self._table is None:
-            target = ClientTarget(self._of, self._limits)
+            table, options = ForwardingTable(self._target, self._own), {}
         else:
-            target = HandlerTarget(self._table, self._limits, **self._options)
-        self._desk = Desk(
-            target,
-            self._own,
-            max_depth=self._limits.max_depth,
-            **self._bounds,
+            table, options = _MergedTable(self._own, self._table), self._options
+        self._runtime = BridgeRuntime(
+            table, self._limits, on_lost=self._connection_lost, **self._bounds, **options
         )
         return self
 
@@ -296,28 +284,27 @@ class Bridge:
 
         They have `grace` seconds. Subscribers over WebSocket are told by a close code, 1001.
         """
-        desk = self._desk
-        if desk is None or self._is_closed:
+        runtime = self._runtime
+        if runtime is None or self._is_closed:
             return
         self._is_closed = True
-        if isinstance(self._of, Node):
+        if isinstance(self._target, Node):
             for listener in self._listeners:
-                self._of.reached_at(listener.url, gone=True)
-        desk.target.stop("the bridge is closing")
-        for peer in list(desk.peers):
-            peer.stop_waiting()
+                self._target.reached_at(listener.url, gone=True)
+        runtime.dispatcher.closing = "the bridge is closing"
+        if self._table is not None:
+            # What waits at a remote server has its time: that server is not closing.
+            for connection in runtime.connections:
+                connection.stop_waiting()
         loop = asyncio.get_running_loop()
         end = loop.time() + self._grace
-        while desk.in_progress and loop.time() < end:
-            await asyncio.sleep(0.005)
+        await runtime.answered(runtime.connections, self._grace)
         left = max(0.0, end - loop.time())
         await asyncio.gather(*(listener.close(left) for listener in self._listeners))
-        for peer in list(desk.peers):
-            peer.lost("the bridge is closed")
-        desk.target.close()
+        runtime.close()
 
     async def __aenter__(self) -> Self:
-        return self if self._desk is not None else await self.start()
+        return self if self._runtime is not None else await self.start()
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
@@ -325,28 +312,47 @@ class Bridge:
     def __repr__(self) -> str:
         return f"<Bridge {', '.join(self.urls) or 'without listeners'}>"
 
-    def _running(self) -> Desk:
+    def _running(self) -> BridgeRuntime:
         if self._is_closed:
             raise ServiceClosedError("the bridge is closed")
-        if self._desk is None:
-            raise Error("the bridge does not run: use it with 'async with', or start it")
-        return self._desk
+        if self._runtime is None:
+            raise Error("the bridge is not running: use it with 'async with', or start it")
+        return self._runtime
+
+    def _connection_lost(self, connection: Connection) -> None:
+        if self._subscriptions is not None:
+            self._subscriptions.connection_lost(connection)
 
     # -- its own methods -------------------------------------------------------------------
 
-    def _own_methods(self) -> dict[str, OwnMethod]:
-        own = {DISCOVER: OwnMethod.of(DISCOVER, self._discover)}
+    def _own_methods(self) -> dict[str, Method]:
+        functions: dict[str, Any] = {DISCOVER: self._discover}
         if self._subscriptions is not None:
-            for function in (self._subscriptions.subscribe, self._subscriptions.unsubscribe):
-                name = function.__name__
-                own[name] = OwnMethod.of(name, function, needs_push=True)
-        return own
+            functions["subscribe"] = self._subscriptions.subscribe
+            functions["unsubscribe"] = self._subscriptions.unsubscribe
+        return {name: Method.of(name, function) for name, function in functions.items()}
 
-    async def _discover(self, peer: Peer) -> dict[str, Any]:
+    async def _discover(self) -> dict[str, Any]:
         """Describe what is offered here, as an OpenRPC document."""
-        described = await self._running().target.describe()
-        own = describe(own.method for own in self._own.values())
+        if self._table is None:
+            described = await self._target.describe()
+        else:
+            described = describe(self._table)
+        own = describe(self._own.values())
         methods = {method["name"]: method for method in (*described["methods"], *own["methods"])}
         return openrpc_document(
             [methods[name] for name in sorted(methods)], title=self._title, version=self._version
         )
+
+
+class _MergedTable(HandlerTable):
+    """The bridge's own methods, and those of a handler."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, own: dict[str, Method], handler: HandlerTable) -> None:
+        super().__init__(handler.methods | own, {})
+        self._handler = handler
+
+    def find(self, name: object) -> Method:
+        return self._handler.find(name)

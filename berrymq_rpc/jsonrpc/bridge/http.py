@@ -20,15 +20,16 @@ status  when
 import asyncio
 import logging
 import ssl as ssl_module
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from .berrymq03 import read_legacy_request
+from ..message import IncomingMessage
+from .berrymq03 import LegacyMessage
 from .http_access import Access, Refusal, is_json
-from .listener import SEND_TIMEOUT, Listener
-from .peer import Desk, Peer
+from .listener import SEND_TIMEOUT, Listener, ListenerPeer, ListenerPort, url_of
+from .runtime import BridgeRuntime
 from .websocket import WebSockets
 
 __all__ = ["HTTPListener"]
@@ -52,48 +53,99 @@ BACKLOG = 1024
 _HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
 
 
-class _Server(web.Server):
-    """Keeps a `Peer` for each connection, and bounds how many there are."""
+class _PostPeer(ListenerPeer):
+    """A client that posts, one request after another over one connection."""
 
-    def __init__(self, desk: Desk, handler: Any, **kwargs: Any) -> None:
-        super().__init__(handler, **kwargs)
-        self._desk = desk
-        self._peers: dict[Any, Peer] = {}
+    _answer: bytes | None = None
+    _waiting: asyncio.Future[bytes] | None = None
 
-    def peer(self, request: web.BaseRequest) -> Peer:
-        """The peer that the request is of."""
-        protocol = request.protocol
-        peer = self._peers.get(protocol)
+    def send(self, text: bytes) -> bool:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(text)
+        else:
+            self._answer = text
+        return True
+
+    async def answer(self) -> bytes:
+        """The answer to the request that was received last; empty if there is none."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            # The method goes on.
+            self._waiting = asyncio.get_running_loop().create_future()
+            answer = await self._waiting
+        return answer
+
+
+class _PostPath:
+    """A path that clients post to."""
+
+    def __init__(
+        self, runtime: BridgeRuntime, port: ListenerPort, message_type: type[IncomingMessage]
+    ) -> None:
+        self._runtime = runtime
+        self._connections = runtime.attach(port, posts=True, message_type=message_type)
+        self._peers: dict[Any, _PostPeer] = {}
+
+    async def ask(self, request: web.BaseRequest, body: bytes) -> bytes:
+        """The answer to a body; empty if there is none."""
+        peer = self._peers.get(request.protocol)
         if peer is None:
-            peer = Peer(self._desk, address=request.remote, scheme="http")
-            if request.transport is None:
-                # It has gone already, and nothing will say so again.
-                asyncio.get_running_loop().call_soon(peer.left)
-            else:
-                self._peers[protocol] = peer
+            peer = self._new_peer(request)
+        self._connections.message_received(peer, (body,))
+        self._connections.read_complete()
+        return await peer.answer()
+
+    def _new_peer(self, request: web.BaseRequest) -> _PostPeer:
+        peer = _PostPeer(request.remote, "http")
+        self._connections.peer_connected(peer)
+        if request.transport is None:
+            # It has gone already, and nothing will say so again.
+            asyncio.get_running_loop().call_soon(self._runtime.hang_up, self._connections, peer)
+        else:
+            self._peers[request.protocol] = peer
         return peer
+
+    def connection_lost(self, protocol: Any) -> None:
+        """A connection was closed."""
+        peer = self._peers.pop(protocol, None)
+        if peer is not None:
+            self._runtime.hang_up(self._connections, peer)
+
+
+class _Server(web.Server):
+    """Reports the end of each connection, and bounds how many there are."""
+
+    def __init__(
+        self, runtime: BridgeRuntime, paths: Iterable[_PostPath], handler: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(handler, **kwargs)
+        self._runtime = runtime
+        self._paths = tuple(paths)
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self._connections) > self._desk.max_peers:
-            self._desk.refused.add()
+        if len(self._connections) > self._runtime.limits.max_peers:
+            self._runtime.connection_refused()
             transport.abort()
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        peer = self._peers.pop(handler, None)
-        if peer is not None:
-            peer.left()
+        for path in self._paths:
+            path.connection_lost(handler)
 
 
 class HTTPListener(Listener):
     """Serves peers that speak HTTP. Made by `open`."""
 
-    def __init__(self, desk: Desk, access: Access) -> None:
-        self._desk = desk
+    def __init__(self, runtime: BridgeRuntime, access: Access) -> None:
+        self._runtime = runtime
         self._access = access
-        self._web_sockets = WebSockets(desk)
-        self._server: _Server | None = None
+        self._port = ListenerPort()
+        self._paths = {
+            "/": _PostPath(runtime, self._port, IncomingMessage),
+            "/JSON": _PostPath(runtime, self._port, LegacyMessage),
+        }
+        self._web_sockets = WebSockets(runtime, self._port)
         self._runner: web.ServerRunner | None = None
         self._site: web.TCPSite | None = None
         self._is_closing = False
@@ -107,7 +159,7 @@ class HTTPListener(Listener):
         Raises:
             OSError: the address cannot be bound.
         """
-        max_size = self._desk.max_size
+        max_size = self._runtime.max_size
         loop = asyncio.get_running_loop()
 
         def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Any:
@@ -115,8 +167,9 @@ class HTTPListener(Listener):
                 message, payload, protocol, writer, task, loop, client_max_size=max_size
             )
 
-        self._server = _Server(
-            self._desk,
+        server = _Server(
+            self._runtime,
+            self._paths.values(),
             self._handle,
             request_factory=make_request,
             handler_cancellation=True,
@@ -127,7 +180,7 @@ class HTTPListener(Listener):
             max_field_size=MAX_HEAD,
             auto_decompress=False,
         )
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         try:
             self._site = web.TCPSite(self._runner, host, port, ssl_context=ssl, backlog=BACKLOG)
@@ -135,9 +188,8 @@ class HTTPListener(Listener):
         except BaseException:
             await self._runner.cleanup()
             raise
-        bound = self._runner.addresses[0]
-        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        self.url = f"{'https' if ssl else 'http'}://{name}:{bound[1]}"
+        self.url = url_of("https" if ssl else "http", self._runner.addresses[0])
+        self._port.url = self.url
 
     async def close(self, grace: float) -> None:
         self._is_closing = True
@@ -170,9 +222,9 @@ class HTTPListener(Listener):
             body = content.read_nowait() if content.is_eof() else await self._rest(request)
             if isinstance(body, web.Response):
                 return body
-            if len(body) > self._desk.max_size:
-                return _too_large(self._desk.max_size)
-            answer = await self._ask(request, body, path != "/")
+            if len(body) > self._runtime.max_size:
+                return _too_large(self._runtime.max_size)
+            answer = await self._paths[path].ask(request, body)
             if not answer:
                 return web.Response(status=204)
             response = web.Response(body=answer, headers=_HEADERS)
@@ -196,7 +248,7 @@ class HTTPListener(Listener):
             if request.method != "GET":
                 return _refusal(Refusal(405, "ask for a WebSocket by GET"), {"Allow": "GET"})
             return None
-        if path not in ("/", "/JSON"):
+        if path not in self._paths:
             return _refusal(Refusal(404, "calls go to /, and a WebSocket is at /ws"))
         if request.method != "POST":
             return _refusal(Refusal(405, "calls go by POST"), {"Allow": "POST"})
@@ -207,8 +259,8 @@ class HTTPListener(Listener):
         if "Content-Encoding" in headers:
             return _refusal(Refusal(415, "the body is not compressed"))
         length = request.content_length
-        if length is not None and length > self._desk.max_size:
-            return _too_large(self._desk.max_size)
+        if length is not None and length > self._runtime.max_size:
+            return _too_large(self._runtime.max_size)
         return None
 
     async def _rest(self, request: web.BaseRequest) -> bytes | web.Response:
@@ -217,33 +269,11 @@ class HTTPListener(Listener):
             async with asyncio.timeout(BODY_TIMEOUT):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
-            return _too_large(self._desk.max_size)
+            return _too_large(self._runtime.max_size)
         except TimeoutError:
             response = _refusal(Refusal(408, f"the body did not come in {BODY_TIMEOUT:g} s"))
             response.force_close()
             return response
-
-    async def _ask(self, request: web.BaseRequest, body: bytes, is_elder: bool) -> bytes:
-        """What answers a body; empty if nothing does."""
-        assert self._server is not None
-        desk = self._desk
-        elder = read_legacy_request(body, desk.max_size, desk.max_depth) if is_elder else None
-        text = body if elder is None else elder.text
-        answers: list[bytes] = []
-        inquiry = self._server.peer(request).receive(text, answers.append)
-        if not answers:
-            if inquiry.is_answered:
-                return b""
-            # A handler that goes on: its answer wakes this request.
-            answered = asyncio.Event()
-
-            def done(answer: bytes) -> None:
-                answers.append(answer)
-                answered.set()
-
-            inquiry.done = done
-            await answered.wait()
-        return answers[0] if elder is None else elder.answer(answers[0])
 
 
 async def _send(request: web.BaseRequest, response: web.Response) -> None:

@@ -8,11 +8,9 @@ import asyncio
 import logging
 import re
 import ssl as ssl_module
-from functools import partial
 
-from .listener import EOF_GRACE, Listener, stream_peer, write_all
-from .outbox import Outbox
-from .peer import Desk, Peer
+from .listener import EOF_GRACE, Listener, ListenerPort, StreamPeer, url_of
+from .runtime import BridgeRuntime
 
 __all__ = ["JSONLinesListener"]
 
@@ -24,8 +22,10 @@ _HTTP = re.compile(rb"[A-Z]{3,20} \S+ HTTP/")
 class JSONLinesListener(Listener):
     """Serves peers that speak lines. Made by `open`."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, runtime: BridgeRuntime) -> None:
+        self._runtime = runtime
+        self._port = ListenerPort()
+        self._connections = runtime.attach(self._port)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers: set[asyncio.Task[None]] = set()
@@ -37,11 +37,10 @@ class JSONLinesListener(Listener):
             OSError: the address cannot be bound.
         """
         self._server = await asyncio.start_server(
-            self._accepted, host, port, ssl=ssl, limit=self._desk.max_size + 1
+            self._accepted, host, port, ssl=ssl, limit=self._runtime.max_size + 1
         )
-        bound = self._server.sockets[0].getsockname()
-        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        self.url = f"{'tls' if ssl else 'tcp'}://{name}:{bound[1]}"
+        self.url = url_of("tls" if ssl else "tcp", self._server.sockets[0].getsockname())
+        self._port.url = self.url
 
     async def close(self, grace: float) -> None:
         if self._server is not None:
@@ -56,7 +55,7 @@ class JSONLinesListener(Listener):
                 await asyncio.wait(late)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._desk.is_full():
+        if self._runtime.is_full():
             writer.transport.abort()
             return
         task = asyncio.ensure_future(self._serve(reader, writer))
@@ -64,20 +63,31 @@ class JSONLinesListener(Listener):
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        outbox = Outbox()
         address = writer.get_extra_info("peername")
-        peer = stream_peer(self._desk, address[0] if address else None, outbox)
-        writing = asyncio.ensure_future(write_all(outbox, partial(_write, writer)))
-        reading = asyncio.ensure_future(self._read(reader, peer, outbox))
+        peer = StreamPeer(address[0] if address else None, "tcp")
+
+        async def write(text: bytes) -> None:
+            # What the JSON writers make has no line breaks; a batch's separators neither.
+            writer.write(text + b"\n")
+            await writer.drain()
+
+        self._connections.peer_connected(peer)
+        writing = asyncio.ensure_future(peer.write_all(write))
+        reading = asyncio.ensure_future(self._read(reader, peer))
         self._readers.add(reading)
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
             if not writing.done():
-                await self._finish(peer, outbox, writing)
+                # The peer says nothing more: answer what it has said.
+                connection = self._connections.connections[peer]
+                await self._runtime.answered((connection,), EOF_GRACE)
+                self._connections.peer_lost(peer, "the connection was closed")
+                peer.queue.close()
+                await asyncio.wait((writing,))
         finally:
             self._readers.discard(reading)
-            peer.lost("the connection was closed")
-            outbox.drop()
+            self._connections.peer_lost(peer, "the connection was closed")
+            peer.queue.drop()
             writer.transport.abort()
             for task in (reading, writing):
                 task.cancel()
@@ -86,17 +96,7 @@ class JSONLinesListener(Listener):
                 if not task.cancelled() and (error := task.exception()) is not None:
                     logger.debug("a peer at %s: %r", self.url, error)
 
-    async def _finish(self, peer: Peer, outbox: Outbox, writing: "asyncio.Future[None]") -> None:
-        """The peer says nothing more: answer what it has said."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + EOF_GRACE
-        while peer.in_progress and loop.time() < end:
-            await asyncio.sleep(0.01)
-        peer.lost("the connection was closed")
-        outbox.close()
-        await asyncio.wait((writing,))
-
-    async def _read(self, reader: asyncio.StreamReader, peer: Peer, outbox: Outbox) -> None:
+    async def _read(self, reader: asyncio.StreamReader, peer: StreamPeer) -> None:
         is_first = True
         while True:
             try:
@@ -104,22 +104,20 @@ class JSONLinesListener(Listener):
             except asyncio.IncompleteReadError as end:
                 line = end.partial
                 if line.strip() and not (is_first and _HTTP.match(line)):
-                    peer.receive(line, outbox.put)
+                    self._receive(peer, line)
                 return
             except asyncio.LimitOverrunError:
                 # Where the next text begins cannot be known without reading all of this one.
-                peer.receive(b" " * (self._desk.max_size + 1), outbox.put)
+                self._receive(peer, b" " * (self._runtime.max_size + 1))
                 return
             if is_first and _HTTP.match(line):
-                self._desk.malformed.add()
+                self._connections.message_refused(peer, "a request of HTTP")
                 return
             is_first = False
             if not line.isspace():
-                peer.receive(line, outbox.put)
-                await outbox.room()
+                self._receive(peer, line)
+                await peer.queue.room()
 
-
-async def _write(writer: asyncio.StreamWriter, text: bytes) -> None:
-    # What the JSON writers make has no line breaks; a batch's separators neither.
-    writer.write(text + b"\n")
-    await writer.drain()
+    def _receive(self, peer: StreamPeer, line: bytes) -> None:
+        self._connections.message_received(peer, (line,))
+        self._connections.read_complete()

@@ -1,16 +1,22 @@
-"""What all listeners are, and what those that carry a stream of texts have in common."""
+"""The base of all listeners, and the peers and the port of those without ZeroMQ."""
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from .outbox import Outbox
-from .peer import Desk, Peer
+from ...rpc.transport.port import Key, Port
+from .write_queue import WriteQueue
 
-__all__ = ["EOF_GRACE", "SEND_TIMEOUT", "Listener", "stream_peer", "write_all"]
-
-logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+__all__ = [
+    "EOF_GRACE",
+    "SEND_TIMEOUT",
+    "Listener",
+    "ListenerPeer",
+    "ListenerPort",
+    "StreamPeer",
+    "url_of",
+]
 
 #: Seconds that a peer may take to read what a socket can hold. One that takes longer is frozen, or
 #: means harm.
@@ -24,38 +30,118 @@ EOF_GRACE = 1.0
 class Listener(ABC):
     """One address at which peers are served."""
 
-    #: What it is reached at, with its real port.
+    #: The address, with the real port.
     url: str
 
     @abstractmethod
     async def close(self, grace: float) -> None:
-        """Let nobody in any more, send what was answered, and close.
+        """Accept no more peers, send what was answered, and close.
 
         Args:
             grace: seconds that this may take.
         """
 
 
-async def write_all(outbox: Outbox, write: Callable[[bytes], Awaitable[None]]) -> None:
-    """Send what comes into an outbox until it is closed.
+def url_of(scheme: str, address: Sequence[Any]) -> str:
+    """The URL of a socket that is bound to this address."""
+    host, port = address[0], address[1]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    Raises:
-        TimeoutError: the peer does not read.
-        Exception: as `write` does.
+
+class ListenerPeer:
+    """One peer of a listener, which is its own key at the port.
+
+    Args:
+        address: the IP address that it is at, or ``None`` if that is not known.
+        scheme: how it may be called back where it gives ``(host, port)``: ``"tcp"`` or ``"http"``.
     """
-    while (text := await outbox.next()) is not None:
-        async with asyncio.timeout(SEND_TIMEOUT):
-            await write(text)
-        outbox.sent(text)
+
+    def __init__(self, address: str | None, scheme: str) -> None:
+        self.address = address
+        self.scheme = scheme
+
+    def send(self, text: bytes) -> bool:
+        """Send a text; whether the peer is there."""
+        raise NotImplementedError
+
+    def queued_bytes(self) -> int:
+        """Bytes that wait to be sent to it."""
+        return 0
+
+    def disconnect(self) -> None:
+        """End the connection."""
 
 
-def stream_peer(desk: Desk, address: str | None, outbox: Outbox, scheme: str = "tcp") -> Peer:
-    """A peer whose texts leave by an outbox."""
-    return Peer(
-        desk,
-        address=address,
-        scheme=scheme,
-        send=outbox.put,
-        queued=lambda: outbox.size,
-        room=outbox.room,
-    )
+class StreamPeer(ListenerPeer):
+    """A peer whose texts leave one after another.
+
+    Attributes:
+        queue: what waits to be sent to it.
+    """
+
+    def __init__(self, address: str | None, scheme: str) -> None:
+        super().__init__(address, scheme)
+        self.queue = WriteQueue()
+
+    def send(self, text: bytes) -> bool:
+        return self.queue.put(text)
+
+    def queued_bytes(self) -> int:
+        return self.queue.size
+
+    def disconnect(self) -> None:
+        self.queue.drop()
+
+    async def write_all(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Write what comes into the queue until that is closed.
+
+        Raises:
+            TimeoutError: the peer does not read.
+            Exception: as `write` does.
+        """
+        queue = self.queue
+        while (text := await queue.next()) is not None:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await write(text)
+            queue.sent(text)
+
+
+class ListenerPort(Port):
+    """The port of a listener: its keys are `ListenerPeer` objects, which carry the texts."""
+
+    #: The listener's address, once it has one.
+    url = ""
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return (self.url,)
+
+    @property
+    def notices_loss(self) -> bool:
+        return True
+
+    def send(self, key: Key, frames: Sequence[Any]) -> bool:
+        assert isinstance(key, ListenerPeer)
+        return key.send(frames[-1])
+
+    def queued_bytes(self, key: Key) -> int:
+        assert isinstance(key, ListenerPeer)
+        return key.queued_bytes()
+
+    def address(self, key: Key) -> str | None:
+        assert isinstance(key, ListenerPeer)
+        return key.address
+
+    def scheme(self, key: Key) -> str:
+        assert isinstance(key, ListenerPeer)
+        return key.scheme
+
+    def disconnect(self, key: Key) -> None:
+        assert isinstance(key, ListenerPeer)
+        key.disconnect()
+
+    def close(self) -> None:
+        """Do nothing: the listener closes its connections."""
+
+    async def wait_closed(self) -> None:
+        """Return: there is nothing to wait for."""

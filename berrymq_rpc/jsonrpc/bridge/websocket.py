@@ -6,9 +6,8 @@ from functools import partial
 
 from aiohttp import WSMsgType, web
 
-from .listener import stream_peer, write_all
-from .outbox import Outbox
-from .peer import Desk, Peer
+from .listener import ListenerPort, StreamPeer
+from .runtime import BridgeRuntime
 
 __all__ = ["WebSockets"]
 
@@ -30,8 +29,9 @@ _GOING_AWAY = 1001
 class WebSockets:
     """The WebSockets of one listener."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, runtime: BridgeRuntime, port: ListenerPort) -> None:
+        self._runtime = runtime
+        self._connections = runtime.attach(port)
         self._open: set[web.WebSocketResponse] = set()
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class WebSockets:
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request for a WebSocket until that is closed."""
         socket = web.WebSocketResponse(
-            max_msg_size=self._desk.max_size,
+            max_msg_size=self._runtime.max_size,
             heartbeat=HEARTBEAT,
             timeout=CLOSE_TIMEOUT,
             protocols=(PROTOCOL,),
@@ -49,25 +49,25 @@ class WebSockets:
         )
         if not socket.can_prepare(request).ok:
             return web.Response(status=426, headers={"Upgrade": "websocket"})
-        if self._desk.is_full():
+        if self._runtime.is_full():
             return web.Response(status=503, text="there are as many peers as there may be\n")
         await socket.prepare(request)
         self._open.add(socket)
-        outbox = Outbox()
-        peer = stream_peer(self._desk, request.remote, outbox, "http")
-        writing = asyncio.ensure_future(write_all(outbox, partial(_write, socket)))
+        peer = StreamPeer(request.remote, "http")
+        self._connections.peer_connected(peer)
+        writing = asyncio.ensure_future(peer.write_all(partial(_write, socket)))
         writing.add_done_callback(partial(self._written, request))
         try:
-            await self._read(socket, peer, outbox)
+            await self._read(socket, peer)
         finally:
             self._open.discard(socket)
-            peer.lost("the WebSocket was closed")
-            outbox.drop()
+            self._connections.peer_lost(peer, "the WebSocket was closed")
+            peer.queue.drop()
             writing.cancel()
             await asyncio.wait((writing,))
         return socket
 
-    async def _read(self, socket: web.WebSocketResponse, peer: Peer, outbox: Outbox) -> None:
+    async def _read(self, socket: web.WebSocketResponse, peer: StreamPeer) -> None:
         while True:
             message = await socket.receive()
             if message.type is WSMsgType.TEXT:
@@ -77,8 +77,9 @@ class WebSockets:
             else:
                 # Closed, or an error after which aiohttp has closed it.
                 return
-            peer.receive(data, outbox.put)
-            await outbox.room()
+            self._connections.message_received(peer, (data,))
+            self._connections.read_complete()
+            await peer.queue.room()
 
     def _written(self, request: web.BaseRequest, writing: "asyncio.Future[None]") -> None:
         if writing.cancelled() or (error := writing.exception()) is None:

@@ -306,3 +306,4 @@ async def test_a_zeromq_peer_too_many_is_told(line_to: Any) -> None:
         error = (await two.ask(asked))["error"]
         assert error["data"]["type"] == "berrymq_rpc.errors.OverloadedError"
         assert "result" in await one.ask(asked)
+        assert bridge.statistics()["peers_refused"] == 1

@@ -3,14 +3,14 @@
 import asyncio
 from collections import deque
 
-__all__ = ["ROOM", "Outbox"]
+__all__ = ["ROOM", "WriteQueue"]
 
 #: Bytes that may wait before the next message is taken for the peer, and the next text read from
 #: it. What a socket takes beside them is some hundred KiB; answers are never refused.
 ROOM = 256 << 10
 
 
-class Outbox:
+class WriteQueue:
     """Texts on their way to a peer, the oldest first. Belongs to one event loop."""
 
     def __init__(self) -> None:

@@ -1,0 +1,143 @@
+"""JSON-RPC as the listeners of a bridge speak it: the dialect and the sessions of their peers.
+
+Whatever a peer says first is taken, so that what is malformed is answered, too.
+"""
+
+from collections.abc import Callable, Iterator
+
+from ...errors import ProtocolError, ServiceClosedError
+from ...rpc.wire.limits import CONNECT_TIMEOUT, Limits
+from ...rpc.wire.record import InboundEvent
+from ...rpc.wire.session import Buffer, Frames
+from ..dialect import JSONRPCDialect, JSONRPCSession
+from ..message import IncomingMessage
+
+__all__ = ["ListenerDialect", "PostDialect"]
+
+#: Frames of the way back: proxies add one each; more is an attack.
+MAX_ROUTE = 16
+
+
+class ListenerSession(JSONRPCSession):
+    """Calls in both directions with a peer that may be sent texts unasked."""
+
+    _route: Frames = ()
+
+    def __init__(
+        self,
+        dialect: "ListenerDialect",
+        limits: Limits,
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        super().__init__(limits, {}, ids=ids, connect_timeout=connect_timeout)
+        self._dialect = dialect
+
+    def _route_of(self, frames: Frames) -> Frames:
+        route = frames[:-1]
+        if route:
+            if len(route) > MAX_ROUTE or len(route[-1]):
+                raise ProtocolError(f"not a message of JSON-RPC: it has {len(frames)} frames")
+            route = tuple(map(bytes, route))
+        self._route = route
+        return route
+
+    def _read(self, text: Buffer, answered: Callable[[bytes], object]) -> IncomingMessage:
+        dialect = self._dialect
+        message = dialect.message_type(
+            text,
+            max_size=dialect.max_size,
+            max_depth=self.limits.max_depth,
+            max_batch=dialect.max_batch,
+            done=answered,
+        )
+        dialect.calls += len(message.calls)
+        dialect.malformed += message.malformed
+        return message
+
+
+class PostSession(ListenerSession):
+    """Calls of a peer that can only be answered.
+
+    A text that nothing answers is answered by an empty one. What is to be sent is answers alone,
+    so that they are kept as they are.
+    """
+
+    can_be_pushed = False
+
+    def _check_open(self) -> None:
+        raise ServiceClosedError("the peer can be answered, and not called")
+
+    def _first_window(self) -> int:
+        # Without one, all that is to be sent is checked.
+        return 0
+
+    def _is_notification(self, encoded: object) -> bool:
+        return False
+
+    def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
+        message = self._read(frames[0], self._answered_by)
+        if message.is_answered and not message.text():
+            self._answered_by(b"")
+        return self._events(message, now)
+
+    def _answered_by(self, text: bytes) -> None:
+        self.large_bytes += len(text)
+        self._out.append(text)
+
+    @property
+    def pending_records(self) -> int:
+        return len(self._out)
+
+    def messages(self, now: float) -> list[Frames]:
+        texts, self._out = self._out, []
+        self.large_bytes = 0
+        return [(text,) for text in texts]
+
+
+class ListenerDialect(JSONRPCDialect):
+    """Makes the sessions of one listener, and counts for all of them.
+
+    Args:
+        max_size: bytes of a text from a peer, and of the text that answers it.
+        max_batch: requests in a batch.
+        message_type: reads the texts.
+
+    Attributes:
+        calls: how many arrived.
+        malformed: what arrived and was not a message.
+    """
+
+    session_type: type[ListenerSession] = ListenerSession
+
+    def __init__(
+        self,
+        max_size: int,
+        max_batch: int,
+        message_type: type[IncomingMessage] = IncomingMessage,
+    ) -> None:
+        super().__init__({})
+        self.max_size = max_size
+        self.max_batch = max_batch
+        self.message_type = message_type
+        self.calls = 0
+        self.malformed = 0
+
+    def recognises(self, frames: Frames) -> bool:
+        return True
+
+    def session(
+        self,
+        limits: Limits,
+        *,
+        ids: Iterator[int] | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> ListenerSession:
+        return self.session_type(self, limits, ids=ids, connect_timeout=connect_timeout)
+
+
+class PostDialect(ListenerDialect):
+    """The same for peers that can only be answered."""
+
+    session_type = PostSession

@@ -1,0 +1,201 @@
+"""What the listeners of a bridge share: the dispatcher, the bounds, the connections, the counts."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...common.tally import Tally
+from ...rpc.connection import Connection
+from ...rpc.dispatcher import Dispatcher
+from ...rpc.method_table import HandlerTable
+from ...rpc.port_connections import PortConnections
+from ...rpc.transport.port import Key, Port
+from ...rpc.wire.codec import Codec
+from ...rpc.wire.limits import Limits
+from ..message import IncomingMessage
+from .listener_dialect import ListenerDialect, PostDialect
+
+if TYPE_CHECKING:
+    from ...rpc.call import Call
+    from ...rpc.stream import Stream
+
+__all__ = ["BridgeRuntime"]
+
+logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+
+#: Seconds between two looks whether what a peer has left behind has ended.
+SETTLE_PAUSE = 0.01
+
+
+class BridgeRuntime:
+    """Serves the peers of all listeners.
+
+    Args:
+        table: what is served.
+        limits: the bounds of calls in flight and of depth.
+        max_size: bytes of a text from a peer, and of the text that answers it.
+        max_batch: requests in a batch.
+        max_peers: peers at one time.
+        on_lost: called with each connection that is lost.
+        options: see `Dispatcher`.
+    """
+
+    def __init__(
+        self,
+        table: HandlerTable,
+        limits: Limits,
+        *,
+        max_size: int,
+        max_batch: int,
+        max_peers: int,
+        on_lost: Callable[[Connection], object],
+        **options: Any,
+    ) -> None:
+        self.limits = replace(limits, max_peers=max_peers)
+        self.max_size = max_size
+        self.refused = Tally()
+        self.dispatcher = Dispatcher(table, limits, Codec(), **options)
+        self._max_batch = max_batch
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._ports: list[PortConnections] = []
+        self._dialects: list[ListenerDialect] = []
+
+    def attach(
+        self,
+        port: Port | None = None,
+        *,
+        posts: bool = False,
+        message_type: type[IncomingMessage] = IncomingMessage,
+        connections_type: type[PortConnections] = PortConnections,
+    ) -> PortConnections:
+        """Make the connections of a port.
+
+        Args:
+            port: the port; ``None`` for one that is opened later, and whose peers are served from
+                their first text on.
+            posts: whether its peers can only be answered.
+            message_type: reads the texts.
+        """
+        dialect = (PostDialect if posts else ListenerDialect)(
+            self.max_size, self._max_batch, message_type
+        )
+        connections = connections_type(
+            self,
+            self.dispatcher,
+            self.limits,
+            [dialect],
+            lambda dialect: dialect.session(self.limits),
+            greeting=None if port is None else dialect,
+            loop=self._loop,
+        )
+        if port is not None:
+            connections.opened(port)
+        self._ports.append(connections)
+        self._dialects.append(dialect)
+        return connections
+
+    # -- counts ----------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> list[Connection]:
+        """All connections, at all ports."""
+        return [c for port in self._ports for c in port.connections.values()]
+
+    @property
+    def peers(self) -> int:
+        """How many connections there are, at all ports."""
+        return sum(len(port.connections) for port in self._ports)
+
+    @property
+    def in_progress(self) -> int:
+        """Calls that are not answered yet, and notifications that run."""
+        return sum(map(_in_progress, self.connections))
+
+    def statistics(self) -> dict[str, int]:
+        """What is counted here; see `Bridge.statistics`."""
+        return {
+            "peers": self.peers,
+            "peers_refused": self.refused.count,
+            "calls": sum(dialect.calls for dialect in self._dialects),
+            "calls_in_progress": self.in_progress,
+            "bytes_queued": sum(map(_queued_bytes, self.connections)),
+            "malformed_messages": self.dispatcher.malformed
+            + sum(dialect.malformed for dialect in self._dialects),
+        }
+
+    def is_full(self) -> bool:
+        """Whether a further peer is refused; it is counted then."""
+        if self.peers < self.limits.max_peers:
+            return False
+        self.connection_refused()
+        return True
+
+    # -- `rpc.port_connections.ConnectionEvents` -------------------------------------------
+
+    def connection_made(self, connection: Connection) -> None:
+        """Nothing is said to a peer that has not spoken."""
+
+    def connection_lost(self, connection: Connection) -> None:
+        self._on_lost(connection)
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Its dialect has counted what there was."""
+
+    def connection_refused(self) -> None:
+        """Count a peer over `max_peers`."""
+        if self.refused.add():
+            logger.warning(
+                "max_peers=%d is reached: %d peers refused so far",
+                self.limits.max_peers,
+                self.refused.count,
+            )
+
+    def peer_closing(self, connection: Connection) -> None:
+        """JSON-RPC has no message for it."""
+
+    def resend(self, caller: "Call | Stream") -> bool:
+        return False
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def hang_up(self, port: PortConnections, key: Key) -> None:
+        """A peer that posts has gone: stop its calls, and let its notifications end."""
+        connection = port.connections.get(key)
+        if connection is not None:
+            for call in list(connection.running.values()):
+                if call.id is not None:
+                    call.cancel()
+            self._settle(port, key, connection)
+
+    def _settle(self, port: PortConnections, key: Key, connection: Connection) -> None:
+        if _in_progress(connection):
+            self._loop.call_later(SETTLE_PAUSE, self._settle, port, key, connection)
+        else:
+            port.peer_lost(key, "the connection was closed")
+
+    async def answered(self, connections: Iterable[Connection], grace: float) -> None:
+        """Wait up to `grace` seconds for the calls of peers, and send what they have led to."""
+        connections = list(connections)
+        end = self._loop.time() + grace
+        while any(map(_in_progress, connections)) and self._loop.time() < end:
+            await asyncio.sleep(SETTLE_PAUSE)
+        for connection in connections:
+            connection.flush()
+
+    def close(self) -> None:
+        """Drop all peers."""
+        for port in self._ports:
+            for key in list(port.connections):
+                port.peer_lost(key, "the bridge is closed")
+        self.dispatcher.close()
+
+
+def _in_progress(connection: Connection) -> int:
+    return len(connection.running) + len(connection.queue) + len(connection.stalled or ())
+
+
+def _queued_bytes(connection: Connection) -> int:
+    return 0 if connection.port is None else connection.port.queued_bytes(connection.key)
