@@ -15,10 +15,13 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import hypothesis
 import pytest
+
+FAULTS = Path(__file__).parent / "faults"
 
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 
@@ -38,6 +41,19 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--uvloop", action="store_true", help="run ``async def`` tests on uvloop")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # They measure how long something takes, beside processes of their own: one at a time.
+        if item.path.is_relative_to(FAULTS):
+            item.add_marker(pytest.mark.xdist_group("faults"))
+
+
+def pytest_collection_finish() -> None:
+    # What pytest has made is not looked through again after each test: that took 40 ms a test.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
