@@ -12,7 +12,7 @@ import pytest
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.bus.index import Index
 from berrymq_rpc.bus.log import bus_logger
-from berrymq_rpc.bus.registration import Registration
+from berrymq_rpc.bus.registrations import Registration
 from berrymq_rpc.identifier import Identifier
 
 Errors = list[tuple[BaseException, Message, Any]]
