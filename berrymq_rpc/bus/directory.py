@@ -22,7 +22,7 @@ from typing import TypeAlias
 from ..identifier import Identifier
 from .index import Index
 from .message import Message
-from .registration import (
+from .registrations import (
     FunctionRegistration,
     Guard,
     MethodRegistration,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .condition import Wanted
-from .registration import Guard
+from .registrations import Guard
 
 if TYPE_CHECKING:
     from .registry import Registry

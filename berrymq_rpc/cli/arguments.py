@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ..exchange.delivery import travelling
+from ..identifier import Identifier
 from ..rpc.transport import endpoints_of, is_memory
 
 __all__ = [
@@ -17,9 +17,9 @@ __all__ = [
     "arguments_of",
     "connecting_endpoint",
     "endpoint_argument",
+    "exportable_identifier",
     "listening_endpoint",
     "seconds",
-    "travelling_identifier",
     "value_of",
     "wait_option",
 ]
@@ -47,10 +47,10 @@ def connecting_endpoint(text: str) -> str:
     return text
 
 
-def travelling_identifier(text: str) -> str:
-    """An identifier that may travel."""
+def exportable_identifier(text: str) -> str:
+    """An identifier that may leave its process."""
     try:
-        return travelling(text).id_str()
+        return Identifier(text).require_exportable().id_str()
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 

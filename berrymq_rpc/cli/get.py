@@ -7,7 +7,7 @@ import click
 
 from ..bus import Bus, Empty
 from ..exchange import Node
-from .arguments import endpoint_argument, seconds, travelling_identifier, wait_option
+from .arguments import endpoint_argument, exportable_identifier, seconds, wait_option
 from .failure import Late, talking_to
 from .log import show_log
 from .message_line import write_message
@@ -21,7 +21,7 @@ TTL = 30.0
 
 @click.command()
 @endpoint_argument
-@click.argument("identifier", type=travelling_identifier)
+@click.argument("identifier", type=exportable_identifier)
 @click.option(
     "--timeout",
     type=seconds,

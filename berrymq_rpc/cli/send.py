@@ -10,7 +10,7 @@ from .arguments import (
     ArgumentsCommand,
     arguments_of,
     endpoint_argument,
-    travelling_identifier,
+    exportable_identifier,
     wait_option,
 )
 from .failure import Failed, talking_to
@@ -20,7 +20,7 @@ __all__ = ["send"]
 
 @click.command(cls=ArgumentsCommand)
 @endpoint_argument
-@click.argument("identifier", type=travelling_identifier)
+@click.argument("identifier", type=exportable_identifier)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=VALUE]...")
 @wait_option
 def send(endpoint: str, identifier: str, arguments: tuple[str, ...], wait: float) -> None:

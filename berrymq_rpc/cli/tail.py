@@ -8,7 +8,7 @@ import click
 from ..bus import Bus, Empty, Message
 from ..errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..exchange import Node, QueueConnection
-from .arguments import endpoint_argument, travelling_identifier, wait_option
+from .arguments import endpoint_argument, exportable_identifier, wait_option
 from .failure import talking_to
 from .log import show_log
 from .message_line import write_message
@@ -25,7 +25,7 @@ PAUSE = 0.2
 
 @click.command()
 @endpoint_argument
-@click.argument("identifier", type=travelling_identifier, default="*@*:*")
+@click.argument("identifier", type=exportable_identifier, default="*@*:*")
 @click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Say nothing on standard error while it works.")
 @wait_option

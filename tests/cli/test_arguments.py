@@ -4,9 +4,9 @@ import pytest
 from berrymq_rpc.cli.arguments import (
     arguments_of,
     connecting_endpoint,
+    exportable_identifier,
     listening_endpoint,
     seconds,
-    travelling_identifier,
     value_of,
 )
 
@@ -83,10 +83,10 @@ def test_any_free_port() -> None:
 
 
 def test_identifiers() -> None:
-    assert travelling_identifier("job") == "job:*"
+    assert exportable_identifier("job") == "job:*"
     for text, error in [("a:b:c", "is no identifier"), ("_a:b", "is local"), ("", "is empty")]:
         with pytest.raises(click.BadParameter, match=error):
-            travelling_identifier(text)
+            exportable_identifier(text)
 
 
 @pytest.mark.parametrize("text", ["0", "0.5", "1e3"])

@@ -19,16 +19,16 @@ __all__ = [
     "Refusal",
     "Registration",
     "check_callable",
-    "collecting",
-    "exporting",
-    "is_collecting",
     "is_coroutine_function",
-    "is_exporting",
+    "is_remote_sink",
+    "is_sink",
     "receiver_key",
+    "remote_sink",
+    "sink",
 ]
 
-_COLLECTING = "_berrymq_collecting"
-_EXPORTING = "_berrymq_exporting"
+_SINK = "_berrymq_sink"
+_REMOTE_SINK = "_berrymq_remote_sink"
 
 # The flag of code objects that `inspect.CO_COROUTINE` is; `inspect` takes long to import.
 _COROUTINE = 0x80
@@ -183,33 +183,33 @@ class MethodRegistration(weakref.ref[Any]):
 Registration: TypeAlias = FunctionRegistration | MethodRegistration
 
 
-def collecting(function: AnyFunction) -> AnyFunction:
+def sink(function: AnyFunction) -> AnyFunction:
     """Decorate what only puts messages aside, as a queue does.
 
     It is called in the sender's thread always, and is no receiver that answers `Bus.talk`.
     """
-    setattr(function, _COLLECTING, True)
+    setattr(function, _SINK, True)
     return function
 
 
-def exporting(function: AnyFunction) -> AnyFunction:
+def remote_sink(function: AnyFunction) -> AnyFunction:
     """Decorate what puts messages aside for other processes.
 
-    It is as if it were `collecting`. A message that has another form for other processes comes in
+    It is as if it were `sink`. A message that has another form for other processes comes in
     that form.
     """
-    setattr(function, _EXPORTING, True)
-    return collecting(function)
+    setattr(function, _REMOTE_SINK, True)
+    return sink(function)
 
 
-def is_collecting(receiver: Receiver) -> bool:
-    """Whether a function, or what a `Registration` calls, carries `collecting`."""
-    return _carries(receiver, _COLLECTING)
+def is_sink(receiver: Receiver) -> bool:
+    """Whether a function, or what a `Registration` calls, carries `sink`."""
+    return _carries(receiver, _SINK)
 
 
-def is_exporting(receiver: Receiver) -> bool:
-    """Whether a function, or what a `Registration` calls, carries `exporting`."""
-    return _carries(receiver, _EXPORTING)
+def is_remote_sink(receiver: Receiver) -> bool:
+    """Whether a function, or what a `Registration` calls, carries `remote_sink`."""
+    return _carries(receiver, _REMOTE_SINK)
 
 
 def _carries(receiver: Receiver, mark: str) -> bool:
