@@ -13,7 +13,7 @@ PURE := $(PURE),berrymq_rpc/jsonrpc/items.py,berrymq_rpc/jsonrpc/inquiry.py,berr
 PURE := $(PURE),berrymq_rpc/jsonrpc/dialect.py,berrymq_rpc/jsonrpc/protocols/*
 PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/rpc/wire tests/jsonrpc/test_*.py)
 
-.PHONY: help run test test-default test-uvloop lint types docs coverage clean
+.PHONY: help run test test-default test-debian test-uvloop lint types docs coverage clean
 # Two targets at once would set up the same environment twice.
 .NOTPARALLEL:
 
@@ -21,6 +21,7 @@ help:
 	@echo "make run       start a node on tcp://127.0.0.1:5555, or the next free port"
 	@echo "make test      run every test, on each CPython from 3.11 to 3.14 that is found"
 	@echo "make test-uvloop  run the tests of calls on uvloop"
+	@echo "make test-debian  run what starts no process on Debian testing's Python, as root"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy --strict on the package"
 	@echo "make docs      the manual, in docs/_build/html"
@@ -54,6 +55,9 @@ test-3.%:
 	@echo "Tests on $$(.venvs/3.$*/bin/python --version), without the slow ones"
 	@.venvs/3.$*/bin/python -m pytest -m "not slow" $(ARGS)
 
+test-debian:
+	@tools/debian-python test --no-processes -m "not slow" $(ARGS)
+
 test-uvloop:
 	@tools/environment $(VENV) "$(BASE)" test
 	@tools/environment $(VENV) "$(BASE)" uvloop
@@ -79,6 +83,6 @@ coverage:
 	@$(BIN) -m coverage report --include='$(PURE)' --fail-under=100
 
 clean:
-	rm -rf $(VENV) .venvs build dist docs/_build htmlcov .coverage
+	rm -rf $(VENV) .venvs .debian* build dist docs/_build htmlcov .coverage
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
