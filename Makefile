@@ -15,7 +15,8 @@ PURE := $(PURE),berrymq_rpc/jsonrpc/items.py,berrymq_rpc/jsonrpc/message.py,berr
 PURE := $(PURE),berrymq_rpc/jsonrpc/dialect.py,berrymq_rpc/jsonrpc/protocols/*
 PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/rpc/wire tests/jsonrpc/test_*.py)
 
-.PHONY: help run test test-all test-others test-slow test-uvloop lint types docs coverage clean
+.PHONY: help run test test-all test-others test-slow test-uvloop test-debian
+.PHONY: lint types docs coverage clean
 # Two targets at once would set up the same environment twice.
 .NOTPARALLEL:
 
@@ -25,6 +26,7 @@ help:
 	@echo "make test-slow    run the slow tests: floods, soak, browsers, network namespaces"
 	@echo "make test-all     run the tests on each CPython from 3.11 to 3.14 that is found"
 	@echo "make test-uvloop  run the tests of calls on uvloop"
+	@echo "make test-debian  run what starts no process on Debian testing's Python, as root"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy --strict on the package"
 	@echo "make docs      the manual, in docs/_build/html"
@@ -64,6 +66,9 @@ test-3.%:
 	@echo "Tests on $$(.venvs/3.$*/bin/python --version)"
 	@.venvs/3.$*/bin/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
+test-debian:
+	@tools/debian-python test --no-processes -m "not slow" $(ARGS)
+
 test-uvloop:
 	@tools/environment $(VENV) "$(BASE)" test
 	@tools/environment $(VENV) "$(BASE)" uvloop
@@ -89,6 +94,6 @@ coverage:
 	@$(BIN) -m coverage report --include='$(PURE)' --fail-under=100
 
 clean:
-	rm -rf $(VENV) .venvs build dist docs/_build htmlcov .coverage
+	rm -rf $(VENV) .venvs .debian* build dist docs/_build htmlcov .coverage
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

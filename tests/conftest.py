@@ -13,9 +13,11 @@ import functools
 import gc
 import inspect
 import os
+import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import hypothesis
@@ -41,6 +43,34 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--uvloop", action="store_true", help="run ``async def`` tests on uvloop")
+    parser.addoption("--no-processes", action="store_true", help="skip tests that start a process")
+
+
+#: The audit events of what starts a process.
+PROCESS_EVENTS = frozenset(
+    ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--no-processes"):
+        # A list of these tests would have to be kept up by hand.
+        sys.addaudithook(skip_at_process)
+
+
+def skip_at_process(event: str, arguments: tuple[Any, ...]) -> None:
+    # pytest sets the variable while a test runs; between tests a plugin may start what it needs.
+    if event in PROCESS_EVENTS and "PYTEST_CURRENT_TEST" in os.environ:
+        pytest.skip("starts a process")
+
+
+@pytest.fixture(scope="session")
+def plain_aiozmq() -> ModuleType:
+    """The module `aiozmq.rpc`; aiozmq 1.0 cannot be imported from Python 3.14 on."""
+    module: ModuleType = pytest.importorskip(
+        "aiozmq.rpc", reason="aiozmq.rpc cannot be imported", exc_type=ImportError
+    )
+    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
