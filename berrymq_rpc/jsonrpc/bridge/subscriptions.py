@@ -124,13 +124,6 @@ def _subscriber() -> Connection:
     return connection
 
 
-def _checked(identifier: Any) -> Identifier:
-    parsed = Identifier(identifier)
-    if parsed.is_local:
-        raise ValueError(f"{str(parsed)!r} is local: it never leaves its process")
-    return parsed
-
-
 class Subscriptions:
     """What the bridge's methods ``subscribe`` and ``unsubscribe`` do before a node.
 
@@ -168,7 +161,8 @@ class Subscriptions:
             The subscription's id, for unsubscribe.
         """
         connection = _subscriber()
-        return self._start(connection, BusSource(_checked(identifier), self._bus, self._queue_size))
+        exportable = Identifier(identifier).require_exportable()
+        return self._start(connection, BusSource(exportable, self._bus, self._queue_size))
 
     def _start(self, connection: Connection, source: Source) -> str:
         subscription = Subscription(source)
@@ -227,7 +221,7 @@ class RemoteSubscriptions(Subscriptions):
 
     async def subscribe(self, identifier: str) -> str:
         connection = _subscriber()
-        source = RemoteSource(_checked(identifier), self._client)
+        source = RemoteSource(Identifier(identifier).require_exportable(), self._client)
         try:
             await source.open()
         except NotFoundError:
