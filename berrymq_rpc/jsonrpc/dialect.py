@@ -1,8 +1,8 @@
 """The dialect of JSON-RPC 2.0 and 1.0 over ZeroMQ, in both roles.
 
 A message is one JSON text in a frame of its own, after an empty frame where a REQ or REP socket
-is at one end. An answer takes the way that the question came; a call of this side begins with
-the empty frame, as a REP server wants it and a ROUTER server takes it.
+is at one end. An answer starts with the frames that its request started with. A call from this
+side starts with the empty frame: a REP server needs it, and a ROUTER server accepts it.
 
 There are no deadlines, no cancelling, no window and no streams.
 """
@@ -30,13 +30,13 @@ _BEGINNINGS = (b"{", b"[")
 class JSONRPCSession(ForeignSession):
     """Calls in both directions with a peer that speaks JSON-RPC.
 
-    The id of a call of the peer's is the `IncomingRequest` that tells of it.
+    The id of a peer's call is its `IncomingRequest`.
     """
 
     dialect = "jsonrpc"
     peer_kind = "a JSON-RPC peer"
 
-    #: The frames before the text of what this side sends unasked.
+    #: The frames before the text of a call or notification from this side.
     _route: Frames = _DELIMITER
 
     # -- packing -------------------------------------------------------------------------
@@ -45,7 +45,7 @@ class JSONRPCSession(ForeignSession):
         self, call_id: int | None, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Frames:
         if args and kwargs:
-            raise TypeError("JSON-RPC takes arguments by position or by name, and not both")
+            raise TypeError("JSON-RPC takes arguments by position or by name, not both")
         # Always with params: servers of jsonrpc2-zeromq refuse a request without.
         payload: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": kwargs or args}
         if call_id is not None:
@@ -70,12 +70,12 @@ class JSONRPCSession(ForeignSession):
         return is_notification
 
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
-        asked: IncomingRequest = call_id
-        asked.result(value)
+        request: IncomingRequest = call_id
+        request.result(value)
 
     def error(self, call_id: Any, failure: Failure) -> None:
-        asked: IncomingRequest = call_id
-        asked.error(to_error(failure))
+        request: IncomingRequest = call_id
+        request.error(to_error(failure))
 
     def messages(self, now: float) -> list[Frames]:
         return [frames for _, frames in self._take_out(now)]
@@ -108,13 +108,13 @@ class JSONRPCSession(ForeignSession):
         ]
 
     def _route_of(self, frames: Frames) -> Frames:
-        """The frames before the text, which the answer takes back."""
+        """The frames before the text, which are sent back before the answer."""
         if len(frames) == 2 and not len(frames[0]):
             return _DELIMITER
         if len(frames) != 1:
             self.malformed += 1
             sizes = [len(frame) for frame in frames[:8]]
-            raise ProtocolError(f"not a message of JSON-RPC: {len(frames)} frames of {sizes} bytes")
+            raise ProtocolError(f"not a JSON-RPC message: {len(frames)} frames of {sizes} bytes")
         return ()
 
     def _read(self, text: Buffer, answered: Callable[[bytes], object]) -> IncomingMessage:
@@ -125,18 +125,18 @@ class JSONRPCSession(ForeignSession):
     def _take_response(self, response: RPCResponse) -> None:
         request_id, result = response.request_id, response.result
         if request_id is None and isinstance(result, RPCError) and not response.malformed:
-            # The peer could not tell which call it is about. It is clear when there is one alone.
+            # The peer could not read the id. If one call is in flight, the error is about that one.
             in_flight = [call_id for call_id, c in self.pending.items() if c.sent is not None]
             if len(in_flight) != 1:
                 self.malformed += 1
                 return
             request_id = in_flight[0]
-        # A peer may send any value as an id; 1.0 and True are equal to 1.
+        # A peer may send any value as an id, and 1.0 and True equal 1.
         caller = self._answered(request_id) if type(request_id) is int else None
         if caller is None:
             return
         if response.malformed:
-            caller.fail(ProtocolError(f"the answer of {caller.method!r}: {result.message}"))
+            caller.fail(ProtocolError(f"the answer to {caller.method!r}: {result.message}"))
         elif isinstance(result, RPCError):
             caller.fail(to_exception(result, self._error_table))
         else:

@@ -1,11 +1,11 @@
-"""Exceptions as error objects, and back.
+"""Turn exceptions into error objects, and back.
 
 ======  ==============================  ==========================================================
 code    exception                       data
 ======  ==============================  ==========================================================
 -32601  `NotFoundError`                 what is wrong, as text
 -32602  `ParametersError`               what is wrong, as text
-its     `RPCError`                      its own
+its own `RPCError`                      its own
 -32000  any other                       ``{"type", "args", "repr"}``: the class's full name, its
                                         arguments, its ``repr``; and ``"traceback"`` where the
                                         server sends it
@@ -29,7 +29,7 @@ __all__ = ["SERVER_ERROR", "standard", "to_error", "to_exception"]
 #: The first of the codes that the specification leaves to servers.
 SERVER_ERROR = -32000
 
-#: Bytes of an error's sentence.
+#: Bytes of an error's message.
 _MAX_MESSAGE = 500
 
 #: Levels of an exception's argument: around it are a list, ``data``, the error, the response and,
@@ -52,19 +52,19 @@ _STANDARD = {
 _RPC_ERROR = full_name(RPCError)
 _GENERIC_ERROR = full_name(GenericError)
 
-# A closing server has no other word in this dialect.
+# JSON-RPC has no message by which a server says that it is closing.
 _KNOWN: dict[str, type[Exception]] = {full_name(ServiceClosedError): ServiceClosedError}
 
 
 def to_error(failure: Failure) -> RPCError:
-    """The error object for an exception that `failure.describe` described."""
+    """Return the error object for an exception that `exception_codec.describe` described."""
     type_name, args, text, traceback = failure
     if type_name == _GENERIC_ERROR and len(args) == 3 and isinstance(args[1], tuple):
-        # What another server raised, in the words of that server.
+        # Another server raised it: as that server described it.
         type_name, args, text = args
     if type_name in _STANDARD:
-        told = args[0] if args and isinstance(args[0], str) else text
-        return standard(RPCError(_STANDARD[type_name], bounded(told, _MAX_MESSAGE)))
+        reason = args[0] if args and isinstance(args[0], str) else text
+        return standard(RPCError(_STANDARD[type_name], bounded(reason, _MAX_MESSAGE)))
     if type_name == _RPC_ERROR and len(args) >= 2 and type(args[0]) is int:
         data = _writable(args[3]) if len(args) > 3 else None
         return RPCError(args[0], bounded(str(args[1]), _MAX_MESSAGE), data=data)
@@ -75,7 +75,7 @@ def to_error(failure: Failure) -> RPCError:
 
 
 def standard(error: RPCError) -> RPCError:
-    """The error in the specification's words; what it says itself becomes its data."""
+    """Return the error with the specification's message; its own message becomes its data."""
     words = _WORDS.get(error.code)
     if words is None or error.message == words:
         return error
@@ -94,7 +94,7 @@ def _writable(value: Any) -> Any:
 def to_exception(
     error: RPCError, error_table: Mapping[str, type[Exception]] | None = None
 ) -> Exception:
-    """The exception to raise for a peer's error object. Never raises.
+    """Return the exception to raise for a peer's error object. Never raises.
 
     Args:
         error: what arrived.

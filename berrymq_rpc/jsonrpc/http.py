@@ -33,15 +33,15 @@ CONNECT_TIMEOUT = 5.0
 #: Connections to the server at one time: further calls wait for one of them.
 MAX_CONNECTIONS = 100
 
-#: Calls in flight, those that wait for a connection included; over it they are refused.
+#: Calls in flight, with those that wait for a connection; further ones are refused.
 MAX_CALLS = 10_000
 
 #: The path that a server of berryMQ 0.3 serves beside ``/``, and ours for clients of it.
-ELDER_PATH = "/JSON"
+LEGACY_PATH = "/JSON"
 
 _PROTOCOLS: Mapping[str, type[JSONRPC]] = {"1.0": JSONRPCv1, "2.0": JSONRPCv2}
 
-#: What a status stands for that is no answer.
+#: The exceptions for statuses without an answer.
 _STATUSES: Mapping[int, type[Error]] = {
     401: AuthenticationError,
     403: AuthenticationError,
@@ -51,7 +51,7 @@ _STATUSES: Mapping[int, type[Error]] = {
 
 
 def is_url(address: object) -> bool:
-    """Whether an address is that of an HTTP server."""
+    """Whether an address is the URL of an HTTP server."""
     return isinstance(address, str) and address.startswith(("http://", "https://"))
 
 
@@ -72,7 +72,7 @@ def _aiohttp() -> Any:
 class HTTPClient:
     """A client of one server. Made by `open_http_client`; use it with ``async with``.
 
-    Calls run at the same time, so what order they have at the server is not known.
+    Calls run at the same time, so their order at the server is not known.
 
     Attributes:
         rpc: the methods of the server: ``await client.rpc.namespace.method(1)``. Arguments go by
@@ -135,7 +135,7 @@ class HTTPClient:
         """Call a method by its full name, which need not be an identifier.
 
         Returns:
-            A task. Cancelling it closes the connection, by which the server knows.
+            A task. Cancelling it closes the connection, so that the server notices.
 
         Raises:
             TypeError, ValueError: an argument cannot be written; nothing was sent.
@@ -179,10 +179,12 @@ class HTTPClient:
 
     async def _ask(self, method: str, body: bytes) -> Any:
         answer = await self._post(method, body)
-        # What answers is found as it is, whatever version it names.
+        # Servers may answer in another version than they were called in.
         item = JSONRPCLoose.message_to_item(answer)
         if not isinstance(item, RPCResponse) or item.malformed:
-            raise ProtocolError(f"{self._url} has answered {method!r} with {answer[:100]!r}")
+            raise ProtocolError(
+                f"{self._url} answered {method!r} with a malformed response: {answer[:100]!r}"
+            )
         if isinstance(item.result, RPCError):
             raise to_exception(item.result, self._error_table)
         return item.result
@@ -210,7 +212,9 @@ class HTTPClient:
             raise TooLargeError(f"{self._url}: the answer has more than {self._max_size:,} bytes")
         if status not in (200, 204):
             reason = data[:200].decode("utf-8", "replace").strip()
-            raise _STATUSES.get(status, ProtocolError)(f"{self._url} answers {status}: {reason}")
+            raise _STATUSES.get(status, ProtocolError)(
+                f"{self._url} answered with status {status}: {reason}"
+            )
         return data
 
     def close(self) -> None:
@@ -254,7 +258,7 @@ async def open_http_client(
     error_table: Mapping[str, type[Exception]] | None = None,
     max_size: int = MAX_SIZE,
 ) -> HTTPClient:
-    """Open a client. It need not find a server yet: each call connects if need be.
+    """Open a client. The server need not be running yet: calls connect when they have to.
 
     Args:
         url: where calls are posted to, such as ``"http://127.0.0.1:8080"``. With version 1.0, the
@@ -269,23 +273,23 @@ async def open_http_client(
 
     Raises:
         ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
-        TypeError, ValueError: an argument is none of what it may be.
+        TypeError, ValueError: an argument is invalid.
     """
     aiohttp = _aiohttp()
     if not is_url(url):
-        raise ValueError(f"{url!r} is no URL: write http://host:port")
+        raise ValueError(f"{url!r} is not a URL: write http://host:port")
     if version not in _PROTOCOLS:
         raise ValueError(f"version is '1.0' or '2.0', not {version!r}")
     parts = urlsplit(url)
     if parts.path in ("", "/"):
-        parts = parts._replace(path=ELDER_PATH if version == "1.0" else "/")
+        parts = parts._replace(path=LEGACY_PATH if version == "1.0" else "/")
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=ssl),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
-        # What a server sets is not for the next call.
+        # Calls do not depend on one another.
         cookie_jar=aiohttp.DummyCookieJar(),
     )
     return HTTPClient(

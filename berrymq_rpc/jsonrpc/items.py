@@ -1,4 +1,4 @@
-"""What a JSON-RPC message says: a request, a response, or a batch of one of these."""
+"""The items of JSON-RPC messages: requests, responses, errors and batches."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ class RPCError(Error):
     """
 
     def __init__(self, code: int, message: str, request_id: Any = None, data: Any = None) -> None:
-        # As they are needed to make it anew, here or by a peer that is told of it.
+        # What its class is called with when it is copied, or made again at a peer.
         super().__init__(code, message, *(() if data is None else (None, data)))
         self.code = code
         self.message = message
@@ -45,13 +45,13 @@ class RPCRequest:
     """A request, or a notification.
 
     Args:
-        method: its name; of an malformed request, the `RPCError` that says what is wrong.
+        method: its name; of a malformed request, the `RPCError` that says what is wrong.
         args: a list or tuple, or a dict of named ones; ``None`` is an empty list.
         request_id: pairs the response with it; ``None`` for a notification.
-        null_id: whether the request has an id, which is null, and so is no notification.
+        null_id: whether the request has an id, which is null, and so is not a notification.
 
     Raises:
-        ValueError: the arguments are none of these.
+        ValueError: the arguments have another type.
     """
 
     __slots__ = ("args", "method", "null_id", "request_id")
@@ -81,7 +81,7 @@ class RPCRequest:
         return isinstance(self.method, RPCError)
 
     def is_notification(self) -> bool:
-        """Whether it is never answered. An malformed one is, with or without an id."""
+        """Whether it is never answered. A malformed one is, with or without an id."""
         return self.request_id is None and not self.null_id and not self.malformed
 
     def __repr__(self) -> str:
@@ -133,7 +133,7 @@ class RPCBatch:
             raise ValueError("a batch is of requests alone, or of responses alone")
 
     def requests(self) -> Iterator[Any]:
-        """The items that are no notifications: of responses, all that have an id."""
+        """The requests that are not notifications, or the responses that have an id."""
         for item in self.items:
             if item.request_id is not None or (
                 isinstance(item, RPCRequest) and not item.is_notification()

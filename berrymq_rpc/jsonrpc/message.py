@@ -1,7 +1,8 @@
-"""One text of a peer's: what it asks, what it answers, and the one text that goes back.
+"""One message from a peer: its requests, its responses, and the text that answers it.
 
-All that serves JSON-RPC reads with this, so that every listener answers alike: by the version of
-the request, never a notification, a batch at once when its last answer is there.
+Everything that serves JSON-RPC reads messages with this module, so that all listeners answer
+alike: in the version of the request, never to a notification, and to a batch with one text when
+its last answer is ready.
 """
 
 from collections.abc import Callable
@@ -19,10 +20,10 @@ from .protocols.version2 import JSONRPCv2
 
 __all__ = ["MAX_BATCH", "IncomingMessage", "IncomingRequest"]
 
-#: Requests in one batch: each may take a handler's time, and an object of its own meanwhile.
+#: Requests in one batch: each takes a handler's time, and an object meanwhile.
 MAX_BATCH = 1000
 
-#: Bytes of a batch's answers that are kept for those to come: what says that one is too large.
+#: Bytes reserved in a batch's answer for each missing one: the error that says it is too large.
 _RESERVE = 512
 
 
@@ -34,18 +35,18 @@ class IncomingRequest:
         args: the arguments by position.
         kwargs: the arguments by name; there are never both.
         request_id: its id.
-        is_notification: whether it is not to be answered.
+        is_notification: whether it is not answered.
     """
 
-    __slots__ = ("args", "inquiry", "is_notification", "kwargs", "method", "request_id")
+    __slots__ = ("args", "is_notification", "kwargs", "message", "method", "request_id")
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def __init__(self, inquiry: "IncomingMessage", request: RPCRequest) -> None:
+    def __init__(self, message: "IncomingMessage", request: RPCRequest) -> None:
         method = request.method
         assert isinstance(method, str)
-        self.inquiry = inquiry
+        self.message = message
         self.method = method
         args = request.args
         if isinstance(args, dict):
@@ -62,39 +63,39 @@ class IncomingRequest:
             TypeError, ValueError: it cannot be written; the request is still to be answered.
             TooLargeError: it is larger than a text may be; likewise.
         """
-        inquiry = self.inquiry
-        payload = inquiry.protocol.result_payload(value, self.request_id)
-        inquiry.answer(encode(payload, inquiry.answer_depth))
+        message = self.message
+        payload = message.protocol.result_payload(value, self.request_id)
+        message.answer(encode(payload, message.answer_depth))
 
     def error(self, error: RPCError) -> None:
         """Answer with an error. Never raises."""
         error.request_id = self.request_id
-        inquiry = self.inquiry
+        message = self.message
         try:
-            inquiry.answer(inquiry.protocol.error_message(error))
+            message.answer(message.protocol.error_message(error))
         except TooLargeError:
             short = RPCError(error.code, "the error is larger than a text may be", self.request_id)
-            inquiry.answer(inquiry.protocol.error_message(short), checked=False)
+            message.answer(message.protocol.error_message(short), checked=False)
 
 
 class IncomingMessage:
-    """What one text of a peer's says.
+    """One message from a peer.
 
     Args:
         data: the text.
         max_size: bytes that it, and the text that answers it, may have.
         max_depth: levels of arrays and objects inside one another.
         max_batch: requests in a batch.
-        done: is given the text that answers it, as soon as it is whole. Not called when there is
-            nothing to answer.
+        done: called with the text that answers it, as soon as that is complete; not called if
+            there is nothing to answer.
 
     Attributes:
-        calls: what it asks. Each that is no notification is answered once, by
-            `IncomingRequest.result` or `IncomingRequest.error`. What was malformed is answered
+        calls: the well-formed requests and notifications in it. Each request is answered once, by
+            `IncomingRequest.result` or `IncomingRequest.error`. Malformed ones have been answered
             already.
-        responses: what it answers: well-formed responses, and malformed ones that are nothing
-            else (their result is an `RPCError`).
-        protocol: what its answers are written in.
+        responses: well-formed responses, and malformed ones that cannot be anything else (their
+            result is an `RPCError`).
+        protocol: the version that its answers are written in.
     """
 
     __slots__ = ("_is_batch", "_max_depth", "_max_size", "_missing", "_parts", "_size", "calls",
@@ -113,14 +114,14 @@ class IncomingMessage:
         self.responses: list[RPCResponse] = []
         self.protocol: type[JSONRPC] = JSONRPCv2
         self.done = done
-        #: How many of its parts made no sense.
+        #: How many of its parts are malformed.
         self.malformed = 0
         self._max_size = max_size
         self._max_depth = max_depth
         self._parts: list[bytes] = []
         self._size = 0
         self._is_batch = False
-        #: Answers that are still to come.
+        #: Answers that are still missing.
         self._missing = 0
         try:
             payload = decode(data, max_size, max_depth)
@@ -128,12 +129,12 @@ class IncomingMessage:
             self._refuse([RPCError(JSONRPC.PARSE_ERROR, str(problem))])
             return
         if type(payload) is dict and payload.get("jsonrpc") == "2.0":
-            # The common case in as few steps as there can be; all others by the long way.
+            # The common case, in as few steps as possible; `_read` takes all others.
             item = JSONRPCv2.payload_to_item(payload)
             if type(item) is RPCRequest and type(item.method) is str:
-                asked = IncomingRequest(self, item)
-                self.calls.append(asked)
-                self._missing = 0 if asked.is_notification else 1
+                request = IncomingRequest(self, item)
+                self.calls.append(request)
+                self._missing = 0 if request.is_notification else 1
                 return
         self._read(payload, max_batch)
 
@@ -172,8 +173,8 @@ class IncomingMessage:
         elif not item.malformed:
             self.responses.append(item)
         elif isinstance(said, dict) and ("result" in said or "error" in said):
-            # An answer to it could be answered in turn, and so for ever. Some peers write a result
-            # of null beside an error in version 2.0, and leave an id out that is null.
+            # A response is never answered: two peers could go on for ever. Some peers write a null
+            # result beside an error in version 2.0, and leave out an id that is null.
             response = JSONRPCLoose.payload_to_item({"id": None, **said})
             assert isinstance(response, RPCResponse)
             self.malformed += response.malformed
@@ -186,7 +187,7 @@ class IncomingMessage:
 
         Args:
             part: the response.
-            checked: whether to refuse one that is too large.
+            checked: whether to refuse an answer that is too large.
 
         Raises:
             TooLargeError: all answers together would be larger than a text may be.
@@ -213,7 +214,7 @@ class IncomingMessage:
         return not self._missing
 
     def text(self) -> bytes:
-        """The text that answers it, or nothing when it is of notifications or responses alone."""
+        """The text that answers it; empty for notifications and responses alone."""
         if not self._is_batch:
             return self._parts[0] if self._parts else b""
         return self.protocol.batch_message_from_parts(self._parts) if self._parts else b""
@@ -224,7 +225,7 @@ def _is_version1(payload: Any) -> bool:
 
 
 def _as_specified(error: RPCError) -> RPCError:
-    # The protocol classes say so of a method that is no text; the specification calls it invalid.
+    # For a method that is not text, the protocol classes say -32601; the specification -32600.
     if error.code == JSONRPC.METHOD_NOT_FOUND:
         error.code = JSONRPC.INVALID_REQUEST
     return error

@@ -26,20 +26,20 @@ METHODS = {
 def serve(data: Any, **options: Any) -> Any:
     """What a server answers, or ``None``."""
     done: list[bytes] = []
-    inquiry = IncomingMessage(data, done=done.append, **options)
-    for asked in inquiry.calls:
+    message = IncomingMessage(data, done=done.append, **options)
+    for asked in message.calls:
         if asked.is_notification:
             continue
-        assert not inquiry.is_answered
+        assert not message.is_answered
         method = METHODS.get(asked.method)
         if method is None:
             asked.error(RPCError(-32601, "Method not found"))
         else:
             asked.result(method(*asked.args, **asked.kwargs))
-    assert inquiry.is_answered
-    if inquiry.malformed and not inquiry.calls:
+    assert message.is_answered
+    if message.malformed and not message.calls:
         assert done
-    assert done == ([inquiry.text()] if inquiry.text() else [])
+    assert done == ([message.text()] if message.text() else [])
     return json.loads(done[0]) if done else None
 
 
@@ -55,17 +55,17 @@ def test_answers_are_no_deeper_than_requests(max_depth: int, is_batch: bool) -> 
     request = {"jsonrpc": "2.0", "method": "get", "id": 1}
     data = json.dumps([request] if is_batch else request)
     for levels, fits in ((max_depth - 1 - is_batch, True), (max_depth - is_batch, False)):
-        inquiry = IncomingMessage(data, max_depth=max_depth)
+        message = IncomingMessage(data, max_depth=max_depth)
         value: Any = 1
         for _ in range(levels):
             value = [value]
         if fits:
-            inquiry.calls[0].result(value)
-            decode(inquiry.text(), max_depth=max_depth)
+            message.calls[0].result(value)
+            decode(message.text(), max_depth=max_depth)
         else:
             with pytest.raises(ValueError, match="nested more than"):
-                inquiry.calls[0].result(value)
-            assert not inquiry.is_answered
+                message.calls[0].result(value)
+            assert not message.is_answered
 
 
 def asked(data: Any) -> IncomingRequest:
@@ -131,17 +131,17 @@ def test_responses_are_not_answered() -> None:
         ({"jsonrpc": "2.0", "result": 1, "error": 1, "id": 7}, True),
         ({"jsonrpc": "2.0", "error": None, "id": 7}, True),
     ):
-        inquiry = IncomingMessage(json.dumps(payload).encode())
-        (response,) = inquiry.responses
+        message = IncomingMessage(json.dumps(payload).encode())
+        (response,) = message.responses
         assert (response.request_id, response.malformed) == (7, malformed)
-        assert inquiry.malformed == malformed
-        assert inquiry.is_answered
-        assert inquiry.text() == b""
-    inquiry = IncomingMessage(
+        assert message.malformed == malformed
+        assert message.is_answered
+        assert message.text() == b""
+    message = IncomingMessage(
         b'[{"jsonrpc":"2.0","result":1,"id":1},{"jsonrpc":"2.0","result":2,"id":2}]'
     )
-    assert [response.result for response in inquiry.responses] == [1, 2]
-    assert inquiry.text() == b""
+    assert [response.result for response in message.responses] == [1, 2]
+    assert message.text() == b""
 
 
 def test_bounds() -> None:
@@ -154,28 +154,28 @@ def test_bounds() -> None:
 
 def test_a_result_that_is_too_large() -> None:
     call = {"jsonrpc": "2.0", "method": "a", "id": 1}
-    inquiry = IncomingMessage(json.dumps(call).encode(), max_size=1000)
+    message = IncomingMessage(json.dumps(call).encode(), max_size=1000)
     with pytest.raises(TooLargeError):
-        inquiry.calls[0].result("x" * 1000)
-    inquiry.calls[0].error(RPCError(-32000, "x" * 1000))
-    answer = json.loads(inquiry.text())
+        message.calls[0].result("x" * 1000)
+    message.calls[0].error(RPCError(-32000, "x" * 1000))
+    answer = json.loads(message.text())
     assert (answer["error"]["code"], answer["id"]) == (-32000, 1)
-    assert len(inquiry.text()) < 200
+    assert len(message.text()) < 200
 
 
 def test_all_answers_of_a_batch_are_bounded_together() -> None:
     calls = [{"jsonrpc": "2.0", "method": "a", "id": number} for number in range(100)]
-    inquiry = IncomingMessage(json.dumps(calls).encode(), max_size=100_000)
+    message = IncomingMessage(json.dumps(calls).encode(), max_size=100_000)
     refused = 0
-    for call in inquiry.calls:
+    for call in message.calls:
         try:
             call.result("x" * 10_000)
         except TooLargeError as error:
             refused += 1
             call.error(RPCError(-32000, str(error)))
     assert refused > 90
-    assert len(inquiry.text()) <= 100_000
-    assert [part["id"] for part in json.loads(inquiry.text())] == list(range(100))
+    assert len(message.text()) <= 100_000
+    assert [part["id"] for part in json.loads(message.text())] == list(range(100))
 
 
 @pytest.mark.parametrize("value", [object(), "\ud800", 1j])
@@ -183,10 +183,10 @@ def test_a_result_that_cannot_be_written(value: Any) -> None:
     call = asked({"jsonrpc": "2.0", "method": "a", "id": 1})
     with pytest.raises((TypeError, ValueError)):
         call.result(value)
-    assert not call.inquiry.is_answered
+    assert not call.message.is_answered
     call.error(RPCError(-32000, "no", data=value))
     # What cannot be written of the error itself is left out.
-    assert json.loads(call.inquiry.text())["error"]["code"] == -32603
+    assert json.loads(call.message.text())["error"]["code"] == -32603
 
 
 @given(st.binary() | st.text())

@@ -1,8 +1,8 @@
 """JSON-RPC for peers that are not Python.
 
-Here live the listeners (HTTP with WebSocket, TCP, ZeroMQ), subscriptions, and what describes a
-server to such peers. Texts are read and written by `berrymq_rpc.jsonrpc`; calls are served as those
-of any other peer, by `berrymq_rpc.rpc`.
+Here live the listeners (HTTP with WebSocket, TCP, ZeroMQ), each a port of one runtime; the tables
+of what they serve; subscriptions; and the OpenRPC document. `berrymq_rpc.jsonrpc` reads and writes
+the texts, and `berrymq_rpc.rpc` serves the calls.
 """
 
 from .bridge import Bridge

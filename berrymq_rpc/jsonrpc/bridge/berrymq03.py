@@ -7,8 +7,8 @@ its answer             ``{"id": null, "result": ..., "error": null}``; what is i
 the result of ``get``  ``[id, args, kwargs]``, where all others get an object
 =====================  ===================================================================
 
-An id of null is that of a request there, and the client waits for the answer. A message that names
-its version is served as it is everywhere.
+A null id is that of a request there, and the client waits for the answer. A message that names its
+version is served as everywhere else.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _GETTERS = frozenset(("get", "get_nowait"))
 
 
 class LegacyRequest(IncomingRequest):
-    """A request of a client of 0.3."""
+    """A request from a client of berryMQ 0.3."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ class LegacyRequest(IncomingRequest):
 
 
 class LegacyMessage(IncomingMessage):
-    """A text of a client of 0.3."""
+    """A message from a client of berryMQ 0.3."""
 
     __slots__ = ()
 

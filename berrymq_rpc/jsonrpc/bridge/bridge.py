@@ -1,11 +1,11 @@
-"""The bridge: a handler, a node or a remote server before peers that are not Python."""
+"""The bridge: serves a handler, a node or a remote server to peers that are not Python."""
 
 import asyncio
 import ssl as ssl_module
 from collections.abc import Iterable
 from typing import Any, Self
 
-from ...endpoint import check_exposure
+from ...endpoint import check_exposure, is_loopback
 from ...errors import Error, ServiceClosedError
 from ...exchange import Node
 from ...rpc import Client, Limits
@@ -17,7 +17,7 @@ from ...rpc.method_table import HandlerTable, collect_methods
 from ...rpc.transport import endpoints_of
 from ...rpc.validation import checked_limits, checked_seconds, checked_threads
 from .forwarding_handler import ForwardingTable
-from .http_access import Access, is_loopback
+from .http_access import Access
 from .listener import Listener
 from .openrpc import openrpc_document
 from .runtime import BridgeRuntime
@@ -25,14 +25,14 @@ from .subscriptions import QUEUE_SIZE, RemoteSubscriptions, Subscriptions
 
 __all__ = ["GRACE", "MAX_BATCH", "MAX_BODY", "MAX_PEERS", "Bridge"]
 
-#: Bytes of one text: it decodes within some 20 ms, for which it holds all others up.
+#: Bytes of one text: it decodes within some 20 ms, during which nothing else runs.
 MAX_BODY = 1 << 20
 
 #: Requests in one batch.
 MAX_BATCH = 1000
 
-#: Peers at one time, of all listeners: each has a socket, and 1,024 files are what a process may
-#: open on most systems unless it is told otherwise.
+#: Peers at one time, of all listeners: each has a socket, and on most systems a process may open
+#: 1,024 files by default.
 MAX_PEERS = 900
 
 #: Seconds that calls in progress have when the bridge closes.
@@ -48,18 +48,17 @@ class Bridge:
             print(await bridge.serve_http("127.0.0.1", 8080))
             await asyncio.Event().wait()
 
-    Of a node, here or behind a client, peers can also ``subscribe(identifier)`` and
-    ``unsubscribe(id)``, over all listeners but HTTP's POST: what is sent on its bus comes to them
-    as notifications of the method "message".
-    Every target answers ``rpc.discover`` with an OpenRPC document.
+    If the target is a node, here or behind a client, peers can also ``subscribe(identifier)`` and
+    ``unsubscribe(id)``, over all listeners but HTTP's POST: the messages of its bus are sent to
+    them as notifications of the method "message". ``rpc.discover`` answers an OpenRPC document.
 
     Args:
         target: a handler as `rpc.start_server` takes it; a `Node`, whose functions are served; or
-            a client of a remote server, which stays its owner's. A node need not be bound.
+            a client of a remote server, which stays open. A node need not be bound.
         max_body: bytes of one text from a peer, and of the text that answers it.
         max_batch: requests in one batch.
-        max_peers: peers at one time, of all listeners together; further ones are turned away.
-        queue_size: messages that are kept for one subscription; the oldest goes first.
+        max_peers: peers at one time, of all listeners together; further ones are refused.
+        queue_size: messages that are kept for one subscription; the oldest are dropped first.
         limits: the bounds of calls in flight and of depth; see `rpc.Limits`.
         grace: seconds that calls in progress have when the bridge closes.
         title, version: of the service, for ``rpc.discover``.
@@ -68,9 +67,9 @@ class Bridge:
         threads, slow_handler: as in `rpc.start_server`.
 
     Raises:
-        TypeError: `target` is none of these.
+        TypeError: `target` is none of them.
         ValueError: it has a method with the name of one of the bridge's own, or an argument is
-            none of what it may be.
+            invalid.
     """
 
     def __init__(
@@ -125,7 +124,8 @@ class Bridge:
             clashes = sorted(self._own.keys() & self._table.methods.keys())
             if clashes:
                 raise ValueError(
-                    f"the handler may not have the names of the bridge's own: {', '.join(clashes)}"
+                    "the handler may not have methods with the names of the bridge's own: "
+                    + ", ".join(clashes)
                 )
         self._runtime: BridgeRuntime | None = None
         self._listeners: list[Listener] = []
@@ -227,7 +227,7 @@ class Bridge:
 
         Raises:
             OSError: the endpoint cannot be bound.
-            ValueError: it is none, or beyond loopback without `insecure`.
+            ValueError: it is not an endpoint, or beyond loopback without `insecure`.
         """
         from .zeromq import ZeroMQListener
 
@@ -240,11 +240,11 @@ class Bridge:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where the listeners are, in the order in which they were opened."""
+        """The addresses of the listeners, in the order in which they were opened."""
         return tuple(listener.url for listener in self._listeners)
 
     def statistics(self) -> dict[str, int]:
-        """Counts: peers, calls, and what was refused, made no sense or was dropped."""
+        """Counts: peers, calls, bytes that wait to be sent, and what was refused or dropped."""
         if self._runtime is None:
             return {}
         dropped = 0 if self._subscriptions is None else self._subscriptions.dropped
@@ -262,7 +262,7 @@ class Bridge:
     # -- its life --------------------------------------------------------------------------
 
     async def start(self) -> Self:
-        """Get ready to open listeners. ``async with`` does it.
+        """Prepare for listeners. ``async with`` does it.
 
         Raises:
             RuntimeError: it was started already.
@@ -280,9 +280,9 @@ class Bridge:
         return self
 
     async def close(self) -> None:
-        """Let nobody in any more, let calls in progress end, and close. Can be called again.
+        """Accept no more peers, let running calls end, and close. Can be called again.
 
-        They have `grace` seconds. Subscribers over WebSocket are told by a close code, 1001.
+        The calls have `grace` seconds. WebSockets are closed with code 1001.
         """
         runtime = self._runtime
         if runtime is None or self._is_closed:
@@ -293,7 +293,7 @@ class Bridge:
                 self._target.reached_at(listener.url, gone=True)
         runtime.dispatcher.closing = "the bridge is closing"
         if self._table is not None:
-            # What waits at a remote server has its time: that server is not closing.
+            # Forwarded calls wait at a remote server, which is not closing: they get `grace`.
             for connection in runtime.connections:
                 connection.stop_waiting()
         loop = asyncio.get_running_loop()
@@ -346,7 +346,7 @@ class Bridge:
 
 
 class _MergedTable(HandlerTable):
-    """The bridge's own methods, and those of a handler."""
+    """The methods of a handler, and the bridge's own before them."""
 
     __slots__ = ("_handler",)
 

@@ -28,7 +28,7 @@ async def _nothing() -> None: ...
 class ForwardingTable(HandlerTable):
     """The methods of the server that a client is connected to: any name.
 
-    Calls hold no slot of the window: a remote node's ``get`` may wait for long.
+    Forwarded calls hold no slot of the window: a remote node's ``get`` may wait for long.
 
     Args:
         client: the client; it stays its owner's.

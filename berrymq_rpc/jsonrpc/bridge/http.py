@@ -4,16 +4,16 @@
 status  when
 ======  =====================================================================================
 200     there is an answer, an error object included
-204     there is none: the text was of notifications alone
+204     there is no answer: the text had notifications alone
 401     the token is missing or wrong
-403     the host is none of this server's, or the page may not use it
+403     the host is not one of this server's, or the page may not use it
 404     another path
 405     another method than POST (or GET at ``/ws``)
-408     the body did not come in time
+408     the body did not arrive in time
 413     the body is larger than it may be
-415     it is not said to be JSON in UTF-8, or is compressed
-426     at ``/ws``: it is no request for a WebSocket
-503     as many peers as there may be, or the listener is closing
+415     the content type is not JSON in UTF-8, or the body is compressed
+426     at ``/ws``: it is not a request for a WebSocket
+503     `max_peers` is reached, or the listener is closing
 ======  =====================================================================================
 """
 
@@ -36,25 +36,25 @@ __all__ = ["HTTPListener"]
 
 logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 
-#: Seconds for a body that does not come with its head; and for the head of a request, and between
-#: two of one connection.
+#: Seconds for a body that does not arrive with its head; and for the head of a request, and between
+#: two requests of one connection.
 BODY_TIMEOUT = 30.0
 IDLE_TIMEOUT = 75.0
 
 #: Bytes of a head: a line of it, and all its fields.
 MAX_HEAD = 8190
 
-#: Bytes of an answer that a socket takes at once, as good as always.
+#: Bytes of an answer that a socket almost always takes at once.
 SMALL = 64 << 10
 
-#: Connections that wait for the system to hand them over.
+#: Connections that wait to be accepted.
 BACKLOG = 1024
 
 _HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
 
 
 class _PostPeer(ListenerPeer):
-    """A client that posts, one request after another over one connection."""
+    """A client that posts one request after another over one connection."""
 
     _answer: bytes | None = None
     _waiting: asyncio.Future[bytes] | None = None
@@ -99,7 +99,7 @@ class _PostPath:
         peer = _PostPeer(request.remote, "http")
         self._connections.peer_connected(peer)
         if request.transport is None:
-            # It has gone already, and nothing will say so again.
+            # It has gone already, and no event will report that.
             asyncio.get_running_loop().call_soon(self._runtime.hang_up, self._connections, peer)
         else:
             self._peers[request.protocol] = peer
@@ -202,7 +202,11 @@ class HTTPListener(Listener):
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
-            logger.info("%s: %d requests did not end in time", self.url, self._serving)
+            logger.info(
+                "%s: %d requests were still running at the end of the grace period",
+                self.url,
+                self._serving,
+            )
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -218,7 +222,7 @@ class HTTPListener(Listener):
             if path == "/ws":
                 return await self._web_sockets.serve(request)
             content = request.content
-            # As good as always, the body has come with the head.
+            # Almost always, the body has arrived with the head.
             body = content.read_nowait() if content.is_eof() else await self._rest(request)
             if isinstance(body, web.Response):
                 return body
@@ -237,7 +241,7 @@ class HTTPListener(Listener):
                 self._idle.set()
 
     def _refused(self, request: web.BaseRequest, path: str) -> web.Response | None:
-        """What answers a request that is not served; by its head alone."""
+        """The response to a request that is refused by its head alone."""
         if self._is_closing:
             return _refusal(Refusal(503, "the server is closing"))
         headers = request.headers
@@ -246,38 +250,38 @@ class HTTPListener(Listener):
             return _refusal(refusal)
         if path == "/ws":
             if request.method != "GET":
-                return _refusal(Refusal(405, "ask for a WebSocket by GET"), {"Allow": "GET"})
+                return _refusal(Refusal(405, "a WebSocket is opened with GET"), {"Allow": "GET"})
             return None
         if path not in self._paths:
-            return _refusal(Refusal(404, "calls go to /, and a WebSocket is at /ws"))
+            return _refusal(Refusal(404, "calls are posted to /, and the WebSocket is at /ws"))
         if request.method != "POST":
-            return _refusal(Refusal(405, "calls go by POST"), {"Allow": "POST"})
+            return _refusal(Refusal(405, "calls are made with POST"), {"Allow": "POST"})
         content_type = headers.get("Content-Type", "")
-        # What most clients send is compared as it is.
+        # What most clients send, without parsing.
         if content_type != "application/json" and not is_json(content_type, or_xml=path != "/"):
-            return _refusal(Refusal(415, "the content type is application/json"))
+            return _refusal(Refusal(415, "the content type must be application/json"))
         if "Content-Encoding" in headers:
-            return _refusal(Refusal(415, "the body is not compressed"))
+            return _refusal(Refusal(415, "the body must not be compressed"))
         length = request.content_length
         if length is not None and length > self._runtime.max_size:
             return _too_large(self._runtime.max_size)
         return None
 
     async def _rest(self, request: web.BaseRequest) -> bytes | web.Response:
-        """A body that comes after its head."""
+        """Read a body that arrives after its head."""
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
             return _too_large(self._runtime.max_size)
         except TimeoutError:
-            response = _refusal(Refusal(408, f"the body did not come in {BODY_TIMEOUT:g} s"))
+            response = _refusal(Refusal(408, f"the body did not arrive within {BODY_TIMEOUT:g} s"))
             response.force_close()
             return response
 
 
 async def _send(request: web.BaseRequest, response: web.Response) -> None:
-    """Send an answer that a socket may not take at once, to a client that may not read it."""
+    """Send a large answer, within the time that a client has to read it."""
     try:
         async with asyncio.timeout(SEND_TIMEOUT):
             await response.prepare(request)
@@ -295,6 +299,6 @@ def _refusal(refusal: Refusal, headers: Mapping[str, str] | None = None) -> web.
 
 def _too_large(max_size: int) -> web.Response:
     response = _refusal(Refusal(413, f"a body has at most {max_size:,} bytes"))
-    # The rest of it is not read.
+    # The rest of the body is not read.
     response.force_close()
     return response

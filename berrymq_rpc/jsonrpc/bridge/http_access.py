@@ -1,26 +1,25 @@
-"""Who may use an HTTP listener: decided by the head of a request alone.
+"""Who may use an HTTP listener, decided by the head of a request alone.
 
-A browser lets any page send requests to any address, this host's own included. So a page is told
-by its ``Origin``, one that has pointed a name of its own here by ``Host``, and what a form or a
-page's script may send without asking by its content type.
+A browser lets any page send requests to any address, this host's own included. ``Origin`` shows
+requests of other sites' pages, ``Host`` those of a page whose site's name was pointed here, and the
+content type those that a form or script may send without permission.
 """
 
 import hmac
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-__all__ = ["Access", "Refusal", "is_json", "is_loopback"]
+__all__ = ["Access", "Refusal", "is_json"]
 
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
-#: What clients send; none of them may be sent by a page of another site unasked.
+#: What clients send; a page of another site needs permission for each of them.
 _JSON = frozenset(("application/json", "application/json-rpc", "application/jsonrequest"))
 
-#: What berryMQ 0.3 sends, as its client is that of XML-RPC; a page has to ask for it as well.
+#: What berryMQ 0.3 sends, as its client is that of XML-RPC; a page needs permission for it as well.
 _XML = "text/xml"
 
-#: The protocol of a WebSocket that carries the token, as a browser sends no other header.
+#: The subprotocol of a WebSocket that carries the token: a browser can set no other header.
 BEARER_PROTOCOL = "bearer."
 
 
@@ -34,16 +33,6 @@ class Refusal(NamedTuple):
 
     status: int
     reason: str
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as it is bound, is reached from this host alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 def is_json(content_type: str, *, or_xml: bool = False) -> bool:
@@ -74,7 +63,7 @@ class Access:
         hosts: further names that they may use, without ports; ``"*"`` for any.
         origins: pages that may use it beside those that it has served itself, such as
             ``"http://localhost:3000"``; ``"*"`` for any, ``"null"`` for pages from files.
-        token: what a client has to show, or ``None``.
+        token: what a client has to send, or ``None``.
     """
 
     def __init__(
@@ -89,12 +78,12 @@ class Access:
             raise ValueError("an empty token protects nothing")
         for name, value in (("hosts", hosts), ("origins", origins)):
             if isinstance(value, str):
-                raise TypeError(f"{name} is a list of texts, not one text")
+                raise TypeError(f"{name} is a list of strings, not one string")
         named = {name.lower() for name in hosts}
         bound = f"[{host}]" if ":" in host and not host.startswith("[") else host
         self._hosts = _LOCAL_NAMES | {bound.lower()} | named
         self._any_host = "*" in named
-        # Of a request, the whole header: looked up first, as each client always sends the same.
+        # Whole headers that were accepted: each client always sends the same one.
         self._known_hosts: set[str] = set()
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._token = None if token is None else token.encode("utf-8")
@@ -104,7 +93,7 @@ class Access:
         authority = headers.get("Host", "")
         if authority not in self._known_hosts:
             if not self._any_host and _host_of(authority) not in self._hosts:
-                return Refusal(403, f"the host {authority[:100]!r} is none of this server's")
+                return Refusal(403, f"the host {authority[:100]!r} is not one of this server's")
             if len(self._known_hosts) < 100:
                 self._known_hosts.add(authority)
         origin = headers.get("Origin")
@@ -118,7 +107,7 @@ class Access:
         origin = origin.lower()
         if origin in self._origins or "*" in self._origins:
             return True
-        # A page that came from this very listener.
+        # A page that this listener's address has served.
         scheme, _, where = origin.partition("://")
         return scheme in ("http", "https") and where == authority.lower()
 

@@ -1,7 +1,7 @@
 """The TCP listener: each line is one JSON text, in both directions.
 
-What begins like a request of HTTP is not read any further: a page in a browser may send such to
-any port, with lines of its choice below.
+A connection that begins with an HTTP request is closed: a page in a browser may send one to any
+port, with lines of its choice in the body.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _HTTP = re.compile(rb"[A-Z]{3,20} \S+ HTTP/")
 
 
 class JSONLinesListener(Listener):
-    """Serves peers that speak lines. Made by `open`."""
+    """Serves peers that send lines of JSON. Made by `open`."""
 
     def __init__(self, runtime: BridgeRuntime) -> None:
         self._runtime = runtime
@@ -78,7 +78,7 @@ class JSONLinesListener(Listener):
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
             if not writing.done():
-                # The peer says nothing more: answer what it has said.
+                # The peer sends nothing more: answer what it has sent.
                 connection = self._connections.connections[peer]
                 await self._runtime.answered((connection,), EOF_GRACE)
                 self._connections.peer_lost(peer, "the connection was closed")
@@ -107,11 +107,11 @@ class JSONLinesListener(Listener):
                     self._receive(peer, line)
                 return
             except asyncio.LimitOverrunError:
-                # Where the next text begins cannot be known without reading all of this one.
+                # The next text cannot be found without reading all of this one.
                 self._receive(peer, b" " * (self._runtime.max_size + 1))
                 return
             if is_first and _HTTP.match(line):
-                self._connections.message_refused(peer, "a request of HTTP")
+                self._connections.message_refused(peer, "an HTTP request")
                 return
             is_first = False
             if not line.isspace():

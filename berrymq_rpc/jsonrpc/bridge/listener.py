@@ -18,12 +18,10 @@ __all__ = [
     "url_of",
 ]
 
-#: Seconds that a peer may take to read what a socket can hold. One that takes longer is frozen, or
-#: means harm.
+#: Seconds that a peer has to read what a socket holds. One that takes longer is frozen or hostile.
 SEND_TIMEOUT = 30.0
 
-#: Seconds that calls may still take whose peer has closed its sending half: whether it still
-#: reads cannot be told from whether it is gone.
+#: Seconds for the calls of a peer that has closed its sending half: it may still read, or be gone.
 EOF_GRACE = 1.0
 
 
@@ -49,7 +47,7 @@ def url_of(scheme: str, address: Sequence[Any]) -> str:
 
 
 class ListenerPeer:
-    """One peer of a listener, which is its own key at the port.
+    """One peer of a listener: its key at the port.
 
     Args:
         address: the IP address that it is at, or ``None`` if that is not known.
@@ -107,7 +105,7 @@ class StreamPeer(ListenerPeer):
 
 
 class ListenerPort(Port):
-    """The port of a listener: its keys are `ListenerPeer` objects, which carry the texts."""
+    """The port of a listener: each key is a `ListenerPeer`, which sends the texts."""
 
     #: The listener's address, once it has one.
     url = ""

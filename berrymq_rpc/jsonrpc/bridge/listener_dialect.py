@@ -1,6 +1,7 @@
-"""JSON-RPC as the listeners of a bridge speak it: the dialect and the sessions of their peers.
+"""The dialect of a bridge's listeners, and the sessions of their peers.
 
-Whatever a peer says first is taken, so that what is malformed is answered, too.
+Unlike on the port of an RPC server, any first message counts as JSON-RPC, so that malformed ones
+are answered.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,12 +15,12 @@ from ..message import IncomingMessage
 
 __all__ = ["ListenerDialect", "PostDialect"]
 
-#: Frames of the way back: proxies add one each; more is an attack.
+#: Frames before the text: each proxy adds one; more are an attack.
 MAX_ROUTE = 16
 
 
 class ListenerSession(JSONRPCSession):
-    """Calls in both directions with a peer that may be sent texts unasked."""
+    """Calls in both directions with a peer of a listener."""
 
     _route: Frames = ()
 
@@ -38,7 +39,7 @@ class ListenerSession(JSONRPCSession):
         route = frames[:-1]
         if route:
             if len(route) > MAX_ROUTE or len(route[-1]):
-                raise ProtocolError(f"not a message of JSON-RPC: it has {len(frames)} frames")
+                raise ProtocolError(f"not a JSON-RPC message: it has {len(frames)} frames")
             route = tuple(map(bytes, route))
         self._route = route
         return route
@@ -60,17 +61,17 @@ class ListenerSession(JSONRPCSession):
 class PostSession(ListenerSession):
     """Calls of a peer that can only be answered.
 
-    A text that nothing answers is answered by an empty one. What is to be sent is answers alone,
-    so that they are kept as they are.
+    A text without an answer is answered by an empty text. Only answers are ever sent, so `_out`
+    holds their texts.
     """
 
     can_be_pushed = False
 
     def _check_open(self) -> None:
-        raise ServiceClosedError("the peer can be answered, and not called")
+        raise ServiceClosedError("the peer posts its calls: it can be answered, but not called")
 
     def _first_window(self) -> int:
-        # Without one, all that is to be sent is checked.
+        # Without a window, `_check_open` sees every call and notification.
         return 0
 
     def _is_notification(self, encoded: object) -> bool:
@@ -105,8 +106,8 @@ class ListenerDialect(JSONRPCDialect):
         message_type: reads the texts.
 
     Attributes:
-        calls: how many arrived.
-        malformed: what arrived and was not a message.
+        calls: how many calls and notifications arrived.
+        malformed: how many malformed messages arrived.
     """
 
     session_type: type[ListenerSession] = ListenerSession

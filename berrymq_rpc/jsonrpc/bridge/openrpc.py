@@ -1,4 +1,4 @@
-"""The answer of ``rpc.discover``: an OpenRPC document of what a server offers."""
+"""The answer to ``rpc.discover``: an OpenRPC document of what a server offers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from .schema import default_of, schema_of
 
 __all__ = ["OPENRPC_VERSION", "openrpc_document"]
 
-#: Of the specification that the document keeps to.
+#: The version of the specification.
 OPENRPC_VERSION = "1.3.2"
 
 _VARIABLE = frozenset(("var_positional", "var_keyword"))
@@ -43,13 +43,13 @@ def _method(method: dict[str, Any]) -> dict[str, Any]:
         made["summary"] = " ".join(summary.split())
         if rest:
             made["description"] = doc
-    # Those that a call must give come first, as the specification wants it. Python has them so,
-    # by-name ones excepted, whose order tells nothing.
+    # Required ones come first, as the specification demands. In Python they do anyway, but for
+    # keyword-only ones, whose order does not matter.
     made["params"] = [_parameter(each) for each in sorted(named, key=lambda p: not p["required"])]
     made["paramStructure"] = _structure(parameters)
     made["result"] = {"name": "result", "schema": schema_of(method["returns"])}
     for each in parameters:
-        # There is no word for those that take any number.
+        # OpenRPC has no field for parameters that take any number of arguments.
         if each["kind"] in _VARIABLE:
             made[f"x-{each['kind'].replace('_', '-')}"] = each["name"]
     return made

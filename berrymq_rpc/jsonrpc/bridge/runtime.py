@@ -25,7 +25,7 @@ __all__ = ["BridgeRuntime"]
 
 logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 
-#: Seconds between two looks whether what a peer has left behind has ended.
+#: Seconds between two looks whether a peer's calls have ended.
 SETTLE_PAUSE = 0.01
 
 
@@ -136,13 +136,13 @@ class BridgeRuntime:
     # -- `rpc.port_connections.ConnectionEvents` -------------------------------------------
 
     def connection_made(self, connection: Connection) -> None:
-        """Nothing is said to a peer that has not spoken."""
+        """Do nothing: JSON-RPC has no greeting."""
 
     def connection_lost(self, connection: Connection) -> None:
         self._on_lost(connection)
 
     def connection_ended(self, connection: Connection) -> None:
-        """Its dialect has counted what there was."""
+        """Do nothing: the dialects keep the counts."""
 
     def connection_refused(self) -> None:
         """Count a peer over `max_peers`."""
@@ -154,7 +154,7 @@ class BridgeRuntime:
             )
 
     def peer_closing(self, connection: Connection) -> None:
-        """JSON-RPC has no message for it."""
+        """Do nothing: JSON-RPC peers do not announce it."""
 
     def resend(self, caller: "Call | Stream") -> bool:
         return False
@@ -162,7 +162,7 @@ class BridgeRuntime:
     # -- the end ---------------------------------------------------------------------------
 
     def hang_up(self, port: PortConnections, key: Key) -> None:
-        """A peer that posts has gone: stop its calls, and let its notifications end."""
+        """Cancel the calls of a peer that has closed its connection; its notifications run on."""
         connection = port.connections.get(key)
         if connection is not None:
             for call in list(connection.running.values()):
@@ -177,7 +177,7 @@ class BridgeRuntime:
             port.peer_lost(key, "the connection was closed")
 
     async def answered(self, connections: Iterable[Connection], grace: float) -> None:
-        """Wait up to `grace` seconds for the calls of peers, and send what they have led to."""
+        """Wait up to `grace` seconds for the calls of peers, and send the answers."""
         connections = list(connections)
         end = self._loop.time() + grace
         while any(map(_in_progress, connections)) and self._loop.time() < end:

@@ -1,4 +1,4 @@
-"""An annotation's text as JSON Schema. It is parsed, and not run: known names count."""
+"""Turn the text of an annotation into JSON Schema. It is parsed, never run."""
 
 import ast
 from typing import Any
@@ -41,7 +41,7 @@ _MAX_LEVELS = 10
 
 
 def schema_of(annotation: str | None) -> Schema:
-    """The schema of what an annotation says; that of anything, ``{}``, where it says more.
+    """Return the schema of an annotation; ``{}``, which allows anything, for one that is not known.
 
     Args:
         annotation: as in source, or ``None`` if there is none.

@@ -1,4 +1,4 @@
-"""Messages that a peer has asked to be sent, as they come."""
+"""The methods ``subscribe`` and ``unsubscribe`` of a bridge, and the messages that they send."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from ...rpc import Client
 from ...rpc.connection import Connection
 from ...rpc.context import current
 from ...rpc.wire.session import State
-from .source import BusSource, RemoteSource, Source
+from .message_source import BusSource, MessageSource, RemoteSource
 from .write_queue import ROOM
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
 
 logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 
-#: Messages that are kept for one subscription of a peer that does not read: a second of a busy
-#: bus. The oldest goes first.
+#: Messages that are kept for one subscription of a peer that does not read: those of a second on a
+#: busy bus. The oldest are dropped first.
 QUEUE_SIZE = 1000
 
 #: Seconds between two looks whether a peer has read what waits for it.
@@ -42,10 +42,10 @@ class Subscription:
     """One subscription. It ends when it is closed, or its peer is gone.
 
     Attributes:
-        id: what the peer knows it by.
+        id: names it to the peer.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: MessageSource) -> None:
         self.id = uuid.uuid4().hex
         self._source = source
         self._unwritable = Tally()
@@ -53,15 +53,15 @@ class Subscription:
 
     @property
     def dropped(self) -> int:
-        """How many messages were not sent, as too many waited or they cannot be written."""
+        """How many messages were dropped because too many waited, or could not be written."""
         return self._source.dropped + self._unwritable.count
 
     def start(self, connection: Connection) -> None:
-        """Send what comes."""
+        """Send the messages as they come."""
         self._task = asyncio.create_task(self._run(connection), name=f"subscription {self.id}")
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._source.close()
         if self._task is not None:
             self._task.cancel()
@@ -90,7 +90,7 @@ class Subscription:
                 reported = dropped
                 connection.flush()
         except Exception:
-            logger.exception("a subscription to messages has ended")
+            logger.exception("a subscription has ended")
 
     def _count_unwritable(self, identifier: str, error: Exception) -> None:
         if self._unwritable.add():
@@ -125,7 +125,7 @@ def _subscriber() -> Connection:
 
 
 class Subscriptions:
-    """What the bridge's methods ``subscribe`` and ``unsubscribe`` do before a node.
+    """``subscribe`` and ``unsubscribe`` for the bus of a node.
 
     Args:
         bus: whose messages these are.
@@ -164,15 +164,13 @@ class Subscriptions:
         exportable = Identifier(identifier).require_exportable()
         return self._start(connection, BusSource(exportable, self._bus, self._queue_size))
 
-    def _start(self, connection: Connection, source: Source) -> str:
+    def _start(self, connection: Connection, source: MessageSource) -> str:
         subscription = Subscription(source)
         try:
             if connection.session.state is State.LOST:
                 raise ServiceClosedError("the connection was closed")
             if len(self._of[connection]) >= MAX_SUBSCRIPTIONS:
-                raise OverloadedError(
-                    f"{MAX_SUBSCRIPTIONS} subscriptions are as many as one peer may have"
-                )
+                raise OverloadedError(f"one peer may have {MAX_SUBSCRIPTIONS} subscriptions")
         except BaseException:
             subscription.close()
             raise
@@ -189,12 +187,12 @@ class Subscriptions:
         Returns:
             True.
         """
-        # It came from the peer, and may be anything.
+        # It comes from the peer, and may have any type.
         key: Any = id
         connection = _subscriber()
         subscription = self._of[connection].pop(key, None) if isinstance(key, str) else None
         if subscription is None:
-            raise ValueError("there is no subscription of that id")
+            raise ValueError("there is no subscription with that id")
         self._end(subscription)
         return True
 
@@ -209,7 +207,7 @@ class Subscriptions:
 
 
 class RemoteSubscriptions(Subscriptions):
-    """The same before a remote server, which may be a node or not.
+    """The same for a client of a remote server, which may be a node or not.
 
     Args:
         client: is connected to it.

@@ -13,14 +13,14 @@ __all__ = ["WebSockets"]
 
 logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 
-#: Seconds between two pings; a peer that has not answered one within half of it is gone.
+#: Seconds between two pings; a peer that does not answer one within half of that is gone.
 HEARTBEAT = 20.0
 
-#: Seconds that a peer has to answer that it closes.
+#: Seconds that a peer has to confirm a close.
 CLOSE_TIMEOUT = 1.0
 
-#: The protocol that this side takes of those that a peer offers. A browser fails if it has offered
-#: some, as it has to in order to show a token, and none is taken.
+#: The subprotocol that this side selects. A browser that offers some, which it has to in order to
+#: send a token, fails if none is selected.
 PROTOCOL = "jsonrpc"
 
 _GOING_AWAY = 1001
@@ -44,13 +44,13 @@ class WebSockets:
             heartbeat=HEARTBEAT,
             timeout=CLOSE_TIMEOUT,
             protocols=(PROTOCOL,),
-            # Small texts gain nothing, and what is compressed may be a thousand times as large.
+            # Small texts gain nothing, and a compressed one may grow a thousandfold when read.
             compress=False,
         )
         if not socket.can_prepare(request).ok:
             return web.Response(status=426, headers={"Upgrade": "websocket"})
         if self._runtime.is_full():
-            return web.Response(status=503, text="there are as many peers as there may be\n")
+            return web.Response(status=503, text="max_peers is reached\n")
         await socket.prepare(request)
         self._open.add(socket)
         peer = StreamPeer(request.remote, "http")
@@ -75,7 +75,7 @@ class WebSockets:
             elif message.type is WSMsgType.BINARY:
                 data = message.data
             else:
-                # Closed, or an error after which aiohttp has closed it.
+                # Closed by the peer, or by aiohttp after an error.
                 return
             self._connections.message_received(peer, (data,))
             self._connections.read_complete()
@@ -86,11 +86,11 @@ class WebSockets:
             return
         logger.debug("a WebSocket peer at %s: %r", request.remote, error)
         if request.transport is not None:
-            # Reading ends by it.
+            # This ends reading.
             request.transport.abort()
 
     async def close(self) -> None:
-        """Tell all peers that this side goes away."""
+        """Close all WebSockets with a code that says that this side goes away."""
         await asyncio.gather(
             *(socket.close(code=_GOING_AWAY, message=b"closing") for socket in list(self._open)),
             return_exceptions=True,

@@ -1,17 +1,17 @@
-"""What waits to be sent to one peer of a listener, and who waits for room in there."""
+"""What waits to be sent to one peer of a listener."""
 
 import asyncio
 from collections import deque
 
 __all__ = ["ROOM", "WriteQueue"]
 
-#: Bytes that may wait before the next message is taken for the peer, and the next text read from
-#: it. What a socket takes beside them is some hundred KiB; answers are never refused.
+#: Bytes that may wait before a subscription pauses, and reading from the peer. A socket holds some
+#: hundred KiB more. Answers are never refused.
 ROOM = 256 << 10
 
 
 class WriteQueue:
-    """Texts on their way to a peer, the oldest first. Belongs to one event loop."""
+    """Texts on their way to a peer, first in, first out. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._texts: deque[bytes] = deque()
@@ -41,7 +41,7 @@ class WriteQueue:
         return True
 
     async def next(self) -> bytes | None:
-        """The text to send next, or ``None`` once it is closed and all were sent."""
+        """Wait for the next text to send; ``None`` once it is closed and empty."""
         while not self._texts:
             if self._is_closed:
                 return None
@@ -50,7 +50,7 @@ class WriteQueue:
         return self._texts.popleft()
 
     def sent(self, text: bytes) -> None:
-        """The text that `next` gave has left."""
+        """Count the text that `next` returned as sent."""
         self._size -= len(text)
         if self._size <= ROOM:
             self._has_room.set()
@@ -66,13 +66,13 @@ class WriteQueue:
         await self._is_empty.wait()
 
     def close(self) -> None:
-        """Take nothing more; what is there is still sent."""
+        """Accept nothing more; what is queued is still sent."""
         self._is_closed = True
         self._filled.set()
         self._has_room.set()
 
     def drop(self) -> None:
-        """Take nothing more, and forget what is there: the peer is gone."""
+        """Accept nothing more, and forget what is queued: the peer is gone."""
         self._texts.clear()
         self._size = 0
         self._is_empty.set()

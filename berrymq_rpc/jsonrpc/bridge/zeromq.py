@@ -1,7 +1,7 @@
 """The ZeroMQ listener: a ROUTER for DEALER and REQ peers, a JSON text in the last frame.
 
-The frames before it, the empty one of a REQ among them, are sent back before the answer. A text
-that the peer has not asked for takes the way of its last one.
+The frames before it, such as the empty one of a REQ, are sent back before the answer. A call or
+notification to the peer has those of its last message.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,11 @@ __all__ = ["ZeroMQListener"]
 
 
 class _Connections(PortConnections):
-    """Those of ZeroMQ, which does not stop reading where a peer does."""
+    """ZeroMQ reads on from a peer that does not read: it is disconnected at a bound."""
 
     def message_received(self, key: Key, frames: Sequence[bytes]) -> None:
         assert self.port is not None
         if self.port.queued_bytes(key) > 2 * self._limits.max_queued_bytes:
-            # It asks and asks, and reads no answer.
             self.port.disconnect(key)
             self.peer_lost(key, "the peer does not read its answers")
         else:

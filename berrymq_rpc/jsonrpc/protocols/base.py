@@ -1,4 +1,4 @@
-"""What the protocols share: from a JSON value to an item, and from an item to a message."""
+"""What all protocols share: from JSON values to items, and from items to messages."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ _SHOWN = 60
 
 
 def shown(value: Any) -> str:
-    """The beginning of a value that a peer sent, for the text of an error."""
+    """Return the beginning of a peer's value, for the text of an error."""
     if isinstance(value, dict):
         return f"an object of {len(value)}"
     if isinstance(value, list):
@@ -24,7 +24,7 @@ def shown(value: Any) -> str:
 
 
 class JSONRPC(ABC):
-    """Turns messages into items and back. There are no instances: all methods are of the class.
+    """Turns messages into items and back. All methods are class methods; there are no instances.
 
     Attributes:
         max_size: bytes that a message may have; over it, it is malformed.
@@ -37,7 +37,7 @@ class JSONRPC(ABC):
     METHOD_NOT_FOUND: ClassVar = -32601
     INVALID_ARGS: ClassVar = -32602
     INTERNAL_ERROR: ClassVar = -32603
-    #: Stands for the code of a version 1.0 error that has none.
+    #: The code of a version 1.0 error without one.
     ERROR_CODE_UNAVAILABLE: ClassVar = -100
 
     allow_batches: ClassVar[bool] = True
@@ -65,7 +65,7 @@ class JSONRPC(ABC):
 
     @classmethod
     def payload_to_item(cls, payload: Any) -> Item:
-        """Interpret what a message's JSON text says. Never raises."""
+        """Interpret a decoded message. Never raises."""
         if isinstance(payload, dict):
             return cls._single(payload)
         if isinstance(payload, list) and cls.allow_batches:
@@ -96,7 +96,7 @@ class JSONRPC(ABC):
                 raise cls.invalid_request("a request has a method")
             method = payload["method"]
             if type(method) is not str:
-                raise cls.method_not_found(f"a method is a text, not {shown(method)}")
+                raise cls.method_not_found(f"a method is a string, not {shown(method)}")
             args = cls._arguments(payload)
             null_id = request_id is None and cls._has_null_id(payload)
             return RPCRequest(method, args, request_id, null_id=null_id)
@@ -126,11 +126,11 @@ class JSONRPC(ABC):
 
     @classmethod
     def _check_version(cls, payload: dict[str, Any]) -> None:
-        """Check what the message says of its version. Raises as `_message_id` does."""
+        """Check the version that the message names. Raises as `_message_id` does."""
 
     @classmethod
     def _has_null_id(cls, payload: dict[str, Any]) -> bool:
-        """Whether a request's id of null is one, and not the sign of a notification."""
+        """Whether a null id is that of a request, and not the sign of a notification."""
         return False
 
     @classmethod
@@ -146,21 +146,21 @@ class JSONRPC(ABC):
     @classmethod
     @abstractmethod
     def request_payload(cls, request: RPCRequest) -> dict[str, Any]:
-        """A request as JSON's values.
+        """A request as JSON values.
 
         Raises:
-            TypeError: this version knows no such arguments.
+            TypeError: this version has no such arguments.
         """
 
     @classmethod
     @abstractmethod
     def result_payload(cls, result: Any, request_id: Any) -> dict[str, Any]:
-        """A response that is no error, as JSON's values."""
+        """A response with a result, as JSON values."""
 
     @classmethod
     @abstractmethod
     def error_payload(cls, error: RPCError) -> dict[str, Any]:
-        """An error response as JSON's values."""
+        """An error response as JSON values."""
 
     # -- from an item to a message ---------------------------------------------------------
 
@@ -169,13 +169,13 @@ class JSONRPC(ABC):
         """The message of a request or notification.
 
         Raises:
-            TypeError: this version knows no such arguments.
+            TypeError: this version has no such arguments.
         """
         return cls.encode_payload(cls.request_payload(item))
 
     @classmethod
     def response_payload(cls, item: RPCResponse) -> dict[str, Any]:
-        """A response as JSON's values."""
+        """A response as JSON values."""
         if isinstance(item.result, RPCError):
             return cls.error_payload(item.result)
         return cls.result_payload(item.result, item.request_id)
@@ -195,11 +195,11 @@ class JSONRPC(ABC):
         """The message of a batch.
 
         Raises:
-            RuntimeError: this version knows no batches.
-            TypeError: it knows no such arguments.
+            RuntimeError: this version has no batches.
+            TypeError: it has no such arguments.
         """
         if not cls.allow_batches:
-            raise RuntimeError(f"{cls.__name__} knows no batches")
+            raise RuntimeError(f"{cls.__name__} has no batches")
         if item.is_request_batch():
             return cls.batch_message_from_parts(map(cls.request_message, item))
         return cls.batch_message_from_parts(map(cls.response_message, item))
@@ -218,7 +218,7 @@ class JSONRPC(ABC):
 
     @classmethod
     def encode_payload(cls, payload: Any) -> bytes:
-        """Write JSON's values, and those that `values` tells of, as a message.
+        """Write JSON values, and those of the table in `json_values`, as a message.
 
         What cannot be written becomes the message of an internal error, with the payload's id.
         """
@@ -238,22 +238,22 @@ class JSONRPC(ABC):
 
     @classmethod
     def internal_error(cls, request_id: Any) -> RPCError:
-        """The error of a request that failed by no fault of its own."""
+        """The error for a request that failed inside the server."""
         return RPCError(cls.INTERNAL_ERROR, "internal error processing request", request_id)
 
     @classmethod
     def args_error(cls, message: str) -> RPCError:
-        """The error of arguments that do not suit the method."""
+        """The error for arguments that do not fit the method."""
         return RPCError(cls.INVALID_ARGS, message)
 
     @classmethod
     def invalid_request(cls, message: str, request_id: Any = None) -> RPCError:
-        """The error of what is no request."""
+        """The error for what is not a request."""
         return RPCError(cls.INVALID_REQUEST, message, request_id)
 
     @classmethod
     def method_not_found(cls, message: str) -> RPCError:
-        """The error of a method that there is not."""
+        """The error for a method that does not exist."""
         return RPCError(cls.METHOD_NOT_FOUND, message)
 
 

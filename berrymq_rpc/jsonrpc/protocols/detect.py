@@ -1,4 +1,4 @@
-"""Which protocol a peer speaks, by a message of its."""
+"""Detect a peer's protocol from one of its messages."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ __all__ = ["JSONRPCAutoDetect"]
 
 
 class JSONRPCAutoDetect(JSONRPCv2):
-    """Interprets each message by the protocol that fits it, and sends version 2.0.
+    """Interprets each message by its own protocol, and sends version 2.0.
 
-    It keeps nothing: a connection asks `detect_protocol` about the first message that arrives, and
-    goes on with what that answers.
+    It keeps no state: a connection calls `detect_protocol` with the first message, and uses what
+    that returns from then on.
     """
 
     @classmethod
     def detect_protocol(cls, message: bytes) -> type[JSONRPC]:
-        """The protocol that fits a message: `JSONRPCv1`, `JSONRPCv2` or `JSONRPCLoose`.
+        """Return the protocol of a message: `JSONRPCv1`, `JSONRPCv2` or `JSONRPCLoose`.
 
         A version that the message names decides. Without one, a response that has both a result
         and an error is of version 1.0. A batch is of the strictest protocol found in it. Anything
@@ -34,7 +34,7 @@ class JSONRPCAutoDetect(JSONRPCv2):
 
     @classmethod
     def protocol_of(cls, payload: Any) -> type[JSONRPC]:
-        """As `detect_protocol`, of what the message's JSON text says."""
+        """Detect the protocol of a decoded message."""
         if not isinstance(payload, list):
             return _protocol_of_part(payload)
         found = {_protocol_of_part(part) for part in payload}

@@ -1,4 +1,4 @@
-"""JSON texts to values and back, with bounds on what is read."""
+"""Read and write JSON texts, within bounds of size and depth."""
 
 import re
 from itertools import accumulate
@@ -23,7 +23,7 @@ MAX_DEPTH = 100
 #: Bytes of a text that an error shows.
 _SHOWN = 100
 
-#: A string, or the rest of the text where one does not end: else each quote would be tried anew.
+#: A string, or the rest of the text where a string does not end, so that no quote is tried twice.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 #: One level in, and one out, as signed bytes.
@@ -31,7 +31,7 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 class TextError(ValueError):
-    """Bytes are no JSON text, or over a bound."""
+    """Bytes are not a JSON text, or over a bound."""
 
 
 def decode(data: object, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -> Any:
@@ -43,7 +43,7 @@ def decode(data: object, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -
         max_depth: levels of arrays and objects inside one another.
 
     Raises:
-        TextError: it is none, or over a bound.
+        TextError: it is not a JSON text, or over a bound.
     """
     if type(data) is not bytes:
         data = _as_bytes(data)
@@ -53,9 +53,9 @@ def decode(data: object, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -
     try:
         return parse(data)
     except UnicodeDecodeError:
-        raise TextError("no UTF-8") from None
+        raise TextError("not UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise TextError(f"no JSON: {str(error)[:_SHOWN]}") from None
+        raise TextError(f"not JSON: {str(error)[:_SHOWN]}") from None
 
 
 def _as_bytes(data: object) -> bytes:
@@ -66,7 +66,7 @@ def _as_bytes(data: object) -> bytes:
             return data.encode("utf-8")
         except UnicodeEncodeError:
             raise TextError("a text has half of a surrogate pair") from None
-    raise TextError(f"bytes are wanted, not {type(data).__name__}")
+    raise TextError(f"a JSON text is bytes, not {type(data).__name__}")
 
 
 def _check_depth(data: bytes, levels: int) -> None:
@@ -78,14 +78,14 @@ def _check_depth(data: bytes, levels: int) -> None:
 
 
 def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
-    """Write a value as JSON text in UTF-8; `values` says how.
+    """Write a value as JSON text in UTF-8; the table in `json_values` says how.
 
     Args:
         value: what to write.
         max_depth: levels of arrays and objects inside one another, as for `decode`.
 
     Raises:
-        TypeError: nothing stands for a part of it.
+        TypeError: a part of it has no form in JSON.
         ValueError: it contains itself, is nested too deep, or holds half of a surrogate pair or
             a whole number of more than 4,300 digits.
     """
@@ -103,6 +103,6 @@ def _written(value: Any, max_depth: int) -> bytes:
     try:
         return write(value)
     except Exception:
-        # What takes longer: keys that are no text, numbers that are none; or the error to raise.
+        # The slow path: keys that are not text, nan and infinities; or the error to raise.
         # A value may become another one at each level.
         return write(simplify(value, 2 * max_depth))

@@ -1,4 +1,4 @@
-"""JSON with the standard library alone, at the least cost.
+"""JSON with the standard library alone.
 
 Read as I-JSON (RFC 7493) wants it: no ``NaN``, no number beyond a float's range unless it is whole
 and of 4,300 digits at most, no half of a surrogate pair. Of equal keys the last one counts.
@@ -15,7 +15,7 @@ from .json_values import convert
 
 __all__ = ["parse", "write"]
 
-#: What may stand for half of a surrogate pair. It need not: ``\\ud83d\\ude00`` is a whole one.
+#: What may be half of a surrogate pair; ``\\ud83d\\ude00`` is a whole one.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 _SPACE = " \t\n\r"
@@ -29,17 +29,17 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _raw_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant).raw_decode
 
 
 def parse(data: bytes) -> Any:
-    """Read a text, whose depth is bounded already.
+    """Read a text whose depth has been checked.
 
     Raises:
-        ValueError: it is no JSON in UTF-8, or beyond what can be kept of it.
+        ValueError: it is not JSON in UTF-8, or a number is out of range.
     """
     text = data.decode("utf-8").strip(_SPACE)
     value, end = _raw_decode(text)
@@ -80,6 +80,6 @@ def write(value: Any) -> bytes:
     """Write a value.
 
     Raises:
-        Exception: it cannot be written like that, or not at all; see `values.simplify`.
+        Exception: it has to be simplified first, or cannot be written; see `json_values.simplify`.
     """
     return _encode(value).encode("utf-8")

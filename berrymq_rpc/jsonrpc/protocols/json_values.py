@@ -1,4 +1,4 @@
-"""What becomes of values that JSON lacks. It is one way: the peer sees text, numbers and arrays.
+"""Convert values that JSON lacks. It is one way: the peer sees text, numbers and arrays.
 
 ==============================================  ==============================================
 value                                           in JSON
@@ -21,7 +21,7 @@ nan, infinities                                 null, as of JavaScript's ``JSON.
 Whole numbers of any size are written with all their digits; a JavaScript peer reads those above
 2**53 as the nearest float. Keys of objects are text: ``None``, ``True`` and ``False`` become
 ``"null"``, ``"true"`` and ``"false"``, numbers their digits, other values their text of the table.
-All else is a `TypeError`, and so is a complex number.
+Everything else is a `TypeError`, a complex number included.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ def convert(value: Any) -> Any:
     """Turn a value that JSON lacks into one that it has, one level deep.
 
     Raises:
-        TypeError: nothing stands for it.
+        TypeError: it has no form in JSON.
     """
     if isinstance(value, enum.Enum):
         return value.value
@@ -103,13 +103,13 @@ def _duration(value: timedelta) -> str:
 
 
 def simplify(value: Any, levels: int) -> Any:
-    """Make a copy of a value out of what JSON has, keys included.
+    """Copy a value with all its parts converted, keys included.
 
     Args:
-        levels: how many may lie inside one another.
+        levels: of arrays and objects inside one another at most.
 
     Raises:
-        TypeError: nothing stands for a part of it.
+        TypeError: a part of it has no form in JSON.
         ValueError: it contains itself, or almost.
     """
     if type(value) in _ATOMS:

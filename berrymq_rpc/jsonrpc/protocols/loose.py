@@ -1,4 +1,4 @@
-"""JSON-RPC as it is found: either version, or something between the two."""
+"""JSON-RPC in practice: either version, or a mixture of the two."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ __all__ = ["JSONRPCLoose"]
 
 
 class JSONRPCLoose(JSONRPCv2):
-    """Takes both versions and what is neither, and sends version 2.0.
+    """Accepts both versions and mixtures of the two, and sends version 2.0.
 
-    An id of null is that of a request where the message says it is of version 2.0, and else the
-    sign of a notification, as in version 1.0.
+    A null id is that of a request if the message names version 2.0; otherwise it is the sign of a
+    notification, as in version 1.0.
     """
 
     @classmethod
@@ -28,7 +28,7 @@ class JSONRPCLoose(JSONRPCv2):
         result, error = payload.get("result"), payload.get("error")
         if error is not None:
             if result is not None:
-                raise cls.invalid_request("of a response's result and error, one is null")
+                raise cls.invalid_request("one of a response's result and error is null")
             return best_effort_error(error)
         if "result" not in payload:
             raise cls.invalid_request("a response has a result or an error")

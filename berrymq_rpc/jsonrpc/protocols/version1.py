@@ -9,7 +9,7 @@ __all__ = ["JSONRPCv1", "best_effort_error"]
 
 
 def best_effort_error(error: Any) -> RPCError:
-    """What a peer may have meant by an error, of which version 1.0 says that it is an object."""
+    """Interpret an error of version 1.0, which only says that it is an object."""
     code = JSONRPC.ERROR_CODE_UNAVAILABLE
     message = "the peer gave no message"
     data = None
@@ -52,13 +52,13 @@ class JSONRPCv1(JSONRPC):
         if error is None:
             return result
         if result is not None:
-            raise cls.invalid_request("of a response's result and error, one is null")
+            raise cls.invalid_request("one of a response's result and error is null")
         return best_effort_error(error)
 
     @classmethod
     def request_payload(cls, request: RPCRequest) -> dict[str, Any]:
         if isinstance(request.args, dict):
-            raise TypeError("JSON-RPC 1.0 knows no named arguments")
+            raise TypeError("JSON-RPC 1.0 has no named arguments")
         return {"method": request.method, "params": request.args, "id": request.request_id}
 
     @classmethod
@@ -67,7 +67,7 @@ class JSONRPCv1(JSONRPC):
 
     @classmethod
     def error_payload(cls, error: RPCError) -> dict[str, Any]:
-        told: dict[str, Any] = {"code": error.code, "message": error.message}
+        object_: dict[str, Any] = {"code": error.code, "message": error.message}
         if error.data is not None:
-            told["data"] = error.data
-        return {"result": None, "error": told, "id": error.request_id}
+            object_["data"] = error.data
+        return {"result": None, "error": object_, "id": error.request_id}

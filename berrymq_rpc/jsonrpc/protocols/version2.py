@@ -15,7 +15,7 @@ class JSONRPCv2(JSONRPC):
 
     @classmethod
     def payload_to_item(cls, payload: Any) -> Item:
-        # The common case in as few steps as there can be; all others by the long way.
+        # The common case, in as few steps as possible; the base class takes all others.
         if type(payload) is dict and payload.get("jsonrpc") == "2.0":
             request_id = payload.get("id")
             if type(request_id) is int or type(request_id) is str:
@@ -63,7 +63,7 @@ class JSONRPCv2(JSONRPC):
     def _result(cls, payload: dict[str, Any]) -> Any:
         if "result" in payload:
             if "error" in payload:
-                raise cls.invalid_request("a response has a result or an error, and not both")
+                raise cls.invalid_request("a response has a result or an error, , not both")
             return payload["result"]
         if "error" not in payload:
             raise cls.invalid_request("a response has a result or an error")
@@ -91,7 +91,7 @@ class JSONRPCv2(JSONRPC):
 
     @classmethod
     def error_payload(cls, error: RPCError) -> dict[str, Any]:
-        told: dict[str, Any] = {"code": error.code, "message": error.message}
+        object_: dict[str, Any] = {"code": error.code, "message": error.message}
         if error.data is not None:
-            told["data"] = error.data
-        return {"jsonrpc": "2.0", "error": told, "id": error.request_id}
+            object_["data"] = error.data
+        return {"jsonrpc": "2.0", "error": object_, "id": error.request_id}

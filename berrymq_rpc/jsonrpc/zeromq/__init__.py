@@ -15,7 +15,6 @@ The classes and the wire are those of jsonrpc2-zeromq 2.0: either side may be of
 from builtins import TimeoutError
 
 from .client import NotifierOnlyPushClient, RPCClient, RPCNotifierClient
-from .endpoint import logger
 from .errors import (
     ApplicationError,
     InternalError,
@@ -28,6 +27,7 @@ from .errors import (
 )
 from .receiver import NotificationReceiverClient
 from .server import NotificationOnlyPullServer, RPCNotificationServer, RPCServer
+from .socket_owner import logger
 from .subscription import Subscriber, SubscriptionServer
 
 __all__ = [

@@ -14,8 +14,8 @@ from ..items import RPCError as ErrorObject
 from ..items import RPCResponse
 from ..protocols.json_codec import MAX_SIZE, TextError, decode, encode
 from ..protocols.loose import JSONRPCLoose
-from .endpoint import Endpoint
 from .errors import exception_for
+from .socket_owner import SocketOwner
 
 __all__ = [
     "NotifierOnlyPushClient",
@@ -42,7 +42,7 @@ class RequestMethod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if args and kwargs:
-            raise ValueError("JSON-RPC takes arguments by position or by name, and not both")
+            raise ValueError("JSON-RPC takes arguments by position or by name, not both")
         if self.notify:
             return self.client.send_notification(self.method, kwargs or args)
         return self.client.send_request(self.method, kwargs or args)
@@ -67,7 +67,7 @@ class _Notifier:
         return self._client.get_request_method(name, notify=True)
 
 
-class RPCClient(Endpoint):
+class RPCClient(SocketOwner):
     """Calls a server from a REQ socket.
 
     ::
@@ -94,7 +94,7 @@ class RPCClient(Endpoint):
 
     * an `RPCError` of `errors` for an error that the server answers;
     * `TimeoutError` (an `RPCTimeoutError`) when the time is over;
-    * `ProtocolError` when the answer makes no sense;
+    * `ProtocolError` when the answer is malformed;
     * `ServiceClosedError` when the client is closed;
     * `ValueError`, `TypeError` for arguments that JSON-RPC cannot carry.
     """
@@ -138,7 +138,7 @@ class RPCClient(Endpoint):
     # -- calls -------------------------------------------------------------------------------
 
     def get_request_method(self, method: str, notify: bool = False) -> RequestMethod:
-        """A method of any name, such as one that is no identifier.
+        """Return a method by its name, which need not be an identifier.
 
         Args:
             method: its name.
@@ -149,7 +149,7 @@ class RPCClient(Endpoint):
     def __getattr__(self, name: str) -> RequestMethod:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        # Kept, as this is asked only for what there is not.
+        # Kept, so that this is called once for each name.
         method = self.__dict__[name] = self.get_request_method(name)
         return method
 
@@ -175,7 +175,7 @@ class RPCClient(Endpoint):
             if self.socket_type != zmq.REQ:
                 return
             try:
-                # A REP server answers what it need not answer, or it would be stuck.
+                # A REP socket has to send something after each message.
                 self._taken(method, deadline)
             except ErrorObject:
                 raise
@@ -184,7 +184,7 @@ class RPCClient(Endpoint):
                 raise
 
     def _send(self, text: bytes, method: str) -> float | None:
-        """Send; the time at which this call's time is over."""
+        """Send; return the deadline of the call."""
         if self._is_closed:
             raise ServiceClosedError("the client is closed")
         deadline = self._deadline()
@@ -214,7 +214,7 @@ class RPCClient(Endpoint):
         try:
             return decode(text, self.max_size)
         except TextError as error:
-            raise ProtocolError(f"the answer of {method!r}: {error}") from None
+            raise ProtocolError(f"the answer to {method!r}: {error}") from None
 
     def _receive(self, request_id: int, method: str, deadline: float | None) -> Any:
         while True:
@@ -249,7 +249,7 @@ class RPCClient(Endpoint):
     def close(self) -> None:
         """Close the socket, after the call that is under way.
 
-        What was sent has a second to leave; that does not hold up this thread.
+        What is queued is sent for up to a second more, in the background.
         """
         with self._guard:
             self._is_closed = True
@@ -273,11 +273,11 @@ def encode_request(method: str, params: Any, request_id: int | None) -> bytes:
 
 def _response(payload: Any, method: str) -> RPCResponse:
     if isinstance(payload, dict) and "method" not in payload:
-        # An error that a server could not tell the id of may lack it.
+        # The error for a request whose id could not be read may lack the id.
         item = JSONRPCLoose.payload_to_item({"id": None, **payload})
         if isinstance(item, RPCResponse) and not item.malformed:
             return item
-    raise ProtocolError(f"the answer of {method!r} is no response")
+    raise ProtocolError(f"the answer to {method!r} is not a response")
 
 
 def milliseconds_until(deadline: float | None) -> int:
@@ -288,7 +288,7 @@ def milliseconds_until(deadline: float | None) -> int:
 
 
 def time_is_over(method: str, endpoint: str, what: str) -> RPCTimeoutError:
-    """What to raise for a call that was not sent, or not answered."""
+    """The exception for a call that was not sent, or not answered, in time."""
     return RPCTimeoutError(f"{method!r} was not {what} by {endpoint} in time")
 
 

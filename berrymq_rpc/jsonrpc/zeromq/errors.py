@@ -41,7 +41,7 @@ class RPCError(ErrorObject):
 
     Args:
         message: one sentence; the default says the class's name.
-        data: what else there is to tell, as values of JSON.
+        data: further information, as JSON values.
 
     Attributes:
         error_code: the code of the class, or of the error that arrived.
@@ -55,7 +55,7 @@ class RPCError(ErrorObject):
         code = _SERVER_ERRORS[-1] if self.error_code is None else self.error_code
         super().__init__(code, _words(type(self).__name__) if message is None else message)
         self.data = data
-        # What makes it anew when it is copied or pickled.
+        # What its class is called with when it is copied or pickled.
         self.args = (self.message,) if data is None else (self.message, data)
 
     def __init_subclass__(cls) -> None:
@@ -83,13 +83,13 @@ class RPCError(ErrorObject):
 
 
 class ParseError(RPCError):
-    """A message is no JSON text."""
+    """A message is not a JSON text."""
 
     error_code = -32700
 
 
 class InvalidRequest(RPCError):
-    """A message is no request, or not one that the server takes."""
+    """A message is not a request, or not one that the server accepts."""
 
     error_code = -32600
 
@@ -107,13 +107,13 @@ class InvalidParams(RPCError):
 
 
 class InternalError(RPCError):
-    """The server failed by itself."""
+    """The server failed."""
 
     error_code = -32603
 
 
 class ServerError(RPCError):
-    """A handler raised an exception; ``error_data`` tells of which class."""
+    """A handler raised an exception; ``error_data`` names its class."""
 
 
 class ApplicationError(RPCError):

@@ -1,4 +1,4 @@
-"""Finds and runs the handlers of an object: its ``handle_NAME_method`` and others."""
+"""Find and run the handlers of an object: its ``handle_NAME_method`` and others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ _MAX_MESSAGE = 500
 
 
 class _JSONPacker:
-    """Tells of an exception's arguments whether they can travel."""
+    """Decides which arguments of an exception can be sent."""
 
     @staticmethod
     def pack(value: Any, name: str = "", /) -> bytes:
@@ -35,9 +35,9 @@ def error_of(error: BaseException) -> RPCError:
         return RPCError(error.code, error.message, data=error.data)
     if isinstance(error, ParametersError):
         return RPCError(JSONRPC.INVALID_ARGS, bounded(str(error), _MAX_MESSAGE))
-    told = to_error(describe(error, _PACKER))
-    told.message = safe_str(error, _MAX_MESSAGE) or told.message
-    return told
+    answer = to_error(describe(error, _PACKER))
+    answer.message = safe_str(error, _MAX_MESSAGE) or answer.message
+    return answer
 
 
 class Handlers:
@@ -45,7 +45,7 @@ class Handlers:
 
     Args:
         owner: the object.
-        patterns: what their names look like, such as ``"handle_{}_method"``, the preferred first.
+        patterns: of their names, such as ``"handle_{}_method"``; the first match counts.
     """
 
     def __init__(self, owner: object, *patterns: str) -> None:
@@ -53,17 +53,17 @@ class Handlers:
         self._patterns = patterns
         self._found: dict[str, tuple[Callable[..., Any], Signature]] = {}
 
-    def call(self, asked: IncomingRequest) -> Any:
+    def call(self, request: IncomingRequest) -> Any:
         """Run the handler of a request.
 
         Raises:
             RPCError: there is none.
-            ParametersError: the arguments do not suit it.
+            ParametersError: the arguments do not fit it.
             BaseException: what it raises.
         """
-        name = asked.method.lower().replace("-", "_")
-        function, signature = self._found.get(name) or self._find(name, asked.method)
-        args, kwargs = asked.args, asked.kwargs
+        name = request.method.lower().replace("-", "_")
+        function, signature = self._found.get(name) or self._find(name, request.method)
+        args, kwargs = request.args, request.kwargs
         if kwargs or not signature.minimum <= len(args) <= signature.maximum:
             signature.check(args, kwargs)
         return function(*args, **kwargs)

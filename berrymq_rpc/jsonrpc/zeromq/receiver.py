@@ -1,4 +1,4 @@
-"""A client that is sent notifications while it calls."""
+"""A client that also receives notifications."""
 
 import logging
 import queue
@@ -16,9 +16,9 @@ from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC
 from ..protocols.json_codec import MAX_SIZE
 from .client import RPCNotifierClient, encode_request, milliseconds_until, time_is_over
-from .endpoint import CLOSE_LINGER
 from .errors import exception_for
 from .handlers import Handlers
+from .socket_owner import CLOSE_LINGER
 from .waker import Waker
 
 __all__ = ["NotificationReceiverClient"]
@@ -29,12 +29,12 @@ MAX_UNSENT = 1000
 #: Notifications that wait for the handler that runs.
 MAX_WAITING = 100_000
 
-#: Messages that are read before the thread looks what it is to send.
+#: Messages that are read before the thread sends what waits.
 _BURST = 100
 
 
 class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
-    """Calls a server from a DEALER socket, and takes its notifications in a thread of its own.
+    """Calls a server from a DEALER socket, and handles its notifications in a thread.
 
     ::
 
@@ -74,12 +74,12 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             self, endpoint, context, timeout, socket_type, logger, max_size=max_size
         )
         self._waker = Waker(self.socket)
-        # A call would get no answer otherwise.
+        # Without the thread, calls would get no answer.
         self.start()
 
     def _new_socket(self) -> Any:
         socket = super()._new_socket()
-        # What waits for a connection waits here, where a call that was given up is not sent later.
+        # Messages wait here for a connection, so that a call that was given up is never sent.
         socket.immediate = 1
         return socket
 
@@ -107,7 +107,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             raise response
         if isinstance(response.result, ErrorObject):
             if response.malformed:
-                raise ProtocolError(f"the answer of {method!r}: {response.result.message}")
+                raise ProtocolError(f"the answer to {method!r}: {response.result.message}")
             raise exception_for(response.result, self.error_code_exceptions)
         return response.result
 
@@ -164,7 +164,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         unsent = self._unsent
         while unsent:
             request_id, text = unsent[0]
-            # A call whose time was over while it waited is not to run any more.
+            # A call whose deadline has passed is not sent any more.
             if request_id is None or request_id in self._pending:
                 try:
                     self.socket.send(text, zmq.NOBLOCK)
@@ -174,38 +174,40 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         self._waker.wait_for_room(bool(unsent))
 
     def _take(self, text: bytes) -> None:
-        inquiry = IncomingMessage(text, max_size=self.max_size)
-        for response in inquiry.responses:
+        message = IncomingMessage(text, max_size=self.max_size)
+        for response in message.responses:
             self._take_response(response)
-        for asked in inquiry.calls:
-            if not asked.is_notification:
-                asked.error(JSONRPC.method_not_found("this client takes notifications alone"))
+        for request in message.calls:
+            if not request.is_notification:
+                request.error(JSONRPC.method_not_found("this client only takes notifications"))
             elif len(self._waiting) < MAX_WAITING:
-                self._waiting.append(asked)
+                self._waiting.append(request)
             else:
-                self.logger.warning("notification %.100r dropped: too many wait", asked.method)
-        if inquiry.malformed:
-            self.logger.warning("%s sent what is no message: %.200r", self.endpoint, text)
-        elif inquiry.calls and (answer := inquiry.text()):
+                self.logger.warning(
+                    "notification %.100r dropped: %d wait already", request.method, MAX_WAITING
+                )
+        if message.malformed:
+            self.logger.warning("%s sent a malformed message: %.200r", self.endpoint, text)
+        elif message.calls and (answer := message.text()):
             self._unsent.append((None, answer))
 
     def _take_response(self, response: RPCResponse) -> None:
         pending = list(self._pending)
         request_id = response.request_id
         if request_id is None and len(pending) == 1:
-            # What the server could not read can have been this call alone.
+            # The server could not read the id: it can only be that of this call.
             request_id = pending[0]
         answer = self._pending.get(request_id) if type(request_id) is int else None
         if answer is not None:
             answer.put(response)
 
-    def _run_handler(self, asked: IncomingRequest) -> None:
+    def _run_handler(self, request: IncomingRequest) -> None:
         try:
-            self._handlers.call(asked)
+            self._handlers.call(request)
         except (ErrorObject, ParametersError) as error:
-            self.logger.warning("notification %.100r: %s", asked.method, error)
+            self.logger.warning("notification %.100r: %s", request.method, error)
         except Exception:
-            self.logger.exception("the handler of %.100r failed", asked.method)
+            self.logger.exception("the handler of %.100r failed", request.method)
 
     def _send_rest(self) -> None:
         deadline = time.monotonic() + CLOSE_LINGER / 1000
@@ -214,7 +216,9 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             self._waker.poll(left)
             self._send_unsent()
         if self._unsent:
-            self.logger.warning("%d messages were not sent: no connection", len(self._unsent))
+            self.logger.warning(
+                "%d messages were not sent: there is no connection", len(self._unsent)
+            )
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -228,7 +232,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         self._is_over.set()
 
     def wait_for_notifications(self) -> None:
-        """Return when the client is stopped, or at Ctrl-C."""
+        """Wait until the client is stopped, or for Ctrl-C."""
         try:
             self._is_over.wait()
         except KeyboardInterrupt:

@@ -14,18 +14,18 @@ from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC
 from ..protocols.json_codec import MAX_SIZE
 from ..protocols.version2 import JSONRPCv2
-from .endpoint import Endpoint
 from .handlers import Handlers, error_of
-from .outbox import Outbox
+from .router_queues import RouterQueues
+from .socket_owner import SocketOwner
 from .waker import Waker
 
 __all__ = ["NotificationOnlyPullServer", "RPCNotificationServer", "RPCServer"]
 
-#: Milliseconds between two looks whether a peer that did not read has room again.
+#: Milliseconds between two attempts to send to a peer that does not read.
 _RETRY = 10
 
 
-class RPCServer(Endpoint, threading.Thread):
+class RPCServer(SocketOwner, threading.Thread):
     """Answers requests at a REP socket.
 
     ::
@@ -39,19 +39,19 @@ class RPCServer(Endpoint, threading.Thread):
     A request for ``echo`` calls ``handle_echo_method``; in the name, capitals count as small
     letters and ``-`` as ``_``. What a handler returns is the result, what it raises an error: an
     `RPCError` the error that it says, any other exception a `ServerError`. Handlers run one after
-    another. `run` serves in this thread, `start` in one of its own, as does ``with server:``.
+    another. `run` serves in this thread, `start` and ``with server:`` in a new one.
 
     Args:
-        endpoint: where to listen; port ``*`` takes a free one, which `endpoint` tells.
+        endpoint: where to listen; with port ``*``, `endpoint` has the free port that was taken.
         context: of ZeroMQ; the default is the process's.
-        timeout: milliseconds after which it looks at `should_stop`; `stop` does not wait for it.
+        timeout: milliseconds between two looks at `should_stop`; `stop` does not wait for them.
         socket_type: of ZeroMQ; the default is the class's.
         logger: the default is ``berrymq_rpc.jsonrpc.zeromq``.
-        insecure: allow an address beyond this host, where anybody who reaches it may call.
+        insecure: allow an address beyond loopback: everybody who reaches it may call.
         max_size: bytes of a request, and of an answer.
 
     Raises:
-        ValueError: the address is open to others, and `insecure` is not set.
+        ValueError: the address is beyond loopback, and `insecure` is not set.
         zmq.ZMQError: the address cannot be used.
     """
 
@@ -76,10 +76,10 @@ class RPCServer(Endpoint, threading.Thread):
     ) -> None:
         threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}")
         check_exposure(endpoint, insecure)
-        Endpoint.__init__(self, endpoint, socket_type, timeout, context, logger, max_size)
+        SocketOwner.__init__(self, endpoint, socket_type, timeout, context, logger, max_size)
         self._methods = Handlers(self, "handle_{}_method")
         self._notifications = Handlers(self, "handle_{}_notification", "handle_{}_method")
-        self._outbox: Outbox | None = None
+        self._queues: RouterQueues | None = None
         #: Held while the thread is started or the sockets are closed.
         self._life = threading.Lock()
         self._serving_thread: int | None = None
@@ -88,7 +88,7 @@ class RPCServer(Endpoint, threading.Thread):
         self.socket = self._new_socket()
         try:
             if self.socket_type == zmq.ROUTER:
-                self._outbox = Outbox(self.socket, self.logger)
+                self._queues = RouterQueues(self.socket, self.logger)
             self.socket.bind(endpoint)
         except BaseException:
             self.socket.close(0)
@@ -96,10 +96,15 @@ class RPCServer(Endpoint, threading.Thread):
         self.endpoint = self.socket.last_endpoint.decode().rstrip("\0")
         self._waker = Waker(self.socket)
 
+    @property
+    def messages_dropped(self) -> int:
+        """Messages dropped because their peers did not read or were gone."""
+        return 0 if self._queues is None else self._queues.dropped
+
     # -- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Serve in a thread of its own, if it does not yet.
+        """Serve in a new thread, unless one serves already.
 
         Raises:
             RuntimeError: it was stopped.
@@ -113,7 +118,7 @@ class RPCServer(Endpoint, threading.Thread):
     def run(self) -> None:
         """Serve until `stop` is called from another thread, then close the socket.
 
-        While it serves in a thread of its own, wait for that.
+        If another thread serves already, wait until that ends.
         """
         with self._life:
             is_first = self._serving_thread is None and not self._is_over.is_set()
@@ -177,10 +182,10 @@ class RPCServer(Endpoint, threading.Thread):
     def _turn(self) -> None:
         """Serve what there is, or wait for something."""
         timeout = self.timeout
-        if self._outbox:
-            self._outbox.retry()
+        if self._queues:
+            self._queues.retry()
             timeout = _RETRY
-        # Once for each message: a receive that finds none raises, which takes longer.
+        # One poll for each message: it is faster than a receive that raises.
         if not self._waker.poll(timeout):
             return
         try:
@@ -193,7 +198,7 @@ class RPCServer(Endpoint, threading.Thread):
             raise self._interrupt
 
     def _split(self, frames: list[bytes]) -> tuple[list[bytes], bytes]:
-        """The frames of the way back, and the text."""
+        """Split a message into the frames before the text, and the text."""
         if self.socket_type != zmq.ROUTER:
             return [], b"".join(frames)
         # REQ sockets, and proxies in between, put an empty frame before the text.
@@ -201,55 +206,57 @@ class RPCServer(Endpoint, threading.Thread):
         return frames[:end], b"".join(frames[end:])
 
     def _answer(self, route: Sequence[bytes], payload: bytes) -> bytes:
-        inquiry = IncomingMessage(payload, max_size=self.max_size)
-        for asked in inquiry.calls:
-            if asked.is_notification:
-                self._run_notification(asked)
+        message = IncomingMessage(payload, max_size=self.max_size)
+        for request in message.calls:
+            if request.is_notification:
+                self._run_notification(request)
             else:
-                self._run_request(asked)
-        text = inquiry.text()
+                self._run_request(request)
+        text = message.text()
         if not text and self.socket_type == zmq.REP and not self.allow_notifications:
-            # A REP socket has to answer, and the sender is better told.
+            # A REP socket has to send something: an error says more than an empty text.
             return JSONRPCv2.error_message(
                 JSONRPC.invalid_request("this server takes no notifications")
             )
         return text
 
-    def _run_request(self, asked: IncomingRequest) -> None:
+    def _run_request(self, request: IncomingRequest) -> None:
         try:
             if not self.allow_methods:
-                raise JSONRPC.invalid_request("this server takes notifications alone")
-            asked.result(self._methods.call(asked))
+                raise JSONRPC.invalid_request("this server only takes notifications")
+            request.result(self._methods.call(request))
         except BaseException as error:
-            asked.error(error_of(error))
-            self._failed(asked, error)
+            request.error(error_of(error))
+            self._failed(request, error)
 
-    def _run_notification(self, asked: IncomingRequest) -> None:
+    def _run_notification(self, request: IncomingRequest) -> None:
         if not self.allow_notifications:
-            self.logger.warning("notification %.100r: this server takes none", asked.method)
+            self.logger.warning(
+                "notification %.100r dropped: this server takes none", request.method
+            )
             return
         try:
-            self._notifications.call(asked)
+            self._notifications.call(request)
         except (RPCError, ParametersError) as error:
-            self.logger.warning("notification %.100r: %s", asked.method, error)
+            self.logger.warning("notification %.100r: %s", request.method, error)
         except BaseException as error:
-            self._failed(asked, error)
+            self._failed(request, error)
 
-    def _failed(self, asked: IncomingRequest, error: BaseException) -> None:
+    def _failed(self, request: IncomingRequest, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):
-            # Whoever called is answered first.
+            # The caller is answered first.
             self._interrupt = error
         elif not isinstance(error, RPCError | ParametersError):
-            self.logger.error("the handler of %.100r failed", asked.method, exc_info=error)
+            self.logger.error("the handler of %.100r failed", request.method, exc_info=error)
 
     def _send(self, route: list[bytes], text: bytes) -> None:
-        if self._outbox is not None:
+        if self._queues is not None:
             if text:
-                self._outbox.send([*route, text])
+                self._queues.send([*route, text])
         elif self.socket_type == zmq.REP:
             self.socket.send(text)
         elif text:
-            self.logger.warning("what arrived cannot be answered with %.200r", text)
+            self.logger.warning("no way to answer at this socket: %.200r", text)
 
 
 class RPCNotificationServer(RPCServer):
@@ -264,7 +271,7 @@ class RPCNotificationServer(RPCServer):
 
 
 class NotificationOnlyPullServer(RPCNotificationServer):
-    """Takes notifications alone, at a PULL socket."""
+    """Only takes notifications, at a PULL socket."""
 
     default_socket_type: int = zmq.PULL
     allow_methods = False

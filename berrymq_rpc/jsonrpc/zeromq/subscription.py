@@ -1,4 +1,4 @@
-"""A server that sends notifications back to those who subscribed."""
+"""A server that sends notifications to its subscribers."""
 
 import logging
 import threading
@@ -15,20 +15,19 @@ from .server import RPCNotificationServer
 
 __all__ = ["Subscriber", "SubscriptionServer"]
 
-#: Subscribers at one time. They are forgotten when they are gone, which shows when something is
-#: sent to them.
+#: Subscribers at one time. One that is gone is removed when something is sent to it.
 MAX_SUBSCRIBERS = 10_000
 
-#: Notifications that wait for the thread of a server that does not run, or is busy.
+#: Notifications that wait for the server's thread.
 MAX_WAITING = 100_000
 
-#: Milliseconds: a subscriber whose host is gone, or that is frozen, is noticed within the sum.
+#: Milliseconds: a frozen subscriber, or one whose host is gone, is noticed within the sum.
 _HEARTBEAT_INTERVAL = 1000
 _HEARTBEAT_TIMEOUT = 3000
 
 
 class Subscriber(NamedTuple):
-    """The way to one client; it means something to its own server alone.
+    """One client of one server.
 
     Args:
         route: the frames before the text.
@@ -64,11 +63,11 @@ class SubscriptionServer(RPCNotificationServer):
         logger: logging.Logger | None = None,
         **options: Any,
     ) -> None:
-        #: Those to whom `publish` sends, in the order in which they came.
+        #: The recipients of `publish`, the oldest first.
         self._subscribers: dict[Subscriber, None] = {}
-        #: The same, shared by what is published until it changes.
+        #: The same as a tuple, which what is published shares.
         self._all: tuple[Subscriber, ...] = ()
-        #: To whom, whether only to those who are subscribers still, and what.
+        #: The recipients, whether only those that still subscribe, and the text.
         self._waiting: deque[tuple[Sequence[Subscriber], bool, bytes]] = deque()
         self._asking: Subscriber | None = None
         self._guard = threading.Lock()
@@ -80,19 +79,19 @@ class SubscriptionServer(RPCNotificationServer):
         socket.heartbeat_timeout = _HEARTBEAT_TIMEOUT
         return socket
 
-    # -- who ---------------------------------------------------------------------------------
+    # -- subscribers -----------------------------------------------------------------------
 
     @property
     def subscriber(self) -> Subscriber:
         """The client whose request the handler serves; reading it makes the client a subscriber.
 
         Raises:
-            RuntimeError: no handler runs in this thread.
+            RuntimeError: not called by a handler.
             ServerError: there are too many subscribers.
         """
         asking = self._asking
         if asking is None or threading.get_ident() != self._serving_thread:
-            raise RuntimeError("there is a subscriber inside a handler alone")
+            raise RuntimeError("there is a subscriber only inside a handler")
         with self._guard:
             if asking not in self._subscribers:
                 if len(self._subscribers) >= MAX_SUBSCRIBERS:
@@ -103,11 +102,11 @@ class SubscriptionServer(RPCNotificationServer):
 
     @property
     def subscribers(self) -> tuple[Subscriber, ...]:
-        """Those to whom `publish` sends."""
+        """The recipients of `publish`."""
         return self._all
 
     def forget(self, subscriber: Subscriber) -> None:
-        """Take one out of those to whom `publish` sends, if it is there."""
+        """Remove a subscriber, if it is there."""
         with self._guard:
             if subscriber in self._subscribers:
                 del self._subscribers[subscriber]
@@ -118,14 +117,14 @@ class SubscriptionServer(RPCNotificationServer):
         return bool(self.subscriber)
 
     def handle_unsubscribe_method(self) -> bool:
-        """Make the caller a subscriber no more."""
+        """End the caller's subscription."""
         self.forget(self.subscriber)
         return True
 
     # -- sending -----------------------------------------------------------------------------
 
     def notify(self, subscriber: Subscriber, name: str, /, *args: Any, **kwargs: Any) -> None:
-        """Send a notification to one subscriber. It is dropped and counted if that one is gone.
+        """Send a notification to one subscriber; it is dropped and counted if that is gone.
 
         Args:
             subscriber: what a handler read as `subscriber`.
@@ -140,7 +139,7 @@ class SubscriptionServer(RPCNotificationServer):
         self._enqueue((subscriber,), False, name, args, kwargs)
 
     def publish(self, name: str, /, *args: Any, **kwargs: Any) -> None:
-        """Send a notification to all subscribers of this moment.
+        """Send a notification to all present subscribers.
 
         Arguments and errors are those of `notify`.
         """
@@ -155,7 +154,7 @@ class SubscriptionServer(RPCNotificationServer):
         kwargs: dict[str, Any],
     ) -> None:
         if args and kwargs:
-            raise TypeError("JSON-RPC takes arguments by position or by name, and not both")
+            raise TypeError("JSON-RPC takes arguments by position or by name, not both")
         # Always with params: receivers of jsonrpc2-zeromq end without.
         text = encode({"jsonrpc": "2.0", "method": name, "params": kwargs or args})
         if self.should_stop:
@@ -173,13 +172,13 @@ class SubscriptionServer(RPCNotificationServer):
         self._send_waiting()
 
     def _send_waiting(self) -> None:
-        assert self._outbox is not None
+        assert self._queues is not None
         while self._waiting:
             to, is_published, text = self._waiting.popleft()
             for subscriber in to:
                 if is_published and subscriber not in self._subscribers:
                     continue
-                if not self._outbox.send([*subscriber.route, text]):
+                if not self._queues.send([*subscriber.route, text]):
                     self.forget(subscriber)
 
     def _answer(self, route: Sequence[bytes], payload: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Ends a poll from another thread: sockets of ZeroMQ belong to one thread alone."""
+"""End a poll from another thread: a ZeroMQ socket belongs to one thread."""
 
 import socket
 from typing import Any
@@ -30,15 +30,15 @@ class Waker:
         try:
             self._write.send(b"\0")
         except OSError:
-            # There are enough in it, or it is closed.
+            # It is full, which wakes as well, or closed.
             return
 
     def wait_for_room(self, wanted: bool) -> None:
-        """Say whether room to send something ends a poll as well."""
+        """Set whether room to send also ends a poll."""
         self._poller.modify(self._socket, zmq.POLLIN | (zmq.POLLOUT if wanted else 0))
 
     def poll(self, timeout: int | None) -> bool:
-        """Wait until there is a message, or room that is waited for, or `wake` was called.
+        """Wait for a message, for room if that is wanted, or for `wake`.
 
         Args:
             timeout: milliseconds at most, or ``None``.

@@ -170,7 +170,7 @@ class ZeroMQLine(Line):
         return frames[-1]
 
 
-DOORS = ["http", "websocket", "tcp", "zeromq", "zeromq-req"]
+LISTENERS = ["http", "websocket", "tcp", "zeromq", "zeromq-req"]
 PUSHING = ["websocket", "tcp", "zeromq"]
 
 
@@ -205,7 +205,7 @@ async def opened(bridge: Bridge, listener: str) -> AsyncIterator[Line]:
                 yield ZeroMQLine(socket, prefix)
 
 
-@pytest.fixture(params=DOORS)
+@pytest.fixture(params=LISTENERS)
 def listener(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

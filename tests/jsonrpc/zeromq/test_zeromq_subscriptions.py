@@ -11,7 +11,7 @@ import zmq
 
 from berrymq_rpc.errors import OverloadedError, ProtocolError, ServiceClosedError
 from berrymq_rpc.jsonrpc import zeromq
-from berrymq_rpc.jsonrpc.zeromq import outbox, receiver, subscription
+from berrymq_rpc.jsonrpc.zeromq import receiver, router_queues, subscription
 
 PATIENCE = 10.0
 WILD = "tcp://127.0.0.1:*"
@@ -110,7 +110,7 @@ def test_the_dead_are_forgotten() -> None:
 
 
 def test_a_subscriber_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "MAX_KEPT", 1 << 20)
+    monkeypatch.setattr(router_queues, "MAX_QUEUED", 1 << 20)
     with (
         Feed(WILD) as feed,
         Watcher(feed.endpoint) as good,
@@ -129,8 +129,7 @@ def test_a_subscriber_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
                 assert good.echo(number) == number
         wait_until(lambda: len(good.events) == 1500)
         assert [event[0] for event in good.events] == list(range(1500))
-        assert feed._outbox is not None
-        assert feed._outbox.dropped
+        assert feed.messages_dropped
 
 
 def test_what_waited_is_sent_when_there_is_room() -> None:

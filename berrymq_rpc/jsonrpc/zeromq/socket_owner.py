@@ -1,27 +1,27 @@
-"""What servers and clients share: a context, a logger, and how a socket is made and ends."""
+"""The base of servers and clients: owns a socket, with its context, timeout and logger."""
 
 import logging
 from typing import Any
 
 import zmq
 
-__all__ = ["CLOSE_LINGER", "Endpoint", "logger"]
+__all__ = ["CLOSE_LINGER", "SocketOwner", "logger"]
 
 logger = _logger = logging.getLogger("berrymq_rpc.jsonrpc.zeromq")
 
-#: Milliseconds that what was sent has to leave when an endpoint is closed, or its context ends.
+#: Milliseconds for which a closed socket still sends what is queued.
 CLOSE_LINGER = 1000
 
-#: A text may be so many times as large as allowed and still be answered with an error; the sender
-#: of a larger one is disconnected.
+#: A text up to this many times as large as allowed is answered with an error; the sender of a
+#: larger one is disconnected.
 _ANSWERED_SIZE = 4
 
 
-class Endpoint:
-    """One end of a connection, with one socket.
+class SocketOwner:
+    """Owns one socket.
 
     Attributes:
-        endpoint: its address; the real one, where a server was given a wildcard.
+        endpoint: its address; of a server, with the real port.
         timeout: milliseconds.
         context: the `zmq.Context` that the socket belongs to.
         socket: the socket. It belongs to the thread that runs or calls.
@@ -50,7 +50,7 @@ class Endpoint:
 
     def _new_socket(self) -> Any:
         socket = self.context.socket(self.socket_type)
-        # Never for ever, whatever becomes of the peer.
+        # A peer that is gone must not keep the context from ending.
         socket.linger = CLOSE_LINGER
         socket.maxmsgsize = _ANSWERED_SIZE * self.max_size
         return socket

@@ -11,15 +11,15 @@ from ...errors import ProtocolError, ServiceClosedError
 from ...identifier import Identifier
 from ...rpc import Client
 
-__all__ = ["BusSource", "RemoteSource", "Sent", "Source"]
+__all__ = ["BusSource", "MessageSource", "RemoteSource", "Sent"]
 
 #: Seconds for which a remote node keeps the queue of a subscription whose bridge is gone.
 TTL = 60.0
 
-#: Seconds that a remote node waits for a message before it is asked again.
+#: Seconds that each request to a remote node waits for a message.
 WAIT = 20.0
 
-#: Seconds after which a remote node that is not there is asked again.
+#: Seconds between two requests to a remote node that is not there.
 PAUSE = 0.5
 
 
@@ -36,25 +36,25 @@ class Sent(NamedTuple):
     kwargs: Any
 
 
-class Source(ABC):
+class MessageSource(ABC):
     """Messages of one identifier, in order.
 
     Attributes:
-        dropped: how many were dropped, as they came faster than they were taken.
+        dropped: how many were dropped because they came faster than they were taken.
     """
 
     dropped: int
 
     @abstractmethod
     async def next(self) -> Sent | None:
-        """The next message, once there is one; ``None`` when there are none any more."""
+        """Wait for the next message; ``None`` when no more will come."""
 
     @abstractmethod
     def close(self) -> None:
         """Keep no further messages."""
 
 
-class BusSource(Source):
+class BusSource(MessageSource):
     """The messages of a bus.
 
     Args:
@@ -75,7 +75,7 @@ class BusSource(Source):
                 message = await self._queue.get()
             except Empty:
                 return None
-            # What is local stays here, whatever wildcards the peer has given.
+            # Local messages stay in the process, whatever wildcards the peer used.
             if not message.name.startswith("_"):
                 return Sent(message.id, message.args, message.kwargs)
 
@@ -83,7 +83,7 @@ class BusSource(Source):
         self._queue.close()
 
 
-class RemoteSource(Source):
+class RemoteSource(MessageSource):
     """The messages of a remote node, by a queue that it keeps. Made by `open`."""
 
     def __init__(self, identifier: Identifier, client: Client) -> None:
@@ -97,7 +97,7 @@ class RemoteSource(Source):
         """Ask for the queue.
 
         Raises:
-            NotFoundError: who answers is no node.
+            NotFoundError: the server is not a node.
             Exception: as the node's function does.
         """
         token = await self._client.rpc.connect_via_queue(self._identifier.id_str(), TTL)
@@ -108,7 +108,7 @@ class RemoteSource(Source):
         while True:
             try:
                 if self._token is None:
-                    # What was sent meanwhile is gone, and nobody knows how much.
+                    # The messages sent meanwhile are lost, and cannot be counted.
                     await self.open()
                 answer = await waiting.rpc.get(self._token, True, WAIT)
             except ServiceClosedError:
@@ -125,14 +125,14 @@ class RemoteSource(Source):
             if answer == "invalid token":
                 self._token = None
             elif answer != "timeout":
-                raise ProtocolError("the remote node has answered with no message")
+                raise ProtocolError("the remote node did not answer get() with a message")
 
     def close(self) -> None:
         if self._token is not None and self._client.is_serving():
             self._closing = asyncio.create_task(self._close(self._token))
 
     async def _close(self, token: str) -> None:
-        # What the node holds it frees by itself when the time is over.
+        # Without it the node frees the queue when its TTL is over.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(WAIT):
                 await self._client.rpc.close_connection(token)

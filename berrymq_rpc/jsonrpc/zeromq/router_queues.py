@@ -1,0 +1,90 @@
+"""Send to the peers of a ROUTER socket, each at the pace at which it reads."""
+
+from collections.abc import Sequence
+from logging import Logger
+from typing import Any
+
+import zmq
+
+from ...common.bounded import Bounded, Overflow
+from ...common.tally import Tally
+
+__all__ = ["RouterQueues"]
+
+#: Bytes that are kept for one peer that does not read, beside what ZeroMQ keeps. Each message
+#: counts as 500 more than it is long.
+MAX_QUEUED = 5 << 20
+_OVERHEAD = 500
+
+
+class RouterQueues:
+    """A queue for each peer that has no room, up to a bound; beyond it messages are dropped.
+
+    Args:
+        socket: a ROUTER.
+        logger: logs what is dropped.
+    """
+
+    def __init__(self, socket: Any, logger: Logger) -> None:
+        # Otherwise ZeroMQ itself drops messages to peers that have no room or are gone.
+        socket.router_mandatory = 1
+        self._socket = socket
+        self._logger = logger
+        self._queues: dict[bytes, Bounded[Sequence[bytes]]] = {}
+        self._dropped = Tally()
+
+    @property
+    def dropped(self) -> int:
+        """Messages dropped because their peers did not read or were gone."""
+        return self._dropped.count
+
+    def __bool__(self) -> bool:
+        """Whether something waits."""
+        return bool(self._queues)
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        """Send a message to the peer that its first frame names.
+
+        Returns:
+            Whether the peer is there.
+        """
+        peer = frames[0]
+        if peer in self._queues:
+            self._queue(peer, frames)
+            return True
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            self._queue(peer, frames)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._drop("the peer is gone")
+            return False
+        return True
+
+    def _queue(self, peer: bytes, frames: Sequence[bytes]) -> None:
+        queue = self._queues.get(peer)
+        if queue is None:
+            queue = self._queues[peer] = Bounded(max_bytes=MAX_QUEUED, overflow=Overflow.REFUSE)
+        if not queue.put(frames, sum(map(len, frames)) + _OVERHEAD):
+            self._drop("the peer does not read")
+
+    def _drop(self, reason: str, messages: int = 1) -> None:
+        if self._dropped.add(messages):
+            self._logger.warning("message dropped: %s (%d so far)", reason, self.dropped)
+
+    def retry(self) -> None:
+        """Send what waits, as far as there is room."""
+        for peer, queue in list(self._queues.items()):
+            try:
+                while queue:
+                    self._socket.send_multipart(queue.peek(), zmq.NOBLOCK)
+                    queue.get()
+            except zmq.Again:
+                continue
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._drop("the peer is gone", len(queue))
+            del self._queues[peer]
