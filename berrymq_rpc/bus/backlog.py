@@ -11,7 +11,7 @@ from ..common.tally import Tally
 from ..identifier import Identifier
 from .log import bus_logger
 from .message import Message
-from .picture import Picture
+from .picture import DiagramNode
 from .registration import collecting
 
 if TYPE_CHECKING:
@@ -135,10 +135,10 @@ class Backlog:
         while self._arrivals and not self._arrivals.popleft().wake():
             continue
 
-    def bus_pictures(self) -> list[Picture]:
+    def bus_diagram_nodes(self) -> list[DiagramNode]:
         """How `Bus.show_network` draws it."""
         count = len(self.queues)
-        return [Picture("queue", "Queue" if count < 2 else f"{count} shared queues")]
+        return [DiagramNode("queue", "Queue" if count < 2 else f"{count} shared queues")]
 
     def __len__(self) -> int:
         return len(self._messages)

@@ -9,7 +9,7 @@ from typing import Any
 from ..identifier import Identifier
 from .graph import Graph
 from .log import describe
-from .picture import Picture, Pictures, pictures_of
+from .picture import DiagramNode, DiagramSource, diagram_nodes_of
 from .registration import Registration
 
 __all__ = ["Network"]
@@ -18,11 +18,11 @@ __all__ = ["Network"]
 class Network:
     """What is known of a bus's senders, and the pictures of it with its receivers."""
 
-    __slots__ = ("_connections", "_lock", "_senders")
+    __slots__ = ("_lock", "_senders", "_sources")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._connections: tuple[Pictures, ...] = ()
+        self._sources: tuple[DiagramSource, ...] = ()
         # A function that is gone sends nothing any more.
         self._senders: weakref.WeakKeyDictionary[Any, tuple[Identifier, ...]]
         self._senders = weakref.WeakKeyDictionary()
@@ -34,15 +34,15 @@ class Network:
         with self._lock:
             self._senders[function] = tuple(identifiers)
 
-    def add_pictures(self, pictures: Pictures) -> None:
-        """Ask `pictures` for connections from now on."""
+    def add_source(self, source: DiagramSource) -> None:
+        """Ask `source` for connections from now on."""
         with self._lock:
-            self._connections = (*self._connections, pictures)
+            self._sources = (*self._sources, source)
 
-    def remove_pictures(self, pictures: Pictures) -> None:
-        """Do so no more."""
+    def remove_source(self, source: DiagramSource) -> None:
+        """Undo `add_source`."""
         with self._lock:
-            self._connections = tuple(kept for kept in self._connections if kept != pictures)
+            self._sources = tuple(kept for kept in self._sources if kept != source)
 
     def followers(self, registrations: list[Registration]) -> dict[str, list[str]]:
         """By identifier, in order, what follows it."""
@@ -50,7 +50,7 @@ class Network:
         for registration in registrations:
             receiver = registration.receiver()
             if receiver is not None:
-                pictures = pictures_of(receiver)
+                pictures = diagram_nodes_of(receiver)
                 names = [describe(receiver)] if pictures is None else [p.label for p in pictures]
                 found.setdefault(str(registration.identifier), []).extend(names)
         for picture in self._pictures():
@@ -73,9 +73,9 @@ class Network:
                 graph.sends(node, identifier)
         return graph.text()
 
-    def _pictures(self) -> Iterable[Picture]:
-        for pictures in self._connections:
-            yield from pictures()
+    def _pictures(self) -> Iterable[DiagramNode]:
+        for source in self._sources:
+            yield from source()
 
 
 def _draw_receiver(graph: Graph, registration: Registration) -> None:
@@ -83,7 +83,7 @@ def _draw_receiver(graph: Graph, registration: Registration) -> None:
     if receiver is None:
         return
     is_guarded = registration.guard is not None
-    pictures = pictures_of(receiver)
+    pictures = diagram_nodes_of(receiver)
     if pictures is not None:
         for picture in pictures:
             node = graph.node(picture.kind, picture.label, getattr(receiver, "__self__", receiver))
@@ -98,7 +98,7 @@ def _draw_receiver(graph: Graph, registration: Registration) -> None:
         graph.hears(node, registration.identifier, is_guarded=is_guarded)
 
 
-def _draw_picture(graph: Graph, picture: Picture) -> None:
+def _draw_picture(graph: Graph, picture: DiagramNode) -> None:
     node = graph.node(picture.kind, picture.label, picture)
     for heard in picture.hears:
         graph.hears(node, Identifier(heard))

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-__all__ = ["Picture", "Pictured", "Pictures", "pictures_of"]
+__all__ = ["DiagramNode", "DiagramSource", "Pictured", "diagram_nodes_of"]
 
 
-class Picture(NamedTuple):
+class DiagramNode(NamedTuple):
     """One node of the picture.
 
     Attributes:
@@ -22,21 +22,21 @@ class Picture(NamedTuple):
     sends: tuple[str, ...] = ()
 
 
-Pictures: TypeAlias = Callable[[], list[Picture]]
+DiagramSource: TypeAlias = Callable[[], list[DiagramNode]]
 
 
 class Pictured(Protocol):
     """What the object of a method that receives may offer."""
 
-    def bus_pictures(self) -> list[Picture]:
+    def bus_diagram_nodes(self) -> list[DiagramNode]:
         """The nodes to draw in place of its class."""
 
 
-def pictures_of(receiver: Any) -> list[Picture] | None:
+def diagram_nodes_of(receiver: Any) -> list[DiagramNode] | None:
     """How the object of a bound method wants to be drawn, or `None` if it does not say so."""
     owner: Any = getattr(receiver, "__self__", None)
     # Of its class: an object may claim to have any attribute.
-    if isinstance(owner, type) or not hasattr(type(owner), "bus_pictures"):
+    if isinstance(owner, type) or not hasattr(type(owner), "bus_diagram_nodes"):
         return None
     pictured: Pictured = owner
-    return pictured.bus_pictures()
+    return pictured.bus_diagram_nodes()

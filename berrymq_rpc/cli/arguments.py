@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from ..endpoint import Endpoint, host_and_port
-from ..exchange.delivery import travelling
+from ..identifier import Identifier
 from ..rpc.transport import endpoints_of
 
 __all__ = [
@@ -63,7 +63,7 @@ def socket_address(text: str) -> tuple[str, int]:
 def exportable_identifier(text: str) -> str:
     """An identifier that may leave the process."""
     try:
-        return travelling(text).id_str()
+        return Identifier(text).require_exportable().id_str()
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 

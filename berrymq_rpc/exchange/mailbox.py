@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from ..bus import Message
-from ..bus.picture import Picture
+from ..bus.picture import DiagramNode
 from ..bus.registration import exporting
 from ..identifier import Identifier
 from .parcel import Packer, Parcel
@@ -72,9 +72,9 @@ class Mailbox:
         # Reentrant: an object that is collected in the middle of `put` may send a message.
         self._lock = threading.RLock()
 
-    def bus_pictures(self) -> list[Picture]:
+    def bus_diagram_nodes(self) -> list[DiagramNode]:
         """How `Bus.show_network` draws it."""
-        return [Picture("connection", "queue for other processes")]
+        return [DiagramNode("connection", "queue for other processes")]
 
     @exporting
     def put(self, message: Message) -> None:

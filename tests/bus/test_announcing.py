@@ -284,7 +284,7 @@ class TestTwitterException:
 
         local: list[Message] = []
         mailbox = Mailbox()
-        bus.add_forwarder(forwarded.append)
+        bus.gateway.add_forwarder(forwarded.append)
         bus.regist_method("failed", mailbox.put)
         bus.regist_function("failed", local.append)
         bus.twitter_exception("failed:job")(failing)()

@@ -129,7 +129,7 @@ class TestSending:
 
     @pytest.mark.parametrize("sent", [None, 1, b"a:b", ["a:b"], ("a:b",), {}])
     def test_no_text(self, bus: Bus, sent: Any) -> None:
-        assert bus.relay("a:b", (), {}, "peer") == bus.twitter("a:b") == 0
+        assert bus.gateway.relay("a:b", (), {}, "peer") == bus.twitter("a:b") == 0
         with pytest.raises(TypeError):
             bus.twitter(sent)
         with pytest.raises(TypeError):
@@ -223,7 +223,7 @@ class TestFollowing:
         with pytest.raises(TypeError, match="a receiver is called with the message"):
             bus.following_function("a:b")(receiver)
         with pytest.raises(TypeError, match="a forwarder is called with the message"):
-            bus.add_forwarder(receiver)
+            bus.gateway.add_forwarder(receiver)
 
     def test_from_within_a_receiver(self, bus: Bus) -> None:
         """A message on its way reaches those who followed when it was sent."""
@@ -546,15 +546,15 @@ class TestForwarders:
             seen.append(message.id)
             return "ignored"
 
-        bus.add_forwarder(forward)
+        bus.gateway.add_forwarder(forward)
         bus.regist_function("a:b", recorder([], 1))
         assert bus.twitter("a:b") == 1
         assert bus.twitter("nobody@here:x") == 0
         assert bus.twitter("*:x") == 0
         assert bus.twitter("_local:x") == 0
         assert seen == ["a:b", "nobody@here:x", "*:x"]
-        bus.remove_forwarder(forward)
-        bus.remove_forwarder(forward)
+        bus.gateway.remove_forwarder(forward)
+        bus.gateway.remove_forwarder(forward)
         assert bus.twitter("a:b") == 1
         assert len(seen) == 3
 
@@ -566,7 +566,7 @@ class TestForwarders:
         def answer(message: Message) -> None:
             bus.twitter("second:x")
 
-        bus.add_forwarder(lambda message: seen.append(message.id))
+        bus.gateway.add_forwarder(lambda message: seen.append(message.id))
         bus.twitter("first:x")
         assert seen == ["first:x", "second:x"]
 
@@ -576,7 +576,7 @@ class TestForwarders:
         def forward(message: Message) -> None:
             raise OSError("line")
 
-        bus.add_forwarder(forward)
+        bus.gateway.add_forwarder(forward)
         bus.regist_function("a:b", recorder(heard, 1))
         assert bus.twitter("a:b") == 1
         assert heard == [1]
@@ -588,39 +588,39 @@ class TestForwarders:
                 raise OSError("line")
 
         line = Line()
-        bus.add_forwarder(line.forward)
+        bus.gateway.add_forwarder(line.forward)
         bus.twitter("a:b")
         assert [receiver for _, _, receiver in errors] == [line.forward]
-        bus.remove_forwarder(line.forward)
+        bus.gateway.remove_forwarder(line.forward)
         bus.twitter("a:b")
         assert len(errors) == 1
 
     def test_relay(self, bus: Bus) -> None:
         heard: list[Message] = []
-        bus.add_forwarder(heard.append)
+        bus.gateway.add_forwarder(heard.append)
         bus.regist_function("a:b", heard.append)
         for _ in range(2):
-            assert bus.relay("a:b", (1,), {"x": 2}, "peer") == 1
+            assert bus.gateway.relay("a:b", (1,), {"x": 2}, "peer") == 1
         assert bus.twitter("a:b") == 1
         assert [message.origin for message in heard] == ["peer"] * 4 + [None] * 2
         assert (heard[0].args, heard[0].kwargs) == ((1,), {"x": 2})
-        assert bus.relay(Identifier("c:d"), (), {}, "peer") == 0
+        assert bus.gateway.relay(Identifier("c:d"), (), {}, "peer") == 0
 
     def test_relay_does_not_reach_local_names(self, bus: Bus) -> None:
         heard: list[str] = []
         bus.regist_function("_own:x", recorder(heard, "local"))
         bus.regist_function("*:x", recorder(heard, "any"))
-        assert bus.relay("*:x", (), {}, "peer") == 1
-        assert bus.relay("*@*:*", (), {}, "peer") == 1
+        assert bus.gateway.relay("*:x", (), {}, "peer") == 1
+        assert bus.gateway.relay("*@*:*", (), {}, "peer") == 1
         assert heard == ["any", "any"]
         assert bus.twitter("*:x") == 2
         for text in ("_own:x", "_own@a:x"):
             with pytest.raises(ValueError, match="no other process may send it"):
-                bus.relay(text, (), {}, "peer")
+                bus.gateway.relay(text, (), {}, "peer")
         with pytest.raises(ValueError, match="no identifier"):
-            bus.relay("a::b", (), {}, "peer")
+            bus.gateway.relay("a::b", (), {}, "peer")
         with pytest.raises(TypeError):
-            bus.relay([], (), {}, "peer")  # type: ignore[arg-type]
+            bus.gateway.relay([], (), {}, "peer")  # type: ignore[arg-type]
 
     def test_relay_without_receivers(self, bus: Bus) -> None:
-        assert bus.relay("a:b", (), {}, "peer") == 0
+        assert bus.gateway.relay("a:b", (), {}, "peer") == 0

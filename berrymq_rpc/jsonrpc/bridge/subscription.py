@@ -101,13 +101,6 @@ class Subscription:
             return None
 
 
-def _checked(identifier: Any) -> Identifier:
-    parsed = Identifier(identifier)
-    if parsed.is_local:
-        raise ValueError(f"{str(parsed)!r} is local: it never leaves its process")
-    return parsed
-
-
 def _start(peer: "Peer", source: Source) -> str:
     subscription = Subscription(source)
     try:
@@ -142,7 +135,8 @@ class Subscriptions:
         Returns:
             The subscription's id, for unsubscribe.
         """
-        return _start(peer, BusSource(_checked(identifier), self._bus, self._queue_size))
+        exportable = Identifier(identifier).require_exportable()
+        return _start(peer, BusSource(exportable, self._bus, self._queue_size))
 
     def unsubscribe(self, peer: "Peer", id: str) -> bool:
         """End a subscription.
@@ -174,7 +168,7 @@ class RemoteSubscriptions(Subscriptions):
         self._client = client
 
     async def subscribe(self, peer: "Peer", identifier: str) -> str:
-        source = RemoteSource(_checked(identifier), self._client)
+        source = RemoteSource(Identifier(identifier).require_exportable(), self._client)
         try:
             await source.open()
         except NotFoundError:
