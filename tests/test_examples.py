@@ -145,7 +145,7 @@ class TestSend:
             ),
             ("127.0.0.1", "a:b", "not sent: .*is not an endpoint: write tcp://.*"),
             ("tcp://127.0.0.1:70000", "a:b", "not sent: a port is a number up to 65535.*"),
-            (SILENT, "a:b:c", "not sent: 'a:b:c' is no identifier: .*"),
+            (SILENT, "a:b:c", "not sent: 'a:b:c' is not an identifier: .*"),
         ],
     )
     def test_errors(self, endpoint: str, identifier: str, error: str) -> None:
