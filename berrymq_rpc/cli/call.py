@@ -111,7 +111,7 @@ async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:
     """What becomes of what the method raised, or of the lack of an answer."""
     method = running.method
     if isinstance(error, rpc.ConnectionLostError):
-        if running.sent is None:
+        if error.sent is False:
             return await nobody(endpoint)
         return Absent(f"{endpoint} is gone: {error}")
     if isinstance(error, rpc.RPCTimeoutError):
