@@ -126,6 +126,9 @@ def table(title: str) -> list[str]:
 class Caller:
     """A call that notes what it is told."""
 
+    queued_at: float | None = None
+    accepted_at: float | None = None
+
     def __init__(self, method: str = "method", deadline: float | None = None) -> None:
         self.id = 0
         self.method = method
@@ -150,9 +153,6 @@ class Caller:
 
     def end(self) -> None:
         self.told.append(("END",))
-
-    def progress(self, now: float, /) -> str:
-        return "on its way"
 
 
 def opened(dialect: Any = NATIVE, limits: Limits | None = None, first_id: int = 1) -> Any:
