@@ -153,9 +153,7 @@ def _check(text: str, what: str, part: str) -> None:
     if ":" in part or "@" in part:
         raise _error(text, f"its {what} contains another {':' if ':' in part else '@'!r}")
     if WILDCARD in part:
-        raise _error(
-            text, f"its {what} contains {WILDCARD!r}, which stands for a whole part"
-        )
+        raise _error(text, f"its {what} contains {WILDCARD!r}, which stands for a whole part")
     if part[0].isspace() or part[-1].isspace():
         raise _error(text, f"its {what} begins or ends with a space")
     if part.isprintable():

@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any
 
 from ..bus import Message
-from ..bus.picture import DiagramNode
-from ..bus.registration import exporting
+from ..bus.diagram import DiagramNode
+from ..bus.registrations import remote_sink
 from ..identifier import Identifier
 from .parcel import Packer, Parcel
 
@@ -76,7 +76,7 @@ class Mailbox:
         """How `Bus.show_network` draws it."""
         return [DiagramNode("connection", "queue for other processes")]
 
-    @exporting
+    @remote_sink
     def put(self, message: Message) -> None:
         """Keep a message, or hand it to a consumer that waits. From any thread.
 

@@ -5,8 +5,8 @@ import time
 from threading import get_ident
 from typing import Any
 
+from ..bus.diagram import DiagramNode
 from ..bus.gateway import Gateway
-from ..bus.picture import DiagramNode
 from ..rpc import Limits
 from .bundle import Bundle
 from .line import Line

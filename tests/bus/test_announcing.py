@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Follower, Message
-from berrymq_rpc.bus.registration import exporting
+from berrymq_rpc.bus.registrations import remote_sink
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ class TestTwitterException:
         forwarded: list[Message] = []
 
         class Mailbox:
-            @exporting
+            @remote_sink
             def put(self, message: Message) -> None:
                 forwarded.append(message)
 

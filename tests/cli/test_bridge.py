@@ -46,8 +46,10 @@ def test_serve_with_a_listener(start) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", "--http", ":0", "--token", "sesame") as node:
         url = url_in(node.line(), "HTTP")
         assert post(url, "connect_oneway", Authorization="Bearer sesame")
-        with pytest.raises(urllib.error.HTTPError, match="401"):
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
             post(url, "connect_oneway")
+        # It is the response as well.
+        refused.value.close()
         assert node.end(signal.SIGTERM) == 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Message
-from berrymq_rpc.bus.picture import DiagramNode
+from berrymq_rpc.bus.diagram import DiagramNode
 from berrymq_rpc.exchange.dispatched_bus import DispatchedBus, estimated_size
 from berrymq_rpc.identifier import Identifier
 from berrymq_rpc.runtime.worker_thread import WorkerThread
