@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Generator
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProtocolError
@@ -27,9 +28,9 @@ class Call(asyncio.Future[Any]):
 
     Raises:
         RPCTimeoutError: the client's timeout is over; for a stream, that of one item.
-        ConnectionLostError: the peer is gone; the text says how far the call came.
-        ServiceClosedError: this client or the server closed; the text says whether it ran. One
-            that did not goes to another server, where the client has one.
+        ConnectionLostError: the peer is gone; `Error.sent` says whether the call may have run.
+        ServiceClosedError: this client or the server closed. A call that did not run
+            (`Error.sent` is ``False``) goes to another server, where the client has one.
         OverloadedError, NotFoundError, ParametersError: it did not run.
         ProtocolError: a stream was awaited, or a method that is no stream iterated over.
         Exception: what the method raised, as `GenericError` where its class is not known here.
@@ -47,6 +48,7 @@ class Call(asyncio.Future[Any]):
 
     timeout: float | None = None
     deadline: float | None = None
+    queued_at: float | None = None
     accepted_at: float | None = None
     #: What was sent, where it may be sent again to another server.
     encoded: Any = None
@@ -73,13 +75,6 @@ class Call(asyncio.Future[Any]):
 
     def end(self) -> None:
         self._become_stream().end()
-
-    def progress(self, now: float, /) -> str:
-        if self.sent is None:
-            return "not sent"
-        if self.accepted_at is None:
-            return f"sent {now - self.sent:.1f} s ago, not accepted"
-        return f"accepted, and running for {now - self.accepted_at:.1f} s"
 
     # -- cancelling ----------------------------------------------------------------------
 
@@ -129,9 +124,8 @@ class Call(asyncio.Future[Any]):
             handle = self._stream = StreamHandle(stream)
             self.connection.session.pending[self.id] = stream
             if not self.done():
-                self.set_exception(
-                    ProtocolError(f"{self.method!r} is a stream: use 'async for', not 'await'")
-                )
+                error = ProtocolError(f"{self.method!r} is a stream: use 'async for', not 'await'")
+                self.set_exception(self.connection.session.note_call(error, self, monotonic()))
             # Whoever iterates has no reason to ask the future.
             self.exception()
         return handle.stream
@@ -147,7 +141,8 @@ class Call(asyncio.Future[Any]):
         if self._stream is None:
             # It was over before anybody iterated: raise what it failed with.
             await self
-            raise ProtocolError(f"{self.method!r} is no stream: use 'await', not 'async for'")
+            error = ProtocolError(f"{self.method!r} is not a stream: use 'await', not 'async for'")
+            raise self.connection.session.note_call(error, self, monotonic())
         return await self._stream.stream.next()
 
     async def aclose(self) -> None:

@@ -195,9 +195,11 @@ class Connection:
         """
         session = self.session
         if self._congested and self.is_congested():
-            raise OverloadedError(
+            error = OverloadedError(
                 f"{session.limits.max_queued_bytes:,} bytes wait for the peer to read them"
             )
+            session.note_unsent(error, method)
+            raise error
         session.notify(method, args, kwargs, 0.0 if session.window else monotonic())
         if not self.flush_scheduled:
             self._gathered = 1
@@ -390,7 +392,9 @@ class Connection:
         self.session.lost(error, monotonic())
         if self.session.notifications_lost:
             count = self.session.notifications_lost
-            logger.warning("%d notifications were not delivered: %s", count, error)
+            logger.warning(
+                "%s: %d notifications were not delivered: %s", self.session.endpoint, count, error
+            )
         self.stop()
         unacknowledged = list(self.unacknowledged.values())
         self.unacknowledged.clear()
@@ -400,7 +404,7 @@ class Connection:
     def peer_closing(self) -> None:
         """The peer takes no more calls: what was not sent goes elsewhere, or fails."""
         self.owner.peer_closing(self)
-        self.session.refuse_backlog(ServiceClosedError("the peer is closing"))
+        self.session.refuse_backlog(ServiceClosedError("the peer is closing"), monotonic())
 
     def give_up(self, error: Error) -> None:
         """Fail the calls of this side, and have them stopped at the peer."""
@@ -447,7 +451,7 @@ class Connection:
         if self.session.notifications_lost > before:
             count = self.session.notifications_lost - before
             logger.warning(
-                "%d notifications dropped: no connection to %s", count, self.session.peer
+                "%d notifications dropped: no connection to %s", count, self.session.endpoint
             )
         self.schedule_flush()
         self.set_timer()

@@ -31,7 +31,7 @@ class ConnectionPool(Runtime):
         self.only: Connection | None = None
         session = self.new_session(self.dialects[0])
         self._waiting = Connection(session, None, None, self.dispatcher, self.loop, self)
-        session.peer = ", ".join(self.connect_to) or "a server that connects to this client"
+        session.endpoint = ", ".join([*self.connect_to, *self.bind_to])
         #: Why it cannot be used any more.
         self._problem: Error | None = None
         call_in_child(self.forked)
@@ -42,7 +42,7 @@ class ConnectionPool(Runtime):
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
     ) -> Call:
         """Send a call to one of the servers."""
-        return self.choose().call(method, args, kwargs, timeout, keep=self._resends)
+        return self.choose(method).call(method, args, kwargs, timeout, keep=self._resends)
 
     def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Send a notification to one of the servers."""
@@ -53,11 +53,11 @@ class ConnectionPool(Runtime):
             # A flush is scheduled in a loop that runs.
             or not (connection.flush_scheduled or self.loop.is_running())
         ):
-            connection = self.choose()
+            connection = self.choose(method)
         connection.notify(method, args, kwargs)
 
-    def choose(self) -> Connection:
-        """The connection for a call.
+    def choose(self, method: str) -> Connection:
+        """The connection for a call of a method.
 
         Raises:
             ServiceClosedError: the client is closed.
@@ -66,7 +66,10 @@ class ConnectionPool(Runtime):
         """
         if self._problem is not None:
             # A new one each time: one that is kept gathers a traceback with each raise.
-            raise type(self._problem)(*self._problem.args)
+            problem = type(self._problem)(*self._problem.args)
+            problem.method = method
+            problem.sent = False
+            raise problem
         # asyncio.get_running_loop would do, but makes a system call before Python 3.12. In one
         # thread one loop runs at a time.
         if get_ident() != self.thread or not self.loop.is_running():
@@ -103,6 +106,8 @@ class ConnectionPool(Runtime):
         # A server that refuses and says no goodbye would be sent it again and again.
         if caller.encoded is None or not others or caller.connection in others:
             return False
+        if caller.queued_at is None:
+            caller.queued_at = caller.sent
         caller.sent = caller.accepted_at = None
         min(others, key=_load).adopt((Unsent(caller, caller.encoded, 0.0),))
         return True

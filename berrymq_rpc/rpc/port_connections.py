@@ -86,6 +86,7 @@ class PortConnections:
         for connection in self.connections.values():
             # Made while the port opened.
             connection.port = port
+            connection.session.endpoint = ", ".join(port.endpoints)
             connection.flush()
         if not port.notices_loss:
             self._next_tick = monotonic()
@@ -125,14 +126,15 @@ class PortConnections:
         self._guessed.discard(key)
         if connection is not None:
             self._service.connection_lost(connection)
-            where = f"{', '.join(self.port.endpoints)}: " if self.port is not None else ""
-            connection.lost(ConnectionLostError(where + reason))
+            connection.lost(ConnectionLostError(reason))
             self._service.connection_ended(connection)
 
     # -- connections -----------------------------------------------------------------------
 
     def _connect(self, key: Key, dialect: Dialect) -> Connection:
         session = self._new_session(dialect)
+        if self.port is not None:
+            session.endpoint = ", ".join(self.port.endpoints)
         connection = Connection(
             session, self.port, key, self._dispatcher, self._loop, self._service
         )

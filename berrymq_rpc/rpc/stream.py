@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProtocolError, RPCTimeoutError
@@ -33,12 +34,14 @@ class Stream:
         "encoded",
         "id",
         "method",
+        "queued_at",
         "sent",
     )
 
     def __init__(self, call: "Call") -> None:
         self.id = call.id
         self.method = call.method
+        self.queued_at = call.queued_at
         self.sent = call.sent
         self.accepted_at = call.accepted_at
         self.encoded = call.encoded
@@ -56,7 +59,8 @@ class Stream:
     # -- what the session tells (`wire.session.Caller`) ------------------------------------
 
     def succeed(self, value: Any, /) -> None:
-        self.fail(ProtocolError(f"{self.method!r} is no stream: use 'await', not 'async for'"))
+        error = ProtocolError(f"{self.method!r} is not a stream: use 'await', not 'async for'")
+        self.fail(self.connection.session.note_call(error, self, monotonic()))
 
     def fail(self, error: BaseException, /) -> None:
         if not self._over:
@@ -78,9 +82,6 @@ class Stream:
     def end(self) -> None:
         self._over = True
         self._wake()
-
-    def progress(self, now: float, /) -> str:
-        return "a stream that was read"
 
     # -- reading -------------------------------------------------------------------------
 
@@ -123,7 +124,8 @@ class Stream:
     def _expire(self) -> None:
         if not self._items and not self._over:
             self.connection.cancel(self.id)
-            self.fail(RPCTimeoutError(f"no item of {self.method!r} within {self._timeout:g} s"))
+            error = RPCTimeoutError(f"no item within {self._timeout:g} s")
+            self.connection.session.fail(self, error, monotonic())
 
     def _give_credit(self) -> None:
         if self._uncredited and not self._over:

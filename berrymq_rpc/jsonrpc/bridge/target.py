@@ -137,7 +137,7 @@ class _Session(JSONRPCSession):
     def take_responses(self, responses: Sequence[RPCResponse], now: float) -> None:
         """Take the peer's answers."""
         for response in responses:
-            self._take_response(response)
+            self._take_response(response, now)
         self._release(now)
 
 
