@@ -7,9 +7,9 @@ from typing import Any
 
 from .call import Call
 from .connection_pool import ConnectionPool
-from .context import Peer
 from .dispatcher import DESCRIBE, SLOW_HANDLER
 from .method_table import HandlerTable, collect_methods
+from .peer import Peer
 from .proxy import Namespace
 from .validation import checked_timeout
 from .wire.limits import CONNECT_TIMEOUT, Limits
@@ -78,7 +78,7 @@ class Client(asyncio.AbstractServer):
         have several.
         """
         connection = self.pool.only
-        return None if connection is None else connection.peer
+        return None if connection is None else Peer(connection)
 
     @property
     def timeout(self) -> float | None:

@@ -7,10 +7,9 @@ from time import monotonic
 from typing import Protocol
 
 from ..errors import ConnectionLostError, OverloadedError, ProtocolError
-from .call import Call
 from .connection import Connection
 from .dispatcher import Dispatcher
-from .stream import Stream
+from .inbound import Inbound
 from .transport.port import Key, Port
 from .wire.limits import Limits
 from .wire.record import CALL
@@ -35,9 +34,6 @@ class ConnectionEvents(Protocol):
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
-
-    def resend(self, caller: Call | Stream) -> bool:
-        """Send what a closing peer refused to another one; whether there is one."""
 
     @property
     def peers(self) -> int:
@@ -133,9 +129,8 @@ class PortConnections:
 
     def _connect(self, key: Key, dialect: Dialect) -> Connection:
         session = self._new_session(dialect)
-        connection = Connection(
-            session, self.port, key, self._dispatcher, self._loop, self._service
-        )
+        connection = Connection(session, self.port, key, self._loop, self._service.peer_closing)
+        Inbound(connection, self._dispatcher)
         self.connections[key] = connection
         session.connected(monotonic())
         self._service.connection_made(connection)

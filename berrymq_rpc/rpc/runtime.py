@@ -9,13 +9,11 @@ from typing import Any
 
 from ..endpoint import check_exposure
 from ..errors import ServiceClosedError
-from .call import Call
 from .connection import Connection
 from .dialects import make_dialects
 from .dispatcher import Dispatcher
 from .method_table import HandlerTable
 from .port_connections import PortConnections
-from .stream import Stream
 from .transport import endpoints_of, is_memory, transport_for
 from .transport.port import PortOptions
 from .validation import (
@@ -173,10 +171,6 @@ class Runtime:
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
-    def resend(self, caller: Call | Stream) -> bool:
-        """Send what a closing peer refused to another one; whether there is one."""
-        return False
-
     def sessions(self) -> list[Session]:
         """The call state of all connections."""
         return [connection.session for connection in self.connections]
@@ -216,13 +210,13 @@ class Runtime:
 
     async def _finish(self, reason: str, grace: float) -> None:
         for connection in self.connections:
-            connection.stop_waiting()
+            connection.inbound.stop_waiting()
         if grace > 0:
             farewell = self.loop.time() + min(grace, FAREWELL)
             await self._running_ended(grace)
             await self._goodbyes_read(farewell)
         for connection in self.connections:
-            connection.stop()
+            connection.inbound.stop()
         await self._running_ended(CLEANUP)
         for owner in self.owners:
             owner.close()
@@ -242,7 +236,7 @@ class Runtime:
     async def _running_ended(self, timeout: float) -> None:
         """Wait for the handlers that run, and for those that they make room for."""
         end = self.loop.time() + timeout
-        while tasks := [r.task for c in self.connections for r in c.running.values() if r.task]:
+        while tasks := [task for c in self.connections for task in c.inbound.tasks()]:
             left = end - self.loop.time()
             if left <= 0:
                 return
