@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
 from .call import Call
+from .options import CallOptions
 from .stream import PendingCall, Stream
 from .transport.port import Key, Port
 from .wire.record import InboundEvent
@@ -124,13 +125,13 @@ class Connection:
         method: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        timeout: float | None,
-        *,
+        options: CallOptions,
         resend: Callable[[Any, PendingCall], bool] | None = None,
     ) -> Call:
         """Send a call. What cannot be sent raises here and now.
 
         Args:
+            options: how it is made.
             resend: called with the encoded call and the call when the peer refuses it as it is
                 closing; returns whether it was sent elsewhere.
         """
@@ -138,6 +139,7 @@ class Connection:
         call = Call(loop=self.loop)
         call.connection = self
         call.method = method
+        timeout = options.timeout
         if timeout is not None:
             call.timeout = timeout
             call.deadline = now + timeout

@@ -10,6 +10,7 @@ from .call import Call
 from .connection import Connection
 from .inbound import Inbound
 from .method_table import HandlerTable
+from .options import CallOptions, ClientOptions
 from .runtime import Runtime
 from .stream import PendingCall
 from .wire.session import Session, State, Unsent
@@ -20,20 +21,20 @@ __all__ = ["ConnectionPool"]
 class ConnectionPool(Runtime):
     """Calls go to the least loaded live server; without one they wait for a connection."""
 
-    def __init__(self, table: HandlerTable, **settings: Any) -> None:
-        super().__init__(table, **settings)
+    def __init__(self, table: HandlerTable, options: ClientOptions) -> None:
+        super().__init__(table, options)
         self.thread = get_ident()
         self._live: list[Connection] = []
         #: Whether there may be a second server to send a call to that the first refused.
         self._may_resend = self.dialects[0].name == "native" and bool(
-            self.bind_to or len(self.connect_to) > 1
+            options.bind or len(options.connect) > 1
         )
         #: The one connection that a call of `thread` may take without `call`, if there is one.
         self.only: Connection | None = None
         session = self.new_session(self.dialects[0])
         self._waiting = Connection(session, None, None, self.loop)
         Inbound(self._waiting, self.dispatcher)
-        session.peer = ", ".join(self.connect_to) or "a server that connects to this client"
+        session.peer = ", ".join(options.connect) or "a server that connects to this client"
         #: Why it cannot be used any more.
         self._problem: Error | None = None
         call_in_child(self.forked)
@@ -41,12 +42,11 @@ class ConnectionPool(Runtime):
     # -- calls ---------------------------------------------------------------------------
 
     def call(
-        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Call:
         """Send a call to one of the servers."""
-        return self.choose().call(
-            method, args, kwargs, timeout, resend=self._resend if self._may_resend else None
-        )
+        resend = self._resend if self._may_resend else None
+        return self.choose().call(method, args, kwargs, options, resend)
 
     def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Send a notification to one of the servers."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
@@ -11,19 +11,16 @@ from ..common.tally import Tally
 from .describe import describe as describe_methods
 from .method import Kind, Method
 from .method_table import HandlerTable
+from .options import Options
 from .wire.codec import Codec
 from .wire.exception_codec import Failure, describe
-from .wire.limits import Limits
 
-__all__ = ["DESCRIBE", "SLOW_HANDLER", "Dispatcher", "call_back"]
+__all__ = ["DESCRIBE", "Dispatcher", "call_back"]
 
 logger = logging.getLogger("berrymq_rpc.rpc")
 
 #: The method that every peer offers beside its handler's.
 DESCRIBE = "rpc.describe"
-
-#: Seconds that a handler may hold the event loop before it is named: as in asyncio's debug mode.
-SLOW_HANDLER = 0.1
 
 #: Seconds between two lines about malformed messages; what came between is counted.
 MALFORMED_LOG_INTERVAL = 10.0
@@ -34,33 +31,19 @@ class Dispatcher:
 
     Args:
         table: what is exported.
-        limits: the bounds.
+        options: the bounds, and how handlers are run and logged.
         codec: says which arguments of an exception can travel.
-        slow_handler: seconds that a handler may hold the event loop before a warning names it.
-        log_exceptions: log what handlers raise.
-        exclude_log_exceptions: exception classes not to log.
-        send_traceback: send the text of the traceback with an exception.
-        threads: workers for ``thread=True`` methods; ``None`` for the executor's default.
     """
 
     def __init__(
         self,
         table: HandlerTable,
-        limits: Limits,
+        options: Options,
         codec: Codec,
-        *,
-        slow_handler: float = SLOW_HANDLER,
-        log_exceptions: bool = False,
-        exclude_log_exceptions: Sequence[type[BaseException]] = (),
-        send_traceback: bool = False,
-        threads: int | None = None,
     ) -> None:
         self.table = table
-        self.limits = limits
-        self.slow_handler = slow_handler
-        self.log_exceptions = log_exceptions
-        self.exclude_log_exceptions = tuple(exclude_log_exceptions)
-        self.send_traceback = send_traceback
+        self.limits = options.limits
+        self.slow_handler = options.slow_handler
         #: Why calls are refused, once this side is closing.
         self.closing: str | None = None
         #: Calls in flight of all peers that hold a slot.
@@ -68,7 +51,7 @@ class Dispatcher:
         #: What is counted for `statistics`.
         self.notifications_dropped = Tally()
         self.malformed = 0
-        self._threads = threads
+        self._options = options
         self._executor: ThreadPoolExecutor | None = None
         self._codec = codec
         self._malformed_logged = float("-inf")
@@ -110,7 +93,7 @@ class Dispatcher:
     def executor_for(self, method: Method) -> ThreadPoolExecutor | None:
         """The threads that a method runs on, if it is ``thread=True``."""
         if method.kind is Kind.THREAD and self._executor is None:
-            self._executor = ThreadPoolExecutor(self._threads, "berrymq_rpc")
+            self._executor = ThreadPoolExecutor(self._options.threads, "berrymq_rpc")
         return self._executor
 
     def close(self) -> None:
@@ -122,15 +105,15 @@ class Dispatcher:
 
     def describe(self, error: BaseException) -> Failure:
         """An exception as it travels. Never raises."""
-        return describe(error, self._codec, traceback=self.send_traceback)
+        return describe(error, self._codec, traceback=self._options.send_traceback)
 
     def log_error(self, name: str, error: BaseException, *, answered: bool) -> None:
         """Log what a handler raised, if the caller will not see it or the server wants it."""
         if isinstance(error, asyncio.CancelledError):
             return
-        if answered and not self.log_exceptions:
+        if answered and not self._options.log_exceptions:
             return
-        if isinstance(error, self.exclude_log_exceptions):
+        if isinstance(error, tuple(self._options.exclude_log_exceptions)):
             return
         logger.error("handler %s failed", name, exc_info=error)
 

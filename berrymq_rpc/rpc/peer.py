@@ -5,9 +5,13 @@ from typing import Any
 
 from .call import Call
 from .connection import Connection
+from .options import CallOptions
 from .proxy import Namespace
 
 __all__ = ["Peer"]
+
+#: A handler that calls its peer sets a time for itself, as with `asyncio.timeout`.
+DEFAULT_OPTIONS = CallOptions()
 
 
 class Peer:
@@ -31,7 +35,7 @@ class Peer:
         self.notify: Namespace[None] = Namespace(self._notify)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return self._checked().call(method, args, kwargs, None)
+        return self._checked().call(method, args, kwargs, DEFAULT_OPTIONS)
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._checked().notify(method, args, kwargs)

@@ -76,6 +76,11 @@ class PortConnections:
         self._ticker: asyncio.TimerHandle | None = None
         self._next_tick = 0.0
 
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The port's real addresses; none before it is open."""
+        return () if self.port is None else self.port.endpoints
+
     def opened(self, port: Port) -> None:
         """The port is open."""
         self.port = port
@@ -121,7 +126,7 @@ class PortConnections:
         self._guessed.discard(key)
         if connection is not None:
             self._service.connection_lost(connection)
-            where = f"{', '.join(self.port.endpoints)}: " if self.port is not None else ""
+            where = f"{', '.join(self.endpoints)}: " if self.port is not None else ""
             connection.lost(ConnectionLostError(where + reason))
             self._service.connection_ended(connection)
 
@@ -202,3 +207,9 @@ class PortConnections:
             connection.flush()
         if self.port is not None:
             self.port.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the port is closed, and forget its connections."""
+        if self.port is not None:
+            await self.port.wait_closed()
+        self.connections.clear()

@@ -1,30 +1,20 @@
-"""What clients and servers share: ports, connections, settings, and their end."""
+"""What clients and servers share: ports, connections, counts, and their end."""
 
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
-from typing import Any
 
-from ..endpoint import check_exposure
 from ..errors import ServiceClosedError
 from .connection import Connection
 from .dialects import make_dialects
 from .dispatcher import Dispatcher
 from .method_table import HandlerTable
+from .options import Options
 from .port_connections import PortConnections
-from .transport import endpoints_of, is_memory, transport_for
+from .transport import transport_for
 from .transport.port import PortOptions
-from .validation import (
-    checked_error_table,
-    checked_exceptions,
-    checked_limits,
-    checked_seconds,
-    checked_threads,
-)
 from .wire.codec import Codec
-from .wire.limits import Limits
 from .wire.session import Dialect, Session
 
 __all__ = ["Runtime"]
@@ -47,55 +37,23 @@ class Runtime:
     def __init__(
         self,
         table: HandlerTable,
-        *,
-        connect: str | Iterable[str] | None,
-        bind: str | Iterable[str] | None,
-        loop: asyncio.AbstractEventLoop | None,
-        dialects: Iterable[str],
-        error_table: Mapping[str, type[Exception]] | None,
-        translation_table: Mapping[int, Any] | None,
-        use_list: bool,
-        limits: Limits | None,
-        insecure: bool,
-        connect_timeout: float,
-        slow_handler: float,
-        log_exceptions: bool,
-        exclude_log_exceptions: Sequence[type[BaseException]],
-        send_traceback: bool,
-        threads: int | None,
+        options: Options,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        if loop is not None and loop is not self.loop:
+        if options.loop is not None and options.loop is not self.loop:
             raise ValueError("loop must be None or the running loop")
-        self.connect_to = endpoints_of(connect, "connect")
-        self.bind_to = endpoints_of(bind, "bind")
-        if not (self.connect_to or self.bind_to):
+        if not (options.connect or options.bind):
             raise ValueError("nothing to connect or bind to: give connect=, bind= or both")
-        for endpoint in self.bind_to:
-            check_exposure(endpoint, insecure)
-        self.limits = checked_limits(limits)
-        self.connect_timeout = checked_seconds(connect_timeout, "connect_timeout")
+        self.options = options
         self.ids = count(1)
-        codec = Codec(translation_table, use_list=use_list, max_depth=self.limits.max_depth)
-        self.dialects = make_dialects(
-            dialects,
-            codec,
-            translation_table,
-            checked_error_table(error_table),
-            max_depth=self.limits.max_depth,
-            use_list=use_list,
+        codec = Codec(
+            options.translation_table,
+            use_list=options.use_list,
+            max_depth=options.limits.max_depth,
         )
-        self.dispatcher = Dispatcher(
-            table,
-            self.limits,
-            codec,
-            slow_handler=checked_seconds(slow_handler, "slow_handler"),
-            log_exceptions=log_exceptions,
-            exclude_log_exceptions=checked_exceptions(exclude_log_exceptions),
-            send_traceback=send_traceback,
-            threads=checked_threads(threads),
-        )
-        self.owners: list[PortConnections] = []
+        self.dialects = make_dialects(options, codec)
+        self.dispatcher = Dispatcher(table, options, codec)
+        self.ports: list[PortConnections] = []
         self._counts = Counter[str]()
         #: Set once `close` was called.
         self.closing = asyncio.Event()
@@ -107,52 +65,61 @@ class Runtime:
         self, endpoint: str, *, greeting: Dialect | None, single: bool = False
     ) -> None:
         """Open a listening port."""
-        owner, options = self._new_owner(greeting)
-        transport = transport_for(endpoint)
-        extra = {"single": True} if single and not is_memory(endpoint) else {}
-        owner.opened(await transport.listen(endpoint, owner, options, **extra))
+        port = self._new_port(greeting)
+        options = self._port_options(single)
+        port.opened(await transport_for(endpoint).listen(endpoint, port, options))
 
     async def dial(self, endpoint: str, *, greeting: Dialect | None) -> None:
         """Open a connecting port."""
-        owner, options = self._new_owner(greeting)
-        owner.opened(await transport_for(endpoint).dial(endpoint, owner, options))
+        port = self._new_port(greeting)
+        options = self._port_options()
+        port.opened(await transport_for(endpoint).dial(endpoint, port, options))
 
-    def _new_owner(self, greeting: Dialect | None) -> tuple[PortConnections, PortOptions]:
-        owner = PortConnections(
+    def _port_options(self, single: bool = False) -> PortOptions:
+        limits = self.options.limits
+        return PortOptions(
+            heartbeat=limits.heartbeat,
+            max_frame=limits.largest_frame,
+            single=single,
+            security=self.options.security,
+        )
+
+    def _new_port(self, greeting: Dialect | None) -> PortConnections:
+        port = PortConnections(
             self,
             self.dispatcher,
-            self.limits,
+            self.options.limits,
             self.dialects,
             self.new_session,
             greeting=greeting,
             loop=self.loop,
         )
-        # Kept before it has its port: the transport may tell of a peer while it opens.
-        self.owners.append(owner)
-        return owner, PortOptions(
-            heartbeat=self.limits.heartbeat, max_frame=self.limits.largest_frame
-        )
+        # Kept before it is open: the transport may report a peer while it opens.
+        self.ports.append(port)
+        return port
 
     def new_session(self, dialect: Dialect) -> Session:
         """Make a session of a dialect."""
-        return dialect.session(self.limits, ids=self.ids, connect_timeout=self.connect_timeout)
+        return dialect.session(
+            self.options.limits, ids=self.ids, connect_timeout=self.options.connect_timeout
+        )
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The real addresses of all ports."""
-        return tuple(e for owner in self.owners if owner.port for e in owner.port.endpoints)
+        return tuple(endpoint for port in self.ports for endpoint in port.endpoints)
 
     # -- connections ---------------------------------------------------------------------
 
     @property
     def connections(self) -> list[Connection]:
         """All connections, at all ports."""
-        return [c for owner in self.owners for c in owner.connections.values()]
+        return [c for port in self.ports for c in port.connections.values()]
 
     @property
     def peers(self) -> int:
         """How many connections there are, at all ports."""
-        return sum(len(owner.connections) for owner in self.owners)
+        return sum(len(port.connections) for port in self.ports)
 
     def connection_made(self, connection: Connection) -> None:
         """A peer is there."""
@@ -218,15 +185,13 @@ class Runtime:
         for connection in self.connections:
             connection.inbound.stop()
         await self._running_ended(CLEANUP)
-        for owner in self.owners:
-            owner.close()
+        for port in self.ports:
+            port.close()
         for connection in self.connections:
             connection.lost(ServiceClosedError(reason))
         self.dispatcher.close()
-        for owner in self.owners:
-            if owner.port is not None:
-                await owner.port.wait_closed()
-            owner.connections.clear()
+        for port in self.ports:
+            await port.wait_closed()
 
     async def _goodbyes_read(self, end: float) -> None:
         """Wait until the peers have read the goodbye, and so all they sent before was refused."""
@@ -247,8 +212,8 @@ class Runtime:
     def abort(self) -> None:
         """Close the ports at once, when opening another failed."""
         self.closing.set()
-        for owner in self.owners:
-            owner.close()
+        for port in self.ports:
+            port.close()
         with contextlib.suppress(RuntimeError):
             self.dispatcher.close()
 

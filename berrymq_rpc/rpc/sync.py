@@ -1,14 +1,15 @@
 """A client for programs and threads without asyncio."""
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from ..runtime.loop_thread import LoopThread
 from .call import Call
 from .client import open_client
 from .dispatcher import DESCRIBE
+from .options import CallOptions
 from .proxy import Namespace
-from .validation import checked_timeout
 
 __all__ = ["SyncClient"]
 
@@ -45,7 +46,7 @@ class SyncClient:
     def __init__(
         self, *, connect: Any = None, timeout: float | None = None, **options: Any
     ) -> None:
-        self._timeout = checked_timeout(timeout)
+        self._options = CallOptions(timeout)
         self._loop_thread = LoopThread("client")
         try:
             self._client = self._loop_thread.run(
@@ -65,7 +66,7 @@ class SyncClient:
         return self._loop_thread.run(self._start(method, args, kwargs))
 
     async def _start(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._client.pool.call(method, args, kwargs, self._timeout)
+        return await self._client.pool.call(method, args, kwargs, self._options)
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         async def notify() -> None:
@@ -77,7 +78,7 @@ class SyncClient:
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Generator[Any, None, None]:
         async def begin() -> Call:
-            return self._client.pool.call(method, args, kwargs, self._timeout).__aiter__()
+            return self._client.pool.call(method, args, kwargs, self._options).__aiter__()
 
         # Sent now, not at the first item, as every call is.
         return self._items(self._loop_thread.run(begin()))
@@ -107,7 +108,7 @@ class SyncClient:
         other = object.__new__(type(self))
         other._loop_thread = self._loop_thread
         other._client = self._client
-        other._timeout = checked_timeout(timeout)
+        other._options = replace(self._options, timeout=timeout)
         other._make_names()
         return other
 

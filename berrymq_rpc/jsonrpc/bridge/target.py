@@ -10,9 +10,10 @@ from ...errors import ConnectionLostError, GenericError, OverloadedError, Servic
 from ...rpc.client import Client
 from ...rpc.connection import Connection
 from ...rpc.describe import describe
-from ...rpc.dispatcher import SLOW_HANDLER, Dispatcher
+from ...rpc.dispatcher import Dispatcher
 from ...rpc.inbound import Inbound
 from ...rpc.method_table import HandlerTable
+from ...rpc.options import SLOW_HANDLER, ServerOptions
 from ...rpc.transport.port import Key, Port
 from ...rpc.wire.codec import Codec
 from ...rpc.wire.exception_codec import Failure
@@ -166,13 +167,15 @@ class HandlerTarget(Target):
         self._port = _PeerPort()
         self.dispatcher = Dispatcher(
             table,
-            limits,
-            # Tells which arguments of an exception can travel; `to_error` does the rest.
+            ServerOptions(
+                limits=limits,
+                slow_handler=slow_handler,
+                log_exceptions=log_exceptions,
+                send_traceback=send_traceback,
+                threads=threads,
+            ),
+            # Says which arguments of an exception can travel; `to_error` does the rest.
             Codec(),
-            slow_handler=slow_handler,
-            log_exceptions=log_exceptions,
-            send_traceback=send_traceback,
-            threads=threads,
         )
 
     def link(self, peer: "Peer") -> "HandlerLink":
