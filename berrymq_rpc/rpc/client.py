@@ -94,7 +94,7 @@ class Client(asyncio.AbstractServer):
         return self.pool.endpoints
 
     def statistics(self) -> dict[str, int]:
-        """Counts: peers, calls, and what was dropped, lost or malformed."""
+        """Counts, under the names that `Server.statistics` explains: here the peers are servers."""
         return self.pool.statistics()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:

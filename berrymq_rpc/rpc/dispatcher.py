@@ -46,8 +46,13 @@ class Dispatcher:
         self.slow_handler = options.slow_handler
         #: Why calls are refused, once this side is closing.
         self.closing: str | None = None
-        #: Calls in flight of all peers that hold a slot.
+        #: Calls of all peers that run and hold a slot of their peer's window, and those that run
+        #: without one. Plain functions end before anything else can look.
         self.in_flight = 0
+        self.waiting = 0
+        #: Calls and notifications of all peers so far. They are counted by messages, so that it
+        #: costs a single call nothing.
+        self.calls = 0
         #: What is counted for `statistics`.
         self.notifications_dropped = Tally()
         self.malformed = 0

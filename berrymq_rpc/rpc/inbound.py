@@ -134,7 +134,7 @@ class Inbound:
         find_simple = dispatcher.simple.get
         slow_handler = self.slow_handler
         session = self.session
-        answered = 0
+        answered = controls = 0
         is_blocked = self._is_blocked()
         frame = SyncCalls(self)
         token = current.set(frame)
@@ -142,6 +142,7 @@ class Inbound:
             for event in events:
                 kind, call_id, name, args, kwargs, _ = event
                 if kind != NOTIFY and kind != CALL:
+                    controls += 1
                     self._control(kind, call_id, args)
                     continue
                 if is_blocked:
@@ -189,6 +190,7 @@ class Inbound:
         finally:
             current.reset(token)
             frame.end()
+            dispatcher.calls += len(events) - controls
 
     def _find(self, event: InboundEvent, count: int) -> Method | None:
         """The method to call at once; one that does not end at once is started here."""
@@ -284,6 +286,8 @@ class Inbound:
                 now = monotonic()
                 if not self._is_late(event, now):
                     self.message_bytes = cost - QUEUED_CALL
+                    # It was counted when it came.
+                    self.dispatcher.calls -= 1
                     self.dispatch((event,), now)
             self.connection.flush()
         finally:
@@ -349,6 +353,7 @@ class Inbound:
             self.dispatcher.in_flight += 1
         else:
             self.waiting += 1
+            self.dispatcher.waiting += 1
         try:
             call.start(self.loop, self.dispatcher.executor_for(method))
         except Exception as error:
@@ -374,6 +379,7 @@ class Inbound:
             self.dispatcher.in_flight -= 1
         else:
             self.waiting -= 1
+            self.dispatcher.waiting -= 1
         if self.queue and not self._is_admitting:
             # A call that fails as it starts ends within this loop, which goes on.
             self._is_admitting = True

@@ -143,12 +143,13 @@ class Runtime:
         return [connection.session for connection in self.connections]
 
     def statistics(self) -> dict[str, int]:
-        """Counts of what is there and of what was lost."""
+        """Counts of what is there and of what was lost; see `Server.statistics`."""
         sessions = self.sessions()
         counts = {
             "peers": self.peers,
             "calls_in_flight": sum(len(session.pending) for session in sessions),
-            "calls_running": self.dispatcher.in_flight,
+            "calls": self.dispatcher.calls,
+            "calls_running": self.dispatcher.in_flight + self.dispatcher.waiting,
             "malformed_messages": self.dispatcher.malformed,
             "notifications_dropped": self.dispatcher.notifications_dropped.count,
         }

@@ -27,7 +27,19 @@ class Server(asyncio.AbstractServer):
         return self._runtime.endpoints
 
     def statistics(self) -> dict[str, int]:
-        """Counts: peers, calls, and what was dropped, lost or malformed."""
+        """Counts.
+
+        * ``peers``: connections that there are.
+        * ``calls``: calls and notifications of the peers so far, those included that were refused.
+        * ``calls_running``: of these, what runs: coroutines, streams, and threads until they end.
+          A plain function holds the event loop while it runs, so none is ever counted here.
+        * ``calls_in_flight``: calls to the peers that are not answered yet.
+        * ``malformed_messages``, ``malformed``: messages that could not be read, and those and
+          parts of messages that the peers' dialects do not allow.
+        * ``expired``: calls that were read after their deadline, and so not run.
+        * ``notifications_dropped``: notifications of the peers that were not served.
+        * ``notifications_lost``: notifications to the peers that are known not to have arrived.
+        """
         return self._runtime.statistics()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
