@@ -22,7 +22,7 @@ logger = logging.getLogger("berrymq_rpc.rpc")
 
 #: Notifications of one tick before they are handed to the transport, so that a loop which sends
 #: without ever awaiting meets the bound on queued bytes.
-MAX_GATHERED = 1000
+MAX_NOTIFICATIONS = 1000
 
 
 class InboundHandler(Protocol):
@@ -70,7 +70,7 @@ class Connection:
 
     __slots__ = (
         "_congested",
-        "_gathered",
+        "_notifications",
         "_on_peer_closing",
         "_timer",
         "_timer_at",
@@ -106,7 +106,7 @@ class Connection:
         self.flush_scheduled = False
         self._on_peer_closing = on_peer_closing
         #: Notifications since the last flush.
-        self._gathered = 0
+        self._notifications = 0
         #: Whether the last flush left so much behind that notifications have to be refused.
         self._congested = True
         self._timer: asyncio.TimerHandle | None = None
@@ -150,7 +150,7 @@ class Connection:
             call.resend = partial(resend, session.packed(call))
         if not self.flush_scheduled:
             if session.in_window == 1:
-                # Alone under way: it does not wait for others to share the cost of its message.
+                # The only one in flight: it does not wait for others to share the cost of a message.
                 self.flush()
             else:
                 self.flush_scheduled = True
@@ -172,14 +172,17 @@ class Connection:
             )
         session.notify(method, args, kwargs, 0.0 if session.window else monotonic())
         if not self.flush_scheduled:
-            self._gathered = 1
+            self._notifications = 1
             if self.port is None:
                 self.set_timer()
             self.schedule_flush()
         else:
-            self._gathered += 1
-        if self._gathered >= MAX_GATHERED or session.large_bytes > session.limits.max_queued_bytes:
-            self._gathered = 0
+            self._notifications += 1
+        if (
+            self._notifications >= MAX_NOTIFICATIONS
+            or session.large_bytes > session.limits.max_queued_bytes
+        ):
+            self._notifications = 0
             self.flush()
 
     def adopt(self, unsent: Iterable[Unsent]) -> None:

@@ -346,7 +346,7 @@ class Inbound:
             self.running[call] = call
         else:
             self.running[call_id] = call
-            # The peer is told that it was accepted, unless it ends before the next flush.
+            # It is reported as accepted, unless it ends before the next flush.
             self.started.append(call_id)
         if call.holds_slot:
             self.in_flight += 1

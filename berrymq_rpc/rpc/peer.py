@@ -44,7 +44,7 @@ class Peer:
         connection = self._connection
         if get_ident() != connection.thread:
             raise RuntimeError(
-                "the peer may be called in the thread of its event loop alone: make the method "
+                "the peer may be called only in the thread of its event loop: make the method "
                 "async, or use loop.call_soon_threadsafe"
             )
         return connection

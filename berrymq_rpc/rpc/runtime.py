@@ -19,7 +19,7 @@ from .wire.session import Dialect, Session
 
 __all__ = ["Runtime"]
 
-#: Seconds that cancelled handlers have for what they do on their way out.
+#: Seconds that cancelled handlers have to clean up.
 CLEANUP = 1.0
 
 #: Seconds within which a peer that works has read that this side is closing, and those between
@@ -122,15 +122,15 @@ class Runtime:
         return sum(len(port.connections) for port in self.ports)
 
     def connection_made(self, connection: Connection) -> None:
-        """A peer is there."""
+        """A peer has connected."""
         if self.dispatcher.closing is not None:
             _say_goodbye(connection, self.dispatcher.closing)
 
     def connection_lost(self, connection: Connection) -> None:
-        """A peer is gone; its calls fail after this."""
+        """A peer is lost; its calls fail after this."""
 
     def connection_ended(self, connection: Connection) -> None:
-        """A lost connection is settled: what it counted is kept."""
+        """The calls of a lost connection have failed: keep what it counted."""
         session = connection.session
         for name in _COUNTED:
             self._counts[name] += getattr(session, name)
@@ -195,12 +195,12 @@ class Runtime:
             await port.wait_closed()
 
     async def _goodbyes_read(self, end: float) -> None:
-        """Wait until the peers have read the goodbye, and so all they sent before was refused."""
+        """Wait until the peers have read the goodbye: all that they sent before it is answered."""
         while self.loop.time() < end and not all(c.session.settled for c in self.connections):
             await asyncio.sleep(FAREWELL_PAUSE)
 
     async def _running_ended(self, timeout: float) -> None:
-        """Wait for the handlers that run, and for those that they make room for."""
+        """Wait for the handlers that run, and for those that start in their slots."""
         end = self.loop.time() + timeout
         while tasks := [task for c in self.connections for task in c.inbound.tasks()]:
             left = end - self.loop.time()

@@ -65,8 +65,9 @@ class Server(asyncio.AbstractServer):
         """Stop taking calls and close.
 
         Calls in progress may finish within the server's `grace`; new ones are refused with
-        `ServiceClosedError`, and clients are told, so that one with several endpoints goes
-        elsewhere. ``waits=True`` calls are ended at once. Returns immediately: see `wait_closed`.
+        `ServiceClosedError`, and clients get a goodbye, so that one with several endpoints calls
+        another server. ``waits=True`` calls are ended at once. Returns immediately: see
+        `wait_closed`.
         """
         self._runtime.close("the server is closing", self._grace)
 
@@ -119,7 +120,7 @@ async def start_server(
             ``dialects="aiozmq"``.
         loop: ``None`` or the running loop.
         dialects: what peers may speak: any of ``"native"``, ``"aiozmq"`` and ``"jsonrpc"``. A
-            peer's first message tells which.
+            peer's first message says which.
         error_table: ``{"package.module.Class": Class}`` for exceptions of clients that the
             server calls.
         translation_table: ``{code: (Class, packer, unpacker)}`` for values of your own, codes

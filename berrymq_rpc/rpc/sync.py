@@ -22,8 +22,8 @@ class SyncClient:
         with rpc.SyncClient(connect="tcp://127.0.0.1:5555", timeout=5.0) as client:
             print(client.rpc.math.add(1, 2))
 
-    It runs an event loop on a thread of its own, so calls of several threads are under way at
-    the same time.
+    It runs an event loop on a thread of its own, so several threads can have calls in
+    flight at the same time.
 
     Args:
         connect: endpoint or endpoints of servers.
@@ -32,7 +32,7 @@ class SyncClient:
 
     Attributes:
         rpc: ``client.rpc.namespace.method(1, key=2)`` returns the result.
-        notify: the same, one way; returns when it is handed over to be sent.
+        notify: the same, one way; returns once it is handed over to be sent.
         stream: ``for item in client.stream.namespace.method(1)`` iterates over a stream. Leaving
             the loop ends the stream.
 
