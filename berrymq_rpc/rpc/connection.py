@@ -150,7 +150,7 @@ class Connection:
             call.resend = partial(resend, session.packed(call))
         if not self.flush_scheduled:
             if session.in_window == 1:
-                # The only one in flight: it does not wait for others to share the cost of a message.
+                # It is alone: do not wait for others to share the cost of a message.
                 self.flush()
             else:
                 self.flush_scheduled = True
