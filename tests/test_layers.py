@@ -119,22 +119,12 @@ CYCLES: dict[frozenset[str], str] = {
     ): "one object in several files",
     frozenset(
         {
-            "berrymq_rpc.rpc.call",
-            "berrymq_rpc.rpc.connection",
-            "berrymq_rpc.rpc.context",
-            "berrymq_rpc.rpc.dispatcher",
-            "berrymq_rpc.rpc.inbound_call",
-            "berrymq_rpc.rpc.stream",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
             "berrymq_rpc.rpc.transport.memory_name",
             "berrymq_rpc.rpc.transport.memory_port",
         }
     ): "one object in several files",
 }
-MAX_CYCLES = 7
+MAX_CYCLES = 6
 
 # In the standard library of 3.14, but not in every `sys.stdlib_module_names`.
 LATER_STDLIB = {"annotationlib", "compression"}
