@@ -1,4 +1,7 @@
-"""Who follows what: one receiver, one identifier, and the guard between them."""
+"""Registrations: one receiver, the identifier that it follows, and its guard.
+
+The bus calls what `call` of a registration is. A receiver that only keeps messages is a `sink`.
+"""
 
 import functools
 import types
@@ -30,7 +33,7 @@ __all__ = [
 _SINK = "_berrymq_sink"
 _REMOTE_SINK = "_berrymq_remote_sink"
 
-# The flag of code objects that `inspect.CO_COROUTINE` is; `inspect` takes long to import.
+# The flag `inspect.CO_COROUTINE` of code objects; `inspect` takes long to import.
 _COROUTINE = 0x80
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -40,7 +43,7 @@ ReceiverKey: TypeAlias = int | tuple[int, int | str]
 
 
 class Refusal:
-    """What `deliver` returns in place of a receiver's result when the receiver was not called.
+    """What `deliver` returns instead of a result when the receiver was not called.
 
     Attributes:
         error: what the guard raised, or `None`.
@@ -56,7 +59,7 @@ SKIPPED = Refusal(None)
 
 
 class FunctionRegistration:
-    """A plain function, or any other callable that is no bound method: held strongly."""
+    """A plain function, or another callable that is not a bound method: held strongly."""
 
     __slots__ = ("function", "guard", "identifier", "key", "number")
 
@@ -79,7 +82,7 @@ class FunctionRegistration:
         return self.function
 
     def admit(self, message: Message) -> Receiver | Refusal:
-        """What is to be called with the message, now or later, once the guard has let it pass."""
+        """What to call with the message, now or later; a `Refusal` if the guard skips it."""
         refusal = None if self.guard is None else _refusal(self.guard, message)
         return self.function if refusal is None else refusal
 
@@ -98,11 +101,11 @@ class MethodRegistration(weakref.ref[Any]):
     bound method, for each message, which takes several times as long.
 
     Args:
-        collected: called with the registration when the object is gone, in any thread and at any
-            point of its code, as garbage collection is.
+        on_collected: called with the registration when the object is gone, by garbage collection:
+            in any thread and at any point of its code.
 
     Raises:
-        TypeError: the object cannot be referred to weakly.
+        TypeError: the object does not support weak references.
     """
 
     __slots__ = ("function", "guard", "identifier", "key", "number")
@@ -119,15 +122,15 @@ class MethodRegistration(weakref.ref[Any]):
         identifier: Identifier,
         guard: Guard | None,
         number: int,
-        collected: "Callable[[MethodRegistration], object]",
+        on_collected: "Callable[[MethodRegistration], object]",
     ) -> "MethodRegistration":
         try:
-            return super().__new__(cls, method.__self__, collected)
+            return super().__new__(cls, method.__self__, on_collected)
         except TypeError:
             owner = type(method.__self__)
             raise TypeError(
                 f"a method of {owner.__module__}.{owner.__qualname__} cannot follow: its objects "
-                "cannot be referred to weakly (a class with __slots__ needs '__weakref__' in them)"
+                "do not support weak references (add '__weakref__' to the __slots__ of the class)"
             ) from None
 
     def __init__(
@@ -136,7 +139,7 @@ class MethodRegistration(weakref.ref[Any]):
         identifier: Identifier,
         guard: Guard | None,
         number: int,
-        collected: "Callable[[MethodRegistration], object]",
+        on_collected: "Callable[[MethodRegistration], object]",
     ) -> None:
         self.function = method.__func__
         self.identifier = identifier
@@ -159,9 +162,9 @@ class MethodRegistration(weakref.ref[Any]):
         return None if owner is None else types.MethodType(self.function, owner)
 
     def admit(self, message: Message) -> Receiver | Refusal:
-        """What is to be called with the message, now or later, once the guard has let it pass.
+        """What to call with the message, now or later; a `Refusal` if the guard skips it.
 
-        It holds the object, which is there for the messages that were sent while it lived.
+        It holds the object, which thus gets the messages that were sent while it lived.
         """
         owner = self()
         if owner is None:
@@ -184,35 +187,34 @@ Registration: TypeAlias = FunctionRegistration | MethodRegistration
 
 
 def sink(function: AnyFunction) -> AnyFunction:
-    """Decorate what only puts messages aside, as a queue does.
+    """Decorate a receiver that only keeps messages, as a queue does.
 
-    It is called in the sender's thread always, and is no receiver that answers `Bus.talk`.
+    It is always called in the sender's thread, and does not answer `Bus.talk`.
     """
     setattr(function, _SINK, True)
     return function
 
 
 def remote_sink(function: AnyFunction) -> AnyFunction:
-    """Decorate what puts messages aside for other processes.
+    """Decorate a sink that keeps messages for other processes.
 
-    It is as if it were `sink`. A message that has another form for other processes comes in
-    that form.
+    A message that has another form for other processes comes in that form.
     """
     setattr(function, _REMOTE_SINK, True)
     return sink(function)
 
 
 def is_sink(receiver: Receiver) -> bool:
-    """Whether a function, or what a `Registration` calls, carries `sink`."""
-    return _carries(receiver, _SINK)
+    """Whether a function, or the receiver of a registration's call, is a `sink`."""
+    return _has_mark(receiver, _SINK)
 
 
 def is_remote_sink(receiver: Receiver) -> bool:
-    """Whether a function, or what a `Registration` calls, carries `remote_sink`."""
-    return _carries(receiver, _REMOTE_SINK)
+    """Whether a function, or the receiver of a registration's call, is a `remote_sink`."""
+    return _has_mark(receiver, _REMOTE_SINK)
 
 
-def _carries(receiver: Receiver, mark: str) -> bool:
+def _has_mark(receiver: Receiver, mark: str) -> bool:
     function: Any = receiver
     if isinstance(receiver, types.MethodType):
         owner = receiver.__self__
@@ -239,9 +241,9 @@ def _refusal(guard: Guard, message: Message) -> Refusal | None:
 
 
 def receiver_key(receiver: Receiver) -> ReceiverKey:
-    """What is the same for the same receiver as long as it lives: no `__eq__` of it is run.
+    """A key that is the same for a receiver as long as it lives, without a call of its `__eq__`.
 
-    Python makes a bound method anew each time that it is asked for.
+    Python makes a new bound method each time that it is read from its object.
     """
     if isinstance(receiver, types.MethodType):
         return id(receiver.__self__), id(receiver.__func__)
@@ -251,6 +253,6 @@ def receiver_key(receiver: Receiver) -> ReceiverKey:
 
 
 def check_callable(receiver: object, what: str) -> None:
-    """Refuse early what would fail at the first message."""
+    """Refuse at registration what would fail at the first message."""
     if not callable(receiver):
-        raise TypeError(f"a {what} is called with the message; this is none: {receiver!r:.100}")
+        raise TypeError(f"a {what} must be callable, not {receiver!r:.100}")
