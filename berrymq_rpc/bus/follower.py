@@ -1,7 +1,6 @@
 """Classes whose methods follow: by a metaclass, or by a base class that needs none."""
 
 import functools
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
@@ -10,7 +9,10 @@ from .registrations import Guard, Receiver
 
 __all__ = ["Follower", "FollowerBase", "Following", "add_following"]
 
+#: The attribute of a function with its `Following`s, and that of a class with its methods that
+#: follow, which are collected when the first object is made.
 _ATTRIBUTE = "_berrymq_followings"
+_METHODS = "_berrymq_following_methods"
 
 
 class Following(NamedTuple):
@@ -106,16 +108,14 @@ def _makes_plain_objects(cls: type[FollowerBase]) -> bool:
     )
 
 
-# By class, its methods that follow. They are collected when the first object is made.
-_methods_by_class: weakref.WeakKeyDictionary[type, tuple[tuple[Any, tuple[Following, ...]], ...]]
-_methods_by_class = weakref.WeakKeyDictionary()
-
-
 def _follow_with_object(instance: object) -> None:
     cls = type(instance)
-    methods = _methods_by_class.get(cls)
+    methods = cls.__dict__.get(_METHODS)
     if methods is None:
-        methods = _methods_by_class[cls] = tuple(_following_methods(cls))
+        methods = tuple(_following_methods(cls))
+        # In the class itself: functions may refer to the class that they were written in, so that a
+        # table of them anywhere else would keep it alive.
+        type.__setattr__(cls, _METHODS, methods)
     for function, followings in methods:
         method = function.__get__(instance, cls)
         for follow, wanted, guard in followings:

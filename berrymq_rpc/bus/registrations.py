@@ -14,6 +14,7 @@ from .message import Message
 
 __all__ = [
     "SKIPPED",
+    "ClassMethodRegistration",
     "FunctionRegistration",
     "Guard",
     "MethodRegistration",
@@ -141,11 +142,19 @@ class MethodRegistration(weakref.ref[Any]):
         number: int,
         on_collected: "Callable[[MethodRegistration], object]",
     ) -> None:
-        self.function = method.__func__
         self.identifier = identifier
-        self.guard = guard
         self.number = number
         self.key = receiver_key(method)
+        self._hold(method.__func__, guard, on_collected)
+
+    def _hold(
+        self,
+        function: Callable[..., Any],
+        guard: Guard | None,
+        on_collected: "Callable[[MethodRegistration], object]",
+    ) -> None:
+        self.function = function
+        self.guard = guard
 
     # Weak references compare and hash by their objects; two registrations are never the same.
     __eq__ = object.__eq__
@@ -181,6 +190,61 @@ class MethodRegistration(weakref.ref[Any]):
             if refusal is not None:
                 return refusal
         return self.function(owner, message)
+
+
+class ClassMethodRegistration(MethodRegistration):
+    """A method bound to a class: what is an attribute of the class is held weakly as well.
+
+    A function refers to the class that it was written in by ``super()``, and by its annotations
+    from Python 3.14 on: held strongly it would keep its class alive, and so itself.
+    """
+
+    __slots__ = ("_function", "_guard")
+
+    def _hold(
+        self,
+        function: Callable[..., Any],
+        guard: Guard | None,
+        on_collected: Callable[[MethodRegistration], object],
+    ) -> None:
+        cls = self()
+
+        def held(value: Callable[..., Any]) -> Callable[[], Any]:
+            if cls is not None and _keeps(cls, value):
+                return weakref.ref(value, lambda _: on_collected(self))
+            return lambda: value
+
+        self._function = held(function)
+        self._guard = None if guard is None else held(guard)
+
+    @property
+    def function(self) -> Callable[..., Any]:  # type: ignore[override]
+        """What is called with the class and the message."""
+        return self._function() or _skip
+
+    @property
+    def guard(self) -> Guard | None:  # type: ignore[override]
+        return None if self._guard is None else self._guard() or _refuse
+
+
+def _keeps(cls: type, function: object) -> bool:
+    """Whether a class, or its metaclass, has the function as an attribute."""
+    metaclass: type = type(cls)
+    return any(
+        (value.__func__ if isinstance(value, classmethod | staticmethod) else value) is function
+        for base in (*cls.__mro__, *metaclass.__mro__)
+        for value in tuple(vars(base).values())
+    )
+
+
+def _skip(cls: type, message: Message) -> Refusal:
+    """Stands for a function that is gone."""
+    return SKIPPED
+
+
+def _refuse(message: Message) -> bool:
+    """Stands for a guard that is gone."""
+    return False
 
 
 Registration: TypeAlias = FunctionRegistration | MethodRegistration

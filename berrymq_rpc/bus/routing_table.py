@@ -23,6 +23,7 @@ from typing import TypeAlias
 from ..identifier import WILDCARD, Identifier
 from .message import Message
 from .registrations import (
+    ClassMethodRegistration,
     FunctionRegistration,
     Guard,
     MethodRegistration,
@@ -98,9 +99,9 @@ class RoutingTable:
         number = next(self._numbers)
         registration: Registration
         if isinstance(receiver, types.MethodType):
-            registration = MethodRegistration(
-                receiver, identifier, guard, number, self._on_collected
-            )
+            of_class = issubclass(type(receiver.__self__), type)
+            kind = ClassMethodRegistration if of_class else MethodRegistration
+            registration = kind(receiver, identifier, guard, number, self._on_collected)
         else:
             registration = FunctionRegistration(receiver, identifier, guard, number)
         self._change(lambda: self._index.add(registration))
