@@ -622,3 +622,28 @@ class TestLifetime:
         assert bus.registrations() == []
         assert bus.statistics()["changes_waiting"] == 0
         assert bus.statistics()["routes_cached"] == 0
+
+
+class TestWindows:
+    def test_registrations(self, bus: Bus) -> None:
+        def guard(message: Message) -> bool:
+            return True
+
+        listener = Listener()
+        bus.regist_function("a:b", print)
+        bus.regist_method("*:b", listener.hear, guard)
+        first, second = bus.registrations()
+        assert (str(first.identifier), first.receiver(), first.guard) == ("a:b", print, None)
+        assert (str(second.identifier), second.receiver()) == ("*:b", listener.hear)
+        assert second.guard is guard
+
+    def test_statistics(self, bus: Bus) -> None:
+        nothing = dict.fromkeys(bus.statistics(), 0)
+        assert bus.statistics() == nothing
+        bus.regist_function("a:b", recorder([], 1))
+        bus.twitter("a:b")
+        assert bus.statistics() == nothing | {"registrations": 1, "routes_cached": 1}
+        bus.set_multiplicity(2)
+        assert bus.statistics() == nothing | {"registrations": 1}
+        assert bus.multiplicity == 2
+        bus.set_multiplicity(0)

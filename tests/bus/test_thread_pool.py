@@ -1,5 +1,6 @@
 """Receivers on a pool of threads."""
 
+import asyncio
 import contextvars
 import gc
 import threading
@@ -227,6 +228,22 @@ def test_when_too_much_waits_senders_do_it(bus: Bus, monkeypatch: pytest.MonkeyP
     release.set()
     finish(bus)
     assert len(names) == 100
+
+
+async def test_coroutine_of_a_receiver_that_the_sender_ran_is_waited_for(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread_pool, "MAX_WAITING", 0)
+    heard: list[str] = []
+
+    async def receive(message: Message) -> None:
+        heard.append(message.id)
+
+    # Not an `async def` itself, so that it is for the pool.
+    bus.regist_function("a:b", lambda message: receive(message))
+    async with asyncio.timeout(BOUND):
+        assert await bus.publish("a:b") == 1
+    assert heard == ["a:b"]
 
 
 def test_when_no_thread_can_be_started(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
