@@ -122,7 +122,7 @@ class TestForwarders:
         for text in ("_own:x", "_own@a:x"):
             with pytest.raises(ValueError, match="no other process may send it"):
                 bus.gateway.relay(text, (), {}, "peer")
-        with pytest.raises(ValueError, match="no identifier"):
+        with pytest.raises(ValueError, match="not an identifier"):
             bus.gateway.relay("a::b", (), {}, "peer")
         with pytest.raises(TypeError):
             bus.gateway.relay([], (), {}, "peer")  # type: ignore[arg-type]
