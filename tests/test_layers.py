@@ -86,26 +86,6 @@ THIRD_PARTY = {
 CYCLES: dict[frozenset[str], str] = {
     frozenset(
         {
-            "berrymq_rpc.bus.backlog",
-            "berrymq_rpc.bus.base_queue",
-            "berrymq_rpc.bus.bus",
-            "berrymq_rpc.bus.default",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
-            "berrymq_rpc.bus.delivery",
-            "berrymq_rpc.bus.pooled_call",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
-            "berrymq_rpc.bus.follower",
-            "berrymq_rpc.bus.registry",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
             "berrymq_rpc.exchange.line",
             "berrymq_rpc.exchange.switchboard",
         }
@@ -124,7 +104,7 @@ CYCLES: dict[frozenset[str], str] = {
         }
     ): "one object in several files",
 }
-MAX_CYCLES = 6
+MAX_CYCLES = 3
 
 # In the standard library of 3.14, but not in every `sys.stdlib_module_names`.
 LATER_STDLIB = {"annotationlib", "compression"}

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Any
 
 from ..bus import Message
-from ..bus.answering import Ended
+from ..bus.completion import OnEnd
 from ..bus.diagram import DiagramSource
-from ..bus.directory import Forwarder
 from ..bus.gateway import Gateway
 from ..bus.registrations import Guard, Receiver
+from ..bus.routing_table import Forwarder
 from ..identifier import Identifier
 from ..runtime.worker_thread import WorkerThread
 
@@ -48,7 +48,7 @@ class DispatchedBus:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         origin: object,
-        answer: Ended | None = None,
+        answer: OnEnd | None = None,
     ) -> int:
         parsed = Identifier(identifier).require_exportable()
         self._thread.put(

@@ -1,14 +1,17 @@
-"""The index finds what a look at every registration would find."""
+"""The index finds what a look at every registration would find, and routes are kept."""
 
 import itertools
+import weakref
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from berrymq_rpc.bus.index import Index
+from berrymq_rpc.bus import routing_table
 from berrymq_rpc.bus.message import Message
 from berrymq_rpc.bus.registrations import FunctionRegistration, Registration
+from berrymq_rpc.bus.routing_table import RoutingTable, SubscriptionIndex
 from berrymq_rpc.identifier import Identifier
 
 identifiers = st.builds(
@@ -34,7 +37,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.index = Index()
+        self.index = SubscriptionIndex()
         self.model: list[Registration] = []
         self.numbers = itertools.count()
 
@@ -88,21 +91,29 @@ TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=60, stateful_step_count=40)
 
 
-@given(identifiers, st.lists(identifiers, max_size=20))
-def test_nothing_is_left_behind(sent: Identifier, followed: list[Identifier]) -> None:
-    index = Index()
+@given(identifiers, st.lists(identifiers, max_size=20), st.booleans())
+def test_nothing_is_left_behind(
+    sent: Identifier, followed: list[Identifier], by_identifier: bool
+) -> None:
+    index = SubscriptionIndex()
     index.find(sent)
-    for number, identifier in enumerate(followed):
-        index.add(FunctionRegistration(receive_first, identifier, None, number))
-    for identifier in followed:
-        index.remove(identifier, id(receive_first))
+    registrations = [
+        FunctionRegistration(receive_first, identifier, None, number)
+        for number, identifier in enumerate(followed)
+    ]
+    for registration in registrations:
+        index.add(registration)
+    for registration in registrations:
+        if by_identifier:
+            index.remove(registration.identifier, id(receive_first))
+        else:
+            index.discard(registration)
     assert len(index) == 0
-    assert index._buckets == {}
-    assert not any(index._partial.values())
+    assert index.keys_held == 0
 
 
 def test_discard_leaves_the_others_of_the_same_receiver() -> None:
-    index = Index()
+    index = SubscriptionIndex()
     registrations = [
         FunctionRegistration(receive_first, Identifier("a:b"), condition, number)
         for number, condition in enumerate([None, guard])
@@ -117,7 +128,7 @@ def test_discard_leaves_the_others_of_the_same_receiver() -> None:
 
 
 def test_order_over_several_buckets() -> None:
-    index = Index()
+    index = SubscriptionIndex()
     followed = ["*:go", "start:go", "*@*:*", "start", "*", "start:go"]
     for number, text in enumerate(followed):
         function = receive_second if number == 5 else receive_first
@@ -129,7 +140,7 @@ def test_order_over_several_buckets() -> None:
 
 def test_lookups_do_not_grow_with_what_does_not_match() -> None:
     """Counted, not timed: how many registrations a lookup looks at."""
-    index = Index()
+    index = SubscriptionIndex()
     for number in range(1_000):
         index.add(FunctionRegistration(receive_first, Identifier(f"*:a{number}"), None, number))
         index.add(FunctionRegistration(receive_first, Identifier(f"n{number}"), None, number))
@@ -137,5 +148,72 @@ def test_lookups_do_not_grow_with_what_does_not_match() -> None:
         identifier = Identifier(sent)
         index.find(identifier)
         parts = (identifier.namespace, identifier.name, identifier.action)
-        assert len(list(index._matching(parts))) <= max(found, 8)
+        assert len(list(index.candidates(parts))) <= max(found, 8)
         assert len(index.find(identifier)) == found
+
+
+def test_kept_by_what_was_sent() -> None:
+    table = RoutingTable()
+    table.follow(Identifier("test:*"), receive_first, None)
+    for sent in ("test", "test:*", Identifier("test")):
+        route = table.find(sent)
+        assert table.routes[sent] is route
+        assert (str(route.identifier), route.calls, route.reached) == (
+            "test:*",
+            (receive_first,),
+            1,
+        )
+    assert table.relayed_routes == {}
+    table.find("test", relayed=True)
+    assert list(table.relayed_routes) == ["test"]
+
+
+def test_changes_throw_them_away() -> None:
+    table = RoutingTable()
+    table.follow(Identifier("a:b"), receive_first, None)
+    for change in (
+        lambda: table.follow(Identifier("c:d"), receive_second, None),
+        lambda: table.unfollow(Identifier("c:d"), receive_second),
+        lambda: table.add_forwarder(receive_second),
+        lambda: table.remove_forwarder(receive_second),
+    ):
+        table.find("a:b")
+        table.find("a:b", relayed=True)
+        change()
+        assert table.routes == table.relayed_routes == {}
+    assert len(table) == 1
+
+
+def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing_table, "MAX_ROUTES", 10)
+    table = RoutingTable()
+    table.follow(Identifier("*:x"), receive_first, None)
+    for number in range(100):
+        for relayed in (False, True):
+            assert table.find(f"n{number}:x", relayed).reached == 1
+        assert len(table.routes) <= 10
+        assert len(table.relayed_routes) <= 10
+
+
+def test_what_is_refused_is_not_kept() -> None:
+    table = RoutingTable()
+    for sent in ("", "a::b", "_local"):
+        with pytest.raises(ValueError, match=r"not an identifier|no other process"):
+            table.find(sent, relayed=True)
+    assert table.relayed_routes == {}
+
+
+def test_table_is_freed_while_its_objects_live() -> None:
+    class Listener:
+        def hear(self, message: Message) -> None: ...
+
+    table = RoutingTable()
+    listener = Listener()
+    table.follow(Identifier("a:b"), listener.hear, None)
+    # As if another thread were in the middle of a message.
+    (call,) = table.find("a:b").calls
+    reference = weakref.ref(table)
+    del table
+    assert reference() is None
+    del listener
+    call(Message(Identifier("a:b"), (), {}))

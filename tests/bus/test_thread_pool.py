@@ -1,5 +1,6 @@
 """Receivers on a pool of threads."""
 
+import asyncio
 import contextvars
 import gc
 import threading
@@ -10,10 +11,9 @@ from typing import Any
 
 import pytest
 
-import berrymq_rpc.bus.pool as pool_module
-from berrymq_rpc.bus import Bus, Message, Queue
-from berrymq_rpc.bus.pool import Pool
-from berrymq_rpc.bus.route import MAX_DEPTH, sending
+from berrymq_rpc.bus import Bus, Message, Queue, thread_pool
+from berrymq_rpc.bus.delivery import MAX_DEPTH, sending
+from berrymq_rpc.bus.thread_pool import ThreadPool
 
 Errors = list[tuple[BaseException, Message, Any]]
 BOUND = 30.0
@@ -36,15 +36,23 @@ def errors(bus: Bus) -> Errors:
 
 def finish(bus: Bus) -> None:
     """Wait until all that was given to the pool is done, and return to the sender's thread."""
-    pool = bus._pool
-    if pool is not None:
-        deadline = time.monotonic() + BOUND
-        with pool._changed:
-            while pool._waiting or pool._idle < pool._threads:
-                assert time.monotonic() < deadline
-                pool._changed.wait(0.005)
-        bus.set_multiplicity(0)
-        assert pool.join(time.monotonic() + BOUND) == 0
+
+    def is_done() -> bool:
+        counts = bus.statistics()
+        return counts["receivers_waiting"] == counts["receivers_running"] == 0
+
+    until(is_done)
+    bus.set_multiplicity(0)
+    for pool in thread_pool.pools():
+        if pool.is_closed:
+            assert pool.join(time.monotonic() + BOUND) == 0
+
+
+def until(is_so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + BOUND
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def thread_name() -> str:
@@ -91,7 +99,7 @@ def test_zero_and_one_are_the_senders_thread(bus: Bus) -> None:
         bus.twitter("a:b")
         finish(bus)
         bus.set_multiplicity(number)
-        assert bus._pool is None
+        assert bus.multiplicity == 1
         bus.twitter("a:b")
         bus.set_multiplicity(2)
     assert names[1::2] == [thread_name()] * 2
@@ -100,10 +108,9 @@ def test_zero_and_one_are_the_senders_thread(bus: Bus) -> None:
 
 @pytest.mark.parametrize("number", [-1, 1.5, "2", None])
 def test_refused(bus: Bus, number: Any) -> None:
-    pool = bus._pool
     with pytest.raises((ValueError, TypeError)):
         bus.set_multiplicity(number)
-    assert bus._pool is pool
+    assert bus.multiplicity == 4
 
 
 def test_a_replaced_pool_does_what_it_accepted(bus: Bus) -> None:
@@ -117,9 +124,9 @@ def test_a_replaced_pool_does_what_it_accepted(bus: Bus) -> None:
     bus.regist_function("a:b", receive)
     for number in range(20):
         bus.twitter("a:b", number)
-    replaced = bus._pool
-    assert replaced is not None
+    was_open = [pool for pool in thread_pool.pools() if not pool.is_closed]
     bus.set_multiplicity(2)
+    (replaced,) = [pool for pool in was_open if pool.is_closed]
     bus.twitter("a:b", 20)
     release.set()
     assert replaced.join(time.monotonic() + BOUND) == 0
@@ -200,12 +207,11 @@ def test_async_receivers_do_not_take_a_thread(bus: Bus) -> None:
     assert bus.twitter("a:b") == 2
     names = {heard.get(timeout=BOUND).args[0] for _ in range(2)}
     assert names == {"berrymq_rpc async receivers"}
-    assert bus._pool is not None
-    assert bus._pool._threads == 0
+    assert bus.statistics()["pool_threads"] == 0
 
 
 def test_when_too_much_waits_senders_do_it(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(thread_pool, "MAX_WAITING", 3)
     release = threading.Event()
     names: list[str] = []
 
@@ -224,6 +230,22 @@ def test_when_too_much_waits_senders_do_it(bus: Bus, monkeypatch: pytest.MonkeyP
     assert len(names) == 100
 
 
+async def test_coroutine_of_a_receiver_that_the_sender_ran_is_waited_for(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread_pool, "MAX_WAITING", 0)
+    heard: list[str] = []
+
+    async def receive(message: Message) -> None:
+        heard.append(message.id)
+
+    # Not an `async def` itself, so that it is for the pool.
+    bus.regist_function("a:b", lambda message: receive(message))
+    async with asyncio.timeout(BOUND):
+        assert await bus.publish("a:b") == 1
+    assert heard == ["a:b"]
+
+
 def test_when_no_thread_can_be_started(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -236,16 +258,12 @@ def test_when_no_thread_can_be_started(bus: Bus, monkeypatch: pytest.MonkeyPatch
 
 
 def test_idle_threads_end(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "IDLE", 0.001)
+    monkeypatch.setattr(thread_pool, "IDLE", 0.001)
     heard: list[int] = []
     bus.regist_function("a:b", lambda message: heard.append(1))
-    pool = bus._pool
-    assert pool is not None
     for count in (1, 2):
         bus.twitter("a:b")
-        with pool._changed:
-            while pool._threads:
-                assert pool._changed.wait(BOUND)
+        until(lambda: bus.statistics()["pool_threads"] == 0)
         assert len(heard) == count
 
 
@@ -272,7 +290,7 @@ def test_join_has_a_bound() -> None:
         def run(self) -> None:
             assert release.wait(BOUND)
 
-    pool = Pool(1)
+    pool = ThreadPool(1)
     assert pool.submit(Work())
     assert pool.submit(Work())
     pool.close()
@@ -300,14 +318,14 @@ class TestRecursion:
         finish(bus)
         ((error, _, receiver),) = errors
         assert isinstance(error, RecursionError)
-        assert f"{MAX_DEPTH} deep" in str(error)
+        assert f"{MAX_DEPTH} levels deep" in str(error)
         assert "the cycle is a:b -> c:d -> a:b" in str(error)
         assert receiver in (first, second)
         assert len(calls) == MAX_DEPTH
 
     def test_branches_end(self, bus: Bus, errors: Errors, monkeypatch: pytest.MonkeyPatch) -> None:
         """2**100 calls would fill the memory long before any of them is 100 deep."""
-        monkeypatch.setattr(pool_module, "MAX_WAITING", 50)
+        monkeypatch.setattr(thread_pool, "MAX_WAITING", 50)
 
         def branch(message: Message) -> None:
             bus.twitter("a:b")
@@ -349,7 +367,7 @@ class TestRecursion:
         self, bus: Bus, errors: Errors, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also those whose receivers are not called any more."""
-        monkeypatch.setattr(pool_module, "MAX_WAITING", 20)
+        monkeypatch.setattr(thread_pool, "MAX_WAITING", 20)
         counts = {"called": 0, "told": 0}
         lock = threading.Lock()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Message
-from berrymq_rpc.bus.route import MAX_DEPTH, sending
+from berrymq_rpc.bus.delivery import MAX_DEPTH, sending
 
 Errors = list[tuple[BaseException, Message, Any]]
 
@@ -50,7 +50,7 @@ def test_cycle_is_named_once(bus: Bus, errors: Errors, caplog: Any) -> None:
     assert bus.twitter("start:x") == 1
     ((error, message, receiver),) = errors
     assert isinstance(error, RecursionError)
-    assert f"{MAX_DEPTH} deep" in str(error)
+    assert f"{MAX_DEPTH} levels deep" in str(error)
     assert "the cycle is c:d -> a:b -> c:d" in str(error)
     assert message.id == "start:x"
     assert receiver is start

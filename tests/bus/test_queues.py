@@ -5,7 +5,6 @@ import logging
 import queue as standard
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -45,24 +44,12 @@ def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
     return thread, results
 
 
-def watch(queue: Queue) -> Callable[[], None]:
-    """What returns when one more thread than before waits in `get`."""
-    condition = queue._backlog._ready
-    original = condition.wait
-    entered = threading.Semaphore(0)
-
-    def wait(timeout: float | None = None) -> bool:
-        entered.release()
-        return original(timeout)
-
-    def until_waiting() -> None:
-        assert entered.acquire(timeout=BOUND)
-        # It has the lock until it waits.
-        with condition:
-            pass
-
-    condition.wait = wait  # type: ignore[method-assign]
-    return until_waiting
+def until_waiting(queue: Queue, count: int = 1) -> None:
+    """Wait until it is empty and this many threads wait in `get`."""
+    deadline = time.monotonic() + BOUND
+    while queue.waiting != count or not queue.empty():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_first_in_first_out(bus: Bus) -> None:
@@ -103,10 +90,9 @@ def test_bad_timeout(bus: Bus, timeout: float) -> None:
 
 def test_get_waits(bus: Bus) -> None:
     queue = Queue("task", bus=bus)
-    until_waiting = watch(queue)
     for timeout in (None, BOUND):
         thread, results = in_thread(lambda timeout=timeout: queue.get(timeout=timeout))
-        until_waiting()
+        until_waiting(queue)
         bus.twitter("task:run", 7)
         thread.join(BOUND)
         assert [message.args for message in results] == [(7,)]
@@ -187,7 +173,7 @@ def test_unbounded_is_never_full(bus: Bus) -> None:
 def test_refused(bus: Bus, arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Queue(**arguments, bus=bus)
-    assert len(bus._directory) == 0
+    assert bus.registrations() == []
 
 
 def test_close(bus: Bus) -> None:
@@ -203,15 +189,13 @@ def test_close(bus: Bus) -> None:
     assert queue.get().args == (1,)
     with pytest.raises(Empty):
         queue.get()
-    assert len(bus._directory) == 0
+    assert bus.registrations() == []
 
 
 def test_close_wakes_who_waits(bus: Bus) -> None:
     queue = Queue("task", bus=bus)
-    until_waiting = watch(queue)
     waiting = [in_thread(queue.get) for _ in range(3)]
-    for _ in waiting:
-        until_waiting()
+    until_waiting(queue, 3)
     queue.close()
     for thread, results in waiting:
         thread.join(BOUND)
@@ -224,9 +208,8 @@ def test_closing_a_shared_queue_leaves_the_backlog_to_the_others(bus: Bus) -> No
     thread, results = in_thread(one.get)
     thread.join(BOUND)
     assert results[0].args == (1,)
-    until_waiting = watch(one)
     thread, results = in_thread(one.get)
-    until_waiting()
+    until_waiting(one)
     one.close()
     thread.join(BOUND)
     assert [type(result) for result in results] == [Empty]
@@ -252,13 +235,12 @@ def test_closing_a_shared_queue_leaves_the_backlog_to_the_others(bus: Bus) -> No
 
 def test_iteration(bus: Bus) -> None:
     queue = Queue("task", bus=bus)
-    until_waiting = watch(queue)
     for number in range(3):
         bus.twitter("task:run", number)
     thread, results = in_thread(lambda: [message.args[0] for message in queue])
-    until_waiting()
+    until_waiting(queue)
     bus.twitter("task:run", 3)
-    until_waiting()
+    until_waiting(queue)
     bus.twitter("task:run", 4)
     queue.close()
     thread.join(BOUND)
@@ -276,13 +258,11 @@ def test_context_manager(bus: Bus) -> None:
 @pytest.mark.parametrize("shared", [False, True])
 def test_forgotten_queue_is_not_filled(bus: Bus, shared: bool) -> None:
     queue = Queue("task", shared=shared, bus=bus)
-    backlog = weakref.ref(queue._backlog)
     bus.twitter("task:run", 1)
     del queue
     gc.collect()
-    assert backlog() is None
     assert bus.twitter("task:run", 2) == 0
-    assert len(bus._directory) == 0
+    assert bus.registrations() == []
     again = Queue("task", shared=shared, maxsize=1, bus=bus)
     assert again.empty()
 
@@ -300,22 +280,20 @@ def test_forgotten_shared_queue_does_not_keep_the_backlog_from_being_drained(bus
 def test_interrupted_wait_passes_its_message_on(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is interrupted may have been the one that was woken for a message."""
     queue = Queue("task", bus=bus)
-    until_waiting = watch(queue)
-    condition = queue._backlog._ready
-    original = condition.wait
+    original = threading.Condition.wait
     interrupted = threading.Event()
 
-    def wait(timeout: float | None = None) -> bool:
-        result = original(timeout)
-        if not interrupted.is_set():
+    def wait(self: threading.Condition, timeout: float | None = None) -> bool:
+        result = original(self, timeout)
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main and not interrupted.is_set():
             interrupted.set()
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(condition, "wait", wait)
+    monkeypatch.setattr(threading.Condition, "wait", wait)
     waiting = [in_thread(queue.get) for _ in range(2)]
-    for _ in waiting:
-        until_waiting()
+    until_waiting(queue, 2)
     bus.twitter("task:run", 1)
     for thread, _ in waiting:
         thread.join(BOUND)
@@ -323,17 +301,23 @@ def test_interrupted_wait_passes_its_message_on(bus: Bus, monkeypatch: pytest.Mo
     assert sorted(type(result).__name__ for result in results) == ["KeyboardInterrupt", "Message"]
 
 
-def test_timeout_counts_from_the_call(bus: Bus) -> None:
+def test_timeout_counts_from_the_call(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages that another thread takes do not give it more time."""
+    original = threading.Condition.wait
+    woken: list[float | None] = []
+
+    def wake_early(self: threading.Condition, timeout: float | None = None) -> bool:
+        woken.append(timeout)
+        assert len(woken) < 1_000
+        return original(self, 0.001)
+
     queue = Queue("task", bus=bus)
-    thread, results = in_thread(lambda: queue.get(timeout=0.05))
-    deadline = time.monotonic() + BOUND
-    while thread.is_alive():
-        assert time.monotonic() < deadline
-        with queue._backlog._ready:
-            queue._backlog._ready.notify_all()
-        thread.join(0.001)
-    assert [type(result) for result in results] == [Empty]
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "wait", wake_early)
+        with pytest.raises(Empty):
+            queue.get(timeout=0.05)
+    assert len(woken) > 1
+    assert woken == sorted(woken, reverse=True)  # type: ignore[type-var]
 
 
 def test_default_bus() -> None:

@@ -78,8 +78,8 @@ print("end", flush=True)
 """
     output, errors, status = run(program)
     assert (output, status) == ("end\n", 0)
-    assert "1 receivers on the pool did not run to their end" in errors
-    assert "1 async receivers did not end within 5 s and were cancelled" in errors
+    assert "exit: 1 receivers on the pool did not end within 5 s" in errors
+    assert "exit: 1 async receivers did not end within 5 s and were cancelled" in errors
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
