@@ -88,6 +88,12 @@ def opened(session: Any, now: float = 0.0, window: int | None = None) -> Any:
     return session
 
 
+def connected(limits: Limits | None = None, **settings: Any) -> NativeSession:
+    """A native session, connected, its greeting taken out."""
+    session: NativeSession = opened(native(limits), **settings)
+    return session
+
+
 def start(
     session: Session,
     method: str = "method",

@@ -14,7 +14,7 @@ from joined import DIALECTS, Recorder, check
 from berrymq_rpc.errors import ConnectionLostError, ServiceClosedError
 from berrymq_rpc.rpc.wire.exception_codec import Failure
 from berrymq_rpc.rpc.wire.limits import Limits
-from berrymq_rpc.rpc.wire.native_session import MIN_DETACHED
+from berrymq_rpc.rpc.wire.native_records import MIN_DETACHED
 from berrymq_rpc.rpc.wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY
 from berrymq_rpc.rpc.wire.session import Session, State
 
