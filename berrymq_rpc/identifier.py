@@ -23,7 +23,7 @@ WILDCARD = "*"
 # a path or two UUIDs. A peer chooses them too, and they are kept, as keys and in logs.
 MAX_LENGTH = 1_000
 
-# How much of an malformed text an error message repeats.
+# How much of a malformed text an error message repeats.
 _SHOWN = 100
 
 
@@ -69,6 +69,18 @@ class Identifier:
     def is_local(self) -> bool:
         """Whether it never leaves the process, which is so when its name begins with ``_``."""
         return self.name.startswith("_")
+
+    def require_exportable(self) -> "Identifier":
+        """Refuse an identifier that is local; return it otherwise.
+
+        Raises:
+            ValueError: it is local.
+        """
+        if self.is_local:
+            raise ValueError(
+                f"{self._text!r} is local: a name that begins with '_' never leaves its process"
+            )
+        return self
 
     def id_str(self) -> str:
         """The canonical form: ``str(identifier)``."""

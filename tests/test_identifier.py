@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import string
 
 import pytest
@@ -151,6 +152,14 @@ def test_copies() -> None:
     identifier = Identifier("a@b:c")
     assert copy.copy(identifier) == copy.deepcopy(identifier) == identifier
     assert pickle.loads(pickle.dumps(identifier)) == identifier
+
+
+def test_require_exportable() -> None:
+    identifier = Identifier("a")
+    assert identifier.require_exportable() is identifier
+    for text in ("_a:b", "_", "_a@b:*"):
+        with pytest.raises(ValueError, match=f"'{re.escape(str(Identifier(text)))}' is local"):
+            Identifier(text).require_exportable()
 
 
 def test_is_local() -> None:

@@ -601,9 +601,9 @@ class Place:
 
     def __init__(self, name: str, epoch: int) -> None:
         self.bus = Bus()
-        self.router = Router(self.bus, name, epoch=epoch)
+        self.router = Router(self.bus.gateway, name, epoch=epoch)
         self.outbox = Outbox()
-        self.bus.add_forwarder(self.router.forward)
+        self.bus.gateway.add_forwarder(self.router.forward)
         self.router.add(self.outbox)
         self.heard: list[Message] = []
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..common.tally import Tally
 from ..identifier import Identifier
+from .diagram import DiagramNode
 from .log import bus_logger
 from .message import Message
-from .picture import Picture
-from .registration import collecting
+from .registrations import sink
 
 if TYPE_CHECKING:
     from .arrival import Arrival
@@ -56,7 +56,7 @@ class Backlog:
         # The coroutines that wait, the longest waiting first.
         self._arrivals: deque[Arrival] = deque()
 
-    @collecting
+    @sink
     def put(self, message: Message) -> None:
         """Add a message; over `maxsize`, the oldest goes."""
         with self._ready:
@@ -135,10 +135,10 @@ class Backlog:
         while self._arrivals and not self._arrivals.popleft().wake():
             continue
 
-    def bus_pictures(self) -> list[Picture]:
+    def bus_diagram_nodes(self) -> list[DiagramNode]:
         """How `Bus.show_network` draws it."""
         count = len(self.queues)
-        return [Picture("queue", "Queue" if count < 2 else f"{count} shared queues")]
+        return [DiagramNode("queue", "Queue" if count < 2 else f"{count} shared queues")]
 
     def __len__(self) -> int:
         return len(self._messages)

@@ -2,34 +2,28 @@
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..identifier import Identifier
 from .announcing import Announcement, Complaint, error_message, portable_route, with_action
-from .answering import Ended
 from .backlog import Backlogs
 from .completion import Completion
 from .delivery import Delivery, ErrorHandler
-from .directory import Forwarder
-from .message import Message, OutcomeMessage, RelayedMessage, TalkMessage
-from .network import Network
-from .picture import Pictures
+from .diagram import Diagram
+from .gateway import BusGateway, Gateway
+from .message import Message, TalkMessage
 from .pool import Pool
 from .pooled_call import PooledCall
-from .registration import (
+from .registrations import (
     Receiver,
     Registration,
-    check_callable,
-    is_collecting,
     is_coroutine_function,
+    is_sink,
 )
 from .registry import Registry
 from .route import Route
 from .telling import telling_route
 from .wrapping import wrap
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["Bus", "ErrorHandler"]
 
@@ -45,9 +39,11 @@ class Bus(Registry):
     def __init__(self) -> None:
         super().__init__()
         self._delivery = Delivery()
-        self._network = Network()
+        self._diagram = Diagram()
         self._pool: Pool | None = None
         self.backlogs = Backlogs()
+        #: Connects the bus with other processes.
+        self.gateway: Gateway = BusGateway(self._directory, self._delivery, self._diagram)
 
     @property
     def on_error(self) -> ErrorHandler | None:
@@ -140,9 +136,10 @@ class Bus(Registry):
         """
         callback = Identifier(callback_identifier)
         route = self._route(identifier)
+        gateway = self.gateway
 
         def answer(result: Any, error: BaseException | None) -> None:
-            self.answer(callback, result, error)
+            gateway.answer(callback, result, error)
 
         told, _ = telling_route(route, answer)
         return self._delivery.run(told, TalkMessage(route.identifier, args, kwargs, callback))
@@ -174,7 +171,7 @@ class Bus(Registry):
                 return Announcement(self.twitter, entered, left, args, kwargs)
 
             wrapped: AnyCallable = wrap(function, around)
-            self._network.add_sender(wrapped, [sent for sent in (entered, left) if sent])
+            self._diagram.add_sender(wrapped, [sent for sent in (entered, left) if sent])
             return wrapped
 
         return decorate
@@ -208,7 +205,7 @@ class Bus(Registry):
 
         def decorate(function: AnyCallable) -> AnyCallable:
             wrapped: AnyCallable = wrap(function, lambda args, kwargs: Complaint(send, reraise))
-            self._network.add_sender(wrapped, [parsed])
+            self._diagram.add_sender(wrapped, [parsed])
             return wrapped
 
         return decorate
@@ -244,9 +241,7 @@ class Bus(Registry):
             delivery = self._delivery
 
             def pooled(registration: Registration) -> Receiver:
-                if is_collecting(registration.function) or is_coroutine_function(
-                    registration.function
-                ):
+                if is_sink(registration.function) or is_coroutine_function(registration.function):
                     return registration.call
                 return PooledCall(registration, pool, delivery)
 
@@ -254,18 +249,11 @@ class Bus(Registry):
         if replaced is not None:
             replaced.close()
 
-    def set_loop(self, loop: "asyncio.AbstractEventLoop | None") -> None:
-        """Say where ``async def`` receivers run whose sender's thread has no event loop.
-
-        For ``exchange``, not for programs. It counts while that loop runs, and is held weakly.
-        """
-        self._delivery.tasks.set_loop(loop)
-
-    # -- pictures ----------------------------------------------------------------------------
+    # -- diagrams ----------------------------------------------------------------------------
 
     def show_followers(self) -> dict[str, list[str]]:
         """Who hears what: by identifier, in order, the names of those that follow it."""
-        return self._network.followers(self._directory.registrations())
+        return self._diagram.followers(self._directory.registrations())
 
     def show_network(self, format: str = "dot") -> str:
         """A picture of who sends and hears what, as text.
@@ -282,106 +270,13 @@ class Bus(Registry):
         """
         if format != "dot":
             raise ValueError(f"a picture is made as 'dot', not {format!r}")
-        return self._network.dot(self._directory.registrations())
-
-    # -- for other processes -----------------------------------------------------------------
-
-    def relay(
-        self,
-        identifier: Identifier | str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        origin: object,
-        answer: Ended | None = None,
-    ) -> int:
-        """Send on a message that came from another process. For ``exchange``, not for programs.
-
-        It is `twitter`, save that the message's `origin` is set, and that no receiver with a local
-        name hears of it, by a wildcard of the sender either.
-
-        Args:
-            answer: called as ``answer(result, error)`` when a receiver has run, in the thread where
-                it ended; not for queues. `error` is what it raised, or `None`.
-
-        Raises:
-            ValueError, TypeError: `identifier` is no identifier, or is local.
-        """
-        route = self._relayed_route(identifier)
-        if not route.calls:
-            return 0
-        if answer is not None:
-            route, _ = telling_route(route, answer)
-        return self._delivery.run(route, RelayedMessage(route.identifier, args, kwargs, origin))
-
-    def answer(
-        self,
-        callback_identifier: Identifier | str,
-        result: Any = None,
-        error: BaseException | None = None,
-        origin: object = None,
-    ) -> int:
-        """Send an answer of `talk`, which no forwarder sees. For ``exchange``, not for programs.
-
-        Args:
-            origin: where it came from; if it is another process, no local name hears of it.
-
-        Raises:
-            ValueError, TypeError: `callback_identifier` is no identifier, or it is local and the
-                answer came from another process.
-        """
-        if origin is None:
-            route = self._route(callback_identifier)
-        else:
-            route = self._relayed_route(callback_identifier)
-        message = OutcomeMessage(route.identifier, (result,), {}, error, origin)
-        return self._delivery.run(Route(route.identifier, route.receivers, route.reached), message)
-
-    def add_forwarder(self, forwarder: Forwarder) -> None:
-        """Call `forwarder` with each message that is not local. For ``exchange``, not for programs.
-
-        Forwarders are called in the sender's thread and before any receiver, so that they see a
-        message before those that its receivers send. They do not count as reached, see messages
-        that nobody follows too, and are held strongly. They must not block.
-        """
-        check_callable(forwarder, "forwarder")
-        self._directory.add_forwarder(forwarder)
-
-    def remove_forwarder(self, forwarder: Forwarder) -> None:
-        """End what `add_forwarder` began; nothing happens if it did not."""
-        self._directory.remove_forwarder(forwarder)
-
-    def add_pictures(self, pictures: Pictures) -> None:
-        """Let `show_network` draw connections. For ``exchange``, not for programs.
-
-        Args:
-            pictures: called for each picture, in any thread; returns those of the connections. A
-                method that follows is drawn as its object's ``bus_pictures`` says, if it has that.
-        """
-        self._network.add_pictures(pictures)
-
-    def remove_pictures(self, pictures: Pictures) -> None:
-        """End what `add_pictures` began; nothing happens if it did not."""
-        self._network.remove_pictures(pictures)
-
-    def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
-        """Log an error and hand it to `on_error`. For ``exchange``, not for programs.
-
-        Args:
-            problem: what happened, for the log, such as ``"failed"``.
-        """
-        self._delivery.report(error, message, receiver, problem)
+        return self._diagram.dot(self._directory.registrations())
 
     def _route(self, identifier: Identifier | str) -> Route:
         try:
             return self._directory.routes[identifier]
         except (KeyError, TypeError):
             return self._directory.find(identifier)
-
-    def _relayed_route(self, identifier: Identifier | str) -> Route:
-        try:
-            return self._directory.relayed_routes[identifier]
-        except (KeyError, TypeError):
-            return self._directory.find(identifier, relayed=True)
 
 
 _direct_call = operator.attrgetter("call")

@@ -11,7 +11,6 @@ from typing import Any, Self
 from ..errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..identifier import Identifier
 from ..rpc import Call, Client
-from .delivery import travelling
 from .status import INVALID_TOKEN, OK, TIMEOUT
 
 __all__ = ["Connection", "OnewayConnection"]
@@ -93,7 +92,7 @@ class Connection(ABC):
             ConnectionLostError: the peer is gone, or did not come in time.
             ServiceClosedError: this connection was closed, or the peer is closing.
         """
-        parsed = travelling(identifier)
+        parsed = Identifier(identifier).require_exportable()
         return str(await self._ask("send_message", parsed.id_str(), args, kwargs))
 
     async def close(self) -> None:

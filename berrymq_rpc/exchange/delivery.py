@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..bus import Bus
-from ..identifier import Identifier
+from ..bus.gateway import Gateway
 
-__all__ = ["deliver", "keywords_of", "positional_of", "travelling"]
+__all__ = ["deliver", "keywords_of", "positional_of"]
 
 
-def deliver(bus: Bus, identifier: Any, args: Any, kwargs: Any, origin: object) -> None:
+def deliver(gateway: Gateway, identifier: Any, args: Any, kwargs: Any, origin: object) -> None:
     """Publish a message that a peer has sent.
 
     Args:
@@ -19,7 +18,7 @@ def deliver(bus: Bus, identifier: Any, args: Any, kwargs: Any, origin: object) -
     Raises:
         ValueError, TypeError: one of the parts is not what it must be, or the identifier is local.
     """
-    bus.relay(identifier, positional_of(args), keywords_of(kwargs), origin)
+    gateway.relay(identifier, positional_of(args), keywords_of(kwargs), origin)
 
 
 def positional_of(args: Any) -> tuple[Any, ...]:
@@ -41,18 +40,3 @@ def keywords_of(kwargs: Any) -> dict[str, Any]:
         if not isinstance(name, str):
             raise TypeError(f"the names in kwargs are text, not {type(name).__name__}")
     return dict(kwargs)
-
-
-def travelling(identifier: Identifier | str) -> Identifier:
-    """An identifier that may leave the process.
-
-    Raises:
-        ValueError: it is none, or local.
-        TypeError: it is no text.
-    """
-    parsed = Identifier(identifier)
-    if parsed.is_local:
-        raise ValueError(
-            f"{str(parsed)!r} is local: a name that begins with '_' never leaves its process"
-        )
-    return parsed

@@ -1,15 +1,20 @@
-"""A bus whose receivers are called on a thread of their own, as a node without asyncio has it."""
+"""A gateway whose receivers are called on a thread of their own, for a node without asyncio."""
 
+import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
-from ..bus import Bus
+from ..bus import Message
+from ..bus.answering import Ended
+from ..bus.diagram import DiagramSource
+from ..bus.directory import Forwarder
+from ..bus.gateway import Gateway
+from ..bus.registrations import Guard, Receiver
 from ..identifier import Identifier
 from ..runtime.worker_thread import WorkerThread
-from .delivery import travelling
 
 __all__ = ["DispatchedBus", "estimated_size"]
 
@@ -21,29 +26,21 @@ OVERHEAD = 500
 
 
 class DispatchedBus:
-    """A bus for a node: what the node publishes on it is published on a thread of its own.
+    """A `Gateway` whose messages are published on a thread of their own.
 
-    So a receiver may wait for what the node does. Identifiers are checked at once. All that is not
-    here is the bus's own.
+    So a receiver may wait for what the node does. Identifiers are checked at once.
 
     Args:
-        bus: the bus.
+        gateway: that of the bus.
         thread: where receivers are called.
     """
 
-    def __init__(self, bus: Bus, thread: WorkerThread) -> None:
-        self._bus = bus
+    def __init__(self, gateway: Gateway, thread: WorkerThread) -> None:
+        self._gateway = gateway
         self._thread = thread
         #: What the node has on the bus.
-        self._forwarders: dict[Any, None] = {}
-        self._followings: dict[tuple[Identifier, Any], None] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._bus, name)
-
-    def as_bus(self) -> Bus:
-        """Itself: it is a bus to all who only call its methods."""
-        return cast(Bus, self)
+        self._forwarders: dict[Forwarder, None] = {}
+        self._followings: dict[tuple[Identifier, Receiver], None] = {}
 
     def relay(
         self,
@@ -51,48 +48,67 @@ class DispatchedBus:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         origin: object,
-        answer: Callable[[Any, BaseException | None], object] | None = None,
+        answer: Ended | None = None,
     ) -> int:
-        parsed = travelling(identifier)
-        more = {} if answer is None else {"answer": answer}
+        parsed = Identifier(identifier).require_exportable()
         self._thread.put(
-            partial(self._bus.relay, parsed, args, kwargs, origin, **more),
+            partial(self._gateway.relay, parsed, args, kwargs, origin, answer),
             OVERHEAD + estimated_size(args) + (estimated_size(kwargs) if kwargs else 0),
         )
         return 0
 
-    def answer(self, callback_identifier: Identifier | str, /, *outcome: Any, **named: Any) -> int:
+    def answer(
+        self,
+        callback_identifier: Identifier | str,
+        result: Any = None,
+        error: BaseException | None = None,
+        origin: object = None,
+    ) -> int:
         parsed = Identifier(callback_identifier)
         self._thread.put(
-            partial(self._bus.answer, parsed, *outcome, **named),
-            OVERHEAD + estimated_size((outcome, named)),
+            partial(self._gateway.answer, parsed, result, error, origin),
+            OVERHEAD + estimated_size((result, error)),
         )
         return 0
 
+    def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
+        self._gateway.report(error, message, receiver, problem)
+
+    def set_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._gateway.set_loop(loop)
+
+    def add_diagram_source(self, source: DiagramSource) -> None:
+        self._gateway.add_diagram_source(source)
+
+    def remove_diagram_source(self, source: DiagramSource) -> None:
+        self._gateway.remove_diagram_source(source)
+
     # -- what the node has on the bus ------------------------------------------------------
 
-    def add_forwarder(self, forwarder: Any) -> None:
-        self._bus.add_forwarder(forwarder)
+    def add_forwarder(self, forwarder: Forwarder) -> None:
+        self._gateway.add_forwarder(forwarder)
         self._forwarders[forwarder] = None
 
-    def remove_forwarder(self, forwarder: Any) -> None:
-        self._bus.remove_forwarder(forwarder)
+    def remove_forwarder(self, forwarder: Forwarder) -> None:
+        self._gateway.remove_forwarder(forwarder)
         self._forwarders.pop(forwarder, None)
 
-    def regist_method(self, identifier: Identifier | str, method: Any, guard: Any = None) -> None:
-        self._bus.regist_method(identifier, method, guard)
-        self._followings[Identifier(identifier), method] = None
+    def follow(
+        self, identifier: Identifier | str, receiver: Receiver, guard: Guard | None = None
+    ) -> None:
+        self._gateway.follow(identifier, receiver, guard)
+        self._followings[Identifier(identifier), receiver] = None
 
-    def unfollow(self, identifier: Identifier | str, receiver: Any) -> int:
+    def unfollow(self, identifier: Identifier | str, receiver: Receiver) -> int:
         self._followings.pop((Identifier(identifier), receiver), None)
-        return self._bus.unfollow(identifier, receiver)
+        return self._gateway.unfollow(identifier, receiver)
 
     def detach(self) -> None:
         """Take off the bus all that the node has there, as the node is another process's."""
         for forwarder in list(self._forwarders):
             self.remove_forwarder(forwarder)
-        for identifier, method in list(self._followings):
-            self.unfollow(identifier, method)
+        for identifier, receiver in list(self._followings):
+            self.unfollow(identifier, receiver)
 
 
 def estimated_size(value: Any) -> int:

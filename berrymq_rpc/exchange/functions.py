@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any
 
 from ..bus import Bus, default_bus
+from ..identifier import Identifier
 from ..rpc import AttrHandler, Peer, context, method
 from .bundle import checked_name, read_envelope
 from .callback import Allowed, Callback, allowed_endpoint
-from .delivery import deliver, keywords_of, positional_of, travelling
+from .delivery import deliver, keywords_of, positional_of
 from .line import Line, Wire
 from .mailbox import MAX_BYTES, MAX_MESSAGES, Mailbox
 from .mailboxes import Mailboxes
@@ -68,7 +69,7 @@ class ExportedFunctions(AttrHandler):
         max_connections: how many connections there may be at a time.
         callback_allowed: where `interconnect` may call back: ``False``: to the caller's own
             address alone; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
-        switchboard: carries messages to other nodes; ``None`` for one of its own.
+        switchboard: carries messages between the bus and other nodes; ``None`` for one of its own.
         clock: tells the time in seconds, for tests.
     """
 
@@ -86,10 +87,12 @@ class ExportedFunctions(AttrHandler):
         _check_count("queue_size", queue_size)
         _check_count("queue_bytes", queue_bytes)
         _check_count("max_connections", max_connections)
-        self._bus = default_bus if bus is None else bus
         self._callback_allowed = callback_allowed
-        self._switchboard = Switchboard(self._bus) if switchboard is None else switchboard
-        self._mailboxes = Mailboxes(self._bus, self._switchboard.name, queue_size, queue_bytes)
+        if switchboard is None:
+            switchboard = Switchboard((default_bus if bus is None else bus).gateway)
+        self._switchboard = switchboard
+        self._gateway = switchboard.gateway
+        self._mailboxes = Mailboxes(self._gateway, self._switchboard.name, queue_size, queue_bytes)
         self._clock = clock
         self._table: TokenTable[Served] = TokenTable(self._free, max_connections)
         self._timer: asyncio.TimerHandle | None = None
@@ -160,7 +163,7 @@ class ExportedFunctions(AttrHandler):
             shared: whether all who say so for this identifier have one queue, which gives each
                 message to one of them. Otherwise each queue keeps all messages.
         """
-        parsed = travelling(identifier)
+        parsed = Identifier(identifier).require_exportable()
         mailbox = self._mailboxes.open(parsed, bool(shared))
         served = Served(mailbox)
         try:
@@ -243,7 +246,7 @@ class ExportedFunctions(AttrHandler):
         line = served.line
         if line is None:
             # Who only sends is no node, so its messages are this node's own.
-            deliver(self._bus, identifier, args, kwargs, None)
+            deliver(self._gateway, identifier, args, kwargs, None)
         else:
             take_single(self._switchboard, line, identifier, args, kwargs, envelope)
         return OK
@@ -322,7 +325,7 @@ class ExportedFunctions(AttrHandler):
                 # It cannot be packed. Put back, it would be in everybody's way for ever.
                 mailbox.discard(parcel)
                 error = ValueError("the arguments cannot travel")
-                self._bus.report(error, mailbox.message(parcel), self.get, "cannot send")
+                self._gateway.report(error, mailbox.message(parcel), self.get, "cannot send")
                 return
             parcel.redelivered = parcel.redelivered or not unsent
             mailbox.put_back(parcel)

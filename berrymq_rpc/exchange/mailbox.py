@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any
 
 from ..bus import Message
-from ..bus.picture import Picture
-from ..bus.registration import exporting
+from ..bus.diagram import DiagramNode
+from ..bus.registrations import remote_sink
 from ..identifier import Identifier
 from .parcel import Packer, Parcel
 
@@ -72,11 +72,11 @@ class Mailbox:
         # Reentrant: an object that is collected in the middle of `put` may send a message.
         self._lock = threading.RLock()
 
-    def bus_pictures(self) -> list[Picture]:
+    def bus_diagram_nodes(self) -> list[DiagramNode]:
         """How `Bus.show_network` draws it."""
-        return [Picture("connection", "queue for other processes")]
+        return [DiagramNode("connection", "queue for other processes")]
 
-    @exporting
+    @remote_sink
     def put(self, message: Message) -> None:
         """Keep a message, or hand it to a consumer that waits. From any thread.
 

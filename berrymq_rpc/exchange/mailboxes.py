@@ -1,6 +1,7 @@
 """The queues that a node keeps for other processes, and which of them are shared."""
 
-from ..bus import Bus, Message
+from ..bus import Message
+from ..bus.gateway import Gateway
 from ..identifier import Identifier
 from .mailbox import Mailbox
 from .parcel import Packer
@@ -12,13 +13,13 @@ class Mailboxes:
     """Opens mailboxes on a bus, and closes each when the last that has it leaves.
 
     Args:
-        bus: whose messages to keep.
+        gateway: that of the bus whose messages to keep.
         name: what is said on the bus about them says to come from there.
         maxsize, maxbytes: the bounds of each.
     """
 
-    def __init__(self, bus: Bus, name: str, maxsize: int, maxbytes: int) -> None:
-        self._bus = bus
+    def __init__(self, gateway: Gateway, name: str, maxsize: int, maxbytes: int) -> None:
+        self._gateway = gateway
         self._name = name
         self._maxsize = maxsize
         self._maxbytes = maxbytes
@@ -45,7 +46,7 @@ class Mailboxes:
                 told=self._tell_dropped,
             )
             # What is local stays here, whatever wildcards the queue has.
-            self._bus.regist_method(identifier, mailbox.put, _may_leave)
+            self._gateway.follow(identifier, mailbox.put, _may_leave)
             if shared:
                 self._shared[identifier] = mailbox
         self._owners[mailbox] = self._owners.get(mailbox, 0) + 1
@@ -64,7 +65,7 @@ class Mailboxes:
         del self._owners[mailbox]
         if self._shared.get(mailbox.identifier) is mailbox:
             del self._shared[mailbox.identifier]
-        self._bus.unfollow(mailbox.identifier, mailbox.put)
+        self._gateway.unfollow(mailbox.identifier, mailbox.put)
         mailbox.close()
         self._dropped += mailbox.dropped
 
@@ -81,7 +82,7 @@ class Mailboxes:
     def _tell_dropped(self, mailbox: Mailbox) -> None:
         told = {"identifier": str(mailbox.identifier), "count": mailbox.dropped}
         # As `Router.tell` does it: it is carried to no other node.
-        self._bus.relay("queue:dropped", (), told, self._name)
+        self._gateway.relay("queue:dropped", (), told, self._name)
 
 
 def _may_leave(message: Message) -> bool:

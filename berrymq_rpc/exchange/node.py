@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Self
 
 from ..bus import Bus, default_bus
+from ..bus.gateway import Gateway
 from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
@@ -12,7 +13,6 @@ from ..rpc import Limits, Server, open_client, start_server
 from .beside import beside
 from .callback import Allowed
 from .connection import Connection, OnewayConnection
-from .delivery import travelling
 from .functions import TTL, ExportedFunctions
 from .interconnection import IncomingMessages, Interconnection
 from .mailbox import MAX_BYTES, MAX_MESSAGES
@@ -67,6 +67,8 @@ class Node:
         callback_allowed: where a peer of style 01 may be called back: ``False``: at its own
             address alone; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
         limits: the bounds of what travels; see `rpc.Limits`.
+        gateway: what stands between the node and `bus`, as `SyncNode` needs it; ``None`` for
+            ``bus.gateway``.
 
     Raises:
         ValueError: `handler` has the name of one of berryMQ's functions, or an argument is none of
@@ -91,6 +93,7 @@ class Node:
         line_bytes: int = MAX_LINE_BYTES,
         callback_allowed: Allowed = False,
         limits: Limits | None = None,
+        gateway: Gateway | None = None,
     ) -> None:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
             if not seconds > 0:
@@ -99,8 +102,9 @@ class Node:
         if handler is not None and not self._bind:
             raise ValueError("a handler is served at an address: give bind=")
         self._bus = default_bus if bus is None else bus
+        self._gateway = self._bus.gateway if gateway is None else gateway
         self._switchboard = Switchboard(
-            self._bus, name, limits=limits, maximum=line_size, maximum_bytes=line_bytes
+            self._gateway, name, limits=limits, maximum=line_size, maximum_bytes=line_bytes
         )
         self._functions = ExportedFunctions(
             self._bus,
@@ -173,7 +177,7 @@ class Node:
             await self._listen(self._bind, self._insecure)
         self._is_running = True
         # For receivers of senders that have no loop of their own.
-        self._bus.set_loop(asyncio.get_running_loop())
+        self._gateway.set_loop(asyncio.get_running_loop())
         self._switchboard.start()
         return self
 
@@ -246,7 +250,7 @@ class Node:
             ValueError: `identifier` is none or is local.
             Exception: as `connect_oneway`.
         """
-        parsed = travelling(identifier)
+        parsed = Identifier(identifier).require_exportable()
         endpoint, ttl = self._target(addr, ttl)
         client = await self._open_client(endpoint)
         made = HTTPQueueConnection if is_url(endpoint) else QueueConnection

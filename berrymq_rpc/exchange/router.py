@@ -19,15 +19,16 @@ from collections.abc import Hashable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
-from ..bus import Bus, Message
+from ..bus import Message
+from ..bus.gateway import Gateway
 from ..bus.message import TalkMessage, parts_of
 from ..common.tally import Tally
 from ..errors import ProtocolError
+from ..identifier import Identifier
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.exception_codec import Failure, describe, restore
 from ..rpc.wire.limits import Limits
 from .bundle import Bundle, Source, checked_name, read_envelope
-from .delivery import travelling
 from .message_codec import BUNDLE_BYTES, LARGE, MessageCodec
 from .outbox import Outbox
 from .sequences import MAX_SOURCES, Arrival, Missed, Outcome, Sequences
@@ -62,7 +63,7 @@ class Router:
     """Numbers messages, and tells which go where.
 
     Args:
-        bus: where they come from, and are published.
+        gateway: that of the bus where they come from, and are published.
         name: the node's; ``None`` for a random one.
         epoch: when it started, in microseconds since 1970.
         limits: bounds of what a message may be.
@@ -79,7 +80,7 @@ class Router:
 
     def __init__(
         self,
-        bus: Bus,
+        gateway: Gateway,
         name: str | None = None,
         *,
         epoch: int = 0,
@@ -93,7 +94,7 @@ class Router:
         self.malformed = Tally()
         self.unanswered = Tally()
         self.sequences = Sequences() if sequences is None else sequences
-        self._bus = bus
+        self._gateway = gateway
         self._wake = wake
         self._is_awake = False
         self._outboxes: tuple[Outbox, ...] = ()
@@ -194,7 +195,7 @@ class Router:
                 if len(self._pending) >= BUNDLE_MESSAGES or self._pending_bytes >= BUNDLE_BYTES:
                     self.collect()
                 return
-        self._bus.report(problem, message, self, "cannot carry")
+        self._gateway.report(problem, message, self, "cannot carry")
 
     def publish(
         self, outbox: Outbox, identifier: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -204,7 +205,7 @@ class Router:
         Raises:
             ValueError, TypeError: it is no message.
         """
-        parsed = travelling(identifier)
+        parsed = Identifier(identifier).require_exportable()
         with self.lock:
             self.collect()
             if len(self._outboxes) > 1:
@@ -212,7 +213,7 @@ class Router:
                 self._put(Bundle(self.source, self._next, 1, data, frames), outbox)
                 self._wake_up()
             self._next += 1
-        self._bus.relay(parsed, args, kwargs, self.name)
+        self._gateway.relay(parsed, args, kwargs, self.name)
 
     def collect(self) -> None:
         """Put what was sent on the bus into the outboxes. From any thread."""
@@ -287,9 +288,9 @@ class Router:
         if bundle.count != 1:
             raise ValueError("this is one message, so its count is 1")
         reply_to = envelope.get("reply_to")
-        item: tuple[Any, ...] = (str(travelling(identifier)), args, kwargs)
+        item: tuple[Any, ...] = (str(Identifier(identifier).require_exportable()), args, kwargs)
         if reply_to is not None:
-            item = (*item, str(travelling(reply_to)))
+            item = (*item, str(Identifier(reply_to).require_exportable()))
         data, frames = self._codec.pack_large(item)
         return Bundle(bundle.source, bundle.first, 1, data, frames, bundle.target, bundle.error)
 
@@ -299,7 +300,7 @@ class Router:
 
     def tell(self, action: str, **kwargs: Any) -> None:
         """Say something about this node's own lines on the bus; it is not carried anywhere."""
-        self._bus.relay(f"connection:{action}", (), kwargs, self.name)
+        self._gateway.relay(f"connection:{action}", (), kwargs, self.name)
 
     def _act(self, outcomes: Iterable[Outcome]) -> None:
         problem: ProtocolError | None = None
@@ -325,7 +326,7 @@ class Router:
             with self.lock:
                 self._put(bundle, line)
             self._wake_up()
-        relay, origin = self._bus.relay, source[0]
+        relay, origin = self._gateway.relay, source[0]
         for message in messages[skip:] if skip else messages:
             try:
                 if len(message) == 2:
@@ -334,7 +335,8 @@ class Router:
                     relay(message[0], message[1], message[2], origin)
                 else:
                     identifier, args, kwargs, reply_to = message
-                    answer = partial(self._answer, source, str(travelling(reply_to)))
+                    callback = Identifier(reply_to).require_exportable()
+                    answer = partial(self._answer, source, str(callback))
                     relay(identifier, args, kwargs, origin, answer)
             except (TypeError, ValueError) as error:
                 # Of an identifier: the rest was looked at.
@@ -411,9 +413,9 @@ class Router:
             if bundle.error is not None:
                 type_name, arguments, text = bundle.error
                 error = restore(Failure(type_name, tuple(arguments), text))
-                self._bus.answer(callback, error=error, origin=origin)
+                self._gateway.answer(callback, error=error, origin=origin)
             else:
-                self._bus.answer(callback, result=args[0], origin=origin)
+                self._gateway.answer(callback, result=args[0], origin=origin)
         except (TypeError, ValueError, IndexError) as problem:
             self._count_malformed(problem)
 

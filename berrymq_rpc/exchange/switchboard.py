@@ -5,8 +5,8 @@ import time
 from threading import get_ident
 from typing import Any
 
-from ..bus import Bus
-from ..bus.picture import Picture
+from ..bus.diagram import DiagramNode
+from ..bus.gateway import Gateway
 from ..rpc import Limits
 from .bundle import Bundle
 from .line import Line
@@ -24,7 +24,7 @@ class Switchboard:
     """The lines of a node, and the router that fills them.
 
     Args:
-        bus: whose messages go out, and where those that come are published.
+        gateway: that of the bus whose messages go out, and where those that come are published.
         name: the node's; ``None`` for a random one.
         limits: bounds of what a message may be.
         maximum, maximum_bytes: what is kept for each line.
@@ -32,7 +32,7 @@ class Switchboard:
 
     def __init__(
         self,
-        bus: Bus,
+        gateway: Gateway,
         name: str | None = None,
         *,
         limits: Limits | None = None,
@@ -40,9 +40,9 @@ class Switchboard:
         maximum_bytes: int = MAX_BYTES,
     ) -> None:
         self.router = Router(
-            bus, name, epoch=time.time_ns() // 1000, limits=limits, wake=self._wake
+            gateway, name, epoch=time.time_ns() // 1000, limits=limits, wake=self._wake
         )
-        self._bus = bus
+        self.gateway = gateway
         self._maximum = maximum
         self._maximum_bytes = maximum_bytes
         self._lines: dict[Line, None] = {}
@@ -65,15 +65,15 @@ class Switchboard:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread = get_ident()
-            self._bus.add_forwarder(self.router.forward)
-            self._bus.add_pictures(self.pictures)
+            self.gateway.add_forwarder(self.router.forward)
+            self.gateway.add_diagram_source(self.diagram_nodes)
 
     def stop(self) -> None:
         """Close all lines, and leave the bus."""
         if self._loop is None:
             return
-        self._bus.remove_forwarder(self.router.forward)
-        self._bus.remove_pictures(self.pictures)
+        self.gateway.remove_forwarder(self.router.forward)
+        self.gateway.remove_diagram_source(self.diagram_nodes)
         for line in self.lines:
             line.close()
         if self._timer is not None:
@@ -81,9 +81,9 @@ class Switchboard:
             self._timer = None
         self._loop = None
 
-    def pictures(self) -> list[Picture]:
+    def diagram_nodes(self) -> list[DiagramNode]:
         """The lines, for the picture of the bus. From any thread."""
-        return [Picture("connection", line.peer, (ALL,), (ALL,)) for line in self.lines]
+        return [DiagramNode("connection", line.peer, (ALL,), (ALL,)) for line in self.lines]
 
     # -- lines -----------------------------------------------------------------------------
 
@@ -198,8 +198,8 @@ class Switchboard:
                 loop.call_soon_threadsafe(self.flush)
         except RuntimeError:
             # The loop was closed, and the node was not.
-            self._bus.remove_forwarder(self.router.forward)
-            self._bus.remove_pictures(self.pictures)
+            self.gateway.remove_forwarder(self.router.forward)
+            self.gateway.remove_diagram_source(self.diagram_nodes)
 
     def _set_timer(self) -> None:
         when = self.router.sequences.next_expiry()

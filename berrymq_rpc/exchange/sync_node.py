@@ -242,7 +242,7 @@ class SyncNode:
         if self._life is not None:
             # Kept: the parent's event loop and sockets must not be closed here.
             _abandoned.append(self._life)
-            self._life.bus.detach()
+            self._life.gateway.detach()
             self._life = None
 
 
@@ -258,7 +258,8 @@ class _Life:
             on_dropped=self._report_dropped,
             logger=logger,
         )
-        self.bus = DispatchedBus(bus, self._receivers)
+        self._bus = bus
+        self.gateway = DispatchedBus(bus.gateway, self._receivers)
         #: In the order in which they were made; `Node.connections` has none.
         self._connections: list[Connection] = []
         #: Endpoints as they were asked for, such as with the name of a host, and as they are.
@@ -270,7 +271,7 @@ class _Life:
             raise
 
     async def _start(self, options: dict[str, Any]) -> Node:
-        return await Node(None, self.bus.as_bus(), **options).start()
+        return await Node(None, self._bus, gateway=self.gateway, **options).start()
 
     async def listen(self, addr: Address, insecure: bool) -> str:
         asked = endpoint_of(addr)
@@ -346,7 +347,7 @@ class _Life:
             receivers.dropped,
         )
         # As `Router.tell` does it: it is carried to no other node.
-        self.bus.relay("receiver:dropped", (), {"count": receivers.dropped}, self.node.name)
+        self.gateway.relay("receiver:dropped", (), {"count": receivers.dropped}, self.node.name)
 
     def _unclaimed(self, result: Any) -> None:
         """Whoever asked was interrupted as the answer came: a message is for the next one."""

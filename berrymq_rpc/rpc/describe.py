@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .method import Kind, Method
-from .signature import annotation_text, bounded_repr
+from .signature import bounded_repr
 
 __all__ = ["describe"]
 
@@ -53,13 +53,8 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _plain_annotation(annotation: object) -> str | None:
-    text = annotation_text(annotation)
-    return None if text is None else _plain(text)
-
-
 def _method(method: Method) -> dict[str, Any]:
-    doc = method.doc
+    doc, returns = method.doc, method.signature.returns
     return {
         "name": _plain(method.name),
         "signature": _plain(method.signature.text()),
@@ -67,16 +62,17 @@ def _method(method: Method) -> dict[str, Any]:
         "kind": "stream" if method.kind is Kind.STREAM else "call",
         "waits": method.waits,
         "parameters": [_parameter(parameter) for parameter in method.signature.parameters],
-        "returns": _plain_annotation(method.signature.returns),
+        "returns": None if returns is None else _plain(returns),
     }
 
 
 def _parameter(parameter: inspect.Parameter) -> dict[str, Any]:
     has_default = parameter.default is not inspect.Parameter.empty
+    is_annotated = parameter.annotation is not inspect.Parameter.empty
     return {
         "name": _plain(parameter.name),
         "kind": parameter.kind.name.lower(),
-        "annotation": _plain_annotation(parameter.annotation),
+        "annotation": _plain(parameter.annotation) if is_annotated else None,
         "default": _plain(bounded_repr(parameter.default)) if has_default else None,
         "required": not has_default and parameter.kind not in _VARIABLE,
     }

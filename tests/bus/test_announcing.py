@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Follower, Message
-from berrymq_rpc.bus.registration import exporting
+from berrymq_rpc.bus.registrations import remote_sink
 
 
 @pytest.fixture
@@ -278,13 +278,13 @@ class TestTwitterException:
         forwarded: list[Message] = []
 
         class Mailbox:
-            @exporting
+            @remote_sink
             def put(self, message: Message) -> None:
                 forwarded.append(message)
 
         local: list[Message] = []
         mailbox = Mailbox()
-        bus.add_forwarder(forwarded.append)
+        bus.gateway.add_forwarder(forwarded.append)
         bus.regist_method("failed", mailbox.put)
         bus.regist_function("failed", local.append)
         bus.twitter_exception("failed:job")(failing)()

@@ -1,18 +1,20 @@
 """Following, sending, guards, errors, and what ends with its object."""
 
+import asyncio
 import functools
 import gc
 import logging
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from berrymq_rpc.bus import Bus, Message
+from berrymq_rpc.bus import AsyncQueue, Bus, Message
 from berrymq_rpc.bus.index import Index
 from berrymq_rpc.bus.log import bus_logger
-from berrymq_rpc.bus.registration import Registration
+from berrymq_rpc.bus.registrations import Registration
 from berrymq_rpc.identifier import Identifier
 
 Errors = list[tuple[BaseException, Message, Any]]
@@ -129,7 +131,7 @@ class TestSending:
 
     @pytest.mark.parametrize("sent", [None, 1, b"a:b", ["a:b"], ("a:b",), {}])
     def test_no_text(self, bus: Bus, sent: Any) -> None:
-        assert bus.relay("a:b", (), {}, "peer") == bus.twitter("a:b") == 0
+        assert bus.gateway.relay("a:b", (), {}, "peer") == bus.twitter("a:b") == 0
         with pytest.raises(TypeError):
             bus.twitter(sent)
         with pytest.raises(TypeError):
@@ -223,7 +225,7 @@ class TestFollowing:
         with pytest.raises(TypeError, match="a receiver is called with the message"):
             bus.following_function("a:b")(receiver)
         with pytest.raises(TypeError, match="a forwarder is called with the message"):
-            bus.add_forwarder(receiver)
+            bus.gateway.add_forwarder(receiver)
 
     def test_from_within_a_receiver(self, bus: Bus) -> None:
         """A message on its way reaches those who followed when it was sent."""
@@ -458,6 +460,90 @@ class TestLifetime:
         gc.collect()
         assert bus.twitter("a:b") == 0
 
+    def test_class_method_that_refers_to_its_class_is_held_weakly(self, bus: Bus) -> None:
+        """By ``super()``; by annotations it does so from Python 3.14 on."""
+
+        class Local:
+            @classmethod
+            def receive(cls, message: Message) -> None:
+                super().__init_subclass__()
+
+            @staticmethod
+            def is_wanted(message: Message) -> bool:
+                return __class__ is not None  # type: ignore[name-defined]
+
+        class Derived(Local): ...
+
+        bus.regist_method("a:b", Local.receive)
+        bus.regist_method("a:b", Local.receive, Local.is_wanted)
+        bus.regist_method("a:b", Local.receive, Local.is_wanted)
+        bus.regist_method("a:b", Local.receive, lambda message: True)
+        bus.regist_method("a:b", Derived.receive)
+        assert bus.twitter("a:b") == 4
+        assert bus.unfollow("a:b", Derived.receive) == 1
+        bus.regist_method("a:b", Derived.receive)
+        reference = weakref.ref(Local)
+        del Local, Derived
+        gc.collect()
+        assert reference() is None
+        assert bus.twitter("a:b") == 0
+        assert len(bus._directory) == 0
+
+    def test_class_method_that_the_class_lets_go_of(self, bus: Bus) -> None:
+        class Local:
+            @classmethod
+            def receive(cls, message: Message) -> None: ...
+
+        method = Local.receive
+        bus.regist_method("a:b", method)
+        bus.regist_method("a:b", method, lambda message: False)
+        Local.receive = None  # type: ignore[assignment, method-assign]
+        assert bus.twitter("a:b") == 1
+        del method
+        gc.collect()
+        assert bus.twitter("a:b") == 0
+        assert len(bus._directory) == 0
+
+    def test_function_that_was_bound_to_a_class_is_held(self, bus: Bus) -> None:
+        class Local: ...
+
+        heard: list[type] = []
+        bus.regist_method("a:b", types.MethodType(lambda cls, message: heard.append(cls), Local))
+        gc.collect()
+        assert bus.twitter("a:b") == 1
+        assert heard == [Local]
+
+    def test_method_of_a_metaclass_is_held_weakly(self, bus: Bus) -> None:
+        class Meta(type):
+            def receive(cls, message: Message) -> None:
+                super().mro()
+
+        class Local(metaclass=Meta): ...
+
+        bus.regist_method("a:b", Local.receive)
+        assert bus.twitter("a:b") == 1
+        reference = weakref.ref(Meta)
+        del Local, Meta
+        gc.collect()
+        assert reference() is None
+        assert len(bus._directory) == 0
+
+    def test_class_methods_with_a_pool_and_as_coroutines(self, bus: Bus) -> None:
+        class Local:
+            @classmethod
+            async def receive(cls, message: Message) -> str:
+                super().__init_subclass__()
+                return cls.__name__
+
+        async def ask() -> None:
+            answers = AsyncQueue("answer:b", bus=bus)
+            bus.regist_method("a:b", Local.receive)
+            assert bus.talk("a:b", "answer:b") == 1
+            assert (await answers.get()).args == ("Local",)
+            answers.close()
+
+        asyncio.run(ask())
+
     def test_object_without_weak_references(self, bus: Bus) -> None:
         class Slots:
             __slots__ = ()
@@ -546,15 +632,15 @@ class TestForwarders:
             seen.append(message.id)
             return "ignored"
 
-        bus.add_forwarder(forward)
+        bus.gateway.add_forwarder(forward)
         bus.regist_function("a:b", recorder([], 1))
         assert bus.twitter("a:b") == 1
         assert bus.twitter("nobody@here:x") == 0
         assert bus.twitter("*:x") == 0
         assert bus.twitter("_local:x") == 0
         assert seen == ["a:b", "nobody@here:x", "*:x"]
-        bus.remove_forwarder(forward)
-        bus.remove_forwarder(forward)
+        bus.gateway.remove_forwarder(forward)
+        bus.gateway.remove_forwarder(forward)
         assert bus.twitter("a:b") == 1
         assert len(seen) == 3
 
@@ -566,7 +652,7 @@ class TestForwarders:
         def answer(message: Message) -> None:
             bus.twitter("second:x")
 
-        bus.add_forwarder(lambda message: seen.append(message.id))
+        bus.gateway.add_forwarder(lambda message: seen.append(message.id))
         bus.twitter("first:x")
         assert seen == ["first:x", "second:x"]
 
@@ -576,7 +662,7 @@ class TestForwarders:
         def forward(message: Message) -> None:
             raise OSError("line")
 
-        bus.add_forwarder(forward)
+        bus.gateway.add_forwarder(forward)
         bus.regist_function("a:b", recorder(heard, 1))
         assert bus.twitter("a:b") == 1
         assert heard == [1]
@@ -588,39 +674,39 @@ class TestForwarders:
                 raise OSError("line")
 
         line = Line()
-        bus.add_forwarder(line.forward)
+        bus.gateway.add_forwarder(line.forward)
         bus.twitter("a:b")
         assert [receiver for _, _, receiver in errors] == [line.forward]
-        bus.remove_forwarder(line.forward)
+        bus.gateway.remove_forwarder(line.forward)
         bus.twitter("a:b")
         assert len(errors) == 1
 
     def test_relay(self, bus: Bus) -> None:
         heard: list[Message] = []
-        bus.add_forwarder(heard.append)
+        bus.gateway.add_forwarder(heard.append)
         bus.regist_function("a:b", heard.append)
         for _ in range(2):
-            assert bus.relay("a:b", (1,), {"x": 2}, "peer") == 1
+            assert bus.gateway.relay("a:b", (1,), {"x": 2}, "peer") == 1
         assert bus.twitter("a:b") == 1
         assert [message.origin for message in heard] == ["peer"] * 4 + [None] * 2
         assert (heard[0].args, heard[0].kwargs) == ((1,), {"x": 2})
-        assert bus.relay(Identifier("c:d"), (), {}, "peer") == 0
+        assert bus.gateway.relay(Identifier("c:d"), (), {}, "peer") == 0
 
     def test_relay_does_not_reach_local_names(self, bus: Bus) -> None:
         heard: list[str] = []
         bus.regist_function("_own:x", recorder(heard, "local"))
         bus.regist_function("*:x", recorder(heard, "any"))
-        assert bus.relay("*:x", (), {}, "peer") == 1
-        assert bus.relay("*@*:*", (), {}, "peer") == 1
+        assert bus.gateway.relay("*:x", (), {}, "peer") == 1
+        assert bus.gateway.relay("*@*:*", (), {}, "peer") == 1
         assert heard == ["any", "any"]
         assert bus.twitter("*:x") == 2
         for text in ("_own:x", "_own@a:x"):
             with pytest.raises(ValueError, match="no other process may send it"):
-                bus.relay(text, (), {}, "peer")
+                bus.gateway.relay(text, (), {}, "peer")
         with pytest.raises(ValueError, match="no identifier"):
-            bus.relay("a::b", (), {}, "peer")
+            bus.gateway.relay("a::b", (), {}, "peer")
         with pytest.raises(TypeError):
-            bus.relay([], (), {}, "peer")  # type: ignore[arg-type]
+            bus.gateway.relay([], (), {}, "peer")  # type: ignore[arg-type]
 
     def test_relay_without_receivers(self, bus: Bus) -> None:
-        assert bus.relay("a:b", (), {}, "peer") == 0
+        assert bus.gateway.relay("a:b", (), {}, "peer") == 0

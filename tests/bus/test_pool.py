@@ -365,12 +365,12 @@ class TestRecursion:
         def ask(message: Message) -> None:
             nonlocal asked
             for _ in range(2):
-                reached = bus.relay("a:b", (), {}, "peer", count("told"))
+                reached = bus.gateway.relay("a:b", (), {}, "peer", count("told"))
                 with lock:
                     asked += reached
 
         bus.regist_function("a:b", ask)
-        bus.relay("a:b", (), {}, "peer", count("told"))
+        bus.gateway.relay("a:b", (), {}, "peer", count("told"))
         finish(bus)
         assert counts["told"] >= asked + 1
         assert [type(error) for error, _, _ in errors] == [RecursionError]

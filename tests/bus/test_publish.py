@@ -138,6 +138,6 @@ async def test_no_identifier(bus: Bus) -> None:
 
 async def test_forwarders(bus: Bus) -> None:
     seen: list[str] = []
-    bus.add_forwarder(lambda message: seen.append(message.id))
+    bus.gateway.add_forwarder(lambda message: seen.append(message.id))
     assert await bus.publish("a:b") == 0
     assert seen == ["a:b"]

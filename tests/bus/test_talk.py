@@ -117,7 +117,7 @@ def test_no_identifier(bus: Bus, wrong: Any) -> None:
 
 def test_forwarders_see_the_question_only(bus: Bus, answers: Queue) -> None:
     seen: list[tuple[str, str | None]] = []
-    bus.add_forwarder(lambda message: seen.append((message.id, message.reply_to)))
+    bus.gateway.add_forwarder(lambda message: seen.append((message.id, message.reply_to)))
     bus.regist_function("ask:x", lambda message: 1)
     bus.talk("ask:x", "answer:x")
     assert seen == [("ask:x", "answer:x")]
@@ -204,11 +204,11 @@ class TestAnswer:
 
     def test_result_and_error(self, bus: Bus, answers: Queue) -> None:
         forwarded: list[Message] = []
-        bus.add_forwarder(forwarded.append)
+        bus.gateway.add_forwarder(forwarded.append)
         error = ValueError("there")
-        assert bus.answer("answer:x", 5) == 1
-        assert bus.answer("answer:x", error=error, origin="peer") == 1
-        assert bus.answer("nobody:x", 1) == 0
+        assert bus.gateway.answer("answer:x", 5) == 1
+        assert bus.gateway.answer("answer:x", error=error, origin="peer") == 1
+        assert bus.gateway.answer("nobody:x", 1) == 0
         well, failed = drain(answers)
         assert (well.args, well.error, well.origin) == ((5,), None, None)
         assert (failed.args, failed.error, failed.origin) == ((None,), error, "peer")
@@ -217,10 +217,10 @@ class TestAnswer:
     def test_local_names(self, bus: Bus) -> None:
         heard: list[Any] = []
         bus.regist_function("_own:x", lambda message: heard.append(message.args))
-        assert bus.answer("_own:x", 1) == 1
-        assert bus.answer("*:x", 2, origin="peer") == 0
+        assert bus.gateway.answer("_own:x", 1) == 1
+        assert bus.gateway.answer("*:x", 2, origin="peer") == 0
         with pytest.raises(ValueError, match="local"):
-            bus.answer("_own:x", 3, origin="peer")
+            bus.gateway.answer("_own:x", 3, origin="peer")
         assert heard == [(1,)]
 
 
@@ -234,7 +234,7 @@ class TestRelay:
         bus.regist_function("ask:x", lambda message: 1, lambda message: False)
         bus.regist_function("_own:x", lambda message: 1)
         with Queue("ask", bus=bus):
-            reached = bus.relay(
+            reached = bus.gateway.relay(
                 "ask:x", (1,), {}, "peer", lambda result, error: told.append((result, error))
             )
         assert reached == 3
@@ -245,12 +245,12 @@ class TestRelay:
         assert len(errors) == 1
 
     def test_nobody_there(self, bus: Bus) -> None:
-        assert bus.relay("ask:x", (), {}, "peer", lambda result, error: None) == 0
+        assert bus.gateway.relay("ask:x", (), {}, "peer", lambda result, error: None) == 0
 
     def test_telling_that_fails_is_reported(self, bus: Bus, errors: Errors) -> None:
         def told(result: Any, error: Any) -> None:
             raise OSError("line")
 
         bus.regist_function("ask:x", lambda message: 1)
-        assert bus.relay("ask:x", (), {}, "peer", told) == 1
+        assert bus.gateway.relay("ask:x", (), {}, "peer", told) == 1
         assert [type(error) for error, _, _ in errors] == [OSError]

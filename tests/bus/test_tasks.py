@@ -267,7 +267,7 @@ class TestWithoutALoop:
             loops.append(asyncio.get_running_loop())
             done.set()
 
-        bus.set_loop(asyncio.get_running_loop())
+        bus.gateway.set_loop(asyncio.get_running_loop())
         sender = threading.Thread(target=bus.twitter, args=("a:b",))
         sender.start()
         await asyncio.wait_for(done.wait(), BOUND)
@@ -282,12 +282,12 @@ class TestWithoutALoop:
             bus.twitter("heard:x", asyncio.get_running_loop())
 
         loop = asyncio.new_event_loop()
-        bus.set_loop(loop)
+        bus.gateway.set_loop(loop)
         for _ in range(2):
             bus.twitter("a:b")
             assert heard.get(timeout=BOUND).args != (loop,)
             loop.close()
-        bus.set_loop(None)
+        bus.gateway.set_loop(None)
         bus.twitter("a:b")
         assert heard.get(timeout=BOUND).args != (loop,)
 
@@ -303,7 +303,7 @@ class TestWithoutALoop:
         loop = asyncio.new_event_loop()
         loop.close()
         monkeypatch.setattr(loop, "is_running", lambda: True)
-        bus.set_loop(loop)
+        bus.gateway.set_loop(loop)
         assert bus.twitter("a:b") == 1
         assert heard.get(timeout=BOUND).id == "heard:x"
 
@@ -339,7 +339,7 @@ class TestWithoutALoop:
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            bus.set_loop(loop)
+            bus.gateway.set_loop(loop)
             loop.stop()
             sender = threading.Thread(target=bus.talk, args=("a:b", "answer:x"))
             sender.start()

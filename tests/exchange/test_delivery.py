@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Message
-from berrymq_rpc.exchange.delivery import deliver, travelling
+from berrymq_rpc.exchange.delivery import deliver
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_deliver(args: Any, kwargs: Any, expected: Any) -> None:
     bus = Bus()
     heard: list[Message] = []
     bus.regist_function("a:b", heard.append)
-    deliver(bus, "a:b", args, kwargs, "there")
+    deliver(bus.gateway, "a:b", args, kwargs, "there")
     (message,) = heard
     assert (message.args, message.kwargs) == expected
     assert message.origin == "there"
@@ -46,13 +46,5 @@ def test_refuses(identifier: Any, args: Any, kwargs: Any, error: type[Exception]
     heard: list[Message] = []
     bus.regist_function("*@*:*", heard.append)
     with pytest.raises(error):
-        deliver(bus, identifier, args, kwargs, None)
+        deliver(bus.gateway, identifier, args, kwargs, None)
     assert heard == []
-
-
-def test_travelling() -> None:
-    assert travelling("a").id_str() == "a:*"
-    with pytest.raises(ValueError, match="never leaves its process"):
-        travelling("_a:b")
-    with pytest.raises(ValueError, match="no identifier"):
-        travelling("")

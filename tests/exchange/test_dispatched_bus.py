@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Message
+from berrymq_rpc.bus.diagram import DiagramNode
 from berrymq_rpc.exchange.dispatched_bus import DispatchedBus, estimated_size
+from berrymq_rpc.identifier import Identifier
 from berrymq_rpc.runtime.worker_thread import WorkerThread
 
 PATIENCE = 20
@@ -18,7 +20,7 @@ class Place:
     def __init__(self) -> None:
         self.bus = Bus()
         self.thread = WorkerThread("receivers")
-        self.dispatched = DispatchedBus(self.bus, self.thread)
+        self.dispatched = DispatchedBus(self.bus.gateway, self.thread)
         self.heard: queue.Queue[tuple[Message, str]] = queue.Queue()
         self.bus.regist_function("*@*:*", self._hear)
 
@@ -73,14 +75,20 @@ def test_what_cannot_come_is_refused_at_once(identifier: str) -> None:
         assert len(place.thread) == 0
 
 
-def test_all_else_is_the_bus() -> None:
+def test_all_else_is_done_at_once() -> None:
+    def connections() -> list[DiagramNode]:
+        return [DiagramNode("connection", "peer", ("a:b",))]
+
     with Place() as place:
-        place.dispatched.twitter("a:b")
-        # At once, in this thread.
-        assert place.next()[1] == threading.current_thread().name
         errors: list[Any] = []
         place.bus.on_error = lambda *told: errors.append(told)
-        assert place.dispatched.on_error is place.bus.on_error
+        error, message = ValueError(), Message(Identifier("a:b"), (), {})
+        place.dispatched.report(error, message, print, "failed")
+        assert errors == [(error, message, print)]
+        place.dispatched.add_diagram_source(connections)
+        assert place.bus.show_followers()["a:b"] == ["peer"]
+        place.dispatched.remove_diagram_source(connections)
+        assert "a:b" not in place.bus.show_followers()
 
 
 def test_what_the_node_has_there_can_be_taken_off() -> None:
@@ -91,8 +99,8 @@ def test_what_the_node_has_there_can_be_taken_off() -> None:
     with Place() as place:
         followers = Followers()
         place.dispatched.add_forwarder(followers.receive)
-        place.dispatched.regist_method("a:b", followers.receive)
-        place.dispatched.regist_method("a:c", followers.receive)
+        place.dispatched.follow("a:b", followers.receive)
+        place.dispatched.follow("a:c", followers.receive)
         assert place.dispatched.unfollow("a:c", followers.receive) == 1
         place.dispatched.detach()
         assert place.bus.twitter("a:b") == 1

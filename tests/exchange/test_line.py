@@ -76,7 +76,7 @@ class Place:
         self.bus = Bus()
         self.news: list[Message] = []
         self.bus.regist_function("connection:*", self.news.append)
-        self.switchboard = Switchboard(self.bus, "here", **options)
+        self.switchboard = Switchboard(self.bus.gateway, "here", **options)
         self.line = self.switchboard.line("there")
         self.peer = Peer()
 
@@ -439,7 +439,7 @@ class TestSingles:
 
 async def test_a_node_that_comes_again_has_what_waited_for_it() -> None:
     bus = Bus()
-    switchboard = Switchboard(bus)
+    switchboard = Switchboard(bus.gateway)
     first = switchboard.line("there", node="there")
     first.open("way", Peer().wire)
     bus.twitter("job:new", 1)
@@ -465,7 +465,7 @@ async def test_its_loop_may_be_closed_before() -> None:
         bus = Bus()
 
         async def open_line() -> None:
-            Switchboard(bus).line("there")
+            Switchboard(bus.gateway).line("there")
 
         asyncio.run(open_line())
         return bus
@@ -477,7 +477,7 @@ async def test_its_loop_may_be_closed_before() -> None:
 
 def test_repr() -> None:
     async def named() -> Line:
-        switchboard = Switchboard(Bus())
+        switchboard = Switchboard(Bus().gateway)
         line = switchboard.line("there")
         switchboard.stop()
         return line

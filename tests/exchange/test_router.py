@@ -25,11 +25,11 @@ class Place:
     def __init__(self, lines: int = 1, epoch: int = 7, **options: Any) -> None:
         self.bus = Bus()
         self.woken = 0
-        self.router = Router(self.bus, "here", epoch=epoch, wake=self.wake, **options)
+        self.router = Router(self.bus.gateway, "here", epoch=epoch, wake=self.wake, **options)
         self.outboxes = [Outbox() for _ in range(lines)]
         for outbox in self.outboxes:
             self.router.add(outbox)
-        self.bus.add_forwarder(self.router.forward)
+        self.bus.gateway.add_forwarder(self.router.forward)
         self.heard: list[Message] = []
         self.bus.regist_function("*:*", self.heard.append)
         self.errors: list[BaseException] = []
@@ -67,9 +67,9 @@ def test_a_bus_s_messages_are_numbered_and_packed() -> None:
 
 
 def test_a_name_of_its_own() -> None:
-    assert Router(Bus()).name != Router(Bus()).name
+    assert Router(Bus().gateway).name != Router(Bus().gateway).name
     with pytest.raises(ValueError, match="the name of a node"):
-        Router(Bus(), "")
+        Router(Bus().gateway, "")
 
 
 def test_it_wakes_once_until_it_rests() -> None:
@@ -85,7 +85,7 @@ def test_it_wakes_once_until_it_rests() -> None:
 def test_what_stays_here() -> None:
     place = Place()
     place.bus.twitter("_local:new")
-    place.bus.relay("job:new", (), {}, "another")
+    place.bus.gateway.relay("job:new", (), {}, "another")
     place.router.tell("lost", endpoint="x")
     assert place.sent() == []
     assert [message.origin for message in place.heard] == [None, "another", "here"]

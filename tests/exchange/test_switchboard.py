@@ -17,7 +17,7 @@ class Place:
         self.bus = Bus()
         self.heard: asyncio.Queue[Message] = asyncio.Queue()
         self.bus.regist_function("*:*", self.heard.put_nowait)
-        self.switchboard = Switchboard(self.bus)
+        self.switchboard = Switchboard(self.bus.gateway)
 
 
 def bundle(first: int, source: str = "there") -> Bundle:
@@ -100,7 +100,7 @@ def test_its_loop_was_closed_and_it_was_not() -> None:
     place = Bus()
 
     async def leave() -> Switchboard:
-        switchboard = Switchboard(place)
+        switchboard = Switchboard(place.gateway)
         switchboard.line("there")
         return switchboard
 

@@ -20,13 +20,13 @@ class Place:
         self.network = network
         self.epoch = epoch
         self.bus = Bus()
-        self.router = Router(self.bus, name, epoch=epoch)
+        self.router = Router(self.bus.gateway, name, epoch=epoch)
         self.heard: dict[tuple[str, int], list[int]] = {}
         self.missed: list[dict[str, Any]] = []
         self.sent = 0
         self.bus.regist_function("job:*", self.take)
         self.bus.regist_function("connection:missed", lambda m: self.missed.append(m.kwargs))
-        self.bus.add_forwarder(self.router.forward)
+        self.bus.gateway.add_forwarder(self.router.forward)
 
     def take(self, message: Message) -> None:
         if message.origin is not None:

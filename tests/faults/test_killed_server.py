@@ -116,6 +116,8 @@ def test_killed_server_of_a_client_without_asyncio(server_process: Any) -> None:
             call = pool.submit(client.rpc.forever)
             while server.lines != ["started"]:
                 time.sleep(0.001)
+            # Answered after the word that the other call was accepted, on the same connection.
+            assert client.rpc.add(1) == 2
             killed = server.send(signal.SIGKILL)
             with pytest.raises(rpc.ConnectionLostError, match="'forever' was accepted"):
                 call.result(5)

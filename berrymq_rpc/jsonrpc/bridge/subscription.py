@@ -78,7 +78,7 @@ class Subscription:
                 dropped = self.dropped
                 if dropped > told:
                     params["dropped"] = dropped - told
-                text = self._text(params)
+                text = self._text(params, peer.desk.max_depth)
                 if text is None:
                     continue
                 if not peer.push(text):
@@ -87,9 +87,10 @@ class Subscription:
         except Exception:
             logger.exception("a subscription to messages has ended")
 
-    def _text(self, params: dict[str, Any]) -> bytes | None:
+    def _text(self, params: dict[str, Any], max_depth: int) -> bytes | None:
+        payload = JSONRPCv2.request_payload(RPCRequest("message", params, None))
         try:
-            return encode(JSONRPCv2.request_payload(RPCRequest("message", params, None)))
+            return encode(payload, max_depth)
         except Exception as error:
             if self._unwritable.add():
                 logger.warning(
@@ -99,13 +100,6 @@ class Subscription:
                     error,
                 )
             return None
-
-
-def _checked(identifier: Any) -> Identifier:
-    parsed = Identifier(identifier)
-    if parsed.is_local:
-        raise ValueError(f"{str(parsed)!r} is local: it never leaves its process")
-    return parsed
 
 
 def _start(peer: "Peer", source: Source) -> str:
@@ -142,7 +136,8 @@ class Subscriptions:
         Returns:
             The subscription's id, for unsubscribe.
         """
-        return _start(peer, BusSource(_checked(identifier), self._bus, self._queue_size))
+        exportable = Identifier(identifier).require_exportable()
+        return _start(peer, BusSource(exportable, self._bus, self._queue_size))
 
     def unsubscribe(self, peer: "Peer", id: str) -> bool:
         """End a subscription.
@@ -174,7 +169,7 @@ class RemoteSubscriptions(Subscriptions):
         self._client = client
 
     async def subscribe(self, peer: "Peer", identifier: str) -> str:
-        source = RemoteSource(_checked(identifier), self._client)
+        source = RemoteSource(Identifier(identifier).require_exportable(), self._client)
         try:
             await source.open()
         except NotFoundError:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Follower, Message, Queue, cond
-from berrymq_rpc.bus.picture import Picture
+from berrymq_rpc.bus.diagram import DiagramNode
 
 # What is written of Graphviz's language: an identifier, a text in double quotes, an attribute.
 NAME = r"[a-z]\d+"
@@ -133,20 +133,20 @@ def test_senders(bus: Bus) -> None:
 
 
 def test_connections(bus: Bus) -> None:
-    def lines() -> list[Picture]:
+    def lines() -> list[DiagramNode]:
         return [
-            Picture("connection", "tcp://peer:1", hears=("*@*:*",), sends=("*@*:*",)),
-            Picture("connection", "tcp://peer:2", hears=("job:done",)),
+            DiagramNode("connection", "tcp://peer:1", follows=("*@*:*",), sends=("*@*:*",)),
+            DiagramNode("connection", "tcp://peer:2", follows=("job:done",)),
         ]
 
     class Mailbox:
         def put(self, message: Message) -> None: ...
 
-        def bus_pictures(self) -> list[Picture]:
-            return [Picture("queue", "remote queue")]
+        def bus_diagram_nodes(self) -> list[DiagramNode]:
+            return [DiagramNode("queue", "remote queue")]
 
     mailbox = Mailbox()
-    bus.add_pictures(lines)
+    bus.gateway.add_diagram_source(lines)
     bus.regist_method("job", mailbox.put)
     assert bus.show_followers() == {
         "*@*:*": ["tcp://peer:1"],
@@ -164,8 +164,8 @@ def test_connections(bus: Bus) -> None:
         ("*@*:*", "job:done", "style=dashed"),
         ("*@*:*", "job:*", "style=dashed"),
     }
-    bus.remove_pictures(lines)
-    bus.remove_pictures(lines)
+    bus.gateway.remove_diagram_source(lines)
+    bus.gateway.remove_diagram_source(lines)
     assert bus.show_followers() == {"job:*": ["remote queue"]}
 
 
@@ -177,7 +177,7 @@ def test_names_of_any_kind(bus: Bus) -> None:
         def __call__(self, message: Message) -> None: ...
 
         def __getattr__(self, name: str) -> Any:
-            if name == "bus_pictures":
+            if name == "bus_diagram_nodes":
                 raise AssertionError
             raise AttributeError(name)
 

@@ -1,0 +1,186 @@
+"""How messages of other processes come onto a bus, and how the bus's own leave it: `bus.gateway`.
+
+What connects processes (the package ``exchange``) works with a `Gateway` and needs nothing else of
+a bus; programs do not need it.
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..identifier import Identifier
+from .answering import Ended
+from .delivery import Delivery
+from .diagram import Diagram, DiagramSource
+from .directory import Directory, Forwarder
+from .message import Message, OutcomeMessage, RelayedMessage
+from .registrations import Guard, Receiver, check_callable
+from .route import Route
+from .telling import telling_route
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["BusGateway", "Gateway"]
+
+
+class Gateway(Protocol):
+    """What connects a bus with other processes. Any thread may call it."""
+
+    def relay(
+        self,
+        identifier: Identifier | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        origin: object,
+        answer: Ended | None = None,
+    ) -> int:
+        """Send a message that came from another process, as `Bus.twitter` does.
+
+        The message's `origin` is set, and no receiver with a local name gets it, by a wildcard of
+        the sender either.
+
+        Args:
+            answer: called as ``answer(result, error)`` when a receiver has run, in the thread where
+                it ended; not for queues. `error` is what it raised, or `None`.
+
+        Returns:
+            How many receivers and queues it has reached by now.
+
+        Raises:
+            ValueError, TypeError: `identifier` is not an identifier, or is local.
+        """
+
+    def answer(
+        self,
+        callback_identifier: Identifier | str,
+        result: Any = None,
+        error: BaseException | None = None,
+        origin: object = None,
+    ) -> int:
+        """Send an answer of `Bus.talk`, which no forwarder gets.
+
+        Args:
+            origin: where it came from; if it is another process, no receiver with a local name
+                gets it.
+
+        Returns:
+            As `relay`.
+
+        Raises:
+            ValueError, TypeError: `callback_identifier` is not an identifier, or it is local and
+                the answer came from another process.
+        """
+
+    def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
+        """Log an error and hand it to `Bus.on_error`.
+
+        Args:
+            problem: what happened, for the log, such as ``"failed"``.
+        """
+
+    def add_forwarder(self, forwarder: Forwarder) -> None:
+        """Call `forwarder` with each message that is not local.
+
+        Forwarders are called in the sender's thread and before any receiver, so that they get a
+        message before those that its receivers send. They do not count as reached, get messages
+        without receivers too, and are held strongly. They must not block.
+        """
+
+    def remove_forwarder(self, forwarder: Forwarder) -> None:
+        """Undo `add_forwarder`; nothing happens if it is not there."""
+
+    def follow(
+        self, identifier: Identifier | str, receiver: Receiver, guard: Guard | None = None
+    ) -> None:
+        """Let a receiver follow, as `Bus.regist_function` does."""
+
+    def unfollow(self, identifier: Identifier | str, receiver: Receiver) -> int:
+        """End a receiver's following, as `Bus.unfollow` does; how many there were."""
+
+    def add_diagram_source(self, source: DiagramSource) -> None:
+        """Let `Bus.show_network` and `Bus.show_followers` show connections.
+
+        Args:
+            source: called for each diagram, in any thread; returns the connections.
+        """
+
+    def remove_diagram_source(self, source: DiagramSource) -> None:
+        """Undo `add_diagram_source`; nothing happens if it is not there."""
+
+    def set_loop(self, loop: "asyncio.AbstractEventLoop | None") -> None:
+        """Set where ``async def`` receivers run if there is no event loop in the sender's thread.
+
+        It is used while that loop runs, and is held weakly.
+        """
+
+
+class BusGateway:
+    """The gateway of a bus: what comes is delivered in the thread that calls."""
+
+    __slots__ = ("_delivery", "_diagram", "_directory")
+
+    def __init__(self, directory: Directory, delivery: Delivery, diagram: Diagram) -> None:
+        self._directory = directory
+        self._delivery = delivery
+        self._diagram = diagram
+
+    def relay(
+        self,
+        identifier: Identifier | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        origin: object,
+        answer: Ended | None = None,
+    ) -> int:
+        try:
+            route = self._directory.relayed_routes[identifier]
+        except (KeyError, TypeError):
+            route = self._directory.find(identifier, relayed=True)
+        if not route.calls:
+            return 0
+        if answer is not None:
+            route, _ = telling_route(route, answer)
+        return self._delivery.run(route, RelayedMessage(route.identifier, args, kwargs, origin))
+
+    def answer(
+        self,
+        callback_identifier: Identifier | str,
+        result: Any = None,
+        error: BaseException | None = None,
+        origin: object = None,
+    ) -> int:
+        routes, relayed = self._directory.routes, origin is not None
+        if relayed:
+            routes = self._directory.relayed_routes
+        try:
+            route = routes[callback_identifier]
+        except (KeyError, TypeError):
+            route = self._directory.find(callback_identifier, relayed)
+        message = OutcomeMessage(route.identifier, (result,), {}, error, origin)
+        return self._delivery.run(Route(route.identifier, route.receivers, route.reached), message)
+
+    def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
+        self._delivery.report(error, message, receiver, problem)
+
+    def add_forwarder(self, forwarder: Forwarder) -> None:
+        check_callable(forwarder, "forwarder")
+        self._directory.add_forwarder(forwarder)
+
+    def remove_forwarder(self, forwarder: Forwarder) -> None:
+        self._directory.remove_forwarder(forwarder)
+
+    def follow(
+        self, identifier: Identifier | str, receiver: Receiver, guard: Guard | None = None
+    ) -> None:
+        self._directory.follow(Identifier(identifier), receiver, guard)
+
+    def unfollow(self, identifier: Identifier | str, receiver: Receiver) -> int:
+        return self._directory.unfollow(Identifier(identifier), receiver)
+
+    def add_diagram_source(self, source: DiagramSource) -> None:
+        self._diagram.add_source(source)
+
+    def remove_diagram_source(self, source: DiagramSource) -> None:
+        self._diagram.remove_source(source)
+
+    def set_loop(self, loop: "asyncio.AbstractEventLoop | None") -> None:
+        self._delivery.tasks.set_loop(loop)
