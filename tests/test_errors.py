@@ -72,7 +72,7 @@ def test_fields_of_an_error_without_a_call(cls: type[errors.Error]) -> None:
     assert str(error) == "a reason"
 
 
-@pytest.mark.parametrize("cls", set(CLASSES) - {GenericError})
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not GenericError])
 def test_text_is_made_of_the_fields(cls: type[errors.Error]) -> None:
     error = filled(cls)
     assert str(error) == "a reason"

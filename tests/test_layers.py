@@ -1,8 +1,8 @@
 """The package's layers: each imports only from those above it, and only some may do I/O.
 
-Read from the source, not from `sys.modules`, so that an import inside a function counts as well.
-One under ``if TYPE_CHECKING:`` does too: it never runs, but a layer that names the types of a lower
-one depends on it all the same.
+Imports are read from the source, not from `sys.modules`, so that an import inside a function counts
+as well. So does one under ``if TYPE_CHECKING:``: it never runs, but a layer that names the types of
+a lower one depends on it all the same.
 """
 
 import ast

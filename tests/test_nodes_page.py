@@ -1,4 +1,4 @@
-"""``docs/nodes.rst``: its program runs, and what it says is told is what is told."""
+"""``docs/nodes.rst``: its program runs, and it lists every event that connections report."""
 
 import inspect
 import re
@@ -19,7 +19,7 @@ def test_the_program_runs() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30, cwd=ROOT)
 
 
-def test_all_that_is_told_is_on_the_page() -> None:
+def test_every_reported_event_is_on_the_page() -> None:
     package = Path(inspect.getfile(outbox)).parent
     source = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
     told = set(re.findall(r"tell\(\s*\"(\w+)\"", source))
