@@ -60,20 +60,20 @@ MAX_BATCH = 128 << 10
 #: 2 us) is more than that of the copies that it saves.
 MIN_DETACHED = 8 << 10
 
-#: What cannot change before it is packed, packs without fail and takes a few bytes. Records with
-#: no other values are packed all at once when they are sent, which takes a third of the time.
+#: Types whose values cannot change, can always be packed and take a few bytes. Records of such
+#: values alone are packed all at once when they are sent, which takes a third of the time.
 PLAIN = frozenset((type(None), bool, int, float))
 
 ALL_PLAIN = {tuple}
 
-#: Characters of text that counts as plain, and values in a record of nothing else.
+#: Most characters of a plain text, and most values of a plain record.
 PLAIN_TEXT = 250
 PLAIN_VALUES = 8
 
-#: Plain records that are packed at once: with these bounds most batches fit into `MAX_BATCH`.
+#: Most plain records that are packed at once: with these bounds most batches fit into `MAX_BATCH`.
 _PACKED_AT_ONCE = 2000
 
-#: Where the user's values are in a record, and what to call them in an error.
+#: Positions of the user's values in a record, with their names for errors.
 _VALUES = {
     CALL: (("args", 3), ("kwargs", 4)),
     NOTIFY: (("args", 2), ("kwargs", 3)),
@@ -121,7 +121,7 @@ class RecordPacking:
         return self._encode_large(record)
 
     def _encode_slowly(self, record: tuple[Any, ...]) -> bytes:
-        """Pack what the fast way cannot, or say which value is wrong."""
+        """Pack what the fast way cannot, or raise an error that says which value is wrong."""
         for name, index in _VALUES.get(record[0], ()):
             if index < len(record):
                 self._codec.pack(record[index], name)
@@ -199,16 +199,16 @@ class RecordPacking:
         return self._split(records, clock)
 
     def _pack_at_once(self, records: list[tuple[Any, ...]]) -> bytes:
-        """All plain records as they follow each other in a message; nothing if it cannot be."""
+        """Pack plain records at once; return nothing if that is not possible."""
         count = len(records)
         if count > _PACKED_AT_ONCE:
             return b""
         try:
             packed = self._pack(records)
         except Exception:
-            # Lone surrogates are packed in another way, and big integers too.
+            # Lone surrogates and big integers are packed in another way.
             return b""
-        # They come as an array, whose own head is left out.
+        # Leave out the head of the array that they were packed as.
         body = packed[1 if count < 16 else 3 :]
         return body if len(body) <= MAX_BATCH else b""
 
@@ -251,7 +251,7 @@ def check_call(method: Any, args: Any, kwargs: Any) -> None:
 
 
 def read_failure(record: Any) -> Failure:
-    """What an ERROR tells of an exception."""
+    """The exception that an ERROR describes."""
     _, _, type_name, args, text, *rest = record
     traceback = rest[0] if rest else None
     if (

@@ -59,20 +59,20 @@ from .session import Frames, Session, State, logger
 
 __all__ = ["FIRST_WINDOW", "NativeDialect", "NativeSession"]
 
-#: Calls that may be under way before the peer has told its window.
+#: Calls that may be in flight before the peer's window is known.
 FIRST_WINDOW = 64
 
-#: A peer that says nothing for so many heartbeats is lost; with pings each quarter heartbeat,
-#: it is noticed within two.
+#: A peer that is silent for so many heartbeats is lost; with pings each quarter heartbeat, this is
+#: noticed within two.
 SILENCE = 1.5
 
 #: Seconds by which the timers of two event loops may differ: uvloop's go by milliseconds.
 _TIMER_PRECISION = 0.005
 
 #: The number of the PING that asks whether a goodbye was read; others carry a clock.
-_SETTLING = 0
+_BARRIER = 0
 
-#: Bytes of a record in which its kind and its id are found.
+#: The first bytes of a record, which hold its kind and id.
 _RECORD_HEAD = 32
 
 
@@ -97,7 +97,7 @@ class NativeSession(RecordPacking, Session):
         self._error_table = error_table
         self._clock = PeerClock()
         self._max_head = max(MAX_BATCH, limits.max_message) + HEAD.size
-        #: Why the peer takes no more calls, once it said so.
+        #: The reason of the peer's goodbye, once it arrived.
         self.goodbye_reason: str | None = None
 
     # -- packing -------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class NativeSession(RecordPacking, Session):
                 return
         super().notify(method, args, kwargs, now)
 
-    # -- answers and other words to the peer -----------------------------------------------
+    # -- answers and other records to the peer -----------------------------------------------
 
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:
         record = (RESULT, call_id, value, True) if acknowledge else (RESULT, call_id, value)
@@ -133,7 +133,7 @@ class NativeSession(RecordPacking, Session):
             else:
                 encoded = self._encode((*fields, failure.args, failure.text, failure.traceback))
         except (TypeError, ValueError):
-            # Too large, most often: the name and the text are bounded and always pack.
+            # Most often too large: the name and the text are bounded, and can always be packed.
             encoded = self._encode((*fields, (), failure.text))
         self._out.append(encoded)
 
@@ -176,8 +176,8 @@ class NativeSession(RecordPacking, Session):
         self._out.append(self._encode((GOODBYE, reason)))
 
     def barrier(self) -> None:
-        self.settled = False
-        self._out.append((PING, _SETTLING))
+        self.barrier_passed = False
+        self._out.append((PING, _BARRIER))
 
     def tick(self, now: float) -> bool:
         heartbeat = self.limits.heartbeat
@@ -187,7 +187,7 @@ class NativeSession(RecordPacking, Session):
             self._out.append((PING, int(now * 1e6)))
         return True
 
-    # -- what arrives --------------------------------------------------------------------
+    # -- receiving --------------------------------------------------------------------
 
     def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
         try:
@@ -195,10 +195,10 @@ class NativeSession(RecordPacking, Session):
             prefix, version, clock, array, _ = HEAD.unpack_from(head)
         except (struct.error, IndexError):
             self.malformed += 1
-            raise ProtocolError("a message that is cut short") from None
+            raise ProtocolError("a truncated message") from None
         if prefix != PREFIX or version != VERSION or array != ARRAY_32:
             self.malformed += 1
-            raise ProtocolError(f"no message of this version: {bytes(head[:4])!r}")
+            raise ProtocolError(f"a message of another version: {bytes(head[:4])!r}")
         self._clock.observe(clock, now)
         self.last_heard = now
         if len(head) > self._max_head:
@@ -206,7 +206,7 @@ class NativeSession(RecordPacking, Session):
             error = TooLargeError(
                 f"{len(head):,} bytes are over max_message={self.limits.max_message:,}"
             )
-            # It has one record, as others are not gathered in such messages.
+            # A message of this size has only one record.
             start = memoryview(head)[HEAD.size : HEAD.size + _RECORD_HEAD]
             self._report(self._codec.unpack_head(start), error, now)
             raise ProtocolError(f"a message of {error}")
@@ -215,8 +215,7 @@ class NativeSession(RecordPacking, Session):
         try:
             records = self._codec.unpack(payload, frames[1:])
         except ProtocolError:
-            # One by one, so that a bad one fails alone. Its place is taken by its `Part`, which is
-            # no record either.
+            # One by one, so that a malformed one fails alone. Its `Part` takes its place.
             parts = self._codec.unpack_each(payload, frames[1:])
             records = [part if part.error else part.value for part in parts]
         pending = self.pending
@@ -232,7 +231,7 @@ class NativeSession(RecordPacking, Session):
                         self._answered(call_id)
                         continue
                     if backlog and caller.sent is None:
-                        # The peer cannot know of it.
+                        # The peer does not know this call.
                         pending[caller.id] = caller
                         continue
                     if released and call_id in released:
@@ -277,11 +276,11 @@ class NativeSession(RecordPacking, Session):
         self._report(record[:2] if isinstance(record, (tuple, list)) else (), error, now)
 
     def _report(self, head: Sequence[Any], error: Error, now: float) -> None:
-        """Report a record that cannot be used to its caller, at the peer or here.
+        """Report a malformed record to the call's caller, at the peer or here.
 
         Args:
-            head: the scalars that the record begins with.
-            error: why it cannot be used.
+            head: the scalars at the beginning of the record.
+            error: what is wrong with it.
         """
         if len(head) < 2 or not (is_id(head[0]) and is_id(head[1])):
             return
@@ -291,7 +290,7 @@ class NativeSession(RecordPacking, Session):
         elif kind == ITEM:
             caller = self.pending.get(call_id)
             if caller is not None and caller.sent is not None:
-                # The stream would go on there.
+                # Stop the stream there.
                 self.cancel(call_id)
                 self.fail(caller, type(error)(f"an item cannot be read: {error}"), now)
         elif kind in (RESULT, ERROR, END, CLOSED):
@@ -337,7 +336,7 @@ class NativeSession(RecordPacking, Session):
 
     def _take_error(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, call_id, *_ = record
-        # Read before the call leaves the tables, so that its caller can still be told.
+        # Read before the call leaves the tables, so that its caller can still be failed.
         failure = read_failure(record)
         caller = self._answered(call_id)
         if caller is None:
@@ -347,7 +346,7 @@ class NativeSession(RecordPacking, Session):
             and caller.deadline is not None
             and caller.deadline <= now + _TIMER_PRECISION
         ):
-            # The peer was quicker to say so than this side's timer.
+            # The peer noticed it before this side's timer.
             self.fail(caller, self._time_is_over(), now)
         else:
             self._fail_remotely(caller, restore(failure, self._error_table), now)
@@ -397,9 +396,9 @@ class NativeSession(RecordPacking, Session):
         self._out.append((PONG, number))
 
     def _take_pong(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
-        """That it arrived is all that it says, but for the one that `barrier` asked for."""
-        if len(record) == 2 and record[1] == _SETTLING:
-            self.settled = True
+        """Ignore all but the answer to `barrier`: any message shows that the peer is alive."""
+        if len(record) == 2 and record[1] == _BARRIER:
+            self.barrier_passed = True
 
     def _take_goodbye(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, reason = record
@@ -434,7 +433,7 @@ class NativeSession(RecordPacking, Session):
             reason = f"this side speaks version {VERSION} of the protocol, the peer {shown}"
             self.goodbye(reason)
             self._take_goodbye((GOODBYE, reason), incoming, now)
-            # Nothing will come that this side understands.
+            # This side will not understand any answer.
             for call_id, caller in list(self.pending.items()):
                 if self._answered(call_id) is not None:
                     self.fail(caller, ProtocolError(reason), now)

@@ -194,7 +194,7 @@ def test_the_same_id_by_two_ways() -> None:
 
 def test_a_way_back_that_is_too_long() -> None:
     session = connected()
-    with pytest.raises(ProtocolError, match="a way back of 17 frames"):
+    with pytest.raises(ProtocolError, match="a route back of 17 frames"):
         session.receive([b""] * (MAX_ROUTE + 1) + their_call(5, "method"), 0.0)
     assert session.malformed == 1
 
@@ -272,7 +272,7 @@ def test_a_call_that_is_too_large_is_answered(part: str) -> None:
 )
 def test_what_is_no_message(frames: list[bytes]) -> None:
     session = connected()
-    with pytest.raises(ProtocolError, match=r"no message of aiozmq\.rpc"):
+    with pytest.raises(ProtocolError, match=r"malformed message of aiozmq\.rpc"):
         session.receive(frames, 5.0)
     assert session.malformed == 1
     assert session.messages(5.0) == []

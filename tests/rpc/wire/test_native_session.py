@@ -699,13 +699,13 @@ def test_a_refusal_that_makes_no_sense_is_an_answer_still(fields: tuple[Any, ...
 
 def test_the_peer_says_when_it_has_read_all() -> None:
     pair = Pair().settled()
-    assert pair.server.settled
+    assert pair.server.barrier_passed
     pair.server.goodbye("closing")
     pair.server.barrier()
-    assert not pair.server.settled
+    assert not pair.server.barrier_passed
     crossing = pair.call()
     pair.shuttle(lambda event: pair.server.closed(event[1], "closing", began=False))
-    assert pair.server.settled
+    assert pair.server.barrier_passed
     assert crossing.outcomes[0][0] == "refused"
 
 
@@ -713,9 +713,9 @@ def test_the_answer_to_another_ping_settles_nothing() -> None:
     session = connected()
     session.barrier()
     session.receive(message((PONG, 5), (PONG,), (PONG, 0, 0)), 0.0)
-    assert not session.settled
+    assert not session.barrier_passed
     session.receive(message((PONG, 0)), 0.0)
-    assert session.settled
+    assert session.barrier_passed
 
 
 # -- streams ---------------------------------------------------------------------------------

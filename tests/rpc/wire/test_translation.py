@@ -267,7 +267,7 @@ def test_malformed_dataclasses(data: bytes) -> None:
 
 @pytest.mark.parametrize("cls", [int, Base, None, Decorated("x")])
 def test_no_dataclass(cls: Any) -> None:
-    with pytest.raises(TypeError, match="no dataclass"):
+    with pytest.raises(TypeError, match="not a dataclass"):
         dataclass_translation(cls)
 
 
@@ -326,7 +326,7 @@ def test_no_entry_is_needed(cls: Any) -> None:
 
 @pytest.mark.parametrize("cls", [int, None, Colour.BLUE])
 def test_no_enum(cls: Any) -> None:
-    with pytest.raises(TypeError, match="no enum"):
+    with pytest.raises(TypeError, match="not an enum"):
         enum_translation(cls)
 
 
