@@ -65,18 +65,18 @@ class AiozmqSession(ForeignSession):
         #: The 32-bit wire ids of our calls in flight, whose own ids are longer and never used
         #: twice, and the reverse. A call gets its wire id when it is sent: before, it may move to
         #: another session.
-        self._wire_ids: dict[int, int] = {}
-        self._call_ids: dict[int, int] = {}
+        self.wire_ids: dict[int, int] = {}
+        self.call_ids: dict[int, int] = {}
 
     # -- packing -------------------------------------------------------------------------
 
     def _new_wire_id(self, call_id: int) -> int:
         wire_id = abs(call_id) & _MAX_ID
-        while wire_id in self._call_ids:
+        while wire_id in self.call_ids:
             wire_id = wire_id + 1 & _MAX_ID
         if call_id in self.pending:
-            self._call_ids[wire_id] = call_id
-            self._wire_ids[call_id] = wire_id
+            self.call_ids[wire_id] = call_id
+            self.wire_ids[call_id] = wire_id
         return wire_id
 
     def _encode_call(
@@ -94,7 +94,7 @@ class AiozmqSession(ForeignSession):
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # The answer is dropped, as no call of this id is pending. The sign distinguishes it from a
         # call.
-        return self._encode_call(-next(self._ids), method, args, kwargs, None)
+        return self._encode_call(-next(self.ids), method, args, kwargs, None)
 
     def _is_notification(self, encoded: Any) -> bool:
         return len(encoded) == 2 and encoded[0] < 0
@@ -117,14 +117,14 @@ class AiozmqSession(ForeignSession):
 
     def _abandon(self, call_id: int) -> None:
         super()._abandon(call_id)
-        wire_id = self._wire_ids.pop(call_id, None)
+        wire_id = self.wire_ids.pop(call_id, None)
         if wire_id is not None:
-            del self._call_ids[wire_id]
+            del self.call_ids[wire_id]
 
     def lost(self, error: Error, now: float) -> None:
         super().lost(error, now)
-        self._wire_ids.clear()
-        self._call_ids.clear()
+        self.wire_ids.clear()
+        self.call_ids.clear()
 
     def messages(self, now: float) -> list[Frames]:
         messages: list[Frames] = []
@@ -178,10 +178,10 @@ class AiozmqSession(ForeignSession):
 
     def _take_answer(self, frames: Frames, now: float) -> None:
         _, _, wire_id, _, is_error = _RESPONSE.unpack(frames[-2])
-        call_id = self._call_ids.pop(wire_id, None)
+        call_id = self.call_ids.pop(wire_id, None)
         if call_id is None:
             return
-        del self._wire_ids[call_id]
+        del self.wire_ids[call_id]
         caller = self._answered(call_id)
         assert caller is not None
         try:

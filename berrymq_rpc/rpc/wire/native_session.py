@@ -219,7 +219,7 @@ class NativeSession(RecordPacking, Session):
             parts = self._codec.unpack_each(payload, frames[1:])
             records = [part if part.error else part.value for part in parts]
         pending = self.pending
-        released = self._released
+        released = self.released
         backlog = self.backlog
         for record in records:
             try:
@@ -354,16 +354,16 @@ class NativeSession(RecordPacking, Session):
     def _take_accepted(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, running, released = record
         for call_id in released:
-            if call_id in self._released:
+            if call_id in self.released:
                 continue
             caller = self.pending.get(call_id)
-            if call_id in self._abandoned if caller is None else caller.sent is not None:
-                self._released.add(call_id)
+            if call_id in self.abandoned if caller is None else caller.sent is not None:
+                self.released.add(call_id)
                 self.in_window -= 1
         for call_id in running:
             caller = self.pending.get(call_id)
             if caller is not None and caller.sent is not None:
-                caller.accepted(now, call_id in self._released)
+                caller.accepted(now, call_id in self.released)
 
     def _take_item(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, call_id, value = record
@@ -406,7 +406,7 @@ class NativeSession(RecordPacking, Session):
             raise ProtocolError("the reason of a goodbye is a text")
         self.goodbye_reason = bounded(reason)
         if self.state is State.OPEN:
-            self._enter(State.CLOSING)
+            self.enter(State.CLOSING)
             self.window = 0
         incoming.append((GOODBYE, None, self.goodbye_reason, (), NO_KWARGS, None))
 

@@ -158,15 +158,16 @@ class Session(ABC):
         #: Bytes of long records and frames that wait to be sent.
         self.large_bytes = 0
         self.connect_timeout = connect_timeout
-        self._ids = count(1) if ids is None else ids
+        self.ids = count(1) if ids is None else ids
         self._deadlines = Deadlines(self.pending)
         #: Calls cancelled here that the peer has not answered: they still hold their slot.
-        self._abandoned: set[int] = set()
+        self.abandoned: set[int] = set()
         #: Calls that the peer accepted and took out of the window.
-        self._released: set[int] = set()
+        self.released: set[int] = set()
         self._out: list[Any] = []
 
-    def _enter(self, state: State) -> None:
+    def enter(self, state: State) -> None:
+        """Change the state. Raises `RuntimeError` for a change that there is not."""
         if state not in _NEXT[self.state]:
             raise RuntimeError(f"a session that is {self.state.value} cannot be {state.value}")
         logger.debug("session %#x: %s -> %s", id(self), self.state.value, state.value)
@@ -189,7 +190,7 @@ class Session(ABC):
             TooLargeError: it is larger than this side or the peer allows; nothing was sent.
             ServiceClosedError: the session is CLOSING or LOST.
         """
-        call_id = caller.id = next(self._ids)
+        call_id = caller.id = next(self.ids)
         deadline = caller.deadline
         try:
             encoded = self._encode_call(call_id, method, args, kwargs, deadline)
@@ -243,22 +244,22 @@ class Session(ABC):
             self._abandon(call_id)
 
     def _abandon(self, call_id: int) -> None:
-        self._abandoned.add(call_id)
+        self.abandoned.add(call_id)
 
     def _answered(self, call_id: Any) -> Caller | None:
         """Remove the call that this final record answers."""
         caller = self.pending.get(call_id)
         if caller is None:
-            if call_id not in self._abandoned:
+            if call_id not in self.abandoned:
                 return None
-            self._abandoned.discard(call_id)
+            self.abandoned.discard(call_id)
         elif caller.sent is None:
             # It holds no slot, and the peer does not know it.
             return None
         else:
             del self.pending[call_id]
-        if call_id in self._released:
-            self._released.discard(call_id)
+        if call_id in self.released:
+            self.released.discard(call_id)
         else:
             self.in_window -= 1
         return caller
@@ -365,7 +366,7 @@ class Session(ABC):
 
     def connected(self, now: float) -> None:
         """The transport reached the peer."""
-        self._enter(State.OPEN)
+        self.enter(State.OPEN)
         self.last_heard = now
         self.window = self._first_window()
         self._greet()
@@ -375,7 +376,7 @@ class Session(ABC):
         """The peer is gone: fail the calls in flight, each with an error of its own."""
         if self.state is State.LOST:
             return
-        self._enter(State.LOST)
+        self.enter(State.LOST)
         self.window = 0
         self.in_window = 0
         pending = list(self.pending.values())
@@ -383,8 +384,8 @@ class Session(ABC):
         self.notifications_lost += sum(entry.caller is None for entry in self.backlog)
         self.notifications_lost += sum(map(self._is_notification, self._out))
         self.backlog.clear()
-        self._abandoned.clear()
-        self._released.clear()
+        self.abandoned.clear()
+        self.released.clear()
         self._out.clear()
         for caller in pending:
             self.fail(caller, error, now)

@@ -229,16 +229,16 @@ def check(session: Any) -> None:
     waiting = {entry.caller.id for entry in session.backlog if entry.caller is not None}
     assert session.pending.keys() - under_way <= waiting
     if session.state is State.LOST:
-        tables = (session.pending, session.backlog, session._abandoned, session._released)
+        tables = (session.pending, session.backlog, session.abandoned, session.released)
         assert not any(tables)
         assert session.in_window == 0
         if isinstance(session, AiozmqSession):
-            assert not session._wire_ids
-            assert not session._call_ids
+            assert not session.wire_ids
+            assert not session.call_ids
         return
-    assert not under_way & session._abandoned
-    assert session._released <= under_way | session._abandoned
-    assert session.in_window == len((under_way | session._abandoned) - session._released)
+    assert not under_way & session.abandoned
+    assert session.released <= under_way | session.abandoned
+    assert session.in_window == len((under_way | session.abandoned) - session.released)
     if isinstance(session, AiozmqSession):
-        assert session._wire_ids == {call: wire for wire, call in session._call_ids.items()}
-        assert session._wire_ids.keys() <= under_way
+        assert session.wire_ids == {call: wire for wire, call in session.call_ids.items()}
+        assert session.wire_ids.keys() <= under_way

@@ -14,7 +14,6 @@ from joined import (
     message,
     native,
     opened,
-    pack,
     sent,
     start,
 )
@@ -809,7 +808,7 @@ def test_a_result_that_nobody_waits_for_is_not_acknowledged() -> None:
 
 def test_a_ping_is_answered() -> None:
     pair = Pair().settled()
-    pair.client._out.append(pack((PING, 77)))
+    pair.right.arriving.append(message((PING, 77), clock=int(pair.now * 1e6)))
     pair.shuttle()
     assert pair.right.asked == []
     session = connected()

@@ -49,11 +49,11 @@ def test_transitions(before: State, after: State) -> None:
     session = native()
     session.state = before
     if (before, after) in ALLOWED:
-        session._enter(after)
+        session.enter(after)
         assert session.state is after
     else:
         with pytest.raises(RuntimeError, match=f"is {before.value} cannot be {after.value}"):
-            session._enter(after)
+            session.enter(after)
         assert session.state is before
 
 
@@ -234,8 +234,8 @@ def test_a_notification_does_not_wait_for_the_window(dialect: str) -> None:
     start(session)
     start(session)
     session.notify("method", (), {}, 0.0)
-    assert len(session._out) == 2
     assert len(session.backlog) == 1
+    assert session.pending_records == 2
 
 
 def test_calls_made_before_the_connection_are_sent_with_it(dialect: str) -> None:
@@ -301,7 +301,7 @@ def two(dialect: str) -> tuple[Any, Any]:
     """A session without a connection, and the client of a pair."""
     ids = count(1)
     pair = Pair(dialect).settled()
-    pair.client._ids = ids
+    pair.client.ids = ids
     return made(dialect, ids=ids), pair
 
 

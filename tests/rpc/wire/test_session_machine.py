@@ -230,8 +230,8 @@ class Machine(RuleBasedStateMachine):
         for end in self.ends:
             assert end.session.in_window == 0
             assert not end.session.pending
-            assert not end.session._abandoned
-            assert not end.session._released
+            assert not end.session.abandoned
+            assert not end.session.released
             assert not end.unacknowledged
             # What the peer's goodbye came before waits for another peer.
             end.waiting.lost(ConnectionLostError("nobody came"), self.now)
