@@ -127,7 +127,7 @@ def table(title: str) -> list[str]:
 class Caller:
     """A call that records its events."""
 
-    queued_at: float | None = None
+    made_at = 0.0
     accepted_at: float | None = None
 
     def __init__(self, method: str = "method", deadline: float | None = None) -> None:

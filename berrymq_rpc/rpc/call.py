@@ -37,18 +37,18 @@ class Call(asyncio.Future[Any]):
     """
 
     # One is made for each call, so what all calls have is in slots, and what is not set costs
-    # nothing. Whoever makes it sets `connection`, `method`, and `timeout` and `deadline` where
-    # there are any; the session sets `id` and `sent`.
-    __slots__ = ("connection", "id", "method", "sent")
+    # nothing. The connection sets `connection`, `made_at`, `method`, and `timeout` and `deadline`
+    # if there are any; the session sets `id` and `sent`.
+    __slots__ = ("connection", "id", "made_at", "method", "sent")
 
     connection: "Connection"
     method: str
+    made_at: float
     id: int
     sent: float | None
 
     timeout: float | None = None
     deadline: float | None = None
-    queued_at: float | None = None
     accepted_at: float | None = None
     #: What was sent, where it may be sent again to another server.
     encoded: Any = None

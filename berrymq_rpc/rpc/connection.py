@@ -168,6 +168,7 @@ class Connection:
         call = Call(loop=self.loop)
         call.connection = self
         call.method = method
+        call.made_at = now
         if timeout is not None:
             call.timeout = timeout
             call.deadline = now + timeout

@@ -106,8 +106,6 @@ class ConnectionPool(Runtime):
         # A server that refuses and says no goodbye would be sent it again and again.
         if caller.encoded is None or not others or caller.connection in others:
             return False
-        if caller.queued_at is None:
-            caller.queued_at = caller.sent
         caller.sent = caller.accepted_at = None
         min(others, key=_load).adopt((Unsent(caller, caller.encoded, 0.0),))
         return True

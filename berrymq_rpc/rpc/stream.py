@@ -33,15 +33,15 @@ class Stream:
         "deadline",
         "encoded",
         "id",
+        "made_at",
         "method",
-        "queued_at",
         "sent",
     )
 
     def __init__(self, call: "Call") -> None:
         self.id = call.id
         self.method = call.method
-        self.queued_at = call.queued_at
+        self.made_at = call.made_at
         self.sent = call.sent
         self.accepted_at = call.accepted_at
         self.encoded = call.encoded

@@ -27,7 +27,7 @@ DIALECT = JSONRPCDialect({})
 class Recorder:
     """A call of this side that notes what it is told."""
 
-    queued_at: float | None = None
+    made_at = 0.0
     accepted_at: float | None = None
 
     def __init__(self, deadline: float | None = None) -> None:

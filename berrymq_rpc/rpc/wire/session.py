@@ -74,8 +74,8 @@ class Caller(Protocol):
     id: int
     method: str
     deadline: float | None
-    #: When the call began to wait for its turn; ``None`` if it was sent at once.
-    queued_at: float | None
+    #: When the call was made.
+    made_at: float
     #: When the call was handed to the transport; ``None`` before.
     sent: float | None
     #: When the peer said that the method had begun.
@@ -201,7 +201,6 @@ class Session(ABC):
             else:
                 self._check_open()
                 caller.sent = None
-                caller.queued_at = now
                 self.backlog.append(Unsent(caller, encoded, now))
         except Error as error:
             self.note_unsent(error, method)
@@ -413,11 +412,10 @@ class Session(ABC):
 
     def note_call(self, error: Error, caller: Caller, now: float) -> Error:
         """Set an error's fields to what is known of its call, and return the error."""
-        began = caller.sent if caller.queued_at is None else caller.queued_at
         error.method = caller.method
         error.endpoint = self.endpoint
         error.sent = caller.sent is not None
-        error.elapsed = None if began is None else now - began
+        error.elapsed = now - caller.made_at
         return error
 
     @property

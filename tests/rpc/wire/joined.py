@@ -23,7 +23,7 @@ DIALECTS = {"native": NATIVE, "aiozmq": AIOZMQ}
 class Recorder:
     """A call of this side that notes what it is told."""
 
-    queued_at: float | None = None
+    made_at = 0.0
     accepted_at: float | None = None
 
     def __init__(self, method: str = "method", deadline: float | None = None) -> None:
@@ -104,6 +104,7 @@ def start(
 ) -> Recorder:
     """Make a call."""
     caller = Recorder(method, deadline)
+    caller.made_at = now
     session.call(caller, method, args, kwargs, now)
     return caller
 
