@@ -118,18 +118,8 @@ CYCLES: dict[frozenset[str], str] = {
             "berrymq_rpc.jsonrpc.bridge.target",
         }
     ): "one object in several files",
-    frozenset(
-        {
-            "berrymq_rpc.rpc.call",
-            "berrymq_rpc.rpc.connection",
-            "berrymq_rpc.rpc.context",
-            "berrymq_rpc.rpc.dispatcher",
-            "berrymq_rpc.rpc.inbound_call",
-            "berrymq_rpc.rpc.stream",
-        }
-    ): "one object in several files",
 }
-MAX_CYCLES = 6
+MAX_CYCLES = 5
 
 # In the standard library of 3.14, but not in every `sys.stdlib_module_names`.
 LATER_STDLIB = {"annotationlib", "compression"}

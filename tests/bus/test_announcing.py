@@ -221,9 +221,9 @@ class TestAutoTwitter:
         assert heard == [("job:exit", "11")]
 
     def test_no_identifier(self, bus: Bus) -> None:
-        with pytest.raises(ValueError, match="no identifier"):
+        with pytest.raises(ValueError, match="not an identifier"):
             bus.auto_twitter("a::b")
-        with pytest.raises(ValueError, match="no identifier"):
+        with pytest.raises(ValueError, match="not an identifier"):
             bus.twitter_exception("a::b")
 
 

@@ -123,10 +123,10 @@ class TestSending:
     @pytest.mark.parametrize("sent", ["", "a::b", " a", "a*:b"])
     def test_no_identifier(self, bus: Bus, sent: str) -> None:
         for use in (bus.twitter, bus.following, bus.following_function):
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 use(sent)
         for regist in (bus.regist_function, bus.regist_method, bus.unfollow):
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 regist(sent, print)
 
     @pytest.mark.parametrize("sent", [None, 1, b"a:b", ["a:b"], ("a:b",), {}])
@@ -703,7 +703,7 @@ class TestForwarders:
         for text in ("_own:x", "_own@a:x"):
             with pytest.raises(ValueError, match="no other process may send it"):
                 bus.gateway.relay(text, (), {}, "peer")
-        with pytest.raises(ValueError, match="no identifier"):
+        with pytest.raises(ValueError, match="not an identifier"):
             bus.gateway.relay("a::b", (), {}, "peer")
         with pytest.raises(TypeError):
             bus.gateway.relay([], (), {}, "peer")  # type: ignore[arg-type]

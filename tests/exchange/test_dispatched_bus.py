@@ -70,7 +70,7 @@ def test_answer() -> None:
 @pytest.mark.parametrize("identifier", ["a:b:c", "_local:new", ""])
 def test_what_cannot_come_is_refused_at_once(identifier: str) -> None:
     with Place() as place:
-        with pytest.raises(ValueError, match=r"local|no identifier"):
+        with pytest.raises(ValueError, match=r"local|not an identifier"):
             place.dispatched.relay(identifier, (), {}, "there")
         assert len(place.thread) == 0
 

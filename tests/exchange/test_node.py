@@ -503,7 +503,7 @@ class TestRefused:
             connection = await node.connect_oneway(endpoint(server))
             with pytest.raises(ValueError, match="local"):
                 await connection.send_message("_local:new")
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 await connection.send_message("a:b:c")
             with pytest.raises(ValueError, match="local"):
                 await node.connect_via_queue("_local:*", endpoint(server))

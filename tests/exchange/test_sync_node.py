@@ -330,7 +330,7 @@ class TestSendMessage:
             here.node.connect_oneway(endpoint)
             with pytest.raises(ValueError, match="local"):
                 here.node.send_message("_local:new")
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 here.node.send_message("a:b:c")
             with pytest.raises(TypeError):
                 here.node.send_message("a:b", object())
