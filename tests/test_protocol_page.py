@@ -40,6 +40,7 @@ from berrymq_rpc.rpc.wire.aiozmq_dialect import AiozmqDialect
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.exception_codec import Failure, describe
 from berrymq_rpc.rpc.wire.limits import Limits
+from berrymq_rpc.rpc.wire.native_records import MAX_BATCH, MIN_DETACHED
 from berrymq_rpc.rpc.wire.native_session import NativeDialect
 from berrymq_rpc.rpc.wire.record import CALL, NO_KWARGS
 from berrymq_rpc.rpc.wire.session import Session
@@ -126,7 +127,7 @@ def table(title: str) -> list[str]:
 class Caller:
     """A call that records its events."""
 
-    queued_at: float | None = None
+    made_at = 0.0
     accepted_at: float | None = None
 
     def __init__(self, method: str = "method", deadline: float | None = None) -> None:
@@ -222,10 +223,10 @@ def test_the_table_of_records_is_that_of_the_module() -> None:
 
 def test_numbers_on_the_page() -> None:
     limits = Limits()
-    assert native.MAX_BATCH == 131_072
+    assert MAX_BATCH == 131_072
     assert "131,072 bytes (128 KiB)" in PROSE
-    assert f"{native.MAX_BATCH + 17:,} bytes in any case" in PROSE
-    assert f"{native.MIN_DETACHED:,} bytes or more (8 KiB)" in PROSE
+    assert f"{MAX_BATCH + 17:,} bytes in any case" in PROSE
+    assert f"{MIN_DETACHED:,} bytes or more (8 KiB)" in PROSE
     assert f"{native.FIRST_WINDOW} calls may be in flight" in PROSE
     assert f"keeps up to {native.FIRST_WINDOW} calls" in PROSE
     assert f"{clock.DRIFT} (500 parts per million)" in PROSE
@@ -412,7 +413,7 @@ def test_a_message() -> None:
 
 def test_a_message_with_a_frame_of_its_own() -> None:
     example = MESSAGES[1]
-    picture = b"*" * native.MIN_DETACHED
+    picture = b"*" * MIN_DETACHED
     session = opened(first_id=9)
     begin(session, "save", "picture", picture)
     # The value on the page is one string; the call itself is described in words.

@@ -34,19 +34,19 @@ class Call(asyncio.Future[Any]):
     """
 
     # One is made for each call, so what all calls have is in slots, and what is not set costs
-    # nothing. `Connection.call` sets `connection`, `method`, and `timeout` and `deadline` where
-    # there are any; the session sets `id` and `sent`. For the same reason the session knows the
-    # future itself, and not a further object.
-    __slots__ = ("connection", "id", "method", "sent")
+    # nothing. `Connection.call` sets `connection`, `made_at`, `method`, and `timeout`, `deadline`
+    # where there are any; the session sets `id` and `sent`. For the same reason the session knows
+    # the future itself, and not a further object.
+    __slots__ = ("connection", "id", "made_at", "method", "sent")
 
     connection: CallChannel
     method: str
+    made_at: float
     id: int
     sent: float | None
 
     timeout: float | None = None
     deadline: float | None = None
-    queued_at: float | None = None
     accepted_at: float | None = None
     #: Sends it to another server when the first is closing and did not run it; see `PendingCall`.
     resend: Callable[[PendingCall], bool] | None = None

@@ -139,6 +139,7 @@ class Connection:
         call = Call(loop=self.loop)
         call.connection = self
         call.method = method
+        call.made_at = now
         timeout = options.timeout
         if timeout is not None:
             call.timeout = timeout

@@ -111,8 +111,6 @@ class ConnectionPool(Runtime):
         # A server that refuses and says no goodbye would be sent it again and again.
         if not others or call.connection in others:
             return False
-        if call.queued_at is None:
-            call.queued_at = call.sent
         call.sent = call.accepted_at = None
         min(others, key=_load).adopt((Unsent(call, encoded, 0.0),))
         return True

@@ -196,7 +196,9 @@ class Runtime:
 
     async def _goodbyes_read(self, end: float) -> None:
         """Wait until the peers have read the goodbye: all that they sent before it is answered."""
-        while self.loop.time() < end and not all(c.session.settled for c in self.connections):
+        while self.loop.time() < end and not all(
+            c.session.barrier_passed for c in self.connections
+        ):
             await asyncio.sleep(FAREWELL_PAUSE)
 
     async def _running_ended(self, timeout: float) -> None:

@@ -63,8 +63,8 @@ class Stream:
         "connection",
         "deadline",
         "id",
+        "made_at",
         "method",
-        "queued_at",
         "resend",
         "sent",
     )
@@ -75,7 +75,7 @@ class Stream:
         self.connection = call.connection
         self.id = call.id
         self.method = call.method
-        self.queued_at = call.queued_at
+        self.made_at = call.made_at
         self.sent = call.sent
         self.accepted_at = call.accepted_at
         self.resend = call.resend

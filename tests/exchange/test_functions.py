@@ -15,7 +15,7 @@ from berrymq_rpc import rpc
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.exchange import ExportedFunctions
 from berrymq_rpc.exchange.mailbox import Mailbox
-from berrymq_rpc.rpc.transport import memory
+from berrymq_rpc.testing import link_faults
 
 _numbers = itertools.count()
 
@@ -460,7 +460,7 @@ class TestNothingIsLost:
             token = await it.client.rpc.connect_via_queue("job:*", 10)
             first, second = (other.rpc.get(token, True, None) for _ in range(2))
             await it.waiting(token, 2)
-            faults = memory.faults(it.endpoint)
+            faults = link_faults(it.endpoint)
             faults.delay = 0.01
             it.bus.twitter("job:new", 1)
             it.bus.twitter("job:new", 2)
@@ -587,12 +587,12 @@ class TestInterconnect:
             token = await client.rpc.interconnect(None, None, 10)
             async with aclosing(aiter(client.rpc.keep_alive([token]))) as statuses:
                 assert await anext(statuses) == {token: "ok"}
-                memory.faults(it.endpoint).down()
+                link_faults(it.endpoint).down()
                 with pytest.raises(rpc.ConnectionLostError):
                     await anext(statuses)
             it.bus.twitter("job:kept")
             await followers.next()
-            memory.faults(it.endpoint).up()
+            link_faults(it.endpoint).up()
             async with aclosing(aiter(client.rpc.keep_alive([token]))) as statuses:
                 assert await anext(statuses) == {token: "ok"}
                 assert await caller.messages.get() == (token, "job:kept", (), {})

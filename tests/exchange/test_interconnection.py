@@ -12,8 +12,8 @@ import pytest
 
 from berrymq_rpc import Bus, Message, Node, rpc
 from berrymq_rpc.exchange.bundle import Bundle
-from berrymq_rpc.rpc.transport import memory
 from berrymq_rpc.rpc.wire.codec import Codec
+from berrymq_rpc.testing import link_faults
 
 _numbers = itertools.count()
 
@@ -149,13 +149,13 @@ class TestLost:
                 await second.connect_oneway(endpoint)
             else:
                 await second.connect_via_queue("a", endpoint)
-            memory.faults(endpoint).down()
+            link_faults(endpoint).down()
             assert await other.told("lost") == {
                 "endpoint": endpoint,
                 "style": style,
                 "reason": "the peer is gone",
             }
-            memory.faults(endpoint).up()
+            link_faults(endpoint).up()
             assert await other.told("restored") == {"endpoint": endpoint, "style": style}
 
     async def test_and_there(self) -> None:
@@ -163,20 +163,20 @@ class TestLost:
             await second.interconnect(first.endpoints[0])
             one.bus.twitter("job:new")
             await other.next()
-            memory.faults(first.endpoints[0]).down()
+            link_faults(first.endpoints[0]).down()
             assert await one.told("lost") == {
                 "endpoint": second.name,
                 "style": "01",
                 "reason": "the peer is gone",
             }
-            memory.faults(first.endpoints[0]).up()
+            link_faults(first.endpoints[0]).up()
             assert await one.told("restored") == {"endpoint": second.name, "style": "01"}
 
     async def test_is_not_told_to_others(self) -> None:
         async with nodes(3) as ((_, first), (other, second), (last, third)):
             await second.interconnect(first.endpoints[0])
             await third.interconnect(second.endpoints[0])
-            memory.faults(first.endpoints[0]).cut()
+            link_faults(first.endpoints[0]).cut()
             await other.told("lost")
             await other.told("restored")
             other.bus.twitter("last:word")
@@ -210,7 +210,7 @@ class TestLost:
             (served,) = first._functions._table.values()
             while not served.watchers:
                 await asyncio.sleep(0)
-            memory.faults(first.endpoints[0]).down()
+            link_faults(first.endpoints[0]).down()
             await one.told("lost")
             one.bus.twitter("job:new")
             await asyncio.sleep(0)
@@ -221,14 +221,14 @@ class TestLost:
                 "reason": "the connection has ended",
             }
             assert first.statistics()["messages_dropped"] == 1
-            memory.faults(first.endpoints[0]).up()
+            link_faults(first.endpoints[0]).up()
 
 
 class TestBreaks:
     async def test_cost_nothing_and_double_nothing(self) -> None:
         async with pair() as (one, first, other, second):
             await second.interconnect(first.endpoints[0])
-            faults = memory.faults(first.endpoints[0])
+            faults = link_faults(first.endpoints[0])
             count = 3000
             for number in range(count):
                 one.bus.twitter("there:new", number)
@@ -260,11 +260,11 @@ class TestBreaks:
                     await asyncio.sleep(0)
                 # As if it were killed: it does not say that it closes the connection.
                 first._functions.close_connection = lambda token: "ok"  # type: ignore[method-assign]
-                memory.faults(first.endpoints[0]).down()
+                link_faults(first.endpoints[0]).down()
                 while line.is_up:
                     await asyncio.sleep(0)
             one.bus.twitter("job:new", 2)
-            memory.faults(first.endpoints[0]).up()
+            link_faults(first.endpoints[0]).up()
             place = Place()
             async with Node(None, place.bus, name="again") as node:
                 await node.interconnect(first.endpoints[0])
@@ -343,7 +343,7 @@ class TestCallback:
             await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
             one.bus.twitter("job:new", 1)
             assert (await other.next()).args == (1,)
-            faults = memory.faults(second.endpoints[0])
+            faults = link_faults(second.endpoints[0])
             faults.down()
             one.bus.twitter("job:new", 2)
             await asyncio.sleep(0.05)
@@ -385,7 +385,7 @@ class TestCallback:
             token = await client.rpc.interconnect(server.endpoints[0], None, 10)
             one.bus.twitter("job:new", 1)
             assert await caller.messages.get() == (token, "job:new", (1,), {})
-            memory.faults(server.endpoints[0]).cut()
+            link_faults(server.endpoints[0]).cut()
             while not caller.messages.empty():
                 caller.messages.get_nowait()
             await client.rpc.close_connection(token)

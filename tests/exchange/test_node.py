@@ -13,7 +13,7 @@ import pytest
 import berrymq_rpc
 from berrymq_rpc import Bus, Empty, Message, Node, connect, rpc
 from berrymq_rpc.exchange import PulledMessage
-from berrymq_rpc.rpc.transport import memory
+from berrymq_rpc.testing import link_faults
 
 _numbers = itertools.count()
 
@@ -272,7 +272,7 @@ class TestRestored:
         async with two() as (there, server, _, node):
             connection = await node.connect_via_queue("job:*", endpoint(server))
             there.bus.twitter("job:before")
-            faults = memory.faults(endpoint(server))
+            faults = link_faults(endpoint(server))
             faults.down()
             with pytest.raises(rpc.ConnectionLostError):
                 await connection.get(timeout=0.2)
@@ -330,7 +330,7 @@ class TestRestored:
     async def test_an_interconnection_after_a_cut(self) -> None:
         async with two() as (there, server, here, node):
             connection = await node.interconnect(endpoint(server))
-            faults = memory.faults(endpoint(server))
+            faults = link_faults(endpoint(server))
             faults.down()
             while "lost" not in repr(connection):
                 await asyncio.sleep(0)
