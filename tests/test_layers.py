@@ -106,12 +106,6 @@ CYCLES: dict[frozenset[str], str] = {
     ): "one object in several files",
     frozenset(
         {
-            "berrymq_rpc.exchange.line",
-            "berrymq_rpc.exchange.switchboard",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
             "berrymq_rpc.jsonrpc.bridge.peer",
             "berrymq_rpc.jsonrpc.bridge.subscription",
             "berrymq_rpc.jsonrpc.bridge.target",

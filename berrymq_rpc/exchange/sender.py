@@ -9,11 +9,11 @@ from typing import Any
 from ..errors import OverloadedError, ServiceClosedError
 from .status import OK
 
-__all__ = ["Sender"]
+__all__ = ["SerialSender"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
-#: Messages that wait here; the line keeps the rest.
+#: Messages that wait here; the link keeps the rest.
 MAX_WAITING = 100
 
 #: Seconds between two attempts to send a message: the first pause, and the longest.
@@ -21,7 +21,7 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
 
-class Sender:
+class SerialSender:
     """Sends messages in order, each when the one before was answered, and again if need be.
 
     A message whose answer did not come may have arrived: there it may come twice.

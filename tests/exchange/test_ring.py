@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Who connects to whom.
 LINES = {1: [0], 2: [1], 3: [2, 0, 1]}
 
-#: Of one node: it says where it listens, and then does what it is told, a line for each.
+#: Of one node: it says where it listens, and then does what it is told, a link for each.
 NODE = """
 import asyncio, json, sys
 from berrymq_rpc import Bus, Node
@@ -56,8 +56,8 @@ async def main():
     loop = asyncio.get_running_loop()
     async with Node(bind, bus, name=f"node {number}") as node:
         say({"endpoint": node.endpoints[0]})
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            command, *arguments = json.loads(line)
+        while link := await loop.run_in_executor(None, sys.stdin.readline):
+            command, *arguments = json.loads(link)
             if command == "connect":
                 for endpoint in arguments:
                     await node.interconnect(endpoint)
@@ -106,9 +106,9 @@ class Process:
 
     async def read(self) -> Any:
         assert self.process.stdout is not None
-        line = await asyncio.to_thread(self.process.stdout.readline)
-        assert line, f"node {self.number} has ended"
-        return json.loads(line)
+        link = await asyncio.to_thread(self.process.stdout.readline)
+        assert link, f"node {self.number} has ended"
+        return json.loads(link)
 
     def kill(self) -> None:
         self.process.kill()
@@ -142,7 +142,10 @@ async def heard(nodes: list[Process], expected: dict[int, dict[int, int]]) -> No
 
 @pytest.mark.parametrize(
     "count",
-    [1_000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(180)])],
+    [
+        1_000,
+        pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(180)]),
+    ],
 )
 async def test_each_message_once_and_in_order(count: int) -> None:
     async with ring() as nodes:
