@@ -8,19 +8,25 @@ ARGS ?=
 VENV := .venv
 BASE := $(shell tools/pythons --default $(PYTHON))
 BIN := $(VENV)/bin/python
+# On all cores; tests that measure how long something takes stay together on one.
+PARALLEL := --numprocesses auto --dist loadgroup --quiet
 PURE := berrymq_rpc/errors.py,berrymq_rpc/identifier.py,berrymq_rpc/rpc/wire/*
 PURE := $(PURE),berrymq_rpc/jsonrpc/items.py,berrymq_rpc/jsonrpc/message.py,berrymq_rpc/jsonrpc/error_objects.py
 PURE := $(PURE),berrymq_rpc/jsonrpc/dialect.py,berrymq_rpc/jsonrpc/protocols/*
 PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/rpc/wire tests/jsonrpc/test_*.py)
 
-.PHONY: help run test test-default test-uvloop lint types docs coverage clean
+.PHONY: help run test test-all test-others test-slow test-uvloop test-debian
+.PHONY: lint types docs coverage clean
 # Two targets at once would set up the same environment twice.
 .NOTPARALLEL:
 
 help:
 	@echo "make run       start a node on tcp://127.0.0.1:5555, or the next free port"
-	@echo "make test      run every test, on each CPython from 3.11 to 3.14 that is found"
+	@echo "make test      run the tests, but for the slow ones; some 3 minutes on 2 cores"
+	@echo "make test-slow    run the slow tests: floods, soak, browsers, network namespaces"
+	@echo "make test-all     run the tests on each CPython from 3.11 to 3.14 that is found"
 	@echo "make test-uvloop  run the tests of calls on uvloop"
+	@echo "make test-debian  run what starts no process on Debian testing's Python, as root"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy --strict on the package"
 	@echo "make docs      the manual, in docs/_build/html"
@@ -33,10 +39,21 @@ run:
 	@tools/environment $(VENV) "$(BASE)" cli
 	@$(VENV)/bin/berrymq serve --show --hello $(ARGS)
 
-# Every Python has its turn, whatever became of the one before.
 test:
+	@tools/environment $(VENV) "$(BASE)" test,cli
+	@echo "Tests on $$($(BIN) --version)"
+	@$(BIN) -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+# One at a time: each takes what the machine has. -rs says what was left out, and why.
+test-slow:
+	@tools/environment $(VENV) "$(BASE)" test,cli
+	@SOAK_SECONDS=$${SOAK_SECONDS:-60} $(BIN) -m pytest -m slow -rs --quiet $(ARGS)
+
+test-all: test test-others
+
+# Every other Python has its turn, whatever became of the one before.
+test-others:
 	@status=0; \
-	$(MAKE) --no-print-directory test-default || status=1; \
 	default=$$("$(BASE)" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	for version in $$(tools/pythons | cut -d' ' -f1); do \
 		[ "$$version" = "$$default" ] || \
@@ -44,20 +61,18 @@ test:
 	done; \
 	exit $$status
 
-test-default:
-	@tools/environment $(VENV) "$(BASE)" test,cli
-	@echo "Tests on $$($(BIN) --version)"
-	@$(BIN) -m pytest $(ARGS)
-
 test-3.%:
 	@tools/environment .venvs/3.$* "$$(tools/pythons | sed -n 's/^3\.$* //p')" test,cli
-	@echo "Tests on $$(.venvs/3.$*/bin/python --version), without the slow ones"
-	@.venvs/3.$*/bin/python -m pytest -m "not slow" $(ARGS)
+	@echo "Tests on $$(.venvs/3.$*/bin/python --version)"
+	@.venvs/3.$*/bin/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
+
+test-debian:
+	@tools/debian-python test --no-processes -m "not slow" $(ARGS)
 
 test-uvloop:
 	@tools/environment $(VENV) "$(BASE)" test
 	@tools/environment $(VENV) "$(BASE)" uvloop
-	@$(BIN) -m pytest --uvloop -m "not slow" $(ARGS) tests/rpc/transport tests/rpc/test_*.py
+	@$(BIN) -m pytest $(PARALLEL) --uvloop -m "not slow" $(ARGS) tests/rpc/transport tests/rpc/test_*.py
 
 lint:
 	@tools/environment $(VENV) "$(BASE)" lint,cli
@@ -79,6 +94,6 @@ coverage:
 	@$(BIN) -m coverage report --include='$(PURE)' --fail-under=100
 
 clean:
-	rm -rf $(VENV) .venvs build dist docs/_build htmlcov .coverage
+	rm -rf $(VENV) .venvs .debian* build dist docs/_build htmlcov .coverage
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,12 +13,17 @@ import functools
 import gc
 import inspect
 import os
+import sys
 import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import hypothesis
 import pytest
+
+FAULTS = Path(__file__).parent / "faults"
 
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 
@@ -38,6 +43,47 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--uvloop", action="store_true", help="run ``async def`` tests on uvloop")
+    parser.addoption("--no-processes", action="store_true", help="skip tests that start a process")
+
+
+#: The audit events of what starts a process.
+PROCESS_EVENTS = frozenset(
+    ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system")
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--no-processes"):
+        # A list of these tests would have to be kept up by hand.
+        sys.addaudithook(skip_at_process)
+
+
+def skip_at_process(event: str, arguments: tuple[Any, ...]) -> None:
+    # pytest sets the variable while a test runs; between tests a plugin may start what it needs.
+    if event in PROCESS_EVENTS and "PYTEST_CURRENT_TEST" in os.environ:
+        pytest.skip("starts a process")
+
+
+@pytest.fixture(scope="session")
+def plain_aiozmq() -> ModuleType:
+    """The module `aiozmq.rpc`; aiozmq 1.0 cannot be imported from Python 3.14 on."""
+    module: ModuleType = pytest.importorskip(
+        "aiozmq.rpc", reason="aiozmq.rpc cannot be imported", exc_type=ImportError
+    )
+    return module
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # They measure how long something takes, beside processes of their own: one at a time.
+        if item.path.is_relative_to(FAULTS):
+            item.add_marker(pytest.mark.xdist_group("faults"))
+
+
+def pytest_collection_finish() -> None:
+    # What pytest has made is not looked through again after each test: that took 40 ms a test.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

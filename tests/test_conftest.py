@@ -1,4 +1,4 @@
-"""The rules that conftest.py sets for all tests do fail those that break them."""
+"""Tests that break a rule of conftest.py fail."""
 
 import os
 import shutil
@@ -121,27 +121,87 @@ def test_bad_warning():
 '''
 
 
-def test_rules(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    tests = tmp_path / "tests"
+PROCESSES = """
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def process():
+    return subprocess.run([sys.executable, "-c", ""])
+
+
+def test_runs():
+    assert os.getpid()
+
+
+def test_skips_fixture(process): ...
+
+
+def test_skips_fork():
+    os._exit(os.fork() and 1)
+
+
+def test_skips_swallowed():
+    try:
+        subprocess.run([sys.executable, "-c", ""])
+    except Exception:
+        pass
+
+
+async def test_skips_async():
+    await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+
+
+async def test_skips_thread():
+    await asyncio.to_thread(os.system, "true")
+
+
+async def test_runs_async():
+    await asyncio.sleep(0)
+"""
+
+
+def run_pytest(
+    folder: Path, cases: str, *options: str
+) -> tuple[dict[str, set[str]], subprocess.CompletedProcess[str]]:
+    """Run the cases with this conftest.py; by name, what was found besides success."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    tests = folder / "tests"
     tests.mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", tests)
-    (tests / "test_cases.py").write_text(CASES)
-    report = tmp_path / "report.xml"
+    (tests / "test_cases.py").write_text(cases)
+    report = folder / "report.xml"
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "--quiet", f"--junit-xml={report}"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "pytest", "--quiet", f"--junit-xml={report}", *options],
+        cwd=folder,
         env=os.environ | {"CI": "true", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         timeout=50,
     )
-    outcomes: dict[str, bool] = {}
+    outcomes: dict[str, set[str]] = {}
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-        name = case.get("name", "")
-        passed = case.find("failure") is None and case.find("error") is None
-        outcomes[name] = outcomes.get(name, True) and passed
-    expected = {name: "_good" in name for name in outcomes}
-    assert outcomes == expected, finished.stdout
+        found = outcomes.setdefault(case.get("name", ""), set())
+        found |= {part.tag for part in case} & {"failure", "error", "skipped"}
+    return outcomes, finished
+
+
+def test_rules(tmp_path: Path) -> None:
+    outcomes, finished = run_pytest(tmp_path, CASES)
+    passed = {name: not found for name, found in outcomes.items()}
+    assert passed == {name: "_good" in name for name in outcomes}, finished.stdout
     assert len(outcomes) == CASES.count("def test_") + 1, finished.stdout
     assert finished.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+def test_no_processes(tmp_path: Path) -> None:
+    outcomes, finished = run_pytest(tmp_path, PROCESSES, "--no-processes")
+    expected = {name: {"skipped"} if "_skips" in name else set() for name in outcomes}
+    assert outcomes == expected, finished.stdout
+    assert len(outcomes) == PROCESSES.count("def test_")
+    assert finished.returncode == pytest.ExitCode.OK

@@ -1,8 +1,8 @@
 """The package's layers: each imports only from those above it, and only some may do I/O.
 
-Read from the source, not from `sys.modules`, so that an import inside a function counts as well.
-One under ``if TYPE_CHECKING:`` does too: it never runs, but a layer that names the types of a lower
-one depends on it all the same.
+Imports are read from the source, not from `sys.modules`, so that an import inside a function counts
+as well. So does one under ``if TYPE_CHECKING:``: it never runs, but a layer that names the types of
+a lower one depends on it all the same.
 """
 
 import ast
@@ -113,22 +113,12 @@ CYCLES: dict[frozenset[str], str] = {
     ): "one object in several files",
     frozenset(
         {
-            "berrymq_rpc.rpc.call",
-            "berrymq_rpc.rpc.connection",
-            "berrymq_rpc.rpc.context",
-            "berrymq_rpc.rpc.dispatcher",
-            "berrymq_rpc.rpc.inbound_call",
-            "berrymq_rpc.rpc.stream",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
             "berrymq_rpc.rpc.transport.memory_name",
             "berrymq_rpc.rpc.transport.memory_port",
         }
     ): "one object in several files",
 }
-MAX_CYCLES = 7
+MAX_CYCLES = 5
 
 # In the standard library of 3.14, but not in every `sys.stdlib_module_names`.
 LATER_STDLIB = {"annotationlib", "compression"}

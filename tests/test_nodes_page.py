@@ -1,4 +1,4 @@
-"""``docs/nodes.rst``: its program runs, and it lists the events that nodes report."""
+"""``docs/nodes.rst``: its program runs, and it lists every event that connections report."""
 
 import inspect
 import re
@@ -19,7 +19,7 @@ def test_the_program_runs() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30, cwd=ROOT)
 
 
-def test_every_event_is_on_the_page() -> None:
+def test_every_reported_event_is_on_the_page() -> None:
     package = Path(inspect.getfile(send_buffer)).parent
     source = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
     reported = set(re.findall(r"report\(\s*\"(\w+)\"", source))

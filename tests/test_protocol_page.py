@@ -1,4 +1,4 @@
-"""``docs/protocol.rst``: every example of bytes on it, against the code, in both directions.
+"""``docs/protocol.rst``: check every example of bytes against the code, in both directions.
 
 An example is a block of text: a title of one or more lines, a blank line, and lines of bytes in
 hexadecimal with what they mean at their right. ``[...]`` on a line of its own begins a frame.
@@ -124,35 +124,35 @@ def table(title: str) -> list[str]:
 
 
 class Caller:
-    """A call that notes what it is told."""
+    """A call that records its events."""
+
+    queued_at: float | None = None
+    accepted_at: float | None = None
 
     def __init__(self, method: str = "method", deadline: float | None = None) -> None:
         self.id = 0
         self.method = method
         self.deadline = deadline
         self.sent: float | None = None
-        self.told: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
 
     def succeed(self, value: Any, /) -> None:
-        self.told.append(("RESULT", value))
+        self.events.append(("RESULT", value))
 
     def fail(self, error: BaseException, /) -> None:
-        self.told.append(("ERROR", error))
+        self.events.append(("ERROR", error))
 
     def refused(self, error: BaseException, /) -> None:
-        self.told.append(("REFUSED", error))
+        self.events.append(("REFUSED", error))
 
     def accepted(self, now: float, released: bool, /) -> None:
-        self.told.append(("ACCEPTED", released))
+        self.events.append(("ACCEPTED", released))
 
     def item(self, value: Any, /) -> None:
-        self.told.append(("ITEM", value))
+        self.events.append(("ITEM", value))
 
     def end(self) -> None:
-        self.told.append(("END",))
-
-    def progress(self, now: float, /) -> str:
-        return "on its way"
+        self.events.append(("END",))
 
 
 def opened(dialect: Any = NATIVE, limits: Limits | None = None, first_id: int = 1) -> Any:
@@ -276,7 +276,7 @@ def call_fields(fields: list[Any]) -> tuple[str, tuple[Any, ...], dict[str, Any]
 
 
 def say(example: Example) -> Any:
-    """The message in which a session says that record, by the method that its owner calls."""
+    """Have a session send that record, by the method that its owner calls."""
     _, *fields = example.value
     if example.kind == "HELLO":
         properties = {name: value for name, value in fields[0].items() if name != "versions"}
@@ -328,19 +328,19 @@ def framed(value: Any) -> tuple[bytes]:
 
 
 @pytest.mark.parametrize("example", by_title)
-def test_a_session_says_it_so(example: Example) -> None:
+def test_a_session_sends_it(example: Example) -> None:
     (message,) = say(example)
     assert payload(message) == example.data
 
 
 @pytest.mark.parametrize("example", by_title)
-def test_a_session_takes_it_so(example: Example) -> None:
+def test_a_session_reads_it(example: Example) -> None:
     kind, *fields = example.value
     session = opened(first_id=7)
     callers = [begin(session, "method") for _ in range(3)]
     session.messages(0.0)
     asked = session.receive(as_message(example), 0.0)
-    told = callers[0].told
+    events = callers[0].events
     assert session.malformed == 0
     match example.kind:
         case "HELLO":
@@ -353,15 +353,15 @@ def test_a_session_takes_it_so(example: Example) -> None:
             method, args, kwargs, _ = call_fields(fields)
             assert asked == [(kind, None, method, args, kwargs, None)]
         case "ACCEPTED":
-            assert [caller.told for caller in callers] == [
+            assert [caller.events for caller in callers] == [
                 [("ACCEPTED", call_id in fields[1])] for call_id in fields[0]
             ]
             assert session.in_window == len(callers) - len(fields[1])
         case "RESULT":
-            assert told == [("RESULT", fields[1])]
+            assert events == [("RESULT", fields[1])]
             assert bool(session.pending_records) is (len(fields) > 2)
         case "ERROR":
-            ((_, error),) = told
+            ((_, error),) = events
             failure = describe(error, CODEC)
             if isinstance(error, errors.GenericError):
                 assert [error.exc_type, list(error.arguments), error.exc_repr] == fields[1:4]
@@ -369,11 +369,11 @@ def test_a_session_takes_it_so(example: Example) -> None:
                 assert arrays(failure[:3]) == fields[1:4]
             assert hasattr(error, "__notes__") is (len(fields) > 4)
         case "ITEM":
-            assert told == [("ITEM", fields[1])]
+            assert events == [("ITEM", fields[1])]
         case "END":
-            assert told == [("END",)]
+            assert events == [("END",)]
         case "CLOSED":
-            ((outcome, error),) = told
+            ((outcome, error),) = events
             assert outcome == ("ERROR" if fields[2] else "REFUSED")
             assert isinstance(error, errors.ServiceClosedError)
             assert str(error).startswith(fields[1])
@@ -415,7 +415,7 @@ def test_a_message_with_a_frame_of_its_own() -> None:
     picture = b"*" * native.MIN_DETACHED
     session = opened(first_id=9)
     begin(session, "save", "picture", picture)
-    # The value on the page is one string; what is told in words is how it was called.
+    # The value on the page is one string; the call itself is described in words.
     (message,) = session.messages(moment(example))
     assert [bytes(frame) for frame in message][1:] == [picture]
     ((_, call_id, method, args, *_),) = opened().receive(example.frames, 0.0)
@@ -448,7 +448,7 @@ def test_the_whole_exchange() -> None:
     assert client.window == 500
     server.result(1, 3)
     next_is(server, client)
-    assert add.told == [("ACCEPTED", False), ("RESULT", 3)]
+    assert add.events == [("ACCEPTED", False), ("RESULT", 3)]
     assert client.in_window == 0
 
     client.notify("log", ("3",), {}, 5.012)
@@ -465,7 +465,7 @@ def test_the_whole_exchange() -> None:
     assert asked.pop()[3] == (2,)
     server.end(2)
     next_is(server, client)
-    assert ticks.told == [("ACCEPTED", True), ("ITEM", "tick"), ("ITEM", "tock"), ("END",)]
+    assert ticks.events == [("ACCEPTED", True), ("ITEM", "tick"), ("ITEM", "tock"), ("END",)]
 
     slow = begin(client, "slow", now=5.016)
     next_is(client, server)
@@ -474,7 +474,7 @@ def test_the_whole_exchange() -> None:
     assert asked.pop()[:2] == (KINDS["CANCEL"], 3)
     server.error(3, Failure("asyncio.exceptions.CancelledError", (), "CancelledError()"))
     next_is(server, client)
-    assert slow.told == []
+    assert slow.events == []
     assert client.in_window == 0
     assert client.idle
 
@@ -570,7 +570,7 @@ def test_aiozmq_result() -> None:
     caller = begin(client, "math.add")
     client.messages(0.0)
     client.receive(frames, 0.0)
-    assert caller.told == [("RESULT", 3)]
+    assert caller.events == [("RESULT", 3)]
 
 
 @native_order
@@ -583,7 +583,7 @@ def test_aiozmq_error() -> None:
     caller = begin(client, "math.sub")
     client.messages(0.0)
     client.receive(frames, 0.0)
-    ((_, error),) = caller.told
+    ((_, error),) = caller.events
     assert type(error) is errors.NotFoundError
     assert error.args == ("math.sub",)
 

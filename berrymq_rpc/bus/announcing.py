@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from ..identifier import Identifier
 from .message import Message, OutcomeMessage
-from .registration import Receiver, is_exporting
+from .registrations import Receiver, is_remote_sink
 from .route import Route
 
 __all__ = ["Announcement", "Complaint", "error_message", "portable_route", "with_action"]
@@ -114,6 +114,6 @@ def portable_route(route: Route, portable: Message) -> Route:
 
         return replace
 
-    receivers = [instead(call) if is_exporting(call) else call for call in route.receivers]
+    receivers = [instead(call) if is_remote_sink(call) else call for call in route.receivers]
     calls = (*map(instead, route.forwarders), *receivers)
     return Route(route.identifier, calls, route.reached)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from .message import Message
-from .registration import Receiver, Refusal
+from .registrations import Receiver, Refusal
 
 __all__ = ["Answering", "Ended"]
 

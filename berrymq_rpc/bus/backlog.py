@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ..common.tally import Tally
 from ..identifier import Identifier
+from .diagram import DiagramNode
 from .log import bus_logger
 from .message import Message
-from .picture import DiagramNode
-from .registration import collecting
+from .registrations import sink
 
 if TYPE_CHECKING:
     from .arrival import Arrival
@@ -56,7 +56,7 @@ class Backlog:
         # The coroutines that wait, the longest waiting first.
         self._arrivals: deque[Arrival] = deque()
 
-    @collecting
+    @sink
     def put(self, message: Message) -> None:
         """Add a message; over `maxsize`, the oldest goes."""
         with self._ready:

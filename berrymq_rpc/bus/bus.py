@@ -9,16 +9,16 @@ from .announcing import Announcement, Complaint, error_message, portable_route, 
 from .backlog import Backlogs
 from .completion import Completion
 from .delivery import Delivery, ErrorHandler
+from .diagram import Diagram
 from .gateway import BusGateway, Gateway
 from .message import Message, TalkMessage
-from .network import Network
 from .pool import Pool
 from .pooled_call import PooledCall
-from .registration import (
+from .registrations import (
     Receiver,
     Registration,
-    is_collecting,
     is_coroutine_function,
+    is_sink,
 )
 from .registry import Registry
 from .route import Route
@@ -39,11 +39,11 @@ class Bus(Registry):
     def __init__(self) -> None:
         super().__init__()
         self._delivery = Delivery()
-        self._network = Network()
+        self._diagram = Diagram()
         self._pool: Pool | None = None
         self.backlogs = Backlogs()
         #: Connects the bus with other processes.
-        self.gateway: Gateway = BusGateway(self._directory, self._delivery, self._network)
+        self.gateway: Gateway = BusGateway(self._directory, self._delivery, self._diagram)
 
     @property
     def on_error(self) -> ErrorHandler | None:
@@ -171,7 +171,7 @@ class Bus(Registry):
                 return Announcement(self.twitter, entered, left, args, kwargs)
 
             wrapped: AnyCallable = wrap(function, around)
-            self._network.add_sender(wrapped, [sent for sent in (entered, left) if sent])
+            self._diagram.add_sender(wrapped, [sent for sent in (entered, left) if sent])
             return wrapped
 
         return decorate
@@ -205,7 +205,7 @@ class Bus(Registry):
 
         def decorate(function: AnyCallable) -> AnyCallable:
             wrapped: AnyCallable = wrap(function, lambda args, kwargs: Complaint(send, reraise))
-            self._network.add_sender(wrapped, [parsed])
+            self._diagram.add_sender(wrapped, [parsed])
             return wrapped
 
         return decorate
@@ -241,9 +241,7 @@ class Bus(Registry):
             delivery = self._delivery
 
             def pooled(registration: Registration) -> Receiver:
-                if is_collecting(registration.function) or is_coroutine_function(
-                    registration.function
-                ):
+                if is_sink(registration.function) or is_coroutine_function(registration.function):
                     return registration.call
                 return PooledCall(registration, pool, delivery)
 
@@ -255,7 +253,7 @@ class Bus(Registry):
 
     def show_followers(self) -> dict[str, list[str]]:
         """Who hears what: by identifier, in order, the names of those that follow it."""
-        return self._network.followers(self._directory.registrations())
+        return self._diagram.followers(self._directory.registrations())
 
     def show_network(self, format: str = "dot") -> str:
         """A picture of who sends and hears what, as text.
@@ -272,7 +270,7 @@ class Bus(Registry):
         """
         if format != "dot":
             raise ValueError(f"a picture is made as 'dot', not {format!r}")
-        return self._network.dot(self._directory.registrations())
+        return self._diagram.dot(self._directory.registrations())
 
     def _route(self, identifier: Identifier | str) -> Route:
         try:

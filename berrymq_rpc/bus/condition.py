@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from ..identifier import Identifier
 from .message import Message
-from .registration import Guard, check_callable
+from .registrations import Guard, check_callable
 
 __all__ = ["Condition", "Part", "Wanted", "cond", "one_guard", "parts_of"]
 

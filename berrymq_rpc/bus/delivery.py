@@ -8,7 +8,7 @@ from .answering import Answering
 from .log import bus_logger, describe
 from .message import Message
 from .pooled_call import PooledCall
-from .registration import FunctionRegistration, MethodRegistration, Receiver, Refusal
+from .registrations import FunctionRegistration, MethodRegistration, Receiver, Refusal
 from .route import MAX_DEPTH, Route, explain, sending, stop
 from .tasks import Tasks
 

@@ -22,7 +22,8 @@ from typing import TypeAlias
 from ..identifier import Identifier
 from .index import Index
 from .message import Message
-from .registration import (
+from .registrations import (
+    ClassMethodRegistration,
     FunctionRegistration,
     Guard,
     MethodRegistration,
@@ -69,7 +70,9 @@ class Directory:
         number = next(self._numbers)
         registration: Registration
         if isinstance(receiver, types.MethodType):
-            registration = MethodRegistration(receiver, identifier, guard, number, self._collected)
+            of_class = issubclass(type(receiver.__self__), type)
+            kind = ClassMethodRegistration if of_class else MethodRegistration
+            registration = kind(receiver, identifier, guard, number, self._collected)
         else:
             registration = FunctionRegistration(receiver, identifier, guard, number)
         self._change(lambda: self._index.add(registration))

@@ -1,19 +1,21 @@
 """Classes whose methods follow: by a metaclass, or by a base class where none can be had."""
 
 import functools
-import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from .condition import Wanted
-from .registration import Guard
+from .registrations import Guard
 
 if TYPE_CHECKING:
     from .registry import Registry
 
 __all__ = ["Follower", "FollowerBase", "Following", "add_following"]
 
+#: Of a function, what `following` says about it; of a class, its methods that follow, which are
+#: looked for when the first object is made.
 _ATTRIBUTE = "_berrymq_followings"
+_METHODS = "_berrymq_following_methods"
 
 
 class Following(NamedTuple):
@@ -103,16 +105,14 @@ def _makes_plain_objects(cls: type[FollowerBase]) -> bool:
     )
 
 
-# By class, its methods that follow. They are looked for when the first object is made.
-_methods_by_class: weakref.WeakKeyDictionary[type, tuple[tuple[Any, tuple[Following, ...]], ...]]
-_methods_by_class = weakref.WeakKeyDictionary()
-
-
 def _follow_with_object(instance: object) -> None:
     cls = type(instance)
-    methods = _methods_by_class.get(cls)
+    methods = cls.__dict__.get(_METHODS)
     if methods is None:
-        methods = _methods_by_class[cls] = tuple(_following_methods(cls))
+        methods = tuple(_following_methods(cls))
+        # In the class itself, as functions may refer to the class that they were written in: what
+        # has them anywhere else keeps it alive.
+        type.__setattr__(cls, _METHODS, methods)
     for function, followings in methods:
         method = function.__get__(instance, cls)
         for bus, wanted, guard in followings:

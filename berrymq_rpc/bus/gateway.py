@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..identifier import Identifier
 from .answering import Ended
 from .delivery import Delivery
+from .diagram import Diagram, DiagramSource
 from .directory import Directory, Forwarder
 from .message import Message, OutcomeMessage, RelayedMessage
-from .network import Network
-from .picture import DiagramSource
-from .registration import Guard, Receiver, check_callable
+from .registrations import Guard, Receiver, check_callable
 from .route import Route
 from .telling import telling_route
 
@@ -117,12 +116,12 @@ class Gateway(Protocol):
 class BusGateway:
     """The gateway of a bus: what comes is delivered in the thread that calls."""
 
-    __slots__ = ("_delivery", "_directory", "_network")
+    __slots__ = ("_delivery", "_diagram", "_directory")
 
-    def __init__(self, directory: Directory, delivery: Delivery, network: Network) -> None:
+    def __init__(self, directory: Directory, delivery: Delivery, diagram: Diagram) -> None:
         self._directory = directory
         self._delivery = delivery
-        self._network = network
+        self._diagram = diagram
 
     def relay(
         self,
@@ -178,10 +177,10 @@ class BusGateway:
         return self._directory.unfollow(Identifier(identifier), receiver)
 
     def add_diagram_source(self, source: DiagramSource) -> None:
-        self._network.add_source(source)
+        self._diagram.add_source(source)
 
     def remove_diagram_source(self, source: DiagramSource) -> None:
-        self._network.remove_source(source)
+        self._diagram.remove_source(source)
 
     def set_loop(self, loop: "asyncio.AbstractEventLoop | None") -> None:
         self._delivery.tasks.set_loop(loop)

@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import TypeAlias
 
 from ..identifier import WILDCARD, Identifier
-from .registration import ReceiverKey, Registration
+from .registrations import ReceiverKey, Registration
 
 __all__ = ["Index"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .answering import Answering, Ended
 from .message import Message
 from .pool import Pool
-from .registration import Receiver, Refusal, Registration
+from .registrations import Receiver, Refusal, Registration
 from .route import Chain, explain, sending
 
 if TYPE_CHECKING:

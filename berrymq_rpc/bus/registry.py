@@ -7,7 +7,7 @@ from ..identifier import Identifier
 from .condition import Condition, Wanted, cond, one_guard, parts_of
 from .directory import Directory
 from .follower import Following, add_following
-from .registration import Guard, Receiver
+from .registrations import Guard, Receiver
 
 __all__ = ["Registry"]
 

@@ -4,7 +4,7 @@ import threading
 from typing import NoReturn
 
 from ..identifier import Identifier
-from .registration import Receiver
+from .registrations import Receiver
 
 __all__ = ["MAX_DEPTH", "Chain", "Route", "Sending", "explain", "sending", "stop"]
 

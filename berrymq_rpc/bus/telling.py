@@ -2,7 +2,7 @@
 
 from .answering import Answering, Ended
 from .pooled_call import PooledCall
-from .registration import Receiver, is_collecting
+from .registrations import Receiver, is_sink
 from .route import Route
 
 __all__ = ["telling_route"]
@@ -18,7 +18,7 @@ def telling_route(route: Route, ended: Ended) -> tuple[Route, int]:
     for call in route.receivers:
         if isinstance(call, PooledCall):
             receivers.append(call.answering(ended))
-        elif is_collecting(call):
+        elif is_sink(call):
             receivers.append(call)
             silent += 1
         else:

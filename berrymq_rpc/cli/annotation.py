@@ -1,7 +1,7 @@
-"""Annotations and defaults that came from a peer as text, as source that may stand in a module.
+"""Turn annotations and defaults that a peer sent as text into source that is safe in a module.
 
-The text is parsed, never run. What comes out is written anew from the parts that are known; what
-is not known is ``Any``.
+The text is parsed, never run. The source is rebuilt from the parts that are known; anything else
+becomes ``Any``.
 """
 
 import ast
@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "COLLECTIONS",
+    "TYPING",
     "annotation_source",
     "default_source",
     "items_source",
@@ -17,16 +19,19 @@ __all__ = [
     "result_source",
 ]
 
-#: Characters of an annotation that are read; a server sends 200 at most.
+#: The longest annotation that is read, in characters; a server sends 200 at most.
 MAX_LENGTH = 1000
 
 _BUILTIN = {name for name, value in vars(builtins).items() if isinstance(value, type)} | {"None"}
-_TYPING = {"Any", "Literal", "LiteralString", "Never", "NoReturn", "Optional", "Union"}
-_COLLECTIONS = {
+#: Names of `typing` and of `collections.abc` that may stand in an annotation, without their module.
+TYPING = frozenset((
+    "Any", "Literal", "LiteralString", "Never", "NoReturn", "Optional", "Union",
+))  # fmt: skip
+COLLECTIONS = frozenset((
     "AsyncGenerator", "AsyncIterable", "AsyncIterator", "Awaitable", "Callable", "Collection",
     "Coroutine", "Generator", "Hashable", "Iterable", "Iterator", "Mapping", "MutableMapping",
     "MutableSequence", "MutableSet", "Sequence", "Sized",
-}  # fmt: skip
+))  # fmt: skip
 _OF_TYPING = {
     "Dict": "dict",
     "FrozenSet": "frozenset",
@@ -41,23 +46,23 @@ _MODULES = {
     "zoneinfo": {"ZoneInfo"},
 }
 
-#: What gives items: the first argument is what they are.
+#: Types that yield items; their first argument is the items' type.
 _STREAMS = {
     "AsyncGenerator", "AsyncIterable", "AsyncIterator", "Generator", "Iterable", "Iterator",
 }  # fmt: skip
 
 
 def _known_names() -> dict[str, str]:
-    """Names as people write them in annotations, and what is written for them."""
-    known = {name: name for name in _BUILTIN | _TYPING | _COLLECTIONS}
+    """Map names as people write them in annotations to what is written for them."""
+    known = {name: name for name in _BUILTIN | TYPING | COLLECTIONS}
     for module, names in _MODULES.items():
         known |= {name: f"{module}.{name}" for name in names}
         known |= {f"{module}.{name}": f"{module}.{name}" for name in names}
-    known |= {f"collections.abc.{name}": name for name in _COLLECTIONS}
-    for name in _COLLECTIONS | _TYPING:
+    known |= {f"collections.abc.{name}": name for name in COLLECTIONS}
+    for name in COLLECTIONS | TYPING:
         known[f"typing.{name}"] = known[f"t.{name}"] = name
     for name, written in _OF_TYPING.items():
-        # Without its module, Set is that of `typing` as often as that of `collections.abc`.
+        # Without a module, Set is as often that of `typing` as that of `collections.abc`.
         known[name] = known[f"typing.{name}"] = known[f"t.{name}"] = written
     return known
 
@@ -66,7 +71,7 @@ _KNOWN = _known_names()
 
 
 def qualified_names(names: Iterable[str]) -> dict[str, str]:
-    """What to write for known names that mean something else where they would stand.
+    """Map known names to what to write where `names` hide them.
 
     A class with a method ``set`` has ``builtins.set`` in its annotations.
     """
@@ -74,41 +79,40 @@ def qualified_names(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         if name in _BUILTIN:
             found[name] = f"builtins.{name}"
-        elif name in _TYPING:
+        elif name in TYPING:
             found[name] = f"typing.{name}"
-        elif name in _COLLECTIONS:
+        elif name in COLLECTIONS:
             found[name] = f"collections.abc.{name}"
         elif name in _MODULES:
             found |= {f"{name}.{inner}": "Any" for inner in _MODULES[name]}
     return found
 
 
-def annotation_source(text: str | None, instead: Mapping[str, str]) -> str:
-    """Source for the annotation of a parameter; ``Any`` where there is none that can be known.
+def annotation_source(text: str | None, qualified: Mapping[str, str]) -> str:
+    """Write the annotation of a parameter; ``Any`` if there is none, or it is unknown.
 
     Args:
-        text: from the peer, or ``None`` for none.
-        instead: from `qualified_names`.
+        text: from the peer; ``None`` for no annotation.
+        qualified: from `qualified_names`.
     """
     try:
         parsed = _parsed(text)
-        written = None if parsed is None else ast.unparse(_rewritten(parsed, instead))
+        written = None if parsed is None else ast.unparse(_rewritten(parsed, qualified))
     except RecursionError:
         written = None
-    return written if written is not None and written.isprintable() else instead.get("Any", "Any")
+    return written if written is not None and written.isprintable() else qualified.get("Any", "Any")
 
 
-def result_source(text: str | None, instead: Mapping[str, str]) -> str:
-    """Source for what a call gives; arguments as for `annotation_source`.
+def result_source(text: str | None, qualified: Mapping[str, str]) -> str:
+    """Write the type of a call's result; arguments as for `annotation_source`.
 
-    Arrays arrive as tuples, whatever was sent: a list is written as the ``Sequence`` that either
-    is.
+    Every array arrives as a tuple: a list is written as ``Sequence``, which both are.
     """
-    return annotation_source(text, {**instead, "list": instead.get("Sequence", "Sequence")})
+    return annotation_source(text, {**qualified, "list": qualified.get("Sequence", "Sequence")})
 
 
-def items_source(text: str | None, instead: Mapping[str, str]) -> str:
-    """Source for the items of a stream, of the annotation of what gives them.
+def items_source(text: str | None, qualified: Mapping[str, str]) -> str:
+    """Write the type of a stream's items, from the annotation of what yields them.
 
     Arguments as for `annotation_source`.
     """
@@ -118,19 +122,19 @@ def items_source(text: str | None, instead: Mapping[str, str]) -> str:
         index = parsed.slice
         first = index.elts[0] if isinstance(index, ast.Tuple) and index.elts else index
         if name in _STREAMS:
-            return result_source(ast.unparse(first), instead)
-    return result_source(None, instead)
+            return result_source(ast.unparse(first), qualified)
+    return result_source(None, qualified)
 
 
 def default_source(text: str) -> str:
-    """Source for a default: what it is, if it is a plain value, or else ``...``."""
+    """Write a default: a plain value as it is, anything else as ``...``."""
     parsed = _parsed(text)
     if parsed is None:
         return "..."
     try:
         value = ast.literal_eval(parsed)
         written = repr(value)
-        # What is infinite is written as a name.
+        # An infinite number is written as a name.
         ast.literal_eval(written)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return "..."
@@ -142,60 +146,62 @@ def _parsed(text: str | None) -> ast.expr | None:
         return None
     try:
         with warnings.catch_warnings():
-            # Of source such as "\d", which is none of ours.
+            # The source is the peer's: an escape such as "\d" in it is not our concern.
             warnings.simplefilter("ignore")
             return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 
 
-def _rewritten(node: ast.expr, instead: Mapping[str, str]) -> ast.expr:
-    """The annotation with known names only."""
+def _rewritten(node: ast.expr, qualified: Mapping[str, str]) -> ast.expr:
+    """Rebuild the annotation from known names only."""
     match node:
         case ast.Constant(value=None):
             return node
         case ast.Constant(value=str(text)):
-            # A name that was not known yet where it was written, as in list["Order"].
+            # A forward reference, as in list["Order"].
             inner = _parsed(text)
-            return _anything(instead) if inner is None else _rewritten(inner, instead)
+            return _anything(qualified) if inner is None else _rewritten(inner, qualified)
         case ast.Name() | ast.Attribute():
             written = _KNOWN.get(_dotted(node) or "")
-            return _anything(instead) if written is None else _name(written, instead)
+            return _anything(qualified) if written is None else _name(written, qualified)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return ast.BinOp(_rewritten(left, instead), ast.BitOr(), _rewritten(right, instead))
+            return ast.BinOp(_rewritten(left, qualified), ast.BitOr(), _rewritten(right, qualified))
         case ast.Subscript(value=value, slice=index):
-            return _rewritten_subscript(value, index, instead)
+            return _rewritten_subscript(value, index, qualified)
         case _:
-            return _anything(instead)
+            return _anything(qualified)
 
 
-def _rewritten_subscript(value: ast.expr, index: ast.expr, instead: Mapping[str, str]) -> ast.expr:
+def _rewritten_subscript(
+    value: ast.expr, index: ast.expr, qualified: Mapping[str, str]
+) -> ast.expr:
     base = _KNOWN.get(_dotted(value) or "")
     arguments = index.elts if isinstance(index, ast.Tuple) else [index]
     if base is None or not arguments:
-        return _anything(instead)
+        return _anything(qualified)
     if base == "Literal":
         plain = all(isinstance(each, ast.Constant) for each in arguments)
-        return ast.Subscript(_name(base, instead), index) if plain else _anything(instead)
-    written = [_argument(each, instead) for each in arguments]
+        return ast.Subscript(_name(base, qualified), index) if plain else _anything(qualified)
+    written = [_argument(each, qualified) for each in arguments]
     inner = written[0] if len(written) == 1 else ast.Tuple(written)
-    return ast.Subscript(_name(base, instead), inner)
+    return ast.Subscript(_name(base, qualified), inner)
 
 
-def _argument(node: ast.expr, instead: Mapping[str, str]) -> ast.expr:
+def _argument(node: ast.expr, qualified: Mapping[str, str]) -> ast.expr:
     if isinstance(node, ast.Constant) and node.value is ...:
         return node
     if isinstance(node, ast.List):
-        return ast.List([_rewritten(each, instead) for each in node.elts])
-    return _rewritten(node, instead)
+        return ast.List([_rewritten(each, qualified) for each in node.elts])
+    return _rewritten(node, qualified)
 
 
-def _anything(instead: Mapping[str, str]) -> ast.expr:
-    return _name("Any", instead)
+def _anything(qualified: Mapping[str, str]) -> ast.expr:
+    return _name("Any", qualified)
 
 
-def _name(written: str, instead: Mapping[str, str]) -> ast.expr:
-    first, *others = instead.get(written, written).split(".")
+def _name(written: str, qualified: Mapping[str, str]) -> ast.expr:
+    first, *others = qualified.get(written, written).split(".")
     found: ast.expr = ast.Name(first)
     for other in others:
         found = ast.Attribute(found, other)
@@ -203,7 +209,7 @@ def _name(written: str, instead: Mapping[str, str]) -> ast.expr:
 
 
 def _dotted(node: ast.expr) -> str | None:
-    """The name that the expression is, dots and all."""
+    """Return the dotted name that the expression is, if it is one."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):

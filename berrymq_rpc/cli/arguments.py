@@ -1,4 +1,4 @@
-"""What the command line gives, read and checked before anybody is asked."""
+"""Arguments and options of the command line, read and checked before anything is sent."""
 
 import json
 import math
@@ -9,20 +9,24 @@ from typing import Any, NoReturn
 
 import click
 
+from ..endpoint import Endpoint, host_and_port
 from ..identifier import Identifier
-from ..rpc.transport import endpoints_of, is_memory
+from ..rpc.transport import endpoints_of
 
 __all__ = [
     "ArgumentsCommand",
-    "arguments_of",
     "connecting_endpoint",
     "endpoint_argument",
     "exportable_identifier",
     "listening_endpoint",
+    "parse_arguments",
+    "parse_value",
     "seconds",
-    "value_of",
+    "socket_address",
     "wait_option",
 ]
+
+LOOPBACK = "127.0.0.1"
 
 _NEGATIVE_NUMBER = re.compile(r"-[0-9.]")
 
@@ -35,20 +39,29 @@ def listening_endpoint(text: str) -> str:
         if "://" not in text and ":" in text:
             raise click.BadParameter(f"{text!r} is not an endpoint: write tcp://{text}") from None
         raise click.BadParameter(str(error).removeprefix("endpoint: ")) from None
-    if is_memory(text):
+    if Endpoint.parse(text).scheme == "mem":
         raise click.BadParameter(f"{text!r} is within one process: write tcp:// or ipc://")
     return text
 
 
 def connecting_endpoint(text: str) -> str:
     """An endpoint to connect to."""
-    if listening_endpoint(text).startswith("tcp://") and text.endswith((":*", ":0")):
+    endpoint = Endpoint.parse(listening_endpoint(text))
+    if endpoint.scheme == "tcp" and not endpoint.port:
         raise click.BadParameter(f"{text!r} has no port to connect to")
     return text
 
 
+def socket_address(text: str) -> tuple[str, int]:
+    """``host:port``, ``:port`` or a port; the default host is this one."""
+    try:
+        return host_and_port(text, LOOPBACK)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def exportable_identifier(text: str) -> str:
-    """An identifier that may leave its process."""
+    """An identifier that may leave the process."""
     try:
         return Identifier(text).require_exportable().id_str()
     except ValueError as error:
@@ -62,7 +75,7 @@ def seconds(text: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise click.BadParameter(f"{text!r} is no number of seconds from 0 on")
+        raise click.BadParameter(f"{text!r} is not a number of seconds (0 or more)")
     return number
 
 
@@ -73,7 +86,7 @@ wait_option = click.option(
     metavar="SECONDS",
     default=5.0,
     show_default=True,
-    help="Seconds for the peer to appear.",
+    help="Seconds to wait for the peer to appear.",
 )
 
 
@@ -88,25 +101,25 @@ class ArgumentsCommand(click.Command):
             name = argument.partition("=")[0]
             if name[:1] != "-" or name == "-" or _NEGATIVE_NUMBER.match(name) or name in known:
                 continue
-            # Not sent as text: it is more likely to be an option that was misspelt.
+            # Not sent as text: it is more likely a misspelt option.
             raise click.UsageError(
                 f"No such option: {name}. Put -- before arguments that begin with -.", ctx
             )
         return super().parse_args(ctx, args)
 
 
-def value_of(text: str) -> Any:
-    """The value that a text stands for: read as JSON, or else the text itself."""
+def parse_value(text: str) -> Any:
+    """Read a value as JSON; text that is not JSON is the value itself."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_refuse_constant)
     except ValueError:
         return text
     except RecursionError:
         raise click.UsageError(f"nested too deeply: {text[:40]}...") from None
 
 
-def arguments_of(texts: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
-    """The positional arguments, and those that were written ``name=value``.
+def parse_arguments(texts: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the positional arguments, and those that were written ``name=value``.
 
     Raises:
         click.UsageError: a name was given twice.
@@ -116,14 +129,14 @@ def arguments_of(texts: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not (equals and name.isidentifier()):
-            args.append(value_of(text))
+            args.append(parse_value(text))
         elif name in kwargs:
             raise click.UsageError(f"{name}= was given twice")
         else:
-            kwargs[name] = value_of(value)
+            kwargs[name] = parse_value(value)
     return args, kwargs
 
 
-def _no_constant(name: str) -> NoReturn:
-    # Python takes NaN and Infinity for JSON; JSON does not.
+def _refuse_constant(name: str) -> NoReturn:
+    # NaN and Infinity, which Python's reader takes, are not JSON.
     raise ValueError(name)

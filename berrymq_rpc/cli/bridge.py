@@ -1,4 +1,4 @@
-"""``berrymq bridge``: a server before peers that are not Python."""
+"""``berrymq bridge``: open a server or node to peers that speak JSON-RPC."""
 
 import asyncio
 import signal
@@ -8,10 +8,9 @@ import click
 
 from .. import rpc
 from .arguments import connecting_endpoint, wait_option
-from .failure import talking_to
-from .listeners import Listeners, listener_options, opened
-from .log import show_log
-from .output import Output
+from .failure import peer_errors
+from .listeners import Listeners, listener_options, open_listeners
+from .output import Output, show_log
 
 __all__ = ["bridge"]
 
@@ -50,7 +49,7 @@ def bridge(
 ) -> None:
     """Open a server or node to peers that speak JSON-RPC.
 
-    Its first lines say where the listeners are. Ctrl-C or SIGTERM ends it, with exit code 0.
+    Its first lines say where it listens. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
     listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure)
     if not listeners:
@@ -68,8 +67,8 @@ async def _bridge(
     async with await rpc.open_client(
         connect=endpoint, timeout=timeout, connect_timeout=wait
     ) as client:
-        async with talking_to(endpoint, connecting=True):
+        async with peer_errors(endpoint, connecting=True):
             await client.describe()
-        async with opened(client, listeners, output), output.watched():
+        async with open_listeners(client, listeners, output), output.watched():
             await stop.wait()
     output.line("The bridge has ended.")

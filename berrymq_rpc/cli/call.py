@@ -1,4 +1,4 @@
-"""``berrymq call``: one call of a method."""
+"""``berrymq call``: call one method."""
 
 import asyncio
 import sys
@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from .. import rpc
-from .arguments import ArgumentsCommand, arguments_of, endpoint_argument, seconds, wait_option
-from .failure import Absent, Failed, Late, nobody
+from .arguments import ArgumentsCommand, endpoint_argument, parse_arguments, seconds, wait_option
+from .failure import Failed, TimedOut, Unreachable, unreachable
 from .output import Output
 
 __all__ = ["call"]
@@ -30,7 +30,7 @@ __all__ = ["call"]
     type=click.Choice(["native", "aiozmq"]),
     default="native",
     show_default=True,
-    help="aiozmq for a plain aiozmq.rpc server.",
+    help="Use aiozmq for a plain aiozmq.rpc server.",
 )
 @wait_option
 def call(
@@ -45,10 +45,10 @@ def call(
     """Call a method of a server or node.
 
     METHOD is a full name such as namespace.method. The result is one line of JSON; on a terminal
-    it is shown as Python writes it. A stream's items are written as they come. Arguments are read
-    as for "send".
+    it is shown in Python's notation. The items of a stream are written as they arrive. Arguments
+    are read as for "send".
     """
-    args, kwargs = arguments_of(arguments)
+    args, kwargs = parse_arguments(arguments)
     if timeout == 0:
         raise click.UsageError("--timeout must be above 0 seconds")
     output = Output(sys.stdout)
@@ -82,7 +82,7 @@ async def _call(
         try:
             value = await running
         except rpc.ProtocolError as error:
-            # Either it is a stream, or else the first item raises this once more.
+            # Either it is a stream, or the first item raises this again.
             problem: Exception = error
         except Exception as error:
             raise await _failed(error, running, endpoint) from error
@@ -108,23 +108,31 @@ def _sent(client: rpc.Client, method: str, args: list[Any], kwargs: dict[str, An
 
 
 async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:
-    """What becomes of what the method raised, or of the lack of an answer."""
+    """Describe the exception that the method raised, or why there is no answer."""
     method = running.method
     if isinstance(error, rpc.ConnectionLostError):
-        if running.sent is None:
-            return await nobody(endpoint)
-        return Absent(f"{endpoint} is gone: {error}")
+        if error.sent is False:
+            return await unreachable(endpoint)
+        return Unreachable(_with_progress(error))
     if isinstance(error, rpc.RPCTimeoutError):
-        return Late(str(error))
+        return TimedOut(_with_progress(error))
     if isinstance(error, rpc.NotFoundError):
         text = str(error)
         stop = "" if text.endswith("?") else "."
-        return Failed(f"{text}{stop} See what is there with: berrymq methods {endpoint}")
+        return Failed(f"{text}{stop} List its methods with: berrymq methods {endpoint}")
     if isinstance(error, rpc.ParametersError):
-        # It begins with the method's signature.
+        # The text begins with the method's signature.
         return Failed(str(error))
     if isinstance(error, rpc.Error) and not isinstance(error, rpc.GenericError):
-        return Failed(f"{method}: {error}")
+        # A text with its progress names the method.
+        return Failed(f"{method}: {error}" if error.progress is None else _with_progress(error))
     kind = "" if isinstance(error, rpc.GenericError) else f"{type(error).__name__}: "
     notes = getattr(error, "__notes__", ())
     return Failed("\n".join([f"{method} raised {kind}{error}", *map(str, notes)]))
+
+
+def _with_progress(error: rpc.Error) -> str:
+    """Add to the error's text whether the method may have begun, where that is known."""
+    if error.sent is None:
+        return str(error)
+    return f"{error}. The method {'may have begun' if error.sent else 'has not begun'}."

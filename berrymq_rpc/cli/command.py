@@ -1,4 +1,4 @@
-"""The group of all commands."""
+"""The group of all commands, and the exit codes that they share."""
 
 import click
 
@@ -15,13 +15,13 @@ __all__ = ["berrymq"]
 
 EXIT_CODES = """\b
 Exit codes:
-  0    done
-  1    refused by the peer, or the method raised
-  2    the command line is wrong; nobody was asked
-  3    nobody answers at the endpoint, or who did is gone
-  4    the time is over: no message, or no answer
+  0    success
+  1    the peer refused, or the method raised an exception
+  2    the command line is wrong; nothing was sent
+  3    no peer answers at the endpoint, or the connection was lost
+  4    timeout: no message, or no answer
   130  ended by Ctrl-C
-  141  ended as nobody reads the output"""
+  141  ended because the reader of the output has closed it"""
 
 
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,4 +1,4 @@
-"""Where the command begins and ends."""
+"""Start the command, and end the process with its exit status or signal."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def main() -> NoReturn:
 def _run() -> int:
     try:
         import click
-        import rich  # noqa: F401  (a failure now is better than one when the first line is written)
+        import rich  # noqa: F401  (better to fail now than when the first line is written)
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
@@ -40,7 +40,7 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except click.Abort:
-        # What click makes of Ctrl-C.
+        # Raised by click on Ctrl-C.
         _end_by(signal.SIGINT)
     except OutputClosed:
         _end_by(signal.SIGPIPE)
@@ -48,18 +48,18 @@ def _run() -> int:
 
 
 def _program() -> str:
-    """What the user wrote to start this."""
+    """Return what the user typed to start the command."""
     name = os.path.basename(sys.argv[0])
     return "python -m berrymq_rpc" if name == "__main__.py" else name
 
 
 def _end_by(number: signal.Signals) -> NoReturn:
-    """End as a program that does not know the signal does.
+    """End as a program does that has no handler for the signal.
 
-    A shell shows 128 plus its number, and ends a loop that runs the command; with an exit of our
-    own it would go on with the next turn.
+    The shell then shows 128 plus the signal's number and stops a loop that runs the command; after
+    an ordinary exit it would continue with the next turn.
     """
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    # Only when the signal is blocked.
+    # Reached only when the signal is blocked.
     os._exit(128 + number)

@@ -1,29 +1,38 @@
-"""How the command fails: its exit codes, and what becomes of each error."""
+"""How a command fails: its exit codes, its error messages, and a diagnosis of a silent endpoint."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import click
 
-from ..errors import (
-    ConnectionLostError,
-    Error,
-    NotFoundError,
-    OverloadedError,
-    RPCTimeoutError,
-    ServiceClosedError,
-)
-from .diagnosis import diagnosis
+from ..endpoint import Endpoint
+from ..errors import ConnectionLostError, Error, NotFoundError, RPCTimeoutError
 from .values import printable
 
-__all__ = ["Absent", "Failed", "Late", "OutputClosed", "nobody", "talking_to"]
+__all__ = [
+    "Failed",
+    "OutputClosed",
+    "TimedOut",
+    "Unreachable",
+    "diagnose",
+    "peer_errors",
+    "unreachable",
+]
+
+#: Seconds for each of the two steps of a diagnosis: the user has already waited for the peer.
+PATIENCE = 1.0
+
+#: The first byte that a ZeroMQ socket sends, before it is asked anything.
+ZEROMQ_GREETING = b"\xff"
 
 
 class Failed(click.ClickException):
-    """The peer refused, or the method that it ran raised: exit code 1.
+    """The peer refused, or the method that it ran raised an exception: exit code 1.
 
     Args:
-        text: what went wrong; escapes are put for what is not printable.
+        text: what went wrong; characters that are not printable are escaped.
     """
 
     exit_code = 1
@@ -32,36 +41,31 @@ class Failed(click.ClickException):
         super().__init__(printable(text, lines=True))
 
 
-class Absent(Failed):
-    """Nobody answers at the endpoint, or who did is gone: exit code 3."""
+class Unreachable(Failed):
+    """No peer answers at the endpoint, or the connection was lost: exit code 3."""
 
     exit_code = 3
 
 
-class Late(Failed):
-    """The time is over, and no message came, or no answer: exit code 4."""
+class TimedOut(Failed):
+    """No message, or no answer, came in time: exit code 4."""
 
     exit_code = 4
 
 
 class OutputClosed(Exception):
-    """Nobody reads standard output any more, as ``head`` when it has seen enough."""
-
-
-async def nobody(endpoint: str) -> Absent:
-    """What to say when nobody answers at an endpoint."""
-    return Absent(f"nobody answers at {endpoint}: {await diagnosis(endpoint)}")
+    """The reader of standard output has closed it, as ``head`` does when it has seen enough."""
 
 
 @asynccontextmanager
-async def talking_to(endpoint: str, *, connecting: bool = False) -> AsyncIterator[None]:
-    """Whatever a peer answers within it, or fails to, ends the command with a text and a code.
+async def peer_errors(endpoint: str, *, connecting: bool = False) -> AsyncIterator[None]:
+    """Turn any exception raised within it into a `Failed` with a text and an exit code.
 
-    Only what is asked of the peer belongs inside: a peer can raise most of Python's exceptions.
+    Only requests to the peer belong inside: a peer can raise most of Python's exceptions.
 
     Args:
         endpoint: where the peer is.
-        connecting: whether it is the first that is asked of the peer.
+        connecting: whether this is the first request to the peer.
     """
     try:
         yield
@@ -69,15 +73,76 @@ async def talking_to(endpoint: str, *, connecting: bool = False) -> AsyncIterato
         raise
     except ConnectionLostError as error:
         if connecting:
-            raise await nobody(endpoint) from error
-        raise Absent(f"{endpoint} is gone: {error}") from error
+            raise await unreachable(endpoint) from error
+        raise Unreachable(_with_endpoint(endpoint, error)) from error
     except RPCTimeoutError as error:
-        raise Late(f"{endpoint} does not answer: {error}") from error
+        raise TimedOut(_with_endpoint(endpoint, error)) from error
     except NotFoundError as error:
-        raise Failed(f"who answers at {endpoint} is no node: {error}") from error
-    except (OverloadedError, ServiceClosedError) as error:
-        raise Failed(f"{endpoint} refuses: {error}") from error
+        raise Failed(f"the server at {endpoint} is not a node: {error}") from error
     except Error as error:
-        raise Failed(f"{endpoint}: {error}") from error
+        raise Failed(_with_endpoint(endpoint, error)) from error
     except Exception as error:
         raise Failed(f"{endpoint}: {type(error).__name__}: {error}") from error
+
+
+def _with_endpoint(endpoint: str, error: Error) -> str:
+    # The text of an error that knows its call begins with the endpoint.
+    return f"{endpoint}: {error}" if error.progress is None else str(error)
+
+
+async def unreachable(endpoint: str) -> Unreachable:
+    """Describe an endpoint where no peer answers, with a diagnosis."""
+    return Unreachable(f"no peer answers at {endpoint}: {await diagnose(endpoint)}")
+
+
+async def diagnose(endpoint: str) -> str:
+    """Connect once, without ZeroMQ, and say why no peer answers there and what to check.
+
+    Args:
+        endpoint: ``tcp://host:port`` or ``ipc://path``.
+    """
+    address = Endpoint.parse(endpoint)
+    if address.scheme == "ipc":
+        place = f"socket {address.path}"
+    else:
+        place = f"port {address.port} of {address.host}"
+    hint = f"Is the node running? Start one there with: berrymq serve --bind {endpoint}"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await _open(address)
+    except TimeoutError:
+        return f"{place} does not respond: is the host up, and does a firewall block the port?"
+    except socket.gaierror:
+        return f"the host {address.host!r} is unknown: is its name right?"
+    except FileNotFoundError:
+        return f"{place} does not exist. {hint}"
+    except ConnectionRefusedError:
+        return f"no server is listening on {place}. {hint}"
+    except (OSError, ValueError) as error:
+        return f"{error}: is the address right?"
+    try:
+        async with asyncio.timeout(PATIENCE):
+            first_byte = await reader.read(1)
+    except (TimeoutError, OSError):
+        first_byte = b""
+    finally:
+        writer.transport.abort()
+    if first_byte == ZEROMQ_GREETING:
+        return (
+            "a ZeroMQ socket is listening there, but it does not answer as berrymq_rpc does: is it "
+            "a node or server, and of a compatible version?"
+        )
+    if first_byte:
+        return "the program that listens there does not use ZeroMQ: is the port right?"
+    return (
+        "the program that listens there sends nothing: is it frozen, or does the port belong to "
+        "another program?"
+    )
+
+
+async def _open(address: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.scheme != "ipc":
+        return await asyncio.open_connection(address.host, address.port)
+    # An abstract socket, of which libzmq writes the first byte as "@".
+    path = f"\0{address.path[1:]}" if address.path.startswith("@") else address.path
+    return await asyncio.open_unix_connection(path)

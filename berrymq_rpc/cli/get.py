@@ -1,4 +1,4 @@
-"""``berrymq get``: the next messages of a node."""
+"""``berrymq get``: wait for the next messages of a node."""
 
 import asyncio
 import sys
@@ -8,14 +8,12 @@ import click
 from ..bus import Bus, Empty
 from ..exchange import Node
 from .arguments import endpoint_argument, exportable_identifier, seconds, wait_option
-from .failure import Late, talking_to
-from .log import show_log
-from .message_line import write_message
-from .output import Output
+from .failure import TimedOut, peer_errors
+from .output import Output, show_log
 
 __all__ = ["get"]
 
-#: Seconds for which the node keeps the queue when this process is gone: nobody else knows of it.
+#: Seconds for which the node keeps the queue after this process has gone.
 TTL = 30.0
 
 
@@ -32,10 +30,12 @@ TTL = 30.0
     "--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many messages."
 )
 @click.option(
-    "--shared", is_flag=True, help="Give each message to one alone of all who say so meanwhile."
+    "--shared",
+    is_flag=True,
+    help="Share one queue with all others that use --shared: each message goes to one of them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
-@click.option("--quiet", is_flag=True, help="Do not say on standard error when it begins to wait.")
+@click.option("--quiet", is_flag=True, help="Do not announce on standard error that it waits.")
 @wait_option
 def get(
     endpoint: str,
@@ -49,8 +49,8 @@ def get(
 ) -> None:
     """Wait for the next messages of a node.
 
-    They are written to standard output. It gets what is sent from when it says "waiting" on
-    standard error. Exit code 4 if the time is over before all have come.
+    They are written to standard output. It receives what is sent after "waiting" has appeared on
+    standard error. The exit code is 4 if the messages do not come in time.
     """
     asyncio.run(_get(endpoint, identifier, timeout, count, shared, as_json, quiet, wait))
 
@@ -66,22 +66,22 @@ async def _get(
     wait: float,
 ) -> None:
     output, notes = Output(sys.stdout), Output(sys.stderr)
-    show_log(notes, lines_of_nodes=False)
+    show_log(notes, exchange=False)
     async with Node(bus=Bus(), connect_timeout=wait) as node:
-        async with talking_to(endpoint, connecting=True):
+        async with peer_errors(endpoint, connecting=True):
             connection = await node.connect_via_queue(identifier, endpoint, TTL, shared=shared)
         async with connection, output.watched():
             if not quiet:
                 notes.line((f"waiting for {identifier} at {endpoint}", "dim"))
             for number in range(count):
-                async with talking_to(endpoint):
+                async with peer_errors(endpoint):
                     try:
                         message = await connection.get(timeout=timeout)
                     except Empty:
-                        raise Late(_late(identifier, timeout, number, count)) from None
-                write_message(output, message, as_json=as_json)
+                        raise TimedOut(_timed_out(identifier, timeout, number, count)) from None
+                output.message(message, as_json=as_json)
 
 
-def _late(identifier: str, timeout: float | None, number: int, count: int) -> str:
+def _timed_out(identifier: str, timeout: float | None, number: int, count: int) -> str:
     of = f" ({number} of {count} came)" if count > 1 else ""
     return f"no message {identifier} within {timeout:g} s{of}"

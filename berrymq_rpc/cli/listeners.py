@@ -1,4 +1,4 @@
-"""The listeners that ``berrymq bridge`` and ``berrymq serve`` open, and their options."""
+"""The JSON-RPC listeners that ``berrymq bridge`` and ``berrymq serve`` open, and their options."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -7,26 +7,23 @@ from typing import Any, NamedTuple
 import click
 
 from ..jsonrpc.bridge import Bridge
-from .arguments import listening_endpoint
+from .arguments import listening_endpoint, socket_address
 from .failure import Failed
 from .output import Output
 
-__all__ = ["Listeners", "listener_options", "opened", "socket_address"]
-
-HOST = "127.0.0.1"
-MAX_PORT = 65_535
+__all__ = ["Listeners", "listener_options", "open_listeners"]
 
 
 class Listeners(NamedTuple):
-    """What listeners there are to be.
+    """The listeners to open.
 
     Args:
         http, tcp: addresses.
         zeromq: endpoints.
-        token: what HTTP clients have to show.
-        origins: pages that may use the HTTP listener.
-        hosts: names by which it may be called.
-        insecure: whether listeners may be open beyond this host without authentication.
+        token: the bearer token that HTTP clients must send.
+        origins: pages that may open a WebSocket.
+        hosts: further host names that HTTP clients may use.
+        insecure: whether listeners may bind beyond loopback without authentication.
     """
 
     http: tuple[tuple[str, int], ...]
@@ -41,16 +38,6 @@ class Listeners(NamedTuple):
         return bool(self.http or self.tcp or self.zeromq)
 
 
-def socket_address(text: str) -> tuple[str, int]:
-    """``host:port``, ``:port`` or a port; the host is this one where there is none."""
-    host, _, port = text.rpartition(":")
-    if port == "*":
-        port = "0"
-    if not (port.isascii() and port.isdecimal() and len(port) < 6 and int(port) <= MAX_PORT):
-        raise click.BadParameter(f"{text!r} is no address: write :8080 or host:8080")
-    return host.strip("[]") or HOST, int(port)
-
-
 def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of listeners: the arguments of `Listeners`, but for ``insecure``."""
     for option in reversed(
@@ -61,14 +48,14 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 type=socket_address,
                 multiple=True,
                 help="Serve JSON-RPC over HTTP and WebSocket there: :8080 is port 8080 of this "
-                "host, port 0 any free one.",
+                "host, port 0 any free port.",
             ),
             click.option(
                 "--tcp",
                 metavar="ADDRESS",
                 type=socket_address,
                 multiple=True,
-                help="Serve JSON-RPC over TCP there, a JSON text a line.",
+                help="Serve JSON-RPC over TCP there, one JSON text per line.",
             ),
             click.option(
                 "--zeromq",
@@ -80,8 +67,8 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--token",
                 envvar="BERRYMQ_TOKEN",
-                help='What HTTP clients have to send as "Authorization: Bearer ...". In the '
-                "variable BERRYMQ_TOKEN, others on this host do not see it.",
+                help='What HTTP clients must send as "Authorization: Bearer ...". In the '
+                "variable BERRYMQ_TOKEN, other users of this host cannot see it.",
             ),
             click.option(
                 "--origin",
@@ -93,7 +80,7 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--host",
                 "hosts",
                 multiple=True,
-                help="A further name by which HTTP clients call this host.",
+                help="A further host name that HTTP clients may use.",
             ),
         )
     ):
@@ -102,8 +89,8 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @asynccontextmanager
-async def opened(target: Any, listeners: Listeners, output: Output) -> AsyncIterator[None]:
-    """Open them, and say where they are."""
+async def open_listeners(target: Any, listeners: Listeners, output: Output) -> AsyncIterator[None]:
+    """Serve `target` with them while it is entered; write where they listen."""
     async with Bridge(target, title="berrymq") as bridge:
         try:
             for host, port in listeners.http:

@@ -1,22 +1,25 @@
-"""Where the command writes: in colour on a terminal, plain elsewhere."""
+"""Standard output and standard error: lines, JSON, messages, the log; coloured on a terminal."""
 
 import asyncio
 import contextlib
+import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
+from ..bus import Message
 from .failure import Failed, OutputClosed
-from .values import json_text, printable
+from .values import json_text, printable, python_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["VALUE", "Output", "Part"]
+__all__ = ["VALUE", "Output", "Part", "show_log"]
 
-#: A piece of a line, and its style as `rich` names them.
+#: A part of a line, and its style in the words of `rich`.
 Part: TypeAlias = tuple[str, str]
 
 #: The style of values in Python's notation, coloured by their types.
@@ -24,13 +27,13 @@ VALUE = "value"
 
 
 class Output:
-    """Standard output or standard error. Each line is there for its reader at once.
+    """Standard output or standard error. Each line is flushed at once.
 
     Args:
-        stream: `sys.stdout` or `sys.stderr`; ``None`` where it was closed from the start.
+        stream: `sys.stdout` or `sys.stderr`; ``None`` if it was closed from the start.
 
     Attributes:
-        is_terminal: whether a person reads it.
+        is_terminal: whether it is a terminal, which a person reads.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -39,11 +42,11 @@ class Output:
         self._console: Console | None = None
         self._is_unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
         if stream is not None and hasattr(stream, "reconfigure"):
-            # An output in ASCII must not fail at the first name that is not.
+            # An output in ASCII must not fail at the first character that is not.
             stream.reconfigure(errors="backslashreplace")
 
     def line(self, *parts: Part | str) -> None:
-        """Write a line of parts; what is not printable in them is escaped."""
+        """Write a line of parts; characters that are not printable are escaped."""
         shown = [(part, "") if isinstance(part, str) else part for part in parts]
         shown = [(printable(text), style) for text, style in shown]
         if self.is_terminal:
@@ -52,7 +55,7 @@ class Output:
             self._write("".join(text for text, _ in shown))
 
     def json(self, value: Any) -> None:
-        """Write a value as JSON, on one line."""
+        """Write a value as one line of JSON."""
         self._write(json_text(value, ascii_only=not self._is_unicode))
 
     def pretty(self, value: Any) -> None:
@@ -62,17 +65,54 @@ class Output:
         self._on_console(Pretty(value))
 
     def text(self, text: str) -> None:
-        """Write text of this command's own as it is."""
+        """Write text that is safe as it is: it may have several lines."""
         self._write(text.rstrip("\n"))
+
+    def message(self, message: Message, *, as_json: bool) -> None:
+        """Write a message on one line.
+
+        Args:
+            message: from a bus, or from another node's queue.
+            as_json: as JSON: an object with ``time``, ``id``, ``args`` and ``kwargs``, and
+                ``redelivered`` if it may have been delivered before.
+        """
+        now = datetime.now().astimezone()
+        redelivered = bool(getattr(message, "redelivered", False))
+        if as_json:
+            entry: dict[str, Any] = {
+                "time": now.isoformat(timespec="milliseconds"),
+                "id": message.id,
+                "args": message.args,
+                "kwargs": message.kwargs,
+            }
+            if redelivered:
+                entry["redelivered"] = True
+            self.json(entry)
+            return
+        head, _, action = message.id.rpartition(":")
+        parts: list[Part | str] = [
+            (f"{now:%H:%M:%S}", "dim"),
+            "  ",
+            (head, "bold cyan"),
+            (":", "dim"),
+            (action, "bold green"),
+        ]
+        for value in message.args:
+            parts += ["  ", (python_text(value), VALUE)]
+        for name, value in message.kwargs.items():
+            parts += ["  ", (f"{name}=", "yellow"), (python_text(value), VALUE)]
+        if redelivered:
+            parts += ["  ", ("(perhaps delivered before)", "red")]
+        self.line(*parts)
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """End what runs within it as soon as nobody reads this output any more.
+        """Cancel what runs within it as soon as the reader of this output closes it.
 
-        Without it, a command that waits would notice only when it has something to write.
+        Without it, a command that waits would notice only at its next line.
 
         Raises:
-            OutputClosed: nobody does.
+            OutputClosed: the reader has closed it.
         """
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
@@ -87,7 +127,7 @@ class Output:
                 task.cancel()
 
         if number >= 0:
-            # There is nothing to read where one writes: what is told is that the other side went.
+            # The writing end of a pipe becomes readable only when the other end is closed.
             with contextlib.suppress(OSError, ValueError):
                 loop.add_reader(number, closed)
         try:
@@ -102,7 +142,7 @@ class Output:
                 loop.remove_reader(number)
 
     def _pipe(self) -> int:
-        """The file's number if it is a pipe, or -1."""
+        """Return the file's number if it is a pipe, or -1."""
         try:
             number = -1 if self._stream is None else self._stream.fileno()
             return number if stat.S_ISFIFO(os.fstat(number).st_mode) else -1
@@ -126,7 +166,7 @@ class Output:
 
             self._console = Console(file=self._stream, markup=False, emoji=False, highlight=False)
         with self._checked():
-            # Lines are not broken by it: what is copied from the terminal is what was written.
+            # Long lines are not broken: what is copied from the terminal is what was written.
             self._console.print(renderable, soft_wrap=True)
 
     def _write(self, text: str) -> None:
@@ -148,10 +188,40 @@ class Output:
             raise Failed(f"cannot write: {error.strerror or error}") from error
 
     def _give_up(self) -> None:
-        """Let Python flush what it still has when it ends; that would fail once more."""
+        """Redirect the file to nowhere: what Python flushes at its end would fail again."""
         if self._stream is None:
             return
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
+
+
+class LogHandler(logging.Handler):
+    """Write warnings and errors as lines."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            style = "red" if record.levelno >= logging.ERROR else "yellow"
+            self._output.line((f"{record.levelname.lower()}: {record.getMessage()}", style))
+        except Exception:
+            self.handleError(record)
+
+
+def show_log(output: Output, *, exchange: bool = True) -> None:
+    """Write what the library logs from now on.
+
+    Args:
+        output: where.
+        exchange: whether the log of connections to other nodes is included; a command that reports
+            them itself leaves it out.
+    """
+    logger = logging.getLogger("berrymq_rpc")
+    logger.addHandler(LogHandler(output))
+    logger.propagate = False
+    if not exchange:
+        logging.getLogger("berrymq_rpc.exchange").setLevel(logging.CRITICAL)

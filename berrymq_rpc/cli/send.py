@@ -1,4 +1,4 @@
-"""``berrymq send``: one message to a node."""
+"""``berrymq send``: send one message to a node."""
 
 import asyncio
 
@@ -8,12 +8,12 @@ from ..bus import Bus
 from ..exchange import Node
 from .arguments import (
     ArgumentsCommand,
-    arguments_of,
     endpoint_argument,
     exportable_identifier,
+    parse_arguments,
     wait_option,
 )
-from .failure import Failed, talking_to
+from .failure import Failed, peer_errors
 
 __all__ = ["send"]
 
@@ -26,11 +26,11 @@ __all__ = ["send"]
 def send(endpoint: str, identifier: str, arguments: tuple[str, ...], wait: float) -> None:
     """Send a message to a node.
 
-    The node passes it to all who follow it there. Arguments are read as JSON, or else taken as
+    The node delivers it to its followers there. Arguments are read as JSON; what is not JSON is
     text: 3, true, '{"a": [1]}', words. To send text that looks like something else, quote it as
     JSON: '"3"', '"a=b"'.
     """
-    args, kwargs = arguments_of(arguments)
+    args, kwargs = parse_arguments(arguments)
     asyncio.run(_send(endpoint, identifier, args, kwargs, wait))
 
 
@@ -38,9 +38,9 @@ async def _send(
     endpoint: str, identifier: str, args: list[object], kwargs: dict[str, object], wait: float
 ) -> None:
     async with Node(bus=Bus(), connect_timeout=wait) as node:
-        async with talking_to(endpoint, connecting=True):
+        async with peer_errors(endpoint, connecting=True):
             connection = await node.connect_oneway(endpoint)
-        async with connection, talking_to(endpoint):
+        async with connection, peer_errors(endpoint):
             status = await connection.send_message(identifier, *args, **kwargs)
             if status != "ok":
-                raise Failed(f"{endpoint} does not take the message: {status}")
+                raise Failed(f"{endpoint} refuses the message: {status}")

@@ -1,4 +1,4 @@
-"""``berrymq serve``: a node."""
+"""``berrymq serve``: run a node."""
 
 import asyncio
 import errno
@@ -14,17 +14,15 @@ import click
 from ..bus import Bus, Message
 from ..exchange import Node
 from .arguments import listening_endpoint
-from .failure import Failed, talking_to
-from .listeners import Listeners, listener_options, opened
-from .log import show_log
-from .message_line import write_message
-from .output import Output
+from .failure import Failed, peer_errors
+from .listeners import Listeners, listener_options, open_listeners
+from .output import Output, show_log
 
 __all__ = ["serve"]
 
 HOST, FIRST_PORT, PORTS_TRIED = "127.0.0.1", 5555, 100
 
-#: What it sends to itself with --hello.
+#: The identifier of the message that --hello sends.
 HELLO = "berrymq:hello"
 
 
@@ -35,21 +33,23 @@ HELLO = "berrymq:hello"
     metavar="ENDPOINT",
     type=listening_endpoint,
     multiple=True,
-    help="Where to listen, and nowhere else; may be given several times. A port of * is any free "
+    help="Where to listen; may be given several times. A port of * is any free "
     f"one.  [default: tcp://{HOST}:{FIRST_PORT}, or the next free port]",
 )
-@click.option("--name", help="The node's name, by which others know it.  [default: a random one]")
+@click.option("--name", help="The node's name, known to other nodes.  [default: a random one]")
 @click.option(
-    "--insecure", is_flag=True, help="Allow --bind beyond this host: there is no authentication."
+    "--insecure", is_flag=True, help="Allow --bind beyond this host, without authentication."
 )
 @click.option(
     "--show/--no-show",
     default=None,
-    help="Show the messages that pass.  [default: on a terminal]",
+    help="Show the messages that arrive.  [default: on a terminal]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Show each message as one line of JSON.")
 @click.option(
-    "--hello", is_flag=True, help="Send it a first message by the network, to see that it works."
+    "--hello",
+    is_flag=True,
+    help="Send the node a first message over the network, as a test.",
 )
 @listener_options
 def serve(
@@ -66,9 +66,9 @@ def serve(
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
 ) -> None:
-    """Run a node, through which processes pass messages.
+    """Run a node, through which processes exchange messages.
 
-    Its first line says where it is. Ctrl-C or SIGTERM ends it, with exit code 0.
+    Its first line says where it listens. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
     output = Output(sys.stdout)
     show_log(Output(sys.stderr))
@@ -94,9 +94,9 @@ async def _serve(
     bus = Bus()
 
     def show(message: Message) -> None:
-        # The bus would log what is raised here, and go on.
+        # The bus would log an exception and continue.
         try:
-            write_message(output, message, as_json=as_json)
+            output.message(message, as_json=as_json)
         except Exception as error:
             failures.append(error)
             stop.set()
@@ -109,7 +109,7 @@ async def _serve(
         AsyncExitStack() as stack,
     ):
         if listeners:
-            await stack.enter_async_context(opened(node, listeners, output))
+            await stack.enter_async_context(open_listeners(node, listeners, output))
         _welcome(output, node, shows)
         if hello:
             await _greet(node)
@@ -122,7 +122,7 @@ async def _serve(
 async def _start(
     output: Output, endpoints: tuple[str, ...], bus: Bus, name: str | None, insecure: bool
 ) -> Node:
-    """A node at the endpoints, or at the first port that is free."""
+    """Start a node at the endpoints, or at the first free port."""
     if endpoints:
         try:
             return await Node(endpoints, bus, name=name, insecure=insecure).start()
@@ -139,7 +139,7 @@ async def _start(
                 continue
             raise Failed(f"the node cannot start: {error}") from error
         if port != FIRST_PORT:
-            output.line(f"Port {FIRST_PORT} is in use; {port} is the next that is free.")
+            output.line(f"Port {FIRST_PORT} is in use; {port} is the next free port.")
         return node
     raise Failed(f"no port is free from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
 
@@ -161,18 +161,18 @@ def _welcome(output: Output, node: Node, shows: bool) -> None:
 
 
 async def _greet(node: Node) -> None:
-    """Send the node a message in the way that any other process does."""
+    """Send the node a message as any other process would."""
     endpoint = node.endpoints[0]
     async with (
-        talking_to(endpoint, connecting=True),
+        peer_errors(endpoint, connecting=True),
         Node(bus=Bus()) as visitor,
-        await visitor.connect_oneway(endpoint) as line,
+        await visitor.connect_oneway(endpoint) as connection,
     ):
-        await line.send_message(HELLO, "This came over the network: the node works.")
+        await connection.send_message(HELLO, "This came over the network: the node works.")
 
 
 def _own_command() -> str:
-    """What to write in a shell in this directory to run this command."""
+    """Return what to type in a shell in this directory to run this command."""
     program = os.path.abspath(sys.argv[0])
     if os.path.basename(program) == "__main__.py":
         return f"{_nearby(sys.executable)} -m berrymq_rpc"
@@ -184,6 +184,6 @@ def _own_command() -> str:
 
 
 def _nearby(path: str) -> str:
-    """The path, quoted for a shell, and relative if it is below the current directory."""
+    """Quote the path for a shell; make it relative if it is below the current directory."""
     relative = os.path.relpath(path)
     return shlex.quote(path if relative.startswith(os.pardir) else relative)

@@ -1,6 +1,6 @@
 """Values as text: JSON for programs, Python's notation for people.
 
-JSON has fewer types than calls and messages may carry. In JSON text these stand for the rest:
+JSON has fewer types than calls and messages may carry. The rest is written as follows:
 
 =======================================  ==========================================================
 value                                    in JSON
@@ -9,16 +9,16 @@ bytes                                    base64 text
 datetime, date, time                     ISO 8601 text, such as ``"2026-01-31T12:00:00+00:00"``
 timedelta                                seconds, a number
 Decimal, UUID, complex, time zone        text, such as ``"1.50"``
-set, frozenset                           array, in the order of its members' JSON text
+set, frozenset                           array, sorted by its members' JSON text
 not-a-number, infinite numbers           ``"NaN"``, ``"Infinity"``, ``"-Infinity"``
 integer of more than 4,300 digits        text in hexadecimal, such as ``"0x1f..."``
-key of a map that is no text             its JSON text; where two keys would then be the same, the
-                                         map is an array of ``[key, value]`` pairs
-anything else                            text as Python writes it
+key of a map that is not text            its JSON text; if two keys would then be equal, the map is
+                                         an array of ``[key, value]`` pairs
+anything else                            its ``repr``
 =======================================  ==========================================================
 
-Text from elsewhere must not move the cursor of a terminal or change its colours, so that control
-characters are escaped in either notation.
+Text from a peer must not move the cursor of a terminal or change its colours: control characters
+are escaped in either notation.
 """
 
 import base64
@@ -36,21 +36,21 @@ _AS_TEXT = (Decimal, UUID, complex, tzinfo)
 
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:
-    """The value as JSON, in one line.
+    """Write the value as one line of JSON.
 
     Args:
         value: anything that a call or a message may carry.
-        ascii_only: escape all other characters as well, for outputs that cannot hold them.
+        ascii_only: escape everything that is not ASCII as well.
     """
     text = json.dumps(_plain(value), ensure_ascii=ascii_only, allow_nan=False)
     if text.isprintable():
         return text
-    # Only inside its strings can there be anything of the kind.
+    # What is not printable can only be inside a string.
     return "".join(
         character
         if character.isprintable()
         else json.dumps(character)[1:-1]
-        # It leaves one control character as it is.
+        # `json` does not escape this control character.
         if character != "\x7f"
         else "\\u007f"
         for character in text
@@ -58,20 +58,20 @@ def json_text(value: Any, *, ascii_only: bool = False) -> str:
 
 
 def python_text(value: Any) -> str:
-    """The value in Python's notation, in one line."""
+    """Write the value in Python's notation, on one line."""
     try:
         return printable(repr(value))
     except ValueError:
-        # Python writes no integer of more than 4,300 digits.
+        # Python refuses to write an integer of more than 4,300 digits.
         return json_text(value)
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """The text with escapes for all characters that are not printable.
+    """Escape all characters that are not printable.
 
     Args:
-        text: what came from elsewhere.
-        lines: keep the ends of lines.
+        text: text from a peer.
+        lines: keep newlines.
     """
     if text.isprintable():
         return text
@@ -84,7 +84,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value in types that JSON has."""
+    """Convert the value to types that JSON has."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):

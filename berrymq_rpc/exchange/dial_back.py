@@ -5,18 +5,20 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from ..common.backoff import Backoff
 from ..endpoint import Endpoint, endpoint_of
 from ..jsonrpc.http import HTTPClient, is_url, open_http_client
-from ..rpc import Client, Limits, open_client
+from ..rpc import Client
+from ..rpc.client import open_client_with
+from ..rpc.options import ClientOptions
 from .link import Carrier, Link
 from .serial_sender import SerialSender
 from .status import OK
 
-__all__ = ["Allowed", "DialBack", "DialOptions", "allowed_endpoint"]
+__all__ = ["Allowed", "DialBack", "allowed_endpoint"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
@@ -30,21 +32,6 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class DialOptions:
-    """The options of a node that hold for every client that it opens, whoever asked for it.
-
-    Args:
-        limits: the bounds of what travels.
-    """
-
-    limits: Limits | None = None
-
-    async def open(self, endpoint: str, **options: Any) -> Client:
-        """Open a client with these options and further ones."""
-        return await open_client(connect=endpoint, limits=self.limits, **options)
-
-
 class DialBack:
     """The way to a peer that listens at an address of its own; restored when it is lost.
 
@@ -53,11 +40,11 @@ class DialBack:
         token: what the peer knows the connection by.
         link: the link to the peer.
         takes_batches: whether the peer is a node that numbers messages.
-        options: of the clients that it opens.
+        options: of the clients that it opens, but for the endpoint.
     """
 
     def __init__(
-        self, endpoint: str, token: str, link: Link, takes_batches: bool, options: DialOptions
+        self, endpoint: str, token: str, link: Link, takes_batches: bool, options: ClientOptions
     ) -> None:
         self._endpoint = endpoint
         self._token = token
@@ -80,7 +67,8 @@ class DialBack:
                     async with await open_http_client(self._endpoint, version="1.0") as client:
                         await self._use_http(client)
                 else:
-                    async with await self._options.open(self._endpoint) as client:
+                    options = replace(self._options, connect=(self._endpoint,))
+                    async with await open_client_with(options) as client:
                         await self._use(client)
             except Exception as error:
                 logger.debug("calling back %s: %r", self._endpoint, error)

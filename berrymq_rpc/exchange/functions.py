@@ -11,8 +11,9 @@ from typing import Any
 from ..bus import Bus, default_bus
 from ..identifier import Identifier
 from ..rpc import AttrHandler, Peer, context, method
+from ..rpc.options import ClientOptions
 from .batch import checked_name, parse_batch
-from .dial_back import Allowed, DialBack, DialOptions, allowed_endpoint
+from .dial_back import Allowed, DialBack, allowed_endpoint
 from .leases import MAX_LEASES, Lease, LeaseTable, TokenError
 from .link import Carrier, Link
 from .mesh import Mesh
@@ -76,7 +77,7 @@ class ExportedFunctions(AttrHandler):
         max_connections: how many connections there may be at a time.
         callback_allowed: where `interconnect` may call back: ``False``: only to the caller's own
             address; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
-        dial_options: of the clients that call back; ``None`` for the defaults.
+        client_options: of the clients that call back; ``None`` for the defaults.
         mesh: carries messages between the bus and other nodes; ``None`` for one of its own.
         clock: the time in seconds, for tests.
     """
@@ -89,7 +90,7 @@ class ExportedFunctions(AttrHandler):
         queue_bytes: int = MAX_BYTES,
         max_connections: int = MAX_LEASES,
         callback_allowed: Allowed = False,
-        dial_options: DialOptions | None = None,
+        client_options: ClientOptions | None = None,
         mesh: Mesh | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,7 +98,7 @@ class ExportedFunctions(AttrHandler):
         _check_count("queue_bytes", queue_bytes)
         _check_count("max_connections", max_connections)
         self._callback_allowed = callback_allowed
-        self._dial_options = DialOptions() if dial_options is None else dial_options
+        self._client_options = client_options or ClientOptions(dialects="native")
         if mesh is None:
             mesh = Mesh((default_bus if bus is None else bus).gateway)
         self._mesh = mesh
@@ -152,7 +153,7 @@ class ExportedFunctions(AttrHandler):
             _attach(served, added, peer)
         else:
             served.dial_back = DialBack(
-                endpoint, added, link, served.takes_batches, self._dial_options
+                endpoint, added, link, served.takes_batches, self._client_options
             )
         return added
 

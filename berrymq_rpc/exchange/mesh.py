@@ -5,8 +5,8 @@ import threading
 import time
 from typing import Any
 
+from ..bus.diagram import DiagramNode
 from ..bus.gateway import Gateway
-from ..bus.picture import DiagramNode
 from ..rpc import Limits
 from .batch import Batch
 from .link import Link

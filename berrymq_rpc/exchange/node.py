@@ -1,6 +1,7 @@
 """The node: a bus that other processes can reach, and that can reach them."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Self
 
 from ..bus import Bus, default_bus
@@ -10,8 +11,12 @@ from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..jsonrpc.http import is_url, open_http_client
 from ..rpc import Limits, Server, start_server
+from ..rpc.client import open_client_with
+from ..rpc.options import CallOptions, ClientOptions
+from ..rpc.transport import endpoints_of
+from ..rpc.validation import checked_limits
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
-from .dial_back import Allowed, DialOptions
+from .dial_back import Allowed
 from .functions import TTL, ExportedFunctions
 from .http_carrier import HTTPKeeper, HTTPLinkKeeper
 from .interconnection import (
@@ -108,14 +113,20 @@ class Node:
         self._mesh = Mesh(
             self._gateway, name, limits=limits, maximum=line_size, maximum_bytes=line_bytes
         )
-        self._dial_options = DialOptions(limits)
+        #: All clients that the node opens have these, those that call back included.
+        self._client_options = ClientOptions(
+            dialects="native",
+            call=CallOptions(timeout),
+            connect_timeout=connect_timeout,
+            limits=checked_limits(limits),
+        )
         self._functions = ExportedFunctions(
             self._bus,
             queue_size=queue_size,
             queue_bytes=queue_bytes,
             max_connections=max_connections,
             callback_allowed=callback_allowed,
-            dial_options=self._dial_options,
+            client_options=self._client_options,
             mesh=self._mesh,
         )
         self._handler = (
@@ -390,12 +401,8 @@ class Node:
                 timeout=self._timeout,
                 connect_timeout=self._connect_timeout,
             )
-        return await self._dial_options.open(
-            endpoint,
-            handler=incoming,
-            timeout=self._timeout,
-            connect_timeout=self._connect_timeout,
-        )
+        options = replace(self._client_options, connect=endpoints_of(endpoint, "connect"))
+        return await open_client_with(options, incoming)
 
     async def _opened(self, connection: Connection) -> None:
         # Closing the node closes it as well, while it is being opened too.

@@ -12,9 +12,9 @@ from itertools import count
 from typing import Any
 
 from ..bus import Message
+from ..bus.diagram import DiagramNode
 from ..bus.gateway import Gateway
-from ..bus.picture import DiagramNode
-from ..bus.registration import exporting
+from ..bus.registrations import remote_sink
 from ..common.tally import Tally
 from ..identifier import Identifier
 from .stored_message import MessagePacker, StoredMessage
@@ -93,7 +93,7 @@ class RemoteQueue:
         """How `Bus.show_network` draws it."""
         return [DiagramNode("connection", "queue for other processes")]
 
-    @exporting
+    @remote_sink
     def put(self, message: Message) -> None:
         """Keep a message, or hand it to a waiting consumer. From any thread.
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..bus import Message
 from ..bus.answering import Ended
+from ..bus.diagram import DiagramSource
 from ..bus.directory import Forwarder
 from ..bus.gateway import Gateway
-from ..bus.picture import DiagramSource
-from ..bus.registration import Guard, Receiver
+from ..bus.registrations import Guard, Receiver
 from ..identifier import Identifier
 from ..runtime.worker_thread import WorkerThread
 

@@ -101,7 +101,7 @@ class JSONRPCSession(ForeignSession):
         )
         self.malformed += inquiry.malformed
         for response in inquiry.responses:
-            self._take_response(response)
+            self._take_response(response, now)
         if inquiry.responses:
             self._release(now)
         return [
@@ -111,7 +111,7 @@ class JSONRPCSession(ForeignSession):
             for asked in inquiry.calls
         ]
 
-    def _take_response(self, response: RPCResponse) -> None:
+    def _take_response(self, response: RPCResponse, now: float) -> None:
         request_id, result = response.request_id, response.result
         if request_id is None and isinstance(result, RPCError) and not response.malformed:
             # The peer could not tell which call it is about. It is clear when there is one alone.
@@ -125,9 +125,9 @@ class JSONRPCSession(ForeignSession):
         if caller is None:
             return
         if response.malformed:
-            caller.fail(ProtocolError(f"the answer of {caller.method!r}: {result.message}"))
+            self.fail(caller, ProtocolError(f"the answer cannot be read: {result.message}"), now)
         elif isinstance(result, RPCError):
-            caller.fail(to_exception(result, self._error_table))
+            self._fail_remotely(caller, to_exception(result, self._error_table), now)
         else:
             caller.succeed(result)
 

@@ -22,7 +22,7 @@ from ..rpc.wire.exception_codec import Failure, restore
 from ..rpc.wire.safe_repr import bounded, full_name, safe_repr
 from .items import RPCError
 from .protocols.base import JSONRPC
-from .protocols.json_codec import encode
+from .protocols.json_codec import MAX_DEPTH, encode
 
 __all__ = ["SERVER_ERROR", "standard", "to_error", "to_exception"]
 
@@ -31,6 +31,10 @@ SERVER_ERROR = -32000
 
 #: Bytes of an error's sentence.
 _MAX_MESSAGE = 500
+
+#: Levels of an exception's argument: around it are a list, ``data``, the error, the response and,
+#: for some, a batch.
+_ARGUMENT_DEPTH = MAX_DEPTH - 5
 
 #: The words of the specification, section 5.1.
 _WORDS = {
@@ -77,7 +81,7 @@ def standard(error: RPCError) -> RPCError:
 
 def _writable(value: Any) -> Any:
     try:
-        encode(value)
+        encode(value, _ARGUMENT_DEPTH)
     except Exception:
         return safe_repr(value)
     return value

@@ -161,7 +161,7 @@ class HTTPClient:
         if args and kwargs:
             raise TypeError("JSON-RPC takes arguments by position or by name, and not both")
         request = RPCRequest(method, kwargs or args, call_id)
-        return encode(self._protocol.request_payload(request))
+        return encode(self._protocol.request_payload(request), self._protocol.max_depth)
 
     def _start(self, method: str, coroutine: Any) -> "asyncio.Task[Any]":
         try:

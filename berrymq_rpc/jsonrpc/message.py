@@ -63,7 +63,8 @@ class IncomingRequest:
             TooLargeError: it is larger than a text may be; likewise.
         """
         inquiry = self.inquiry
-        inquiry.answer(encode(inquiry.protocol.result_payload(value, self.request_id)))
+        payload = inquiry.protocol.result_payload(value, self.request_id)
+        inquiry.answer(encode(payload, inquiry.answer_depth))
 
     def error(self, error: RPCError) -> None:
         """Answer with an error. Never raises."""
@@ -96,8 +97,8 @@ class IncomingMessage:
         protocol: what its answers are written in.
     """
 
-    __slots__ = ("_is_batch", "_max_size", "_missing", "_parts", "_size", "calls", "done",
-                 "malformed", "protocol", "responses")  # fmt: skip
+    __slots__ = ("_is_batch", "_max_depth", "_max_size", "_missing", "_parts", "_size", "calls",
+                 "done", "malformed", "protocol", "responses")  # fmt: skip
 
     def __init__(
         self,
@@ -115,6 +116,7 @@ class IncomingMessage:
         #: How many of its parts made no sense.
         self.malformed = 0
         self._max_size = max_size
+        self._max_depth = max_depth
         self._parts: list[bytes] = []
         self._size = 0
         self._is_batch = False
@@ -199,6 +201,11 @@ class IncomingMessage:
         self._missing -= 1
         if not self._missing and self.done is not None:
             self.done(self.text())
+
+    @property
+    def answer_depth(self) -> int:
+        """Levels that one answer may have; a batch is a level around its own."""
+        return self._max_depth - self._is_batch
 
     @property
     def is_answered(self) -> bool:

@@ -1,11 +1,11 @@
-"""What a server says of its methods, in plain values."""
+"""Describe a server's methods in plain values."""
 
 import inspect
 from collections.abc import Iterable
 from typing import Any
 
 from .method import Kind, Method
-from .signature import annotation_text, bounded_repr
+from .signature import bounded_repr
 
 __all__ = ["describe"]
 
@@ -49,17 +49,12 @@ def describe(table: Iterable[Method]) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    # Half a surrogate pair is text to Python, and to nobody else.
+    # Half a surrogate pair is valid text in Python alone.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _plain_annotation(annotation: object) -> str | None:
-    text = annotation_text(annotation)
-    return None if text is None else _plain(text)
-
-
 def _method(method: Method) -> dict[str, Any]:
-    doc = method.doc
+    doc, returns = method.doc, method.signature.returns
     return {
         "name": _plain(method.name),
         "signature": _plain(method.signature.text()),
@@ -67,16 +62,17 @@ def _method(method: Method) -> dict[str, Any]:
         "kind": "stream" if method.kind is Kind.STREAM else "call",
         "waits": method.waits,
         "parameters": [_parameter(parameter) for parameter in method.signature.parameters],
-        "returns": _plain_annotation(method.signature.returns),
+        "returns": None if returns is None else _plain(returns),
     }
 
 
 def _parameter(parameter: inspect.Parameter) -> dict[str, Any]:
     has_default = parameter.default is not inspect.Parameter.empty
+    is_annotated = parameter.annotation is not inspect.Parameter.empty
     return {
         "name": _plain(parameter.name),
         "kind": parameter.kind.name.lower(),
-        "annotation": _plain_annotation(parameter.annotation),
+        "annotation": _plain(parameter.annotation) if is_annotated else None,
         "default": _plain(bounded_repr(parameter.default)) if has_default else None,
         "required": not has_default and parameter.kind not in _VARIABLE,
     }

@@ -3,11 +3,13 @@
 Types are not checked: an annotation is there for people and for `describe`.
 """
 
+import contextlib
 import inspect
 import re
 import sys
+import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, ForwardRef, Literal, Union, Unpack, get_args, get_origin
 
 from ..errors import ParametersError
 
@@ -32,7 +34,7 @@ NAMES_SHOWN = 3
 # An address says something about this process's memory, and differs from run to run.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
 
-_NO_DEFAULT = inspect.Parameter.empty
+_NO_DEFAULT = _NO_ANNOTATION = inspect.Parameter.empty
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -56,17 +58,46 @@ def bounded_repr(value: object, length: int = VALUE_LENGTH) -> str:
 def annotation_text(annotation: object) -> str | None:
     """Return an annotation as in source, or None if there is none; never raise.
 
-    An annotation that is a string already is given as it is.
+    An annotation that is a string already is given as it is. The text is the same on every Python:
+    an optional is ``int | None``, and a name in quotes has none, at whatever depth.
     """
     if annotation is inspect.Parameter.empty:
         return None
-    if isinstance(annotation, str):
-        return _cut(annotation, VALUE_LENGTH)
     try:
-        text = inspect.formatannotation(annotation)
+        text = _source(annotation)
     except Exception:
         text = f"<{type(annotation).__qualname__} object>"
     return _cut(_ADDRESS.sub("", text), VALUE_LENGTH)
+
+
+def _source(annotation: Any) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    if isinstance(annotation, ForwardRef):
+        return annotation.__forward_arg__
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Union or origin is types.UnionType:
+        return " | ".join(map(_argument_source, arguments))
+    if origin is Unpack:
+        return f"*{_argument_source(arguments[0])}"
+    if not arguments or origin is Literal:
+        return inspect.formatannotation(annotation)
+    name = inspect.formatannotation(annotation).partition("[")[0]
+    if origin is Annotated:
+        written = [_argument_source(arguments[0]), *map(repr, arguments[1:])]
+    else:
+        written = [_argument_source(argument) for argument in arguments]
+    return f"{name}[{', '.join(written)}]"
+
+
+def _argument_source(argument: Any) -> str:
+    if argument is types.NoneType:
+        return "None"
+    if argument is ...:
+        return "..."
+    if isinstance(argument, list | tuple):
+        return f"[{', '.join(map(_argument_source, argument))}]"
+    return _source(argument)
 
 
 class _Shown:
@@ -81,16 +112,16 @@ class _Shown:
         return self.text
 
 
-def _shown_annotation(annotation: object) -> object:
-    text = annotation_text(annotation)
-    return inspect.Parameter.empty if text is None else _Shown(text)
+def _told_parameter(parameter: inspect.Parameter) -> inspect.Parameter:
+    text = annotation_text(parameter.annotation)
+    return parameter if text is None else parameter.replace(annotation=text)
 
 
 def _shown_parameter(parameter: inspect.Parameter) -> inspect.Parameter:
-    default = parameter.default
+    default, annotation = parameter.default, parameter.annotation
     return parameter.replace(
         default=default if default is _NO_DEFAULT else _Shown(bounded_repr(default)),
-        annotation=_shown_annotation(parameter.annotation),
+        annotation=_NO_ANNOTATION if annotation is _NO_ANNOTATION else _Shown(annotation),
     )
 
 
@@ -104,14 +135,41 @@ _ANYTHING = inspect.Signature(
 
 
 def _inspected(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        if sys.version_info >= (3, 14):  # pragma: no cover (by version)
-            # The values of annotations may need names that exist for a type checker only.
-            return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        # Some functions written in C tell nothing; they check what they get by themselves.
-        return _ANYTHING
+    # Some functions written in C tell nothing; they check what they get by themselves. From Python
+    # 3.14 on annotations are evaluated only now, and may need names that exist for a type checker
+    # only, or fail in any other way.
+    for read in (inspect.signature, _as_written, _without_annotations):
+        with contextlib.suppress(Exception):
+            return read(function)
+    return _ANYTHING
+
+
+def _as_written(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature with annotations that are not evaluated, where Python has kept their source."""
+    if sys.version_info >= (3, 14):  # pragma: no cover (by version)
+        return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
+    raise TypeError("annotations are values")
+
+
+def _without_annotations(function: Callable[..., Any]) -> inspect.Signature:
+    if isinstance(function, types.MethodType):
+        return inspect.signature(types.MethodType(_bare(function.__func__), function.__self__))
+    return inspect.signature(_bare(function))
+
+
+def _bare(function: object) -> types.FunctionType:
+    """The same function without annotations, and without what it wraps."""
+    if not isinstance(function, types.FunctionType):
+        raise TypeError("only a function can be made anew")
+    bare = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    bare.__kwdefaults__ = function.__kwdefaults__
+    return bare
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -147,8 +205,9 @@ class Signature:
         minimum: least count of positional arguments that is enough without keyword arguments.
         maximum: largest such count; `sys.maxsize` for ``*args``. It is below `minimum` if the
             method needs a keyword-only argument, as no count is enough then.
-        parameters: of `inspect.Parameter`, in order.
-        returns: the annotation of the result, or `inspect.Parameter.empty`.
+        parameters: of `inspect.Parameter`, in order; the annotations are texts, as objects could
+            hold the function itself.
+        returns: the text of the annotation of the result, or None.
     """
 
     __slots__ = (
@@ -167,8 +226,8 @@ class Signature:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         signature = _inspected(function)
         self.name = name
-        self.parameters = tuple(signature.parameters.values())
-        self.returns = signature.return_annotation
+        self.parameters = tuple(map(_told_parameter, signature.parameters.values()))
+        self.returns = annotation_text(signature.return_annotation)
 
         kinds = {parameter.kind for parameter in self.parameters}
         self._positional = tuple(p for p in self.parameters if p.kind in _BY_POSITION)
@@ -242,7 +301,9 @@ class Signature:
         return str(
             inspect.Signature(
                 [_shown_parameter(parameter) for parameter in self.parameters],
-                return_annotation=_shown_annotation(self.returns),
+                return_annotation=(
+                    _NO_ANNOTATION if self.returns is None else _Shown(self.returns)
+                ),
             )
         )
 

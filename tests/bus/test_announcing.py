@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Follower, Message
-from berrymq_rpc.bus.registration import exporting
+from berrymq_rpc.bus.registrations import remote_sink
 
 
 @pytest.fixture
@@ -221,9 +221,9 @@ class TestAutoTwitter:
         assert heard == [("job:exit", "11")]
 
     def test_no_identifier(self, bus: Bus) -> None:
-        with pytest.raises(ValueError, match="no identifier"):
+        with pytest.raises(ValueError, match="not an identifier"):
             bus.auto_twitter("a::b")
-        with pytest.raises(ValueError, match="no identifier"):
+        with pytest.raises(ValueError, match="not an identifier"):
             bus.twitter_exception("a::b")
 
 
@@ -278,7 +278,7 @@ class TestTwitterException:
         forwarded: list[Message] = []
 
         class Mailbox:
-            @exporting
+            @remote_sink
             def put(self, message: Message) -> None:
                 forwarded.append(message)
 

@@ -1,18 +1,20 @@
 """Following, sending, guards, errors, and what ends with its object."""
 
+import asyncio
 import functools
 import gc
 import logging
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from berrymq_rpc.bus import Bus, Message
+from berrymq_rpc.bus import AsyncQueue, Bus, Message
 from berrymq_rpc.bus.index import Index
 from berrymq_rpc.bus.log import bus_logger
-from berrymq_rpc.bus.registration import Registration
+from berrymq_rpc.bus.registrations import Registration
 from berrymq_rpc.identifier import Identifier
 
 Errors = list[tuple[BaseException, Message, Any]]
@@ -121,10 +123,10 @@ class TestSending:
     @pytest.mark.parametrize("sent", ["", "a::b", " a", "a*:b"])
     def test_no_identifier(self, bus: Bus, sent: str) -> None:
         for use in (bus.twitter, bus.following, bus.following_function):
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 use(sent)
         for regist in (bus.regist_function, bus.regist_method, bus.unfollow):
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 regist(sent, print)
 
     @pytest.mark.parametrize("sent", [None, 1, b"a:b", ["a:b"], ("a:b",), {}])
@@ -458,6 +460,90 @@ class TestLifetime:
         gc.collect()
         assert bus.twitter("a:b") == 0
 
+    def test_class_method_that_refers_to_its_class_is_held_weakly(self, bus: Bus) -> None:
+        """By ``super()``; by annotations it does so from Python 3.14 on."""
+
+        class Local:
+            @classmethod
+            def receive(cls, message: Message) -> None:
+                super().__init_subclass__()
+
+            @staticmethod
+            def is_wanted(message: Message) -> bool:
+                return __class__ is not None  # type: ignore[name-defined]
+
+        class Derived(Local): ...
+
+        bus.regist_method("a:b", Local.receive)
+        bus.regist_method("a:b", Local.receive, Local.is_wanted)
+        bus.regist_method("a:b", Local.receive, Local.is_wanted)
+        bus.regist_method("a:b", Local.receive, lambda message: True)
+        bus.regist_method("a:b", Derived.receive)
+        assert bus.twitter("a:b") == 4
+        assert bus.unfollow("a:b", Derived.receive) == 1
+        bus.regist_method("a:b", Derived.receive)
+        reference = weakref.ref(Local)
+        del Local, Derived
+        gc.collect()
+        assert reference() is None
+        assert bus.twitter("a:b") == 0
+        assert len(bus._directory) == 0
+
+    def test_class_method_that_the_class_lets_go_of(self, bus: Bus) -> None:
+        class Local:
+            @classmethod
+            def receive(cls, message: Message) -> None: ...
+
+        method = Local.receive
+        bus.regist_method("a:b", method)
+        bus.regist_method("a:b", method, lambda message: False)
+        Local.receive = None  # type: ignore[assignment, method-assign]
+        assert bus.twitter("a:b") == 1
+        del method
+        gc.collect()
+        assert bus.twitter("a:b") == 0
+        assert len(bus._directory) == 0
+
+    def test_function_that_was_bound_to_a_class_is_held(self, bus: Bus) -> None:
+        class Local: ...
+
+        heard: list[type] = []
+        bus.regist_method("a:b", types.MethodType(lambda cls, message: heard.append(cls), Local))
+        gc.collect()
+        assert bus.twitter("a:b") == 1
+        assert heard == [Local]
+
+    def test_method_of_a_metaclass_is_held_weakly(self, bus: Bus) -> None:
+        class Meta(type):
+            def receive(cls, message: Message) -> None:
+                super().mro()
+
+        class Local(metaclass=Meta): ...
+
+        bus.regist_method("a:b", Local.receive)
+        assert bus.twitter("a:b") == 1
+        reference = weakref.ref(Meta)
+        del Local, Meta
+        gc.collect()
+        assert reference() is None
+        assert len(bus._directory) == 0
+
+    def test_class_methods_with_a_pool_and_as_coroutines(self, bus: Bus) -> None:
+        class Local:
+            @classmethod
+            async def receive(cls, message: Message) -> str:
+                super().__init_subclass__()
+                return cls.__name__
+
+        async def ask() -> None:
+            answers = AsyncQueue("answer:b", bus=bus)
+            bus.regist_method("a:b", Local.receive)
+            assert bus.talk("a:b", "answer:b") == 1
+            assert (await answers.get()).args == ("Local",)
+            answers.close()
+
+        asyncio.run(ask())
+
     def test_object_without_weak_references(self, bus: Bus) -> None:
         class Slots:
             __slots__ = ()
@@ -617,7 +703,7 @@ class TestForwarders:
         for text in ("_own:x", "_own@a:x"):
             with pytest.raises(ValueError, match="no other process may send it"):
                 bus.gateway.relay(text, (), {}, "peer")
-        with pytest.raises(ValueError, match="no identifier"):
+        with pytest.raises(ValueError, match="not an identifier"):
             bus.gateway.relay("a::b", (), {}, "peer")
         with pytest.raises(TypeError):
             bus.gateway.relay([], (), {}, "peer")  # type: ignore[arg-type]

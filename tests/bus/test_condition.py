@@ -111,7 +111,7 @@ def test_each_receiver_waits_for_itself(bus: Bus) -> None:
 
 
 def test_refused(bus: Bus) -> None:
-    with pytest.raises(ValueError, match="no identifier"):
+    with pytest.raises(ValueError, match="not an identifier"):
         cond("a::b")
     with pytest.raises(TypeError, match="a guard is called"):
         cond("a:b", 1)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import gc
 import inspect
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -461,3 +462,42 @@ def test_without_either_nothing_follows() -> None:
     assert bus.twitter("a:b") == 0
     bus.regist_method("a:b", plain.receive)
     assert bus.twitter("a:b") == 1
+
+
+def test_classes_are_collected(base: Any) -> None:
+    """Their methods refer to them: by ``super()``, and by annotations from Python 3.14 on."""
+
+    class Local(base):
+        def __init__(self) -> None:
+            super().__init__()
+
+        @bus.following("a:b")
+        def receive(self, message: Message) -> None:
+            super().__str__()
+
+        @classmethod
+        @bus.following("a:b")
+        def receive_once(cls, message: Message) -> None:
+            super().__init_subclass__()
+
+    local = Local()
+    assert bus.twitter("a:b") == 2
+    reference = weakref.ref(Local)
+    del local, Local
+    gc.collect()
+    assert reference() is None
+    assert bus.twitter("a:b") == 0
+
+
+def test_methods_are_looked_for_once_in_each_class(base: Any) -> None:
+    class Parent(base):
+        @bus.following("a:b")
+        def receive(self, message: Message) -> None: ...
+
+    class Child(Parent):
+        @bus.following("a:b")
+        def receive_too(self, message: Message) -> None: ...
+
+    kept = [Parent(), Child(), Parent(), Child()]
+    assert bus.twitter("a:b") == 6
+    assert len(kept) == 4

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from berrymq_rpc.bus.index import Index
 from berrymq_rpc.bus.message import Message
-from berrymq_rpc.bus.registration import FunctionRegistration, Registration
+from berrymq_rpc.bus.registrations import FunctionRegistration, Registration
 from berrymq_rpc.identifier import Identifier
 
 identifiers = st.builds(

@@ -1,4 +1,4 @@
-"""The command in processes of its own, as its users run it."""
+"""Run the command in processes of its own, as its users do."""
 
 import os
 import queue
@@ -19,14 +19,14 @@ ENVIRONMENT = {
     name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")
 } | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUTF8": "1", "COLUMNS": "100"}
 
-#: Nobody listens there: the port is for TCP's own services, and needs rights to bind.
+#: No server is listening there: the port is a reserved one, and needs rights to bind.
 SILENT = "tcp://127.0.0.1:1"
 
 SECONDS = 20
 
 
 class Running:
-    """A command that runs, its output read line by line."""
+    """A running command, whose output is read line by line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -59,14 +59,14 @@ class Running:
             pytest.fail(f"no line on {name} within {SECONDS} s")
 
     def rest(self, name: str = "stdout") -> list[str]:
-        """What is left once it has ended."""
+        """The remaining lines, once it has ended."""
         lines: list[str] = []
         while (line := self._next(name)) != "(end)":
             lines.append(line)
         return lines
 
     def finish(self) -> None:
-        """Wait for the threads that read; they end with the process."""
+        """Wait for the reading threads, which end with the process."""
         for reader in self._readers:
             reader.join(SECONDS)
 
@@ -118,8 +118,8 @@ def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProc
     )
 
 
-def endpoint_said(node: Running) -> str:
-    """Where a node is that has been started; reads all that it says at its start."""
+def endpoint_of(node: Running) -> str:
+    """Return the endpoint of a node that has been started; read all lines of its start."""
     first = node.line()
     found = re.fullmatch(r"The node is at (\S+)", first)
     assert found, (first, node.rest("stderr"))
@@ -140,9 +140,9 @@ def start() -> Start:
 
 @pytest.fixture
 def node() -> Iterator[Running]:
-    """A node that shows what passes, with its `endpoint`."""
+    """A node that shows the messages that arrive, with its `endpoint`."""
     with started_command("serve", "--bind", "tcp://127.0.0.1:*", "--show") as running:
-        running.endpoint = endpoint_said(running)  # type: ignore[attr-defined]
+        running.endpoint = endpoint_of(running)  # type: ignore[attr-defined]
         yield running
 
 

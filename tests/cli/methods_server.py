@@ -13,7 +13,7 @@ from berrymq_rpc import rpc
 
 
 class Order:
-    """A class that nobody else knows."""
+    """A class that clients do not know."""
 
 
 class OwnError(Exception):
@@ -103,7 +103,7 @@ class Handler(rpc.AttrHandler):
         os._exit(1)
 
 
-# A name that is no attribute.
+# A name that is not an attribute.
 setattr(Handler, "from", rpc.method(lambda self, number=1: number))
 
 

@@ -56,7 +56,7 @@ def test_annotations(text, source) -> None:
     assert annotation_source(text, {}) == source
 
 
-def test_results_are_no_lists() -> None:
+def test_lists_in_results_are_sequences() -> None:
     assert result_source("list[list[int]] | None", {}) == "Sequence[Sequence[int]] | None"
 
 
@@ -77,7 +77,7 @@ def test_items(text, source) -> None:
     assert items_source(text, {}) == source
 
 
-def test_names_that_mean_something_else() -> None:
+def test_hidden_names() -> None:
     instead = qualified_names({"set", "list", "Any", "Sequence", "datetime", "divide"})
     assert annotation_source("set[int] | Order", instead) == "builtins.set[int] | typing.Any"
     assert result_source("list[int]", instead) == "collections.abc.Sequence[int]"
@@ -111,7 +111,7 @@ python_like = st.text("abcintlsrANy[](){}|.,:'\"\\ \n#*=-_0123456789…", max_si
 
 
 @given(st.text() | python_like)
-def test_whatever_a_peer_sends(text: str) -> None:
+def test_any_text_of_a_peer(text: str) -> None:
     """Each is one expression, on one line."""
     for source in (
         annotation_source(text, {}),

@@ -2,12 +2,13 @@ import click
 import pytest
 
 from berrymq_rpc.cli.arguments import (
-    arguments_of,
     connecting_endpoint,
     exportable_identifier,
     listening_endpoint,
+    parse_arguments,
+    parse_value,
     seconds,
-    value_of,
+    socket_address,
 )
 
 
@@ -31,20 +32,20 @@ from berrymq_rpc.cli.arguments import (
         ("9" * 5000, "9" * 5000),
     ],
 )
-def test_json_or_else_text(text: str, value: object) -> None:
-    found = value_of(text)
+def test_json_or_text(text: str, value: object) -> None:
+    found = parse_value(text)
     assert found == value
     assert type(found) is type(value)
 
 
 def test_nested_too_deeply() -> None:
     with pytest.raises(click.UsageError, match="nested too deeply"):
-        value_of("[" * 200_000)
+        parse_value("[" * 200_000)
 
 
 def test_names_and_positions() -> None:
     texts = ["report", "a=1", "1=2", "=", "from=x=y", "b c=3", '"a=1"', "é="]
-    assert arguments_of(texts) == (
+    assert parse_arguments(texts) == (
         ["report", "1=2", "=", "b c=3", "a=1"],
         {"a": 1, "from": "x=y", "é": ""},
     )
@@ -52,7 +53,7 @@ def test_names_and_positions() -> None:
 
 def test_a_name_twice() -> None:
     with pytest.raises(click.UsageError, match="a= was given twice"):
-        arguments_of(["a=1", "a=2"])
+        parse_arguments(["a=1", "a=2"])
 
 
 @pytest.mark.parametrize("text", ["tcp://127.0.0.1:5555", "tcp://[::1]:1", "ipc:///tmp/x"])
@@ -73,7 +74,7 @@ def test_endpoints(text: str) -> None:
         ("tcp://127.0.0.1:0", "no port to connect to"),
     ],
 )
-def test_what_is_no_endpoint(text: str, error: str) -> None:
+def test_not_an_endpoint(text: str, error: str) -> None:
     with pytest.raises(click.BadParameter, match=error.replace("*", r"\*")):
         connecting_endpoint(text)
 
@@ -84,7 +85,7 @@ def test_any_free_port() -> None:
 
 def test_identifiers() -> None:
     assert exportable_identifier("job") == "job:*"
-    for text, error in [("a:b:c", "is no identifier"), ("_a:b", "is local"), ("", "is empty")]:
+    for text, error in [("a:b:c", "is not an identifier"), ("_a:b", "is local"), ("", "is empty")]:
         with pytest.raises(click.BadParameter, match=error):
             exportable_identifier(text)
 
@@ -95,6 +96,25 @@ def test_seconds(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "soon", ""])
-def test_what_is_no_number_of_seconds(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="no number of seconds from 0 on"):
+def test_not_a_number_of_seconds(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="not a number of seconds"):
         seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":8080", ("127.0.0.1", 8080)),
+        ("8080", ("127.0.0.1", 8080)),
+        ("host:0", ("host", 0)),
+        ("[::1]:*", ("::1", 0)),
+    ],
+)
+def test_socket_addresses(text: str, address: tuple[str, int]) -> None:
+    assert socket_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["here", ":99999", "host:", ""])
+def test_not_a_socket_address(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not an address: write :8080 or host:8080"):
+        socket_address(text)

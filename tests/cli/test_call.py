@@ -46,7 +46,7 @@ def test_streams(berrymq, start, server) -> None:
     assert (result.returncode, result.stdout) == (1, "1\n")
     assert result.stderr == "Error: breaks raised LookupError: no more\n"
     with start("call", server, "countdown", "2", "pause=60") as running:
-        # Before the stream is over.
+        # Before the stream has ended.
         assert running.line() == "2"
         assert running.end(signal.SIGINT) == -signal.SIGINT
 
@@ -58,7 +58,7 @@ def test_errors(berrymq, server) -> None:
         (["pipe"], "Error: pipe raised BrokenPipeError: [Errno 32] a pipe of the server's\n"),
         (
             ["divid"],
-            "Error: no method 'divid'; is it 'divide'? See what is there with: berrymq "
+            "Error: no method 'divid'; is it 'divide'? List its methods with: berrymq "
             f"methods {server}\n",
         ),
     ]:
@@ -69,23 +69,28 @@ def test_errors(berrymq, server) -> None:
     assert "missing 1 required argument: 'a'" in result.stderr
 
 
-def test_too_late(berrymq, server) -> None:
+def test_timeouts(berrymq, server) -> None:
     for arguments in (["sleep", "60"], ["countdown", "2", "60"]):
         result = berrymq("call", "--timeout", "0.3", server, *arguments)
         assert result.returncode == 4
         assert "0.3 s" in result.stderr
+        assert result.stderr.endswith(". The method may have begun.\n")
+    result = berrymq("call", "--timeout", "0.1", SILENT, "divide")
+    assert result.returncode == 4
+    assert result.stderr.endswith(": 'divide' was not sent. The method has not begun.\n")
 
 
 def test_a_server_that_dies(berrymq, server) -> None:
     result = berrymq("call", server, "die")
     assert (result.returncode, result.stdout) == (3, "")
-    assert result.stderr.startswith(f"Error: {server} is gone: ")
+    assert result.stderr.startswith(f"Error: {server}: the connection was lost: 'die' was sent")
+    assert result.stderr.endswith(". The method may have begun.\n")
 
 
-def test_nobody(berrymq) -> None:
+def test_no_server(berrymq) -> None:
     result = berrymq("call", "--wait", "0.2", SILENT, "divide")
     assert (result.returncode, result.stdout) == (3, "")
-    assert "nothing listens at port 1 of 127.0.0.1" in result.stderr
+    assert "no server is listening on port 1 of 127.0.0.1" in result.stderr
 
 
 def test_interrupted(start, server) -> None:
@@ -99,7 +104,7 @@ def test_interrupted(start, server) -> None:
     ("arguments", "error"),
     [
         (["--timeout", "0", SILENT, "a"], "--timeout must be above 0 seconds"),
-        (["--timeout", "-1", SILENT, "a"], "'-1' is no number of seconds"),
+        (["--timeout", "-1", SILENT, "a"], "'-1' is not a number of seconds"),
         (["--dialect", "french", SILENT, "a"], "'french' is not one of 'native', 'aiozmq'"),
         ([SILENT], "Missing argument 'METHOD'"),
     ],

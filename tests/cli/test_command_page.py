@@ -1,4 +1,4 @@
-"""The page on the command has all of it, and nothing else."""
+"""The page on the command documents all of it, and nothing else."""
 
 import re
 
@@ -20,20 +20,20 @@ def test_each_command_has_an_entry() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(berrymq.commands))
-def test_each_option_is_told(name: str) -> None:
+def test_each_option_is_documented(name: str) -> None:
     options = {
         option
         for parameter in berrymq.commands[name].params
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     }
-    # Told once for all commands; that of --hello is for `make run`.
+    # --wait is documented once for all commands; --hello is for `make run`.
     common = {"--wait", "--hello"}
     (usage,) = re.findall(rf"^``berrymq {name}[^\n]*``$", PAGE, re.MULTILINE)
-    told = set(re.findall(r"(?<![\w-])--[a-z]+", usage + ENTRIES[name]))
-    assert told - common == options - common
+    documented = set(re.findall(r"(?<![\w-])--[a-z]+", usage + ENTRIES[name]))
+    assert documented - common == options - common
 
 
 def test_exit_codes() -> None:
-    told = re.findall(r"^(\d+) +[A-Z]", PAGE, re.MULTILINE)
-    assert told == re.findall(r"^  (\d+) ", EXIT_CODES, re.MULTILINE)
+    documented = re.findall(r"^(\d+) +[A-Z]", PAGE, re.MULTILINE)
+    assert documented == re.findall(r"^  (\d+) ", EXIT_CODES, re.MULTILINE)

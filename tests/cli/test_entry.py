@@ -14,7 +14,7 @@ def test_help(berrymq) -> None:
     for name in COMMANDS:
         assert f"\n  {name} " in result.stdout
     assert "130  ended by Ctrl-C" in result.stdout
-    # Each line of a list says all that it has to say.
+    # No line of a list is cut.
     assert "..." not in result.stdout.partition("Commands:")[2]
 
 
@@ -31,7 +31,7 @@ def test_nothing_to_do(berrymq) -> None:
     assert "Commands:" in result.stdout + result.stderr
 
 
-def test_what_is_no_command(berrymq) -> None:
+def test_unknown_command(berrymq) -> None:
     result = berrymq("sned")
     assert (result.returncode, result.stdout) == (2, "")
     assert "No such command 'sned'" in result.stderr
@@ -87,7 +87,7 @@ def test_no_output_at_all(server) -> None:
 
 
 def test_a_reader_that_has_seen_enough(server) -> None:
-    """What a shell says of each part of the pipe."""
+    """The exit status in a pipe, as a shell shows it."""
     command = (
         f"{' '.join(BERRYMQ)} call {server} countdown 3 0.1 | head -1; echo ${{PIPESTATUS[0]}}"
     )

@@ -20,7 +20,7 @@ def test_get(node, start, berrymq) -> None:
 
 def test_as_text(node, start, berrymq) -> None:
     with start("get", node.endpoint, "job:*", "--quiet") as running:
-        # It says nothing: so it is sent until it has come.
+        # It announces nothing: so the message is sent until it has arrived.
         while running.process.poll() is None:
             berrymq("send", node.endpoint, "job:done", "1", "a=b")
         assert running.end() == 0
@@ -28,7 +28,7 @@ def test_as_text(node, start, berrymq) -> None:
         assert running.rest("stderr") == []
 
 
-def test_each_message_for_one_alone(node, start, berrymq) -> None:
+def test_each_message_for_one_consumer(node, start, berrymq) -> None:
     command = ("get", node.endpoint, "job:*", "--shared")
     with start(*command) as first, start(*command) as second:
         first.note()
@@ -55,12 +55,12 @@ def test_too_few_came(node, start, berrymq) -> None:
         assert len(running.rest()) == 1
 
 
-def test_a_node_that_goes(node, start) -> None:
+def test_a_node_that_dies(node, start) -> None:
     with start("get", node.endpoint, "a:b", "--wait", "0.5") as running:
         running.note()
         node.process.kill()
         assert running.end() == 3
-        assert running.note().startswith(f"Error: {node.endpoint} is gone: ")
+        assert running.note().startswith(f"Error: {node.endpoint}: the connection was lost: ")
         assert running.rest("stderr") == []
 
 
@@ -74,21 +74,21 @@ def test_interrupted(node, start) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "error"),
     [
-        (["--wait", "0.2", SILENT, "a:b"], 3, "nobody answers at"),
+        (["--wait", "0.2", SILENT, "a:b"], 3, "no peer answers at"),
         ([SILENT, "a:b", "--count", "0"], 2, "0 is not in the range x>=1"),
-        ([SILENT, "a:b", "--timeout", "-1"], 2, "'-1' is no number of seconds"),
+        ([SILENT, "a:b", "--timeout", "-1"], 2, "'-1' is not a number of seconds"),
         ([SILENT, "_a:b"], 2, "'_a:b' is local"),
         ([SILENT], 2, "Missing argument 'IDENTIFIER'"),
         ([SILENT, "a:b", "c:d"], 2, "unexpected extra argument (c:d)"),
     ],
 )
-def test_what_is_refused(berrymq, arguments, status, error) -> None:
+def test_refused_arguments(berrymq, arguments, status, error) -> None:
     result = berrymq("get", *arguments)
     assert (result.returncode, result.stdout) == (status, "")
     assert error in result.stderr
 
 
-def test_who_is_no_node(berrymq, server) -> None:
+def test_a_server_without_a_node(berrymq, server) -> None:
     result = berrymq("get", server, "a:b")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"Error: who answers at {server} is no node")
+    assert result.stderr.startswith(f"Error: the server at {server} is not a node")

@@ -20,11 +20,11 @@ def test_send(node, berrymq) -> None:
         ([], "Missing argument 'ENDPOINT'"),
         ([SILENT], "Missing argument 'IDENTIFIER'"),
         (["127.0.0.1:1", "a:b"], "'127.0.0.1:1' is not an endpoint: write tcp://127.0.0.1:1"),
-        ([SILENT, "a:b:c"], "Invalid value for 'IDENTIFIER': 'a:b:c' is no identifier"),
+        ([SILENT, "a:b:c"], "Invalid value for 'IDENTIFIER': 'a:b:c' is not an identifier"),
         ([SILENT, "_a:b"], "'_a:b' is local"),
         ([SILENT, "a:b", "--wiat=3"], "No such option: --wiat. Put -- before"),
         ([SILENT, "a:b", "x=1", "x=2"], "x= was given twice"),
-        (["--wait", "soon", SILENT, "a:b"], "'soon' is no number of seconds"),
+        (["--wait", "soon", SILENT, "a:b"], "'soon' is not a number of seconds"),
     ],
 )  # fmt: skip
 def test_usage(berrymq, arguments, error) -> None:
@@ -34,19 +34,19 @@ def test_usage(berrymq, arguments, error) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_nobody(berrymq) -> None:
+def test_no_server(berrymq) -> None:
     result = berrymq("send", "--wait", "0.2", SILENT, "a:b")
     assert (result.returncode, result.stdout) == (3, "")
     assert result.stderr == (
-        f"Error: nobody answers at {SILENT}: nothing listens at port 1 of 127.0.0.1. Is the node "
-        f"running? Start one there with: berrymq serve --bind {SILENT}\n"
+        f"Error: no peer answers at {SILENT}: no server is listening on port 1 of 127.0.0.1. "
+        f"Is the node running? Start one there with: berrymq serve --bind {SILENT}\n"
     )
 
 
-def test_who_is_no_node(berrymq, server) -> None:
+def test_a_server_without_a_node(berrymq, server) -> None:
     result = berrymq("send", server, "a:b")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"Error: who answers at {server} is no node")
+    assert result.stderr.startswith(f"Error: the server at {server} is not a node")
 
 
 def test_what_cannot_travel(berrymq, node) -> None:

@@ -2,7 +2,7 @@ import json
 import signal
 import subprocess
 
-from .conftest import BERRYMQ, ENVIRONMENT, ROOT, SECONDS, endpoint_said, started_command
+from .conftest import BERRYMQ, ENVIRONMENT, ROOT, SECONDS, endpoint_of, started_command
 
 
 def test_tail(node, start, berrymq) -> None:
@@ -30,16 +30,16 @@ def test_tail(node, start, berrymq) -> None:
 
 def test_a_node_that_comes_back(start, berrymq) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*") as node:
-        endpoint = endpoint_said(node)
+        endpoint = endpoint_of(node)
         with start("tail", endpoint, "--wait", "0.5") as running:
             running.note()
             node.process.kill()
-            assert running.note() == f"{endpoint} is gone; waiting for it to come back"
+            assert running.note() == f"connection to {endpoint} lost; waiting for it to come back"
             node.end()
             with started_command("serve", "--bind", endpoint) as again:
-                endpoint_said(again)
+                endpoint_of(again)
                 assert running.note() == (
-                    f"{endpoint} is back; what was sent meanwhile may be missing"
+                    f"connection to {endpoint} restored; messages sent meanwhile may be missing"
                 )
                 berrymq("send", endpoint, "a:b")
                 assert running.line().endswith("  a:b")
@@ -47,7 +47,7 @@ def test_a_node_that_comes_back(start, berrymq) -> None:
                 assert running.rest("stderr") == [""]
 
 
-def test_nobody_reads(node) -> None:
+def test_a_closed_output(node) -> None:
     """As of ``berrymq tail ... | head -1``."""
     with subprocess.Popen(
         [*BERRYMQ, "tail", node.endpoint],
@@ -69,13 +69,13 @@ def test_nobody_reads(node) -> None:
             running.kill()
 
 
-def test_nobody(berrymq) -> None:
+def test_no_server(berrymq) -> None:
     result = berrymq("tail", "--wait", "0.2", "tcp://127.0.0.1:1")
     assert (result.returncode, result.stdout) == (3, "")
-    assert "nothing listens at port 1 of 127.0.0.1" in result.stderr
+    assert "no server is listening on port 1 of 127.0.0.1" in result.stderr
 
 
-def test_what_is_no_identifier(berrymq) -> None:
+def test_not_an_identifier(berrymq) -> None:
     result = berrymq("tail", "tcp://127.0.0.1:1", "a:b:c")
     assert (result.returncode, result.stdout) == (2, "")
-    assert "'a:b:c' is no identifier" in result.stderr
+    assert "'a:b:c' is not an identifier" in result.stderr

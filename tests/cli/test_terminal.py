@@ -1,4 +1,4 @@
-"""What a person sees: the command on a pseudo-terminal."""
+"""The command on a pseudo-terminal, as a person sees it."""
 
 import os
 import pty
@@ -26,7 +26,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """What a command writes to its terminal, and keys to press."""
+    """A terminal: what a command writes to it, and keys to press."""
 
     def __init__(self, process: subprocess.Popen[bytes], number: int) -> None:
         self.process = process
@@ -34,10 +34,10 @@ class Terminal:
         self.seen = ""
 
     def until(self, text: str) -> str:
-        """All that was written, once the text is in it, colours aside."""
+        """Wait until the text was written; return all that was written, without colours."""
         deadline = time.monotonic() + SECONDS
         while text not in self.plain():
-            if not self._read(deadline - time.monotonic()):
+            if not self.read(deadline - time.monotonic()):
                 pytest.fail(f"{text!r} was not written: {self.seen!r}")
         return self.plain()
 
@@ -45,22 +45,23 @@ class Terminal:
         os.write(self.number, keys.encode())
 
     def end(self) -> int:
-        """Its exit status, once all has been read."""
+        """Read the rest, and return the exit status."""
         deadline = time.monotonic() + SECONDS
-        while self._read(deadline - time.monotonic()):
+        while self.read(deadline - time.monotonic()):
             pass
         return self.process.wait(SECONDS)
 
     def plain(self) -> str:
         return re.sub(r"\x1b\[[0-9;]*m", "", self.seen).replace("\r\n", "\n")
 
-    def _read(self, seconds: float) -> bool:
+    def read(self, seconds: float) -> bool:
+        """Read what comes within the time; return whether there may be more."""
         if not select.select([self.number], [], [], max(seconds, 0))[0]:
             return False
         try:
             data = os.read(self.number, 65536)
         except OSError:
-            # Linux says so where others say that it is at its end.
+            # How Linux reports the end of a terminal.
             return False
         self.seen += data.decode()
         return bool(data)
@@ -91,7 +92,7 @@ def test_messages_are_coloured_and_whole(node, berrymq) -> None:
         terminal.until("following *@*:*")
         words = "[bold]words[/] :smile: \x1b[2J" + "x" * 200
         berrymq("send", node.endpoint, "job:done", words, "number=1")
-        # Neither markup nor escapes of others, nor broken into lines.
+        # No markup, no escapes from a peer, no line breaks.
         seen = terminal.until("number=1")
         assert f"job:done  {words!r}  number=1" in seen
         assert COLOUR in terminal.seen
@@ -113,10 +114,10 @@ def test_without_colour(node, berrymq, environment) -> None:
 
 def test_json_has_no_colour(node, berrymq) -> None:
     with on_terminal("tail", node.endpoint, "--json", "--quiet") as terminal:
-        # It says nothing: so it is sent until it has come.
+        # It announces nothing: so the message is sent until it has arrived.
         while "job:done" not in terminal.seen:
             berrymq("send", node.endpoint, "job:done")
-            terminal._read(0.1)
+            terminal.read(0.1)
         assert COLOUR not in terminal.seen
 
 
@@ -146,10 +147,10 @@ def test_methods(server) -> None:
         assert "\x1b[31m" not in terminal.seen.partition("Count down")[2][:20]
 
 
-def test_a_node_shows_what_passes(berrymq) -> None:
+def test_a_node_shows_messages(berrymq) -> None:
     with on_terminal("serve", "--bind", "tcp://127.0.0.1:*") as terminal:
-        said = terminal.until("Messages appear here. Ctrl-C ends the node.\n")
-        (endpoint,) = re.findall(r"^The node is at (\S+)$", said, re.MULTILINE)
+        seen = terminal.until("Messages appear here. Ctrl-C ends the node.\n")
+        (endpoint,) = re.findall(r"^The node is at (\S+)$", seen, re.MULTILINE)
         berrymq("send", endpoint, "job:done", "1")
         terminal.until("job:done  1\n")
         terminal.press("\x03")

@@ -39,12 +39,12 @@ class Consumer:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    async def link(self) -> str:
+    async def line(self) -> str:
         assert self.process.stdout is not None
         return (await asyncio.to_thread(self.process.stdout.readline)).strip()
 
     async def next(self) -> int:
-        return int((await self.link()).split()[0])
+        return int((await self.line()).split()[0])
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -73,13 +73,13 @@ def consumer(endpoint: str, ttl: float = 60) -> Iterator[Consumer]:
 
 
 class Place:
-    """A node, and what is told on its bus."""
+    """A node, and the events on its bus."""
 
     def __init__(self, bus: Bus, node: Node) -> None:
         self.bus = bus
         self.node = node
-        self.told: asyncio.Queue[Message] = asyncio.Queue()
-        bus.regist_function("queue:dropped", self.told.put_nowait)
+        self.reported: asyncio.Queue[Message] = asyncio.Queue()
+        bus.regist_function("queue:dropped", self.reported.put_nowait)
 
     @property
     def endpoint(self) -> str:
@@ -104,31 +104,31 @@ async def place(**options: Any) -> AsyncIterator[Place]:
 async def test_each_message_goes_to_one_of_those_who_share() -> None:
     async with place() as it:
         with consumer(it.endpoint) as one, consumer(it.endpoint) as two:
-            assert [await one.link(), await two.link()] == ["ready", "ready"]
+            assert [await one.line(), await two.line()] == ["ready", "ready"]
             await it.waiting(2)
             for number in range(100):
                 it.bus.twitter("job:new", number)
-            links = [asyncio.create_task(each.link()) for each in (one, two)]
+            lines = [asyncio.create_task(each.line()) for each in (one, two)]
             taken: dict[int, list[int]] = {0: [], 1: []}
             while sum(map(len, taken.values())) < 100:
-                await asyncio.wait(links, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(lines, return_when=asyncio.FIRST_COMPLETED)
                 for index, each in enumerate((one, two)):
-                    if links[index].done():
-                        taken[index].append(int(links[index].result().split()[0]))
-                        links[index] = asyncio.create_task(each.link())
+                    if lines[index].done():
+                        taken[index].append(int(lines[index].result().split()[0]))
+                        lines[index] = asyncio.create_task(each.line())
             # Each in order, and none twice.
             assert taken[0] == sorted(taken[0])
             assert taken[1] == sorted(taken[1])
             assert sorted(taken[0] + taken[1]) == [*range(100)]
             one.kill()
             two.kill()
-            await asyncio.gather(*links)
+            await asyncio.gather(*lines)
 
 
 async def test_a_dead_consumer_loses_nothing() -> None:
     async with place() as it:
         with consumer(it.endpoint) as dead, consumer(it.endpoint) as living:
-            assert [await dead.link(), await living.link()] == ["ready", "ready"]
+            assert [await dead.line(), await living.line()] == ["ready", "ready"]
             await it.waiting(2)
             dead.kill()
             await it.waiting(1)
@@ -140,21 +140,21 @@ async def test_a_dead_consumer_loses_nothing() -> None:
 async def test_what_a_frozen_consumer_was_sent_comes_again_marked() -> None:
     async with place() as it:
         with consumer(it.endpoint) as frozen:
-            assert await frozen.link() == "ready"
+            assert await frozen.line() == "ready"
             await it.waiting(1)
             frozen.freeze()
             it.bus.twitter("job:new", 1)
             it.bus.twitter("job:new", 2)
             with consumer(it.endpoint) as living:
-                assert await living.link() == "ready"
+                assert await living.line() == "ready"
                 # Not before the node knows that the first does not answer.
-                assert [await living.link() for _ in range(2)] == ["2  0", "1 again 0"]
+                assert [await living.line() for _ in range(2)] == ["2  0", "1 again 0"]
 
 
 async def test_a_slow_consumer_gets_what_was_kept_for_it() -> None:
     async with place() as it:
         with consumer(it.endpoint) as slow:
-            assert await slow.link() == "ready"
+            assert await slow.line() == "ready"
             await it.waiting(1)
             for number in range(1000):
                 it.bus.twitter("job:new", number)
@@ -165,7 +165,7 @@ async def test_a_slow_consumer_gets_what_was_kept_for_it() -> None:
 async def test_a_queue_that_overflows(caplog: pytest.LogCaptureFixture) -> None:
     async with place(queue_size=3) as it:
         with consumer(it.endpoint) as slow:
-            assert await slow.link() == "ready"
+            assert await slow.line() == "ready"
             await it.waiting(1)
             with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
                 for number in range(10):
@@ -176,19 +176,19 @@ async def test_a_queue_that_overflows(caplog: pytest.LogCaptureFixture) -> None:
                 for count in (1, 2, 4)
             ]
             # its bus as well,
-            told = [await it.told.get() for _ in range(3)]
-            assert [message.kwargs["count"] for message in told] == [1, 2, 4]
-            assert {message.kwargs["identifier"] for message in told} == {"job:*"}
+            reported = [await it.reported.get() for _ in range(3)]
+            assert [message.kwargs["count"] for message in reported] == [1, 2, 4]
+            assert {message.kwargs["identifier"] for message in reported} == {"job:*"}
             # its counts,
             assert it.node.statistics()["messages_dropped"] == 7
             # and the consumer, with the next message that it gets.
-            assert [await slow.link() for _ in range(3)] == ["7  7", "8  0", "9  0"]
+            assert [await slow.line() for _ in range(3)] == ["7  7", "8  0", "9  0"]
 
 
 async def test_a_ttl_that_ends(caplog: pytest.LogCaptureFixture) -> None:
     async with place() as it:
         with consumer(it.endpoint, 0.5) as dead:
-            assert await dead.link() == "ready"
+            assert await dead.line() == "ready"
             await it.waiting(1)
             # It lives for as long as it waits.
             await asyncio.sleep(1)
@@ -198,8 +198,8 @@ async def test_a_ttl_that_ends(caplog: pytest.LogCaptureFixture) -> None:
             dead.kill()
             await it.waiting(0)
             assert it.bus.twitter("job:new", 1) == 1
-        # The node tells that messages were kept for nobody.
-        assert (await it.told.get()).kwargs == {"identifier": "job:*", "count": 1}
+        # The node reports that messages were kept for no consumer.
+        assert (await it.reported.get()).kwargs == {"identifier": "job:*", "count": 1}
         assert "remote queue job:*: closed with messages left, 1 dropped" in caplog.text
         assert it.bus.twitter("job:new", 2) == 0
 
@@ -207,11 +207,11 @@ async def test_a_ttl_that_ends(caplog: pytest.LogCaptureFixture) -> None:
 async def test_a_consumer_that_was_frozen_for_longer_than_its_ttl() -> None:
     async with place() as it:
         with consumer(it.endpoint, 0.5) as frozen:
-            assert await frozen.link() == "ready"
+            assert await frozen.line() == "ready"
             await it.waiting(1)
             frozen.freeze()
             it.bus.twitter("job:new", 1)
-            assert (await it.told.get()).kwargs["count"] == 1
+            assert (await it.reported.get()).kwargs["count"] == 1
             while it.node.statistics()["connections"]:
                 await asyncio.sleep(0.01)
             frozen.thaw()

@@ -114,7 +114,7 @@ async def test_oneway(transport: str) -> None:
         assert await it.client.rpc.send_message(token, "job:new", [1, "two"], {"three": 3}) == "ok"
         message = await followers.next()
         assert (message.id, message.args, message.kwargs) == ("job:new", (1, "two"), {"three": 3})
-        # A caller that only sends is no node: its messages are this node's own.
+        # A caller that only sends is not a node: its messages are this node's own.
         assert message.origin is None
         assert await it.client.rpc.send_message(token, "job") == "ok"
         assert (await followers.next()).id == "job:*"
@@ -311,7 +311,7 @@ async def test_what_is_no_identifier(identifier: Any) -> None:
             it.client.rpc.send_message(token, identifier, (), {}),
             it.client.rpc.connect_via_queue(identifier, 10),
         ):
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 await call
 
 
@@ -382,7 +382,7 @@ class TestGet:
             assert it.functions.statistics() == counts
             messages = [await it.client.rpc.get(token) for _ in range(2)]
             assert [message["args"] for message in messages] == [(3,), (4,)]
-            # The consumer is told, once.
+            # The consumer is informed, once.
             assert [message.get("dropped") for message in messages] == [3, None]
             await it.client.rpc.close_connection(token)
             assert it.functions.statistics() == counts | {"connections": 0, "messages_waiting": 0}
@@ -400,9 +400,9 @@ class TestGet:
             messages = [await it.client.rpc.get(token) for _ in range(3)]
             assert [message["args"][0] for message in messages] == [2, 3, 4]
             assert messages[0]["dropped"] == 3
-            # This process is told as well: of the first, the second, the fourth and so on.
-            told = [m for m in [await followers.next() for _ in range(8)] if m.name != "job"]
-            assert [(m.kwargs["identifier"], m.kwargs["count"]) for m in told] == [
+            # It is reported in this process as well: the first, the second, the fourth and so on.
+            reported = [m for m in [await followers.next() for _ in range(8)] if m.name != "job"]
+            assert [(m.kwargs["identifier"], m.kwargs["count"]) for m in reported] == [
                 ("job:*", 1),
                 ("job:*", 2),
             ]
@@ -491,9 +491,9 @@ class TestNothingIsLost:
     ) -> None:
         async with served("tcp") as it:
             errors: list[Any] = []
-            it.bus.on_error = lambda *told: errors.append(told)
+            it.bus.on_error = lambda *reported: errors.append(reported)
             token = await it.client.rpc.connect_via_queue("job:*", 10)
-            # Told when it is sent, and where.
+            # Reported when it is sent, and where.
             it.bus.twitter("job:new", 1, object())
             ((error, message, _),) = errors
             assert str(error).startswith("args[1]: builtins.object cannot be packed")

@@ -1,4 +1,4 @@
-"""Interconnected nodes: what outlives what, what is told, and who answers whom."""
+"""Interconnected nodes: what outlives a break, what is reported, and who answers."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ def address_for(transport: str) -> str:
 
 
 class Place:
-    """A bus, what is said on it, and what is said of its node's links."""
+    """A bus, the messages on it, and the events about its node's links."""
 
     def __init__(self) -> None:
         self.bus = Bus()
@@ -39,8 +39,8 @@ class Place:
     async def next(self) -> Message:
         return await self.messages.get()
 
-    async def told(self, action: str) -> dict[str, Any]:
-        """The next word about the node's links."""
+    async def reported(self, action: str) -> dict[str, Any]:
+        """The next event about the node's links."""
         message = await self.news.get()
         assert message.action == action
         return message.kwargs
@@ -150,13 +150,13 @@ class TestLost:
             else:
                 await second.connect_via_queue("a", endpoint)
             memory.faults(endpoint).down()
-            assert await other.told("lost") == {
+            assert await other.reported("lost") == {
                 "endpoint": endpoint,
                 "style": style,
                 "reason": "the peer is gone",
             }
             memory.faults(endpoint).up()
-            assert await other.told("restored") == {"endpoint": endpoint, "style": style}
+            assert await other.reported("restored") == {"endpoint": endpoint, "style": style}
 
     async def test_and_there(self) -> None:
         async with pair() as (one, first, other, second):
@@ -164,21 +164,21 @@ class TestLost:
             one.bus.twitter("job:new")
             await other.next()
             memory.faults(first.endpoints[0]).down()
-            assert await one.told("lost") == {
+            assert await one.reported("lost") == {
                 "endpoint": second.name,
                 "style": "01",
                 "reason": "the peer is gone",
             }
             memory.faults(first.endpoints[0]).up()
-            assert await one.told("restored") == {"endpoint": second.name, "style": "01"}
+            assert await one.reported("restored") == {"endpoint": second.name, "style": "01"}
 
     async def test_is_not_informed_to_others(self) -> None:
         async with nodes(3) as ((_, first), (other, second), (last, third)):
             await second.interconnect(first.endpoints[0])
             await third.interconnect(second.endpoints[0])
             memory.faults(first.endpoints[0]).cut()
-            await other.told("lost")
-            await other.told("restored")
+            await other.reported("lost")
+            await other.reported("restored")
             other.bus.twitter("last:word")
             assert (await last.next()).id == "last:word"
             assert last.news.empty()
@@ -196,8 +196,8 @@ class TestLost:
             await second.interconnect(first.endpoints[0])
             # As when it was away for longer.
             first.handler.leases.clear()
-            assert (await other.told("lost"))["reason"] == "the peer has forgotten it"
-            await other.told("restored")
+            assert (await other.reported("lost"))["reason"] == "the peer has forgotten it"
+            await other.reported("restored")
             one.bus.twitter("job:new")
             other.bus.twitter("job:new")
             for place in (one, other):
@@ -211,11 +211,11 @@ class TestLost:
             while not served.watchers:
                 await asyncio.sleep(0)
             memory.faults(first.endpoints[0]).down()
-            await one.told("lost")
+            await one.reported("lost")
             one.bus.twitter("job:new")
             await asyncio.sleep(0)
             first.handler.leases.clear()
-            assert await one.told("dropped") == {
+            assert await one.reported("dropped") == {
                 "endpoint": second.name,
                 "count": 1,
                 "reason": "the connection has ended",
@@ -312,12 +312,12 @@ class TestDrain:
             first.bus.regist_function("job:new", lambda m: memory_of.append(m.args[0]))
             for number in range(10_000):
                 other.bus.twitter("job:new", number)
-            dropped = (await other.told("dropped"))["count"]
+            dropped = (await other.reported("dropped"))["count"]
             assert await connection.drain(10)
             assert connection.dropped >= dropped > 0
             missed = 0
             while len(memory_of) + missed < 10_000:
-                missed += (await one.told("missed"))["count"]
+                missed += (await one.reported("missed"))["count"]
             assert memory_of[-1] == 9_999
             assert missed == connection.dropped
 
@@ -338,6 +338,19 @@ class TestCallback:
             await other.next()
             assert one.silent
 
+    async def test_has_the_limits_of_the_node_that_calls_back(self) -> None:
+        limits = rpc.Limits(max_frame=10_000)
+        place, other = Place(), Place()
+        async with (
+            Node("tcp://127.0.0.1:0", place.bus, limits=limits) as first,
+            Node("tcp://127.0.0.1:0", other.bus) as second,
+        ):
+            await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
+            place.bus.twitter("job:large", bytes(20_000))
+            place.bus.twitter("job:small", bytes(9_000))
+            assert (await other.next()).id == "job:small"
+            assert first.statistics()["messages_dropped"] == 1
+
     async def test_outlives_a_cut(self) -> None:
         async with pair() as (one, first, other, second):
             await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
@@ -356,8 +369,8 @@ class TestCallback:
         async with pair() as (one, first, other, second):
             await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
             first.handler.leases.clear()
-            await other.told("lost")
-            await other.told("restored")
+            await other.reported("lost")
+            await other.reported("restored")
             one.bus.twitter("job:new", 1)
             assert (await other.next()).args == (1,)
             assert second.statistics()["connections"] == 1
@@ -459,7 +472,7 @@ class TestLeaves:
             await second.interconnect(first.endpoints[0])
             async with await rpc.open_client(connect=first.endpoints[0], timeout=5) as client:
                 token = await client.rpc.connect_oneway(10)
-                # An envelope is of no account there: nobody speaks for another node.
+                # An envelope is ignored there: such a caller cannot speak for another node.
                 envelope = {"origin": second.name, "epoch": 0, "seq": 9}
                 for more in ((), (envelope,)):
                     await client.rpc.send_message(token, "job:new", (1,), {}, *more)

@@ -49,9 +49,7 @@ def test_a_token_is_a_random_uuid(table: LeaseTable[str]) -> None:
     assert [str(uuid.UUID(token)) for token in tokens] == tokens
 
 
-def test_a_use_gives_the_value_and_begins_the_ttl_anew(
-    table: LeaseTable[str], freed: Freed
-) -> None:
+def test_a_use_gives_the_value_and_restarts_the_ttl(table: LeaseTable[str], freed: Freed) -> None:
     token = table.add("value", 10, 0.0)
     for now in (9.0, 18.5, 28.0):
         assert table.use(token, now) == "value"
@@ -84,7 +82,7 @@ def test_it_is_freed_though_no_one_asks(table: LeaseTable[str], freed: Freed) ->
     assert len(table) == 0
 
 
-@pytest.mark.parametrize("token", ["", "nobody's", None, 5, b"x", ["x"], {"x": 1}])
+@pytest.mark.parametrize("token", ["", "unknown", None, 5, b"x", ["x"], {"x": 1}])
 def test_what_is_no_token_is_invalid(table: LeaseTable[str], token: Any) -> None:
     table.add("value", 10, 0.0)
     assert status(table, token, 0.0) == "invalid token"
@@ -236,7 +234,7 @@ class Model(RuleBasedStateMachine):
     """Compare the table with the simplest model, which looks at everything each time."""
 
     tokens = Bundle("tokens")
-    holds = Bundle("holds")
+    pins = Bundle("pins")
 
     def __init__(self) -> None:
         super().__init__()
@@ -290,8 +288,8 @@ class Model(RuleBasedStateMachine):
         assert self.table.use(token, self.now) == self.live[token][0]
         self.live[token][2] = self.now
 
-    @rule(target=holds, token=tokens)
-    def hold(self, token: str) -> tuple[str, Lease[int] | None]:
+    @rule(target=pins, token=tokens)
+    def pin(self, token: str) -> tuple[str, Lease[int] | None]:
         expected = self.refused(token)
         if expected is not None:
             with refuses(expected):
@@ -301,9 +299,9 @@ class Model(RuleBasedStateMachine):
         self.live[token][3] += 1
         return token, lease
 
-    @rule(hold=consumes(holds))
-    def release(self, hold: tuple[str, Lease[int] | None]) -> None:
-        token, lease = hold
+    @rule(pin=consumes(pins))
+    def unpin(self, pin: tuple[str, Lease[int] | None]) -> None:
+        token, lease = pin
         if lease is None:
             return
         self.look()
@@ -326,7 +324,7 @@ class Model(RuleBasedStateMachine):
     def same(self) -> None:
         self.look()
         self.table.expire(self.now)
-        # Each once; in what order, when several are over, is nobody's business.
+        # Each once; the order of those that expire together does not matter.
         assert sorted(self.freed) == sorted(self.ended)
         assert sorted(self.table.values()) == sorted(lease[0] for lease in self.live.values())
         due = self.table.next_expiry()

@@ -210,8 +210,8 @@ async def test_a_way_that_is_opened_twice_begins_once() -> None:
 @pytest.mark.parametrize("when", ["sending", "answering"])
 async def test_a_way_that_is_gone(error: Any, when: str) -> None:
     place = Place()
-    told: list[int] = []
-    place.link.on_down = lambda: told.append(1)
+    reported: list[int] = []
+    place.link.on_down = lambda: reported.append(1)
     place.open()
     if when == "sending" and isinstance(error, Exception):
         place.peer.error = error
@@ -226,7 +226,7 @@ async def test_a_way_that_is_gone(error: Any, when: str) -> None:
         else:
             call.cancel()
         await turn()
-    assert told == [1]
+    assert reported == [1]
     assert not place.link.is_up
     place.peer = Peer()
     place.open()
@@ -344,9 +344,9 @@ class TestOverflow:
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("berrymq_rpc.exchange.link.REPORT_PAUSE", 0.05)
-        told = asyncio.Event()
+        reported = asyncio.Event()
         place = Place(maximum=3)
-        place.bus.regist_function("connection:dropped", lambda m: told.set())
+        place.bus.regist_function("connection:dropped", lambda m: reported.set())
         with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
             place.send(*range(10))
             await turn()
@@ -357,8 +357,8 @@ class TestOverflow:
             assert message.kwargs["endpoint"] == "there"
             assert (message.kwargs["count"], message.origin) == (7, "here")
             assert "more than 3 messages" in message.kwargs["reason"]
-            told.clear()
-            await told.wait()
+            reported.clear()
+            await reported.wait()
             assert place.news[1].kwargs["count"] == 10
             assert len(caplog.messages) == 2
         place.open()
@@ -382,7 +382,7 @@ class TestOverflow:
 
 
 class TestSingles:
-    """A peer that is no node gets messages one by one."""
+    """A peer that is not a node gets messages one by one."""
 
     async def test_in_order(self) -> None:
         place = Place()

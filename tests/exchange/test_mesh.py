@@ -56,7 +56,7 @@ async def test_what_is_held_when_it_stops() -> None:
     links = [place.mesh.add_link(str(n)) for n in range(2)]
     place.mesh.receive(links[0], batch(3))
     place.mesh.stop()
-    # Nobody can bring the others any more.
+    # No link can deliver the others any more.
     assert (await place.heard.get()).action == "missed"
     assert (await place.heard.get()).args == (3,)
     place.mesh.stop()

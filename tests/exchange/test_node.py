@@ -30,7 +30,7 @@ class Place:
     def __init__(self) -> None:
         self.bus = Bus()
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
-        #: What was said about the node's own links.
+        #: Events about the node's own links.
         self.news: asyncio.Queue[Message] = asyncio.Queue()
         self.bus.regist_function("*@*:*", self.take)
 
@@ -200,17 +200,17 @@ async def test_messages_from_a_thread_are_carried() -> None:
         assert await there.numbers(100) == [*range(100)]
 
 
-async def test_what_cannot_travel_stays_here() -> None:
+async def test_what_cannot_be_sent_stays_here() -> None:
     async with two("tcp") as (there, server, here, node):
         connection = await node.interconnect(endpoint(server))
-        told: list[str] = []
-        here.bus.on_error = lambda error, message, receiver: told.append(message.id)
+        reported: list[str] = []
+        here.bus.on_error = lambda error, message, receiver: reported.append(message.id)
         here.bus.twitter("job:object", object())
         here.bus.twitter("job:large", "x" * (2 << 20))
         here.bus.twitter("job:last")
         assert [(await here.next()).id for _ in range(3)] == ["job:object", "job:large", "job:last"]
         assert (await there.next()).id == "job:last"
-        assert told == ["job:object", "job:large"]
+        assert reported == ["job:object", "job:large"]
         assert node.statistics()["messages_refused"] == 2
         with pytest.raises(TypeError):
             await connection.send_message("job:object", object())
@@ -264,7 +264,7 @@ async def started_again(where: str, bus: Bus) -> Node:
 
 
 class TestRestored:
-    """A link is cut, a peer is restarted: the connection works again, and says so."""
+    """A link is cut, a peer is restarted: the connection works again, and reports it."""
 
     async def test_after_a_cut(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "berrymq_rpc.exchange")
@@ -502,7 +502,7 @@ class TestRefused:
             connection = await node.connect_oneway(endpoint(server))
             with pytest.raises(ValueError, match="local"):
                 await connection.send_message("_local:new")
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 await connection.send_message("a:b:c")
             with pytest.raises(ValueError, match="local"):
                 await node.connect_via_queue("_local:*", endpoint(server))

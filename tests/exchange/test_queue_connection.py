@@ -75,7 +75,7 @@ async def test_cancelled_as_the_message_has_come(
         bus.twitter("job:new", 1)
         with pytest.raises(asyncio.CancelledError):
             await task
-        # The node was told that it came, and has it no more.
+        # Its arrival was confirmed to the node, which does not have it any more.
         assert server.statistics()["messages_waiting"] == 0
         message = await connection.get()
         assert (message.args, message.redelivered) == ((1,), False)
@@ -204,7 +204,7 @@ class TestShared:
             await second.close()
             assert server.statistics()["messages_dropped"] == 1
             assert bus.twitter("job:new") == 0
-            # It begins anew.
+            # It is a new queue.
             third = await one.connect_via_queue("job:*", where, shared=True)
             with pytest.raises(Empty):
                 await third.get_nowait()
@@ -231,7 +231,7 @@ async def test_10_000_that_wait() -> None:
         tasks = [asyncio.create_task(connection.get()) for _ in range(10_000)]
         await waiting(server, 10_000)
         assert threading.active_count() == threads
-        # Nobody else is held up.
+        # No other caller is held up.
         assert await connection.send_message("other:new") == "ok"
         for number in range(10_000):
             bus.twitter("job:new", number)

@@ -229,9 +229,9 @@ class TestFull:
         assert [stored and stored.dropped for stored in messages] == [3, 0]
 
     async def test_the_sender_is_reported_at_a_bounded_rate(self) -> None:
-        told: list[int] = []
-        box = queue(2, holding=102, on_dropped=lambda box: told.append(box.dropped))
-        assert told == [1, 2, 4, 8, 16, 32, 64]
+        reported: list[int] = []
+        box = queue(2, holding=102, on_dropped=lambda box: reported.append(box.dropped))
+        assert reported == [1, 2, 4, 8, 16, 32, 64]
         # What is called may send messages that are kept here.
         box = queue(2, on_dropped=lambda box: box.put(message(0)))
         for value in range(100):
@@ -239,11 +239,11 @@ class TestFull:
         assert 98 <= box.dropped < 110
 
     async def test_counts_what_cannot_be_packed(self) -> None:
-        told: list[int] = []
-        box = queue(on_dropped=lambda box: told.append(box.dropped))
+        reported: list[int] = []
+        box = queue(on_dropped=lambda box: reported.append(box.dropped))
         with pytest.raises(TypeError, match=r"args\[0\]"):
             box.put(message(object()))
-        assert (box.dropped, told, len(box)) == (1, [1], 0)
+        assert (box.dropped, reported, len(box)) == (1, [1], 0)
         with pytest.raises(TypeError, match=r"kwargs\['b'\]"):
             box.put(Message(Identifier("job:new"), (1,), {"a": 1, "b": object()}))
 

@@ -20,7 +20,7 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 MEMORY = 8 << 20
 
 #: A node that another connects to in all styles, and that sends, answers and takes from a queue.
-#: It prints a link of figures for each link that it reads.
+#: It prints a line of figures for each line that it reads.
 NODE = """
 import asyncio, gc, json, os, sys
 from berrymq_rpc import Bus, Empty, Node
@@ -129,9 +129,9 @@ async def test_nothing_grows() -> None:
         return await hear(node)
 
     async def hear(node: Any) -> Any:
-        link = await asyncio.to_thread(node.stdout.readline)
-        assert link, "a node has ended"
-        return json.loads(link)
+        line = await asyncio.to_thread(node.stdout.readline)
+        assert line, "a node has ended"
+        return json.loads(line)
 
     try:
         endpoint = (await hear(nodes[0]))["endpoint"]

@@ -256,9 +256,9 @@ class TestReceivers:
             assert there.next().id == "hold:on"
             heard = [there.next() for _ in range(3)]
             assert [message.args for message in heard if message.name == "job"] == [(4,)]
-            told = [message for message in heard if message.id == "receiver:dropped"]
-            assert told
-            assert all(message.kwargs["count"] in (1, 2, 4) for message in told)
+            reported = [message for message in heard if message.id == "receiver:dropped"]
+            assert reported
+            assert all(message.kwargs["count"] in (1, 2, 4) for message in reported)
 
     def test_async_ones_run(self) -> None:
         with two() as (there, endpoint, here):
@@ -331,7 +331,7 @@ class TestSendMessage:
             here.node.connect_oneway(endpoint)
             with pytest.raises(ValueError, match="local"):
                 here.node.send_message("_local:new")
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 here.node.send_message("a:b:c")
             with pytest.raises(TypeError):
                 here.node.send_message("a:b", object())
@@ -367,7 +367,7 @@ class TestGet:
                 here.node.connect_via_queue(endpoint, "job:*")
                 there.bus.twitter("job:new", 1)
                 assert here.node.get(timeout=PATIENCE).args == (1,)
-                # With nothing to take, the problem is told.
+                # With nothing to take, the problem is raised.
                 with pytest.raises((rpc.ConnectionLostError, rpc.ServiceClosedError)):
                     here.node.get(timeout=0.5)
 
@@ -527,7 +527,7 @@ def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             process.kill()
 
 
-def link(process: subprocess.Popen[str]) -> str:
+def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     found = process.stdout.readline().rstrip("\n")
     if not found:
@@ -560,9 +560,9 @@ ENDS_AT_ONCE = """
 @pytest.mark.parametrize("style", ["interconnect", "connect_oneway"])
 def test_a_program_that_just_ends_has_sent_everything(program: Program, style: str) -> None:
     listener = program(LISTENER)
-    sender = program(ENDS_AT_ONCE, link(listener), style)
+    sender = program(ENDS_AT_ONCE, line(listener), style)
     assert end(sender) == (0, "", "")
-    assert [link(listener) for _ in range(100)] == [f"job:new {n}" for n in range(100)]
+    assert [line(listener) for _ in range(100)] == [f"job:new {n}" for n in range(100)]
     # A listener that has its end too.
     assert end(listener) == (0, "", "")
 
@@ -585,13 +585,13 @@ def test_ctrl_c_while_it_waits(program: Program) -> None:
     place = Place()
     with place.node as node:
         other = program(INTERRUPTED, node.init_connection())
-        assert link(other) == "waiting"
+        assert line(other) == "waiting"
         while not waiting_gets(node):
             pass
         other.send_signal(signal.SIGINT)
-        assert link(other) == "interrupted"
+        assert line(other) == "interrupted"
         place.bus.twitter("job:new", 1)
-        assert link(other) == "1"
+        assert line(other) == "1"
         assert end(other) == (0, "", "")
 
 
@@ -639,8 +639,8 @@ FORKED = """
 @pytest.mark.parametrize("way", ["_exit", "exit"])
 def test_fork(program: Program, way: str) -> None:
     listener = program(LISTENER)
-    assert end(program(FORKED, link(listener), way)) == (0, "5\n", "")
-    heard = [link(listener) for _ in range(3)]
+    assert end(program(FORKED, line(listener), way)) == (0, "5\n", "")
+    heard = [line(listener) for _ in range(3)]
     assert heard == ["child:heard", "parent:heard", "job:new 5"]
 
 
@@ -656,8 +656,8 @@ FROZEN = """
 
 def test_a_frozen_peer_does_not_hold_up_the_end(program: Program) -> None:
     listener = program(LISTENER)
-    sender = program(FROZEN, link(listener))
-    assert link(sender) == "connected"
+    sender = program(FROZEN, line(listener))
+    assert line(sender) == "connected"
     os.kill(listener.pid, signal.SIGSTOP)
     try:
         assert end(sender) == (0, "", "")

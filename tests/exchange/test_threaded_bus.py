@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Message
-from berrymq_rpc.bus.picture import DiagramNode
+from berrymq_rpc.bus.diagram import DiagramNode
 from berrymq_rpc.exchange.threaded_bus import ThreadedBus, estimated_size
 from berrymq_rpc.identifier import Identifier
 from berrymq_rpc.runtime.worker_thread import WorkerThread
@@ -70,7 +70,7 @@ def test_answer() -> None:
 @pytest.mark.parametrize("identifier", ["a:b:c", "_local:new", ""])
 def test_what_cannot_come_is_refused_at_once(identifier: str) -> None:
     with Place() as place:
-        with pytest.raises(ValueError, match=r"local|no identifier"):
+        with pytest.raises(ValueError, match=r"local|not an identifier"):
             place.dispatched.relay(identifier, (), {}, "there")
         assert len(place.thread) == 0
 
@@ -81,7 +81,7 @@ def test_all_else_is_done_at_once() -> None:
 
     with Place() as place:
         errors: list[Any] = []
-        place.bus.on_error = lambda *told: errors.append(told)
+        place.bus.on_error = lambda *reported: errors.append(reported)
         error, message = ValueError(), Message(Identifier("a:b"), (), {})
         place.dispatched.report(error, message, print, "failed")
         assert errors == [(error, message, print)]

@@ -38,7 +38,7 @@ class Place:
 
 
 class Direction:
-    """A link in one direction: what waits, and what is under way."""
+    """A link in one direction: what waits, and what is in flight."""
 
     def __init__(self, source: Place, target: Place) -> None:
         self.source = source
@@ -87,7 +87,7 @@ class Network:
             direction.source.router.remove(direction.send_buffer, self.now)
 
     def restart(self, index: int) -> None:
-        """Its links are made anew; the peers keep what they have for it."""
+        """Its links are new; the peers keep what they have for it."""
         place = Place(self, f"node {index}", self.places[index].epoch + 1)
         self.places[index] = place
         for there, back in self.links.values():
@@ -194,7 +194,7 @@ def test_one_that_restarts_costs_the_others_nothing(data: st.DataObject) -> None
     for place in network.places:
         for (origin, _), numbers in place.heard.items():
             assert numbers == sorted(set(numbers)), origin
-    # What it has not heard, it was told of.
+    # What it has not heard was reported to it as missed.
     counts = Counter(dict.fromkeys((other.router.name for other in others), 0))
     for missed in restarted.missed:
         counts[missed["origin"]] += missed["count"]

@@ -33,7 +33,6 @@ def _load(path: Path) -> ModuleType:
 HERE = Path(__file__).parent
 
 _fixtures = _load(HERE.parent / "rpc" / "conftest.py")
-few_objects_to_collect = _fixtures.few_objects_to_collect
 pair = _fixtures.pair
 program = _fixtures.program
 run_program = _fixtures.run_program

@@ -8,6 +8,7 @@ import pytest
 from berrymq_rpc import errors
 from berrymq_rpc.jsonrpc import JSONRPCv2, RPCError
 from berrymq_rpc.jsonrpc.error_objects import standard, to_error, to_exception
+from berrymq_rpc.jsonrpc.protocols.json_codec import decode
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.exception_codec import Failure, describe
 
@@ -79,6 +80,18 @@ def test_arguments_that_json_lacks() -> None:
     assert data["args"][1] == "1j"
     assert data["args"][2] == "/w=="
     assert "ud800" in data["args"][3]
+
+
+@pytest.mark.parametrize("levels", [90, 95, 96, 99, 100])
+def test_deep_arguments_are_readable_or_text(levels: int) -> None:
+    argument: Any = 1
+    for _ in range(levels):
+        argument = [argument]
+    told = to_error(describe(ValueError(argument), CODEC))
+    text = JSONRPCv2.batch_message_from_parts([JSONRPCv2.error_message(told)])
+    (answer,) = decode(text)
+    (found,) = answer["error"]["data"]["args"]
+    assert found == argument if levels <= 95 else isinstance(found, str)
 
 
 def test_a_long_message_is_cut() -> None:

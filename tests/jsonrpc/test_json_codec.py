@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import sys
+import threading
 import types
 import uuid
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque, namedtuple
@@ -346,6 +347,66 @@ def test_text_is_utf8_and_compact() -> None:
 
 def test_default_depth_is_read_back() -> None:
     assert decode(nested(MAX_DEPTH))
+
+
+def lists(levels: int, inside: Any = 1) -> Any:
+    for _ in range(levels):
+        inside = [inside]
+    return inside
+
+
+@pytest.mark.parametrize("inside", [1, "[[[", {1.5: 2}, {1}, Point(1)], ids=repr)
+def test_what_is_written_is_no_deeper_than_what_is_read(inside: Any) -> None:
+    levels = 30 - (not isinstance(inside, int | str))
+    assert decode(encode(lists(levels, inside), 30), max_depth=30)
+    for more in (levels + 1, levels + 20, levels + 100, 100_000):
+        with pytest.raises(ValueError, match=r"nested (more than 30 levels|too) deep"):
+            encode(lists(more, inside), 30)
+
+
+@pytest.mark.parametrize("levels", [1001, 5000, 100_000])
+@pytest.mark.parametrize("inside", [1, {1.5: 2}], ids=repr)
+def test_over_the_greatest_depth_that_can_be_allowed(levels: int, inside: Any) -> None:
+    """There Python's own bound on recursion may come first."""
+    with pytest.raises(ValueError, match=r"nested (more than 1000 levels|too) deep"):
+        encode(lists(levels, inside), 1000)
+
+
+def test_the_default_depth_of_what_is_written() -> None:
+    assert decode(encode(lists(MAX_DEPTH)))
+    with pytest.raises(ValueError, match=f"nested more than {MAX_DEPTH} levels deep"):
+        encode(lists(MAX_DEPTH + 1))
+
+
+def test_values_that_become_others_are_no_levels() -> None:
+    assert decode(encode(lists(MAX_DEPTH, Colour.RED)))
+    value: Any = Colour.RED
+    for _ in range(MAX_DEPTH):
+        value = {None: value}
+    assert decode(encode(value))
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="Python counts calls, whatever room the stack has"
+)
+def test_depth_in_a_thread_with_a_small_stack() -> None:
+    failed: list[Exception] = []
+
+    def write() -> None:
+        for value in (DEEP, RECURSIVE):
+            try:
+                encode(value)
+            except ValueError as error:
+                failed.append(error)
+
+    size = threading.stack_size(256 << 10)
+    try:
+        thread = threading.Thread(target=write)
+        thread.start()
+    finally:
+        threading.stack_size(size)
+    thread.join()
+    assert len(failed) == 2
 
 
 def test_without_the_encoder_in_c(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,9 @@ DIALECT = JSONRPCDialect({})
 class Recorder:
     """A call of this side that notes what it is told."""
 
+    queued_at: float | None = None
+    accepted_at: float | None = None
+
     def __init__(self, deadline: float | None = None) -> None:
         self.id = 0
         self.method = "method"
@@ -39,9 +42,6 @@ class Recorder:
 
     def fail(self, error: BaseException, /) -> None:
         self.outcomes.append(error)
-
-    def progress(self, now: float, /) -> str:
-        return "on its way"
 
     @property
     def error(self) -> Any:

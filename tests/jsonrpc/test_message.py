@@ -11,6 +11,7 @@ from specification import EXAMPLES, same
 from berrymq_rpc.errors import TooLargeError
 from berrymq_rpc.jsonrpc import RPCError
 from berrymq_rpc.jsonrpc.message import IncomingMessage, IncomingRequest
+from berrymq_rpc.jsonrpc.protocols.json_codec import decode
 
 METHODS = {
     "subtract": lambda minuend, subtrahend: minuend - subtrahend,
@@ -46,6 +47,25 @@ def serve(data: Any, **options: Any) -> Any:
 def test_examples_of_the_specification(sent: str, expected: Any) -> None:
     answer = serve(sent.encode())
     assert (answer is None) if expected is None else same(answer, expected)
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+@pytest.mark.parametrize("max_depth", [10, 100, 300])
+def test_answers_are_no_deeper_than_requests(max_depth: int, is_batch: bool) -> None:
+    request = {"jsonrpc": "2.0", "method": "get", "id": 1}
+    data = json.dumps([request] if is_batch else request)
+    for levels, fits in ((max_depth - 1 - is_batch, True), (max_depth - is_batch, False)):
+        inquiry = IncomingMessage(data, max_depth=max_depth)
+        value: Any = 1
+        for _ in range(levels):
+            value = [value]
+        if fits:
+            inquiry.calls[0].result(value)
+            decode(inquiry.text(), max_depth=max_depth)
+        else:
+            with pytest.raises(ValueError, match="nested more than"):
+                inquiry.calls[0].result(value)
+            assert not inquiry.is_answered
 
 
 def asked(data: Any) -> IncomingRequest:

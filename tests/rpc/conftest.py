@@ -1,7 +1,6 @@
 """What the tests of whole clients and servers share, as fixtures that are functions."""
 
 import asyncio
-import gc
 import os
 import signal
 import subprocess
@@ -31,15 +30,6 @@ class Pair(Protocol):
     def __call__(
         self, handler: Any, /, *, bind: Any = ..., server: Any = ..., **client: Any
     ) -> AbstractAsyncContextManager[tuple[rpc.Server, rpc.Client]]: ...
-
-
-@pytest.fixture(scope="session", autouse=True)
-def few_objects_to_collect() -> Iterator[None]:
-    """What pytest has made is not looked through again after each test, which took 40 ms."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -1,6 +1,24 @@
+import enum
 import functools
+import gc
 import inspect
 import sys
+import typing
+import weakref
+from collections.abc import AsyncIterator, Callable
+from typing import (
+    Annotated,
+    Any,
+    ForwardRef,
+    Generic,
+    Literal,
+    Optional,
+    ParamSpec,
+    TypeVar,
+    TypeVarTuple,
+    Union,
+    Unpack,
+)
 
 import pytest
 from hypothesis import given, settings
@@ -245,6 +263,13 @@ def test_what_is_no_callable_that_inspect_knows_takes_anything():
     assert str(Signature(Odd(), "odd")) == "odd(*args, **kwargs)"
 
 
+def test_a_bound_method_that_cannot_be_called_takes_anything():
+    class Handler:
+        def lacks_self(): ...
+
+    assert str(Signature(Handler().lacks_self, "f")) == "f(*args, **kwargs)"
+
+
 def test_a_bound_method_takes_no_self():
     class Handler:
         def add(self, a, b): ...
@@ -332,3 +357,100 @@ def test_annotation_text():
     assert annotation_text(int | str) == "int | str"
     assert annotation_text(FailsToShow()) == "<FailsToShow object>"
     assert len(annotation_text("x" * 1000)) == 200
+
+
+T = TypeVar("T")
+Parameters = ParamSpec("Parameters")
+Several = TypeVarTuple("Several")
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Box(Generic[T]): ...
+
+
+HERE = __name__
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        (Optional[int], "int | None"),  # noqa: UP045
+        (Union[int, str, None], "int | str | None"),  # noqa: UP007
+        (None | int, "None | int"),
+        (Optional[T], "~T | None"),  # noqa: UP045
+        (Optional["Order"], "Order | None"),  # noqa: F821
+        (Union[list["Order"], None], "list[Order] | None"),  # noqa: F821, UP007
+        (int | list["Order"], "int | list[Order]"),  # noqa: F821
+        (list["Order"], "list[Order]"),  # noqa: F821
+        (typing.List["Order"], "List[Order]"),  # noqa: F821, UP006
+        (ForwardRef("Order"), "Order"),
+        (list[Optional[int]], "list[int | None]"),  # noqa: UP045
+        (tuple[Optional[int], ...], "tuple[int | None, ...]"),  # noqa: UP045
+        (tuple[()], "tuple[()]"),
+        (dict[str, Any], "dict[str, Any]"),
+        (typing.Dict[str, Optional["Order"]], "Dict[str, Order | None]"),  # noqa: F821, UP006
+        (list[None], "list[None]"),
+        (typing.List[None], "List[None]"),  # noqa: UP006
+        (AsyncIterator[Optional[int]], "collections.abc.AsyncIterator[int | None]"),  # noqa: UP045
+        (typing.AsyncIterator[Any], "AsyncIterator[Any]"),
+        (Callable[[int, Optional[str]], str], "collections.abc.Callable[[int, str | None], str]"),  # noqa: UP045
+        (typing.Callable[..., Any], "Callable[..., Any]"),
+        (Callable[Parameters, T], "collections.abc.Callable[~Parameters, ~T]"),
+        (Annotated[Optional[int], "Order", 5], "Annotated[int | None, 'Order', 5]"),  # noqa: UP045
+        (Literal["Order", Colour.RED, None], "Literal['Order', <Colour.RED: 1>, None]"),
+        (Optional[Literal["Order"]], "Literal['Order'] | None"),  # noqa: UP045
+        (Box[Optional[int]], f"{HERE}.Box[int | None]"),  # noqa: UP045
+        (Box["Order"], f"{HERE}.Box[Order]"),
+        (Unpack[Several], "*Several"),
+        (tuple[Unpack[Several]], "tuple[*Several]"),  # noqa: UP044
+        (type[Colour], f"type[{HERE}.Colour]"),
+        (typing.Self, "Self"),
+        (list[FailsToShow()], "<GenericAlias object>"),
+        (Annotated[int, FailsToShow()], "<_AnnotatedAlias object>"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_annotation_has_the_same_text_on_every_python(annotation, text):
+    assert annotation_text(annotation) == text
+
+
+def test_annotations_that_name_what_is_not_there():
+    """They are evaluated when they are asked for only from Python 3.14 on."""
+    namespace = {"Optional": Optional}
+    source = "def f(a: Missing, b: list[Missing], *, c: Optional[int] = 1) -> Missing[str]: ..."
+    if sys.version_info < (3, 14):
+        source = f"from __future__ import annotations\n{source}"
+    exec(source, namespace)
+    assert Signature(namespace["f"], "f").text() == (
+        "(a: Missing, b: list[Missing], *, c: Optional[int] = 1) -> Missing[str]"
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="the definition itself fails")
+def test_annotations_that_cannot_be_evaluated():
+    namespace = {"wraps": functools.wraps}
+    exec("class C:\n  def f(self, a: 1 / 0, *, b: 'text' | None = 2) -> 1 / 0: ...", namespace)
+    assert Signature(namespace["C"].f, "f").text() == "(self, a, *, b=2)"
+    bound = Signature(namespace["C"]().f, "f")
+    assert bound.text() == "(a, *, b=2)"
+    with pytest.raises(ParametersError, match="missing 1 required argument: 'a'"):
+        bound.check((), {})
+    exec("@wraps(C.f)\ndef g(*args, **kwargs): ...", namespace)
+    assert Signature(namespace["g"], "g").text() == "(*args, **kwargs)"
+    assert Signature(functools.partial(namespace["C"].f, 1), "f").text() == "(*args, **kwargs)"
+
+
+def test_annotations_hold_nothing():
+    class Local:
+        def f(self, a, b=None): ...
+
+    Local.f.__annotations__ = {"a": Local, "b": list[Local], "return": Local}
+    signature = Signature(Local.f, "f")
+    assert ".Local, b: list[" in signature.text()
+    reference = weakref.ref(Local)
+    del Local
+    gc.collect()
+    assert reference() is None

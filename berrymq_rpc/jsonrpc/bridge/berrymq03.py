@@ -31,21 +31,23 @@ class LegacyRequest(NamedTuple):
         text: the same request as others send it.
         has_null_id: whether its id is null.
         gets: whether it asks for a message.
+        max_depth: levels that a text may have.
     """
 
     text: bytes
     has_null_id: bool
     gets: bool
+    max_depth: int
 
     def answer(self, text: bytes) -> bytes:
         """What it expects, of the answer to `text`."""
-        payload: dict[str, Any] = decode(text, len(text))
+        payload: dict[str, Any] = decode(text, len(text), self.max_depth)
         if self.has_null_id:
             payload["id"] = None
         result = payload.get("result")
         if self.gets and isinstance(result, dict) and result.keys() >= {"id", "args", "kwargs"}:
             payload["result"] = [result["id"], result["args"], result["kwargs"]]
-        return encode(payload)
+        return encode(payload, self.max_depth)
 
 
 def read_legacy_request(text: bytes, max_size: int, max_depth: int) -> LegacyRequest | None:
@@ -60,6 +62,5 @@ def read_legacy_request(text: bytes, max_size: int, max_depth: int) -> LegacyReq
     if has_null_id:
         payload["id"] = _NULL
     method = payload["method"]
-    return LegacyRequest(
-        encode(payload), has_null_id, isinstance(method, str) and method in _GETTERS
-    )
+    gets = isinstance(method, str) and method in _GETTERS
+    return LegacyRequest(encode(payload, max_depth), has_null_id, gets, max_depth)

@@ -10,8 +10,8 @@ from ...errors import Error, ServiceClosedError
 from ...exchange import Node
 from ...rpc import Client, Limits
 from ...rpc.describe import describe
-from ...rpc.dispatcher import SLOW_HANDLER
 from ...rpc.method_table import HandlerTable, collect_methods
+from ...rpc.options import SLOW_HANDLER
 from ...rpc.transport import endpoints_of
 from ...rpc.validation import checked_limits, checked_seconds, checked_threads
 from .http_access import Access, is_loopback

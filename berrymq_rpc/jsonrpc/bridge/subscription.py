@@ -78,7 +78,7 @@ class Subscription:
                 dropped = self.dropped
                 if dropped > told:
                     params["dropped"] = dropped - told
-                text = self._text(params)
+                text = self._text(params, peer.desk.max_depth)
                 if text is None:
                     continue
                 if not peer.push(text):
@@ -87,9 +87,10 @@ class Subscription:
         except Exception:
             logger.exception("a subscription to messages has ended")
 
-    def _text(self, params: dict[str, Any]) -> bytes | None:
+    def _text(self, params: dict[str, Any], max_depth: int) -> bytes | None:
+        payload = JSONRPCv2.request_payload(RPCRequest("message", params, None))
         try:
-            return encode(JSONRPCv2.request_payload(RPCRequest("message", params, None)))
+            return encode(payload, max_depth)
         except Exception as error:
             if self._unwritable.add():
                 logger.warning(

@@ -10,8 +10,10 @@ from ...errors import ConnectionLostError, GenericError, OverloadedError, Servic
 from ...rpc.client import Client
 from ...rpc.connection import Connection
 from ...rpc.describe import describe
-from ...rpc.dispatcher import SLOW_HANDLER, Dispatcher
+from ...rpc.dispatcher import Dispatcher
+from ...rpc.inbound import Inbound
 from ...rpc.method_table import HandlerTable
+from ...rpc.options import SLOW_HANDLER, ServerOptions
 from ...rpc.transport.port import Key, Port
 from ...rpc.wire.codec import Codec
 from ...rpc.wire.exception_codec import Failure
@@ -24,8 +26,6 @@ from ..items import RPCResponse
 from ..message import IncomingRequest
 
 if TYPE_CHECKING:
-    from ...rpc.call import Call
-    from ...rpc.stream import Stream
     from .peer import Peer
 
 __all__ = ["ClientTarget", "HandlerTarget", "Link", "Target"]
@@ -137,7 +137,7 @@ class _Session(JSONRPCSession):
     def take_responses(self, responses: Sequence[RPCResponse], now: float) -> None:
         """Take the peer's answers."""
         for response in responses:
-            self._take_response(response)
+            self._take_response(response, now)
         self._release(now)
 
 
@@ -167,21 +167,23 @@ class HandlerTarget(Target):
         self._port = _PeerPort()
         self.dispatcher = Dispatcher(
             table,
-            limits,
-            # Tells which arguments of an exception can travel; `to_error` does the rest.
+            ServerOptions(
+                limits=limits,
+                slow_handler=slow_handler,
+                log_exceptions=log_exceptions,
+                send_traceback=send_traceback,
+                threads=threads,
+            ),
+            # Says which arguments of an exception can travel; `to_error` does the rest.
             Codec(),
-            slow_handler=slow_handler,
-            log_exceptions=log_exceptions,
-            send_traceback=send_traceback,
-            threads=threads,
         )
 
     def link(self, peer: "Peer") -> "HandlerLink":
         session = _Session(self.limits, {})
         session.can_be_pushed = peer.can_be_pushed
-        connection = Connection(session, self._port, peer, self.dispatcher, self._loop, self)
+        connection = Connection(session, self._port, peer, self._loop)
         session.connected(0.0)
-        return HandlerLink(connection, self.dispatcher)
+        return HandlerLink(connection, Inbound(connection, self.dispatcher))
 
     async def describe(self) -> dict[str, Any]:
         return describe(self.table)
@@ -192,34 +194,24 @@ class HandlerTarget(Target):
     def close(self) -> None:
         self.dispatcher.close()
 
-    # -- what a connection tells its owner -------------------------------------------------
-
-    def peer_closing(self, connection: Connection) -> None:
-        """JSON-RPC has no word for it."""
-
-    def resend(self, caller: "Call | Stream") -> bool:
-        """There is no other connection to the same peer."""
-        return False
-
 
 class HandlerLink(Link):
     """One peer's calls of the handler, and calls back to the peer."""
 
-    def __init__(self, connection: Connection, dispatcher: Dispatcher) -> None:
+    def __init__(self, connection: Connection, inbound: Inbound) -> None:
         self._connection = connection
-        self._dispatcher = dispatcher
+        self._inbound = inbound
 
     def serve(self, calls: Sequence[IncomingRequest], size: int) -> None:
-        connection = self._connection
-        connection.message_bytes = size
+        self._inbound.message_bytes = size
         incoming: list[InboundEvent] = [
             (NOTIFY, None, asked.method, asked.args, asked.kwargs, None)
             if asked.is_notification
             else (CALL, asked, asked.method, asked.args, asked.kwargs, None)
             for asked in calls
         ]
-        self._dispatcher.dispatch(connection, incoming, monotonic())
-        connection.flush_soon()
+        self._inbound.dispatch(incoming, monotonic())
+        self._connection.flush_soon()
 
     def take(self, responses: Sequence[RPCResponse]) -> None:
         session = self._connection.session
@@ -231,17 +223,16 @@ class HandlerLink(Link):
         self._connection.lost(ConnectionLostError(reason))
 
     def stop_waiting(self) -> None:
-        self._connection.stop_waiting()
+        self._inbound.stop_waiting()
 
     def cancel_calls(self) -> None:
-        for running in list(self._connection.running.values()):
-            if running.id is not None:
-                running.cancel()
+        for call in list(self._inbound.running.values()):
+            if call.id is not None:
+                call.cancel()
 
     @property
     def in_progress(self) -> int:
-        connection = self._connection
-        return len(connection.running) + len(connection.queue) + len(connection.stalled or ())
+        return self._inbound.in_progress
 
 
 # -- a remote server -------------------------------------------------------------------------

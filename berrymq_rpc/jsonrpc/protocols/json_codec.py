@@ -49,8 +49,7 @@ def decode(data: object, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -
         data = _as_bytes(data)
     if len(data) > max_size:
         raise TextError(f"{len(data):,} bytes are more than the {max_size:,} allowed")
-    if len(data) > max_depth and data.count(b"[") + data.count(b"{") > max_depth:
-        _check_depth(data, max_depth)
+    _check_depth(data, max_depth)
     try:
         return parse(data)
     except UnicodeDecodeError:
@@ -71,6 +70,8 @@ def _as_bytes(data: object) -> bytes:
 
 
 def _check_depth(data: bytes, levels: int) -> None:
+    if len(data) <= levels or data.count(b"[") + data.count(b"{") <= levels:
+        return
     brackets = _STRING.sub(b"", data).translate(_STEPS, _NO_BRACKETS)
     if max(accumulate(memoryview(brackets).cast("b")), default=0) > levels:
         raise TextError(f"arrays and objects are nested more than {levels} levels deep")
@@ -79,13 +80,29 @@ def _check_depth(data: bytes, levels: int) -> None:
 def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
     """Write a value as JSON text in UTF-8; `values` says how.
 
+    Args:
+        value: what to write.
+        max_depth: levels of arrays and objects inside one another, as for `decode`.
+
     Raises:
         TypeError: nothing stands for a part of it.
         ValueError: it contains itself, is nested too deep, or holds half of a surrogate pair or
             a whole number of more than 4,300 digits.
     """
     try:
+        data = _written(value, max_depth)
+    except RecursionError:
+        raise ValueError("the value contains itself, or is nested too deep") from None
+    # Both libraries recurse until Python stops them, which it does at a depth that differs from
+    # one version and one thread to another.
+    _check_depth(data, max_depth)
+    return data
+
+
+def _written(value: Any, max_depth: int) -> bytes:
+    try:
         return write(value)
     except Exception:
         # What takes longer: keys that are no text, numbers that are none; or the error to raise.
+        # A value may become another one at each level.
         return write(simplify(value, 2 * max_depth))

@@ -16,6 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+from ...security import Security
+
 __all__ = ["Buffer", "Key", "Port", "PortHandler", "PortOptions"]
 
 Key: TypeAlias = Hashable
@@ -29,11 +31,16 @@ class PortOptions(NamedTuple):
         heartbeat: seconds; a peer that is silent for up to twice as long is lost.
         max_frame: bytes; a peer that sends a larger frame is disconnected.
         linger: seconds that a closing port goes on sending what is queued.
+        single: a listening port expects one peer, which says nothing before it is called (a plain
+            aiozmq.rpc server).
+        security: who may come in, and how this side proves who it is.
     """
 
     heartbeat: float
     max_frame: int
     linger: float = 1.0
+    single: bool = False
+    security: Security | None = None
 
 
 class PortHandler(Protocol):

@@ -460,13 +460,8 @@ def _refuse_path_in_use(path: str) -> None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-async def listen(
-    endpoint: str, owner: PortHandler, options: PortOptions, *, single: bool = False
-) -> Port:
+async def listen(endpoint: str, owner: PortHandler, options: PortOptions) -> Port:
     """Bind a socket to `endpoint`, such as ``tcp://127.0.0.1:*`` or ``ipc:///run/x``.
-
-    Args:
-        single: one peer that says nothing first is expected (a plain aiozmq.rpc server).
 
     Raises:
         OSError: the endpoint is in use, or none.
@@ -474,7 +469,7 @@ async def listen(
     try:
         if endpoint.startswith("ipc://"):
             _refuse_path_in_use(endpoint[len("ipc://") :])
-        kind = zmq.DEALER if single else zmq.ROUTER
+        kind = zmq.DEALER if options.single else zmq.ROUTER
         return await _open(kind, owner, options, bind=endpoint, connect=None)
     except OSError as error:
         raise OSError(error.errno, f"cannot bind {endpoint}: {error.strerror}") from error

@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...errors import ProtocolError, ServiceClosedError, TooLargeError
+from ...errors import Error, ProtocolError, ServiceClosedError, TooLargeError
 from . import record as kinds
 from .aiozmq_codec import AiozmqCodec
 from .exception_codec import Failure, describe, from_aiozmq_name, restore, to_aiozmq
@@ -119,7 +119,7 @@ class AiozmqSession(ForeignSession):
         if wire_id is not None:
             del self._call_ids[wire_id]
 
-    def lost(self, error: BaseException, now: float) -> None:
+    def lost(self, error: Error, now: float) -> None:
         super().lost(error, now)
         self._wire_ids.clear()
         self._call_ids.clear()
@@ -190,13 +190,13 @@ class AiozmqSession(ForeignSession):
                 failure = Failure(from_aiozmq_name(str(name)), tuple(args), str(text), None)
         except TooLargeError as error:
             self.malformed += 1
-            caller.fail(error)
+            self.fail(caller, error, now)
         except (ProtocolError, TypeError, ValueError) as error:
             self.malformed += 1
-            caller.fail(ProtocolError(f"the answer of {caller.method!r}: {error}"))
+            self.fail(caller, ProtocolError(f"the answer cannot be read: {error}"), now)
         else:
             if is_error:
-                caller.fail(restore(failure, self._error_table))
+                self._fail_remotely(caller, restore(failure, self._error_table), now)
             else:
                 caller.succeed(value)
         self._release(now)

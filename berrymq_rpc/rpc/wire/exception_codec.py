@@ -15,7 +15,15 @@ from ... import errors
 from ...errors import GenericError
 from .safe_repr import MAX_TEXT, bounded, full_name, safe_repr, safe_str
 
-__all__ = ["Failure", "describe", "from_aiozmq_name", "restore", "to_aiozmq", "to_aiozmq_name"]
+__all__ = [
+    "Failure",
+    "describe",
+    "from_aiozmq_name",
+    "is_own",
+    "restore",
+    "to_aiozmq",
+    "to_aiozmq_name",
+]
 
 #: Bytes of the packed arguments of a failure, and of one in a group. An error has to fit into any
 #: message, so larger ones are replaced by their text.
@@ -79,7 +87,8 @@ def _exceptions(items: Iterable[object]) -> dict[str, type[Exception]]:
 
 
 _BUILTIN = _exceptions(vars(builtins).values())
-_KNOWN = {**_BUILTIN, **_exceptions(vars(errors).values())}
+_OWN = frozenset(getattr(errors, name) for name in errors.__all__)
+_KNOWN = {**_BUILTIN, **_exceptions(_OWN)}
 
 # What these say is about this side's own time, connection and peer, and not about those that a
 # remote handler called in its turn.
@@ -157,9 +166,17 @@ def _group_args(
     return bounded(_get_message(group)), tuple(tuple(failure) for failure in failures)
 
 
+def is_own(error: BaseException) -> bool:
+    """Whether the exception is of a class of this package, and not of a user's subclass."""
+    return type(error) in _OWN
+
+
 def _constructor_args(error: BaseException) -> tuple[Any, ...]:
     cls = type(error)
     args: tuple[Any, ...] = _get_args(error)
+    if cls in _OWN and error.progress is not None:  # type: ignore[attr-defined]
+        # About a call that the handler made in its turn: the peer has only the text to know it by.
+        return (str(error),)
     if not _is_constructed_like_builtin(cls):
         return args
     try:

@@ -377,7 +377,7 @@ class NativeSession(Session):
             )
             # It has one record, as others are not gathered in such messages.
             start = memoryview(head)[_HEAD.size : _HEAD.size + _RECORD_HEAD]
-            self._tell(self._codec.unpack_head(start), error)
+            self._report(self._codec.unpack_head(start), error, now)
             raise ProtocolError(f"a message of {error}")
         payload = memoryview(head)[_PAYLOAD:]
         incoming: list[InboundEvent] = []
@@ -429,24 +429,24 @@ class NativeSession(Session):
                 else:
                     _TAKE[kind](self, record, incoming, now)
             except Exception as error:
-                self._malformed(record, error)
+                self._malformed(record, error, now)
         if backlog and self.window:
             self._release(now)
         return incoming
 
-    def _malformed(self, record: Any, error: Exception) -> None:
-        """Count what made no sense, and tell who waits for it."""
+    def _malformed(self, record: Any, error: Exception, now: float) -> None:
+        """Count a malformed record, and fail the call that it is about."""
         self.malformed += 1
         logger.debug("malformed record: %s", error)
         if isinstance(record, Part) and record.error is not None:
-            self._tell(record.head, record.error)
+            self._report(record.head, record.error, now)
             return
         if not isinstance(error, ProtocolError):
-            error = ProtocolError("an malformed record")
-        self._tell(record[:2] if isinstance(record, (tuple, list)) else (), error)
+            error = ProtocolError("a malformed record")
+        self._report(record[:2] if isinstance(record, (tuple, list)) else (), error, now)
 
-    def _tell(self, head: Sequence[Any], error: Error) -> None:
-        """Tell who waits for a record that cannot be used: the caller there, or the one here.
+    def _report(self, head: Sequence[Any], error: Error, now: float) -> None:
+        """Report a record that cannot be used to its caller, at the peer or here.
 
         Args:
             head: the scalars that the record begins with.
@@ -462,11 +462,11 @@ class NativeSession(Session):
             if caller is not None and caller.sent is not None:
                 # The stream would go on there.
                 self.cancel(call_id)
-                caller.fail(type(error)(f"an item of {caller.method!r}: {error}"))
+                self.fail(caller, type(error)(f"an item cannot be read: {error}"), now)
         elif kind in (RESULT, ERROR, END, CLOSED):
             caller = self._answered(call_id)
             if caller is not None:
-                caller.fail(type(error)(f"the answer of {caller.method!r}: {error}"))
+                self.fail(caller, type(error)(f"the answer cannot be read: {error}"), now)
 
     def _refuse(self, call_id: int, error: Error) -> None:
         self.error(call_id, describe(error, self._codec))
@@ -524,10 +524,10 @@ class NativeSession(Session):
             and caller.deadline <= now + _TIMER_PRECISION
         ):
             # The peer was quicker to say so than this side's timer.
-            caller.fail(self._time_is_over(caller, now))
+            self.fail(caller, self._time_is_over(), now)
         else:
             failure = Failure(type_name, tuple(args), text, traceback)
-            caller.fail(restore(failure, self._error_table))
+            self._fail_remotely(caller, restore(failure, self._error_table), now)
 
     def _take_accepted(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, running, released = record
@@ -595,12 +595,14 @@ class NativeSession(Session):
         caller = self._answered(call_id)
         if caller is None:
             return
-        reason = bounded(reason)
+        error = ServiceClosedError(bounded(reason))
         if began:
-            progress = f"{caller.method!r} was {caller.progress(now)}"
-            caller.fail(ServiceClosedError(f"{reason}: {progress}"))
+            self.fail(caller, error, now)
         else:
-            caller.refused(ServiceClosedError(f"{reason}: {caller.method!r} did not run"))
+            self.note_call(error, caller, now)
+            error.sent = False
+            error.progress = "did not run"
+            caller.refused(error)
 
     def _take_hello(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, properties = record
@@ -613,7 +615,7 @@ class NativeSession(Session):
             # Nothing will come that this side understands.
             for call_id, caller in list(self.pending.items()):
                 if self._answered(call_id) is not None:
-                    caller.fail(ProtocolError(reason))
+                    self.fail(caller, ProtocolError(reason), now)
             return
         limits = self.limits
         names = ("window", "max_message", "max_frame", "stream_window")

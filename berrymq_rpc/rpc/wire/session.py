@@ -23,9 +23,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from ...errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
+from ...errors import (
+    ConnectionLostError,
+    Error,
+    NotFoundError,
+    OverloadedError,
+    ParametersError,
+    RPCTimeoutError,
+    ServiceClosedError,
+)
 from .deadlines import Deadlines
-from .exception_codec import Failure
+from .exception_codec import Failure, is_own
 from .limits import CONNECT_TIMEOUT, Limits
 from .record import InboundEvent
 from .safe_repr import full_name
@@ -39,6 +47,9 @@ Frames: TypeAlias = Sequence[Buffer]
 
 
 _SERVICE_CLOSED = full_name(ServiceClosedError)
+
+#: By these a peer answers a call that it did not run.
+_REFUSALS = (NotFoundError, OverloadedError, ParametersError)
 
 
 class State(enum.Enum):
@@ -64,8 +75,12 @@ class Caller(Protocol):
     id: int
     method: str
     deadline: float | None
-    #: The time at which it was handed to the transport, ``None`` before.
+    #: When it began to wait for its turn; ``None`` for one that was sent at once.
+    queued_at: float | None
+    #: When it was handed to the transport, ``None`` before.
     sent: float | None
+    #: When the peer said that the method had begun.
+    accepted_at: float | None
 
     def succeed(self, value: Any, /) -> None:
         """The result arrived."""
@@ -84,9 +99,6 @@ class Caller(Protocol):
 
     def end(self) -> None:
         """The stream is over."""
-
-    def progress(self, now: float, /) -> str:
-        """How far it came, for the text of an error."""
 
 
 class Unsent(NamedTuple):
@@ -124,8 +136,8 @@ class Session(ABC):
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self.limits = limits
-        #: What to call the peer in an error.
-        self.peer = "the peer"
+        #: The peer's address, or the addresses that are tried.
+        self.endpoint: str | None = None
         self.state = State.CONNECTING
         #: Calls that this side made and that are not answered yet.
         self.pending: dict[int, Caller] = {}
@@ -180,15 +192,20 @@ class Session(ABC):
         """
         call_id = caller.id = next(self._ids)
         deadline = caller.deadline
-        encoded = self._encode_call(call_id, method, args, kwargs, deadline)
-        if self.in_window < self.window and not self.backlog:
-            self.in_window += 1
-            caller.sent = now
-            self._out.append(encoded)
-        else:
-            self._check_open()
-            caller.sent = None
-            self.backlog.append(Unsent(caller, encoded, now))
+        try:
+            encoded = self._encode_call(call_id, method, args, kwargs, deadline)
+            if self.in_window < self.window and not self.backlog:
+                self.in_window += 1
+                caller.sent = now
+                self._out.append(encoded)
+            else:
+                self._check_open()
+                caller.sent = None
+                caller.queued_at = now
+                self.backlog.append(Unsent(caller, encoded, now))
+        except Error as error:
+            self.note_unsent(error, method)
+            raise
         self.pending[call_id] = caller
         if deadline is not None:
             self._deadlines.add(deadline, call_id)
@@ -197,16 +214,26 @@ class Session(ABC):
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], now: float
     ) -> None:
         """Send a call that is never answered. Raises as `call` does."""
-        encoded = self._encode_notify(method, args, kwargs)
-        if self.window:
-            self._out.append(encoded)
-        else:
-            self._check_open()
-            self.backlog.append(Unsent(None, encoded, now))
+        try:
+            encoded = self._encode_notify(method, args, kwargs)
+            if self.window:
+                self._out.append(encoded)
+            else:
+                self._check_open()
+                self.backlog.append(Unsent(None, encoded, now))
+        except Error as error:
+            self.note_unsent(error, method)
+            raise
 
     def _check_open(self) -> None:
         if self.state is State.CLOSING or self.state is State.LOST:
             raise ServiceClosedError("the peer takes no more calls on this connection")
+
+    def note_unsent(self, error: Error, method: str) -> None:
+        """Fill in an error about a call or notification that was never sent."""
+        error.method = method
+        error.endpoint = self.endpoint
+        error.sent = False
 
     def cancel(self, call_id: int) -> None:
         """Give up a call: the peer is told, and an answer that still comes is dropped."""
@@ -259,17 +286,16 @@ class Session(ABC):
             backlog.popleft()
             self._out.append(encoded)
 
-    def refuse_backlog(self, error: Exception) -> None:
+    def refuse_backlog(self, error: Error, now: float) -> None:
         """Fail the calls that were not sent and cannot be any more."""
         for entry in self.take_backlog():
             if entry.caller is None:
                 self.notifications_lost += 1
             else:
-                text = f"{error}: {entry.caller.method!r} was not sent"
-                entry.caller.fail(type(error)(text))
+                self.fail(entry.caller, error, now)
 
     def packed(self, caller: Caller) -> Any:
-        """The encoded that `call` has just made for `caller`."""
+        """What `call` has just encoded for `caller`."""
         return self.backlog[-1].encoded if caller.sent is None else self._out[-1]
 
     def take_backlog(self) -> list[Unsent]:
@@ -306,11 +332,10 @@ class Session(ABC):
             return limit if when is None else min(when, limit)
         return when
 
-    def _time_is_over(self, caller: Caller, now: float) -> RPCTimeoutError:
-        progress = caller.progress(now)
+    def _time_is_over(self) -> RPCTimeoutError:
         if self.state is State.CONNECTING:
-            progress += f", as there is no connection to {self.peer}"
-        return RPCTimeoutError(f"no answer from {caller.method!r} in time: it was {progress}")
+            return RPCTimeoutError("no answer in time, as there is no connection")
+        return RPCTimeoutError("no answer in time")
 
     def expire(self, now: float) -> None:
         """Fail the calls whose time is over at `now`, and tell the peer to stop them."""
@@ -320,11 +345,14 @@ class Session(ABC):
                 # It was adopted twice, and is noted twice; or it turned out to be a stream, of
                 # which each item has a time of its own.
                 continue
-            error = self._time_is_over(caller, now)
             self.cancel(call_id)
-            caller.fail(error)
+            self.fail(caller, self._time_is_over(), now)
         if self.state is not State.CONNECTING:
             return
+        unreachable = ConnectionLostError(
+            f"no connection within {self.connect_timeout:g} s (is the server running, and is the "
+            "address right?)"
+        )
         while self.backlog and self.backlog[0].since + self.connect_timeout <= now:
             unsent = self.backlog.popleft().caller
             if unsent is None:
@@ -332,12 +360,7 @@ class Session(ABC):
                 continue
             caller = self.pending.pop(unsent.id, None)
             if caller is not None:
-                caller.fail(
-                    ConnectionLostError(
-                        f"no connection to {self.peer} within {self.connect_timeout:g} s: is it "
-                        "running, and is the address right?"
-                    )
-                )
+                self.fail(caller, unreachable, now)
 
     # -- the life of the connection ------------------------------------------------------
 
@@ -349,8 +372,8 @@ class Session(ABC):
         self._greet()
         self._release(now)
 
-    def lost(self, error: BaseException, now: float) -> None:
-        """The peer is gone: fail what is in flight, each with how far it came."""
+    def lost(self, error: Error, now: float) -> None:
+        """The peer is gone: fail the calls in flight, each with an error of its own."""
         if self.state is State.LOST:
             return
         self._enter(State.LOST)
@@ -365,13 +388,37 @@ class Session(ABC):
         self._released.clear()
         self._out.clear()
         for caller in pending:
-            _fail(caller, error, now)
+            self.fail(caller, error, now)
 
-    def give_up(self, error: BaseException, now: float) -> None:
-        """Cancel all calls of this side; they fail with `error`."""
+    def give_up(self, error: Error, now: float) -> None:
+        """Cancel all calls of this side; each fails with an error such as `error`."""
         for call_id, caller in list(self.pending.items()):
             self.cancel(call_id)
-            _fail(caller, error, now)
+            self.fail(caller, error, now)
+
+    def fail(self, caller: Caller, error: Error, now: float) -> None:
+        """Fail a call with an error such as `error` that says how far the call came."""
+        own = self.note_call(type(error)(*error.args), caller, now)
+        own.progress = _progress(caller, now)
+        caller.fail(own)
+
+    def _fail_remotely(self, caller: Caller, error: Exception, now: float) -> None:
+        """Fail a call with the error that the peer answered."""
+        if is_own(error):
+            assert isinstance(error, Error)
+            self.note_call(error, caller, now)
+            if isinstance(error, _REFUSALS) and caller.accepted_at is None:
+                error.sent = False
+        caller.fail(error)
+
+    def note_call(self, error: Error, caller: Caller, now: float) -> Error:
+        """Fill in what is known of the call that an error is about, and return the error."""
+        began = caller.sent if caller.queued_at is None else caller.queued_at
+        error.method = caller.method
+        error.endpoint = self.endpoint
+        error.sent = caller.sent is not None
+        error.elapsed = None if began is None else now - began
+        return error
 
     @property
     def idle(self) -> bool:
@@ -471,9 +518,12 @@ class Session(ABC):
         """Whether `_encode_notify` made it."""
 
 
-def _fail(caller: Caller, error: BaseException, now: float) -> None:
-    """Fail a call with an error of its own, which says how far it came."""
-    caller.fail(type(error)(f"{error}: {caller.method!r} was {caller.progress(now)}"))
+def _progress(caller: Caller, now: float) -> str:
+    if caller.sent is None:
+        return "was not sent"
+    if caller.accepted_at is None:
+        return f"was sent {now - caller.sent:.1f} s ago, not accepted"
+    return f"was accepted, and running for {now - caller.accepted_at:.1f} s"
 
 
 class Dialect(Protocol):

@@ -23,6 +23,9 @@ DIALECTS = {"native": NATIVE, "aiozmq": AIOZMQ}
 class Recorder:
     """A call of this side that notes what it is told."""
 
+    queued_at: float | None = None
+    accepted_at: float | None = None
+
     def __init__(self, method: str = "method", deadline: float | None = None) -> None:
         self.id = 0
         self.method = method
@@ -44,6 +47,7 @@ class Recorder:
         self.outcomes.append(("refused", error))
 
     def accepted(self, now: float, released: bool, /) -> None:
+        self.accepted_at = now
         self.acceptances.append((now, released))
 
     def item(self, value: Any, /) -> None:
@@ -51,9 +55,6 @@ class Recorder:
 
     def end(self) -> None:
         self.outcomes.append(("end",))
-
-    def progress(self, now: float, /) -> str:
-        return "not sent" if self.sent is None else f"sent {now - self.sent:g} s ago"
 
     @property
     def value(self) -> Any:

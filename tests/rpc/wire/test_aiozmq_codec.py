@@ -3,14 +3,14 @@
 import datetime
 import decimal
 import pickle
+import sys
 import uuid
+from types import ModuleType
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import aiozmq.rpc  # noqa: F401
 import msgpack
 import pytest
-from aiozmq.rpc.packer import _Packer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,6 @@ class Point:
 
 
 TABLE = {3: (Point, lambda point: bytes([point.x]), lambda data: Point(data[0]))}
-PEER = _Packer(translation_table=TABLE)
 CODEC = AiozmqCodec(TABLE)
 
 OFFSETS = st.timedeltas(datetime.timedelta(hours=-23), datetime.timedelta(hours=23))
@@ -62,14 +61,20 @@ VALUES = st.recursive(
 )
 
 
-@given(VALUES)
-def test_the_peer_unpacks_what_is_packed(value: Any) -> None:
-    assert PEER.unpackb(CODEC.pack(value)) == value
+@pytest.fixture(scope="module")
+def peer(plain_aiozmq: ModuleType) -> Any:
+    """The packer of a plain peer."""
+    return sys.modules["aiozmq.rpc.packer"]._Packer(translation_table=TABLE)
 
 
-@given(VALUES)
-def test_what_the_peer_packs_is_unpacked(value: Any) -> None:
-    packed = PEER.packb(value)
+@given(value=VALUES)
+def test_the_peer_unpacks_what_is_packed(value: Any, peer: Any) -> None:
+    assert peer.unpackb(CODEC.pack(value)) == value
+
+
+@given(value=VALUES)
+def test_what_the_peer_packs_is_unpacked(value: Any, peer: Any) -> None:
+    packed = peer.packb(value)
     assert CODEC.unpack(packed) == value
     assert AiozmqCodec(TABLE, use_list=True).unpack(packed) is not None or value is None
 
@@ -125,14 +130,17 @@ def deep(levels: int) -> Any:
 def test_depth(levels: int) -> None:
     with pytest.raises(ValueError, match="contains itself, or is nested more than 100 levels"):
         CODEC.pack(deep(levels))
-    assert PEER.unpackb(CODEC.pack(deep(100))) == deep(100)
+
+
+def test_the_peer_unpacks_what_is_as_deep_as_allowed(peer: Any) -> None:
+    assert peer.unpackb(CODEC.pack(deep(100))) == deep(100)
 
 
 @pytest.mark.parametrize(
     "value", [None, 1, "text", (1, "a", None), (1,) * 100, {}, {"a": [b"x"]}, [[1], [2]]]
 )
-def test_plain_values(value: Any) -> None:
-    assert CODEC.pack(value) == PEER.packb(value)
+def test_plain_values(value: Any, peer: Any) -> None:
+    assert CODEC.pack(value) == peer.packb(value)
 
 
 @pytest.mark.parametrize("code", range(123, 128))

@@ -401,7 +401,8 @@ def test_an_answer_that_cannot_be_read_fails_the_caller(is_error: bool, answer: 
     header, _ = their_answer(caller.id, None, is_error)
     session.receive([header, answer], 0.0)
     assert isinstance(caller.error, ProtocolError)
-    assert str(caller.error).startswith("the answer of 'ns.add': ")
+    assert str(caller.error).startswith("the answer cannot be read: ")
+    assert "'ns.add' was sent" in str(caller.error)
     assert session.malformed == 1
     assert session.idle
     check(session)

@@ -6,11 +6,10 @@ import sys
 import traceback
 from collections import ChainMap
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import aiozmq.rpc
 import pytest
-from aiozmq.rpc.util import _fill_error_table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -618,8 +617,8 @@ def test_describing_never_raises(argument: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["Error", "GenericError", "NotFoundError", "ParametersError", "ServiceClosedError"]
 )
-def test_names_of_aiozmq(name: str) -> None:
-    theirs = full_name(getattr(aiozmq.rpc, name))
+def test_names_of_aiozmq(name: str, plain_aiozmq: ModuleType) -> None:
+    theirs = full_name(getattr(plain_aiozmq, name))
     ours = full_name(getattr(errors, name))
     assert to_aiozmq_name(ours) == theirs
     assert from_aiozmq_name(theirs) == ours
@@ -633,30 +632,28 @@ def test_other_names_stay() -> None:
         assert from_aiozmq_name(to_aiozmq_name(name)) == name
 
 
-THEIR_TABLE = _fill_error_table()
-
-
-def plain_client(error: BaseException) -> Exception:
+def plain_client(plain_aiozmq: ModuleType, error: BaseException) -> Exception:
     """What a plain aiozmq.rpc client makes of an answer; an error here hangs its caller."""
+    their_table = sys.modules["aiozmq.rpc.util"]._fill_error_table()
     failure = to_aiozmq(describe(error, FOREIGN, traceback=True))
     assert failure.traceback is None
     name, args, text = FOREIGN.unpack(FOREIGN.pack(failure[:3]))
-    found = THEIR_TABLE.get(name)
+    found = their_table.get(name)
     if found is None:
-        return aiozmq.rpc.GenericError(name, args, text)  # type: ignore[no-any-return]
+        return plain_aiozmq.GenericError(name, args, text)  # type: ignore[no-any-return]
     made = found(*args)
     assert isinstance(made, Exception)
     return made  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("error", KNOWN, ids=repr)
-def test_a_plain_client_raises_the_same(error: Exception) -> None:
-    got = plain_client(error)
+def test_a_plain_client_raises_the_same(error: Exception, plain_aiozmq: ModuleType) -> None:
+    got = plain_client(plain_aiozmq, error)
     if isinstance(error, errors.Error):
         # Of ours it knows these two, and tells the names of the others.
         known = isinstance(error, errors.NotFoundError | errors.ParametersError)
         assert isinstance(
-            got, getattr(aiozmq.rpc, type(error).__name__ if known else "GenericError")
+            got, getattr(plain_aiozmq, type(error).__name__ if known else "GenericError")
         )
     else:
         assert type(got) is type(error)
@@ -675,7 +672,9 @@ def test_a_plain_client_raises_the_same(error: Exception) -> None:
     ],
     ids=["iteration", "async iteration", "group", "interrupt", "cancelled", "unicode", "custom"],
 )
-def test_what_would_hang_a_plain_clients_caller(error: BaseException, name: str) -> None:
-    got = plain_client(error)
-    assert isinstance(got, aiozmq.rpc.GenericError)
+def test_what_would_hang_a_plain_clients_caller(
+    error: BaseException, name: str, plain_aiozmq: ModuleType
+) -> None:
+    got = plain_client(plain_aiozmq, error)
+    assert isinstance(got, plain_aiozmq.GenericError)
     assert got.exc_type == name

@@ -683,7 +683,7 @@ def test_a_call_that_a_closing_peer_stopped() -> None:
     session, caller = one_in_flight()
     session.receive(message((CLOSED, 1, "closing", True)), 2.0)
     assert isinstance(caller.error, ServiceClosedError)
-    assert str(caller.error) == "closing: 'method' was sent 2 s ago"
+    assert str(caller.error) == "closing: 'method' was sent 2.0 s ago, not accepted"
     assert session.idle
 
 

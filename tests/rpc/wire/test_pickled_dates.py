@@ -86,7 +86,8 @@ def test_what_is_written_pickle_reads(value: Any) -> None:
         UTC,
         datetime.timezone(HOUR, "\ud800"),
         datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone(HOUR, "\u20ac\n\\u0041")),
-        ZoneInfo("America/Argentina/ComodRivadavia"),
+        # A long key. Debian keeps the zones that have another name by now in a package apart.
+        ZoneInfo("America/Argentina/Buenos_Aires"),
         datetime.datetime(2020, 10, 25, 2, 30, tzinfo=BERLIN),
     ],
 )

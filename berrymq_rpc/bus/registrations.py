@@ -11,6 +11,7 @@ from .message import Message
 
 __all__ = [
     "SKIPPED",
+    "ClassMethodRegistration",
     "FunctionRegistration",
     "Guard",
     "MethodRegistration",
@@ -19,16 +20,16 @@ __all__ = [
     "Refusal",
     "Registration",
     "check_callable",
-    "collecting",
-    "exporting",
-    "is_collecting",
     "is_coroutine_function",
-    "is_exporting",
+    "is_remote_sink",
+    "is_sink",
     "receiver_key",
+    "remote_sink",
+    "sink",
 ]
 
-_COLLECTING = "_berrymq_collecting"
-_EXPORTING = "_berrymq_exporting"
+_SINK = "_berrymq_sink"
+_REMOTE_SINK = "_berrymq_remote_sink"
 
 # The flag of code objects that `inspect.CO_COROUTINE` is; `inspect` takes long to import.
 _COROUTINE = 0x80
@@ -138,11 +139,19 @@ class MethodRegistration(weakref.ref[Any]):
         number: int,
         collected: "Callable[[MethodRegistration], object]",
     ) -> None:
-        self.function = method.__func__
         self.identifier = identifier
-        self.guard = guard
         self.number = number
         self.key = receiver_key(method)
+        self._hold(method.__func__, guard, collected)
+
+    def _hold(
+        self,
+        function: Callable[..., Any],
+        guard: Guard | None,
+        collected: "Callable[[MethodRegistration], object]",
+    ) -> None:
+        self.function = function
+        self.guard = guard
 
     # Weak references compare and hash by their objects; two registrations are never the same.
     __eq__ = object.__eq__
@@ -180,36 +189,91 @@ class MethodRegistration(weakref.ref[Any]):
         return self.function(owner, message)
 
 
+class ClassMethodRegistration(MethodRegistration):
+    """A method that is bound to a class: what the class keeps is held weakly as well.
+
+    A function refers to the class that it was written in by ``super()``, and by its annotations
+    from Python 3.14 on: held strongly it would keep its class alive, and so itself.
+    """
+
+    __slots__ = ("_function", "_guard")
+
+    def _hold(
+        self,
+        function: Callable[..., Any],
+        guard: Guard | None,
+        collected: Callable[[MethodRegistration], object],
+    ) -> None:
+        cls = self()
+
+        def held(value: Callable[..., Any]) -> Callable[[], Any]:
+            if cls is not None and _keeps(cls, value):
+                return weakref.ref(value, lambda _: collected(self))
+            return lambda: value
+
+        self._function = held(function)
+        self._guard = None if guard is None else held(guard)
+
+    @property
+    def function(self) -> Callable[..., Any]:  # type: ignore[override]
+        """What is called with the class and the message."""
+        return self._function() or _skip
+
+    @property
+    def guard(self) -> Guard | None:  # type: ignore[override]
+        return None if self._guard is None else self._guard() or _refuse
+
+
+def _keeps(cls: type, function: object) -> bool:
+    """Whether a class, or the class of it, has the function among its attributes."""
+    metaclass: type = type(cls)
+    return any(
+        (value.__func__ if isinstance(value, classmethod | staticmethod) else value) is function
+        for base in (*cls.__mro__, *metaclass.__mro__)
+        for value in tuple(vars(base).values())
+    )
+
+
+def _skip(cls: type, message: Message) -> Refusal:
+    """Stands for a function that is gone."""
+    return SKIPPED
+
+
+def _refuse(message: Message) -> bool:
+    """Stands for a guard that is gone."""
+    return False
+
+
 Registration: TypeAlias = FunctionRegistration | MethodRegistration
 
 
-def collecting(function: AnyFunction) -> AnyFunction:
+def sink(function: AnyFunction) -> AnyFunction:
     """Decorate what only puts messages aside, as a queue does.
 
     It is called in the sender's thread always, and is no receiver that answers `Bus.talk`.
     """
-    setattr(function, _COLLECTING, True)
+    setattr(function, _SINK, True)
     return function
 
 
-def exporting(function: AnyFunction) -> AnyFunction:
+def remote_sink(function: AnyFunction) -> AnyFunction:
     """Decorate what puts messages aside for other processes.
 
-    It is as if it were `collecting`. A message that has another form for other processes comes in
+    It is as if it were `sink`. A message that has another form for other processes comes in
     that form.
     """
-    setattr(function, _EXPORTING, True)
-    return collecting(function)
+    setattr(function, _REMOTE_SINK, True)
+    return sink(function)
 
 
-def is_collecting(receiver: Receiver) -> bool:
-    """Whether a function, or what a `Registration` calls, carries `collecting`."""
-    return _carries(receiver, _COLLECTING)
+def is_sink(receiver: Receiver) -> bool:
+    """Whether a function, or what a `Registration` calls, carries `sink`."""
+    return _carries(receiver, _SINK)
 
 
-def is_exporting(receiver: Receiver) -> bool:
-    """Whether a function, or what a `Registration` calls, carries `exporting`."""
-    return _carries(receiver, _EXPORTING)
+def is_remote_sink(receiver: Receiver) -> bool:
+    """Whether a function, or what a `Registration` calls, carries `remote_sink`."""
+    return _carries(receiver, _REMOTE_SINK)
 
 
 def _carries(receiver: Receiver, mark: str) -> bool:

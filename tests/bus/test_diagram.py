@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Follower, Message, Queue, cond
-from berrymq_rpc.bus.picture import DiagramNode
+from berrymq_rpc.bus.diagram import DiagramNode
 
 # What is written of Graphviz's language: an identifier, a text in double quotes, an attribute.
 NAME = r"[a-z]\d+"
@@ -135,8 +135,8 @@ def test_senders(bus: Bus) -> None:
 def test_connections(bus: Bus) -> None:
     def lines() -> list[DiagramNode]:
         return [
-            DiagramNode("connection", "tcp://peer:1", hears=("*@*:*",), sends=("*@*:*",)),
-            DiagramNode("connection", "tcp://peer:2", hears=("job:done",)),
+            DiagramNode("connection", "tcp://peer:1", follows=("*@*:*",), sends=("*@*:*",)),
+            DiagramNode("connection", "tcp://peer:2", follows=("job:done",)),
         ]
 
     class Mailbox:

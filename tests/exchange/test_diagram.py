@@ -1,4 +1,4 @@
-"""Connections in the picture of a bus, and exceptions that leave the process."""
+"""Connections in the diagram of a bus, and exceptions that leave the process."""
 
 from berrymq_rpc import AsyncQueue, Bus, Node
 

@@ -17,21 +17,21 @@ def post(url: str, method: str, *params: object, **headers: str) -> object:
         return json.load(response)["result"]
 
 
-def said(line: str, listener: str) -> str:
+def url_in(line: str, listener: str) -> str:
     found = re.fullmatch(rf"JSON-RPC over {listener} at (\S+?)(, WebSocket at ws://\S+/ws)?", line)
     assert found, line
     return found[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_before_a_node(start, number) -> None:
+def test_bridge_to_a_node(start, number) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", "--json") as node:
         endpoint = node.line().removeprefix("The node is at ")
         listeners = ("--http", ":0", "--tcp", "127.0.0.1:0", "--zeromq", "tcp://127.0.0.1:*")
         with start("bridge", "--connect", endpoint, *listeners) as bridge:
-            url = said(bridge.line(), "HTTP")
-            host, port = said(bridge.line(), "TCP").removeprefix("tcp://").split(":")
-            assert said(bridge.line(), "ZeroMQ").startswith("tcp://127.0.0.1:")
+            url = url_in(bridge.line(), "HTTP")
+            host, port = url_in(bridge.line(), "TCP").removeprefix("tcp://").split(":")
+            assert url_in(bridge.line(), "ZeroMQ").startswith("tcp://127.0.0.1:")
             token = post(url, "connect_oneway", 60)
             assert post(url, "send_message", token, "job:done", [1], {}) == "ok"
             with socket.create_connection((host, int(port)), timeout=20) as connection:
@@ -44,19 +44,21 @@ def test_before_a_node(start, number) -> None:
 
 def test_serve_with_a_listener(start) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", "--http", ":0", "--token", "sesame") as node:
-        url = said(node.line(), "HTTP")
+        url = url_in(node.line(), "HTTP")
         assert post(url, "connect_oneway", Authorization="Bearer sesame")
-        with pytest.raises(urllib.error.HTTPError, match="401"):
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
             post(url, "connect_oneway")
+        # It is the response as well.
+        refused.value.close()
         assert node.end(signal.SIGTERM) == 0
 
 
-def test_nobody_is_there(start) -> None:
+def test_no_server(start) -> None:
     with start(
         "bridge", "--connect", "tcp://127.0.0.1:1", "--http", ":0", "--wait", "0.1"
     ) as bridge:
         assert bridge.end() == 3
-        assert "nobody answers" in bridge.rest("stderr")[0]
+        assert "no peer answers" in bridge.rest("stderr")[0]
 
 
 @pytest.mark.parametrize(
@@ -64,18 +66,18 @@ def test_nobody_is_there(start) -> None:
     [
         (["--connect", "tcp://127.0.0.1:1"], "nothing to open"),
         (["--http", ":0"], "--connect"),
-        (["--connect", "tcp://127.0.0.1:1", "--http", "here"], "no address"),
-        (["--connect", "tcp://127.0.0.1:1", "--tcp", ":99999"], "no address"),
+        (["--connect", "tcp://127.0.0.1:1", "--http", "here"], "not an address"),
+        (["--connect", "tcp://127.0.0.1:1", "--tcp", ":99999"], "not an address"),
         (["--connect", "tcp://127.0.0.1:1", "--zeromq", "here"], "not an endpoint"),
     ],
 )
-def test_what_it_does_not_take(start, arguments, error) -> None:
+def test_refused_arguments(start, arguments, error) -> None:
     with start("bridge", *arguments) as bridge:
         assert bridge.end() == 2
         assert error in "\n".join(bridge.rest("stderr"))
 
 
-def test_not_open_to_all_by_accident(start) -> None:
+def test_exposure_needs_insecure(start) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", "--tcp", "0.0.0.0:0") as node:
         assert node.end() == 2
         assert "--insecure" in "\n".join(node.rest("stderr"))

@@ -3,7 +3,7 @@
 import pytest
 
 from berrymq_rpc.bus.message import Message
-from berrymq_rpc.bus.registration import (
+from berrymq_rpc.bus.registrations import (
     SKIPPED,
     FunctionRegistration,
     MethodRegistration,

@@ -1,5 +1,9 @@
 import json
 
+import pytest
+
+from berrymq_rpc.cli.methods import parse_methods
+
 from .conftest import SILENT
 
 
@@ -32,7 +36,24 @@ def test_of_a_node(berrymq, node) -> None:
     assert "send_message(token: str, identifier: str, " in result.stdout
 
 
-def test_nobody(berrymq) -> None:
+def test_no_server(berrymq) -> None:
     result = berrymq("methods", "--wait", "0.2", SILENT)
     assert (result.returncode, result.stdout) == (3, "")
-    assert "nothing listens at port 1" in result.stderr
+    assert "no server is listening on port 1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        (),
+        {},
+        {"methods": None},
+        {"methods": [1]},
+        {"methods": ({"name": 1},)},
+        {"methods": "ab"},
+    ],
+)
+def test_malformed_descriptions(answer) -> None:
+    with pytest.raises((LookupError, TypeError)):
+        parse_methods(answer)

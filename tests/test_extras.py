@@ -1,0 +1,120 @@
+"""Install each extra as its user does, into an environment of its own, and use it."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+#: For work on the package itself; installed by `make`.
+OF_DEVELOPERS = {"docs", "lint", "test"}
+
+CALL = """
+import asyncio
+from berrymq_rpc import rpc
+
+class Handler(rpc.AttrHandler):
+    @rpc.method
+    def add(self, a, b):
+        return a + b
+
+async def main():
+    async with await rpc.start_server(Handler(), bind="tcp://127.0.0.1:*") as server:
+        async with await rpc.open_client(connect=server.endpoints) as client:
+            print(await client.rpc.add(1, 2))
+"""
+
+#: A program for each extra, and what it prints.
+PROGRAMS = {
+    "": (
+        CALL
+        + """
+async def without():
+    from berrymq_rpc.jsonrpc.bridge import Bridge
+    async with Bridge({}) as bridge:
+        await bridge.serve_http("127.0.0.1", 0)
+
+asyncio.run(main())
+try:
+    asyncio.run(without())
+except ModuleNotFoundError as error:
+    print("berrymq-rpc[http]" in str(error))
+""",
+        "3\nTrue\n",
+    ),
+    "uvloop": (CALL + "import uvloop\nuvloop.run(main())\n", "3\n"),
+    "json": (
+        "from berrymq_rpc.jsonrpc.protocols import json_codec\n"
+        "print(json_codec.write.__module__.rpartition('.')[2], json_codec.encode([1]))\n",
+        "json_msgspec b'[1]'\n",
+    ),
+    "http": (
+        CALL
+        + """
+from berrymq_rpc.jsonrpc.bridge import Bridge
+from berrymq_rpc.jsonrpc.http import open_http_client
+
+async def over_http():
+    async with Bridge(Handler()) as bridge:
+        url = await bridge.serve_http("127.0.0.1", 0)
+        async with await open_http_client(url) as client:
+            print(await client.rpc.add(1, 2))
+
+asyncio.run(over_http())
+""",
+        "3\n",
+    ),
+    "cli": (
+        "import subprocess, sys, pathlib\n"
+        "command = pathlib.Path(sys.executable).with_name('berrymq')\n"
+        "print(subprocess.run([command, '--help'], capture_output=True).returncode)\n",
+        "0\n",
+    ),
+}
+
+
+def run(*arguments: object) -> str:
+    done = subprocess.run(
+        [str(argument) for argument in arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT)
+    (made,) = folder.glob("berrymq_rpc-*.whl")
+    return made
+
+
+def test_each_has_a_program() -> None:
+    extras = set(PROJECT["optional-dependencies"]) - OF_DEVELOPERS
+    assert extras | {""} == set(PROGRAMS)
+
+
+@pytest.mark.parametrize("extra", PROGRAMS)
+def test_installed_and_used(extra: str, wheel: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    asked = f"{wheel}[{extra}]" if extra else wheel
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", asked)
+    program, printed = PROGRAMS[extra]
+    script = tmp_path / "program.py"
+    script.write_text(program, encoding="utf-8")
+    assert run(python, "-W", "error", script) == printed
+    if not extra:
+        freeze = run(python, "-m", "pip", "list", "--format=freeze").lower()
+        packages = {line.partition("==")[0] for line in freeze.split()} - {"pip", "setuptools"}
+        assert packages == {"aiozmq", "berrymq-rpc", "msgpack", "pyzmq"}
