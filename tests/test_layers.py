@@ -87,19 +87,13 @@ THIRD_PARTY = {
 CYCLES: dict[frozenset[str], str] = {
     frozenset(
         {
-            "berrymq_rpc.exchange.line",
-            "berrymq_rpc.exchange.switchboard",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
             "berrymq_rpc.jsonrpc.bridge.peer",
             "berrymq_rpc.jsonrpc.bridge.subscription",
             "berrymq_rpc.jsonrpc.bridge.target",
         }
     ): "one object in several files",
 }
-MAX_CYCLES = 2
+MAX_CYCLES = 1
 
 # In the standard library of 3.14, but not in every `sys.stdlib_module_names`.
 LATER_STDLIB = {"annotationlib", "compression"}

@@ -22,16 +22,16 @@ import pytest
 from berrymq_rpc import errors
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.exchange import ExportedFunctions
-from berrymq_rpc.exchange.bundle import (
+from berrymq_rpc.exchange.batch import (
     MAX_COUNT,
     MAX_NAME_LENGTH,
-    Bundle,
-    read_envelope,
+    Batch,
+    parse_batch,
 )
-from berrymq_rpc.exchange.line import MAX_UNDER_WAY
-from berrymq_rpc.exchange.outbox import Outbox
+from berrymq_rpc.exchange.link import MAX_IN_FLIGHT
+from berrymq_rpc.exchange.reorder import FIRST_PATIENCE, PATIENCE
 from berrymq_rpc.exchange.router import Router
-from berrymq_rpc.exchange.sequences import FIRST_PATIENCE, PATIENCE
+from berrymq_rpc.exchange.send_buffer import SendBuffer
 from berrymq_rpc.rpc.method_table import collect_methods
 from berrymq_rpc.rpc.wire import clock, record
 from berrymq_rpc.rpc.wire import native_session as native
@@ -602,21 +602,21 @@ class Place:
     def __init__(self, name: str, epoch: int) -> None:
         self.bus = Bus()
         self.router = Router(self.bus.gateway, name, epoch=epoch)
-        self.outbox = Outbox()
+        self.send_buffer = SendBuffer()
         self.bus.gateway.add_forwarder(self.router.forward)
-        self.router.add(self.outbox)
+        self.router.add(self.send_buffer)
         self.heard: list[Message] = []
 
-    def sent(self) -> Bundle:
+    def sent(self) -> Batch:
         self.router.collect()
-        (bundle,) = self.outbox.take(10, 1 << 30)
-        return bundle
+        (batch,) = self.send_buffer.take(10, 1 << 30)
+        return batch
 
     def receive(self, example: Example) -> None:
-        self.router.receive(self.outbox, read_envelope(example.value, example.data), 0.0)
+        self.router.receive(self.send_buffer, parse_batch(example.value, example.data), 0.0)
 
 
-def test_bundles() -> None:
+def test_batches() -> None:
     messages, answer = BUNDLES
     plant, far = Place("plant", 1700000000000000), Place("far", 5)
     for _ in range(6):
@@ -624,15 +624,15 @@ def test_bundles() -> None:
     plant.sent()
     plant.bus.twitter("job:new", 1, "two")
     plant.bus.talk("quest:go", "answer:go", k=2)
-    bundle = plant.sent()
-    assert (bundle.data, bundle.envelope()) == (messages.data, messages.value)
+    batch = plant.sent()
+    assert (batch.data, batch.envelope()) == (messages.data, messages.value)
     far.bus.regist_function("job:*", far.heard.append)
     far.bus.regist_function("quest:*", lambda m: 40 + m.kwargs["k"])
     far.receive(messages)
     (message,) = far.heard
     assert (message.id, message.args, message.origin) == ("job:new", (1, "two"), "plant")
-    bundle = far.sent()
-    assert (bundle.data, arrays(bundle.envelope())) == (answer.data, answer.value)
+    batch = far.sent()
+    assert (batch.data, arrays(batch.envelope())) == (answer.data, answer.value)
     plant.bus.regist_function("answer:*", plant.heard.append)
     plant.receive(answer)
     (message,) = plant.heard
@@ -641,8 +641,8 @@ def test_bundles() -> None:
 
 def test_what_an_envelope_has() -> None:
     error = describe(ValueError("no"), CODEC)[:3]
-    bundle = Bundle(("a", 1), 1, 1, b"", (), ("b", 2), error)
-    assert [f"``{key}``" for key in bundle.envelope()] == table("key")
+    batch = Batch(("a", 1), 1, 1, b"", (), ("b", 2), error)
+    assert [f"``{key}``" for key in batch.envelope()] == table("key")
 
 
 def test_the_methods_of_a_node() -> None:
@@ -654,7 +654,7 @@ def test_the_methods_of_a_node() -> None:
 def test_numbers_of_nodes_on_the_page() -> None:
     assert f"a text of 1 to {MAX_NAME_LENGTH} characters" in PROSE
     assert f"from 1 to {MAX_COUNT:,}; if it is left out, 1" in PROSE
-    assert MAX_UNDER_WAY == 4 << 20
+    assert MAX_IN_FLIGHT == 4 << 20
     assert "more than 4 MiB are not confirmed" in PROSE
     assert f"for {PATIENCE:g} seconds at most in which" in PROSE
     assert f"({FIRST_PATIENCE:g} second of an origin that is new)" in PROSE

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc import rpc
-from berrymq_rpc.exchange.beside import beside
+from berrymq_rpc.exchange.merged_handler import merge_handlers
 from berrymq_rpc.rpc.method_table import collect_methods
 
 
@@ -38,13 +38,13 @@ class Asked:
 
 @pytest.mark.parametrize("handler", [Attributes(), {"sub": Sub(), "add": Attributes().add}])
 def test_both_are_known_at_start(handler: Any) -> None:
-    table = collect_methods(beside(Functions(), handler))
+    table = collect_methods(merge_handlers(Functions(), handler))
     assert [method.name for method in table] == ["add", "get", "sub.hello"]
     assert table.find("get").function() == "own"
 
 
 def test_one_that_is_asked() -> None:
-    table = collect_methods(beside(Functions(), Asked({"sub": Sub()})))
+    table = collect_methods(merge_handlers(Functions(), Asked({"sub": Sub()})))
     assert table.find("get").function() == "own"
     assert table.find("sub.hello").function() == "hello"
     for name in ("other", "get.x", "sub.other"):
@@ -63,10 +63,10 @@ class Clash(rpc.AttrHandler):
 )
 def test_a_clash_is_an_error(handler: Any) -> None:
     with pytest.raises(ValueError, match=r"own functions: get$"):
-        beside(Functions(), handler)
+        merge_handlers(Functions(), handler)
 
 
 @pytest.mark.parametrize("handler", [5, Clash, "text"])
 def test_no_handler(handler: Any) -> None:
     with pytest.raises(TypeError):
-        beside(Functions(), handler)
+        merge_handlers(Functions(), handler)

@@ -1,11 +1,11 @@
-"""Connections in the picture of a bus, and exceptions that leave the process."""
+"""Connections in the diagram of a bus, and exceptions that leave the process."""
 
 from berrymq_rpc import AsyncQueue, Bus, Node
 
 BOUND = 10.0
 
 
-async def test_lines_and_remote_queues() -> None:
+async def test_links_and_remote_queues() -> None:
     here, there = Bus(), Bus()
     async with Node(bus=here) as node, Node("tcp://127.0.0.1:0", bus=there) as peer:
         (endpoint,) = peer.endpoints

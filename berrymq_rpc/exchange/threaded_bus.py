@@ -1,4 +1,4 @@
-"""A gateway whose receivers are called on a thread of their own, for a node without asyncio."""
+"""A gateway that calls receivers on a thread of their own, for a node without asyncio."""
 
 import asyncio
 import sys
@@ -16,23 +16,23 @@ from ..bus.routing_table import Forwarder
 from ..identifier import Identifier
 from ..runtime.worker_thread import WorkerThread
 
-__all__ = ["DispatchedBus", "estimated_size"]
+__all__ = ["ThreadedBus", "estimated_size"]
 
-#: Elements of a container that are looked at; the others are taken to be like them.
+#: Elements of a container that are measured; the others are taken to be like them.
 SAMPLE = 50
 
 #: Bytes that a message takes beside its arguments, while it waits.
 OVERHEAD = 500
 
 
-class DispatchedBus:
-    """A `Gateway` whose messages are published on a thread of their own.
+class ThreadedBus(Gateway):
+    """A `Gateway` that publishes messages on a thread of their own.
 
-    So a receiver may wait for what the node does. Identifiers are checked at once.
+    So a receiver may wait for the node. Identifiers are checked at once.
 
     Args:
-        gateway: that of the bus.
-        thread: where receivers are called.
+        gateway: of the bus.
+        thread: calls the receivers.
     """
 
     def __init__(self, gateway: Gateway, thread: WorkerThread) -> None:
@@ -104,7 +104,7 @@ class DispatchedBus:
         return self._gateway.unfollow(identifier, receiver)
 
     def detach(self) -> None:
-        """Take off the bus all that the node has there, as the node is another process's."""
+        """Remove everything of the node from the bus, in the child of a fork."""
         for forwarder in list(self._forwarders):
             self.remove_forwarder(forwarder)
         for identifier, receiver in list(self._followings):
@@ -112,9 +112,9 @@ class DispatchedBus:
 
 
 def estimated_size(value: Any) -> int:
-    """Bytes that a value takes in memory, as a few of its parts say.
+    """Estimate the bytes that a value takes in memory by a few of its parts.
 
-    It is of what was unpacked, and so has no cycles.
+    The value was unpacked, and so has no cycles.
     """
     size = sys.getsizeof(value, 100)
     match value:
@@ -129,5 +129,5 @@ def estimated_size(value: Any) -> int:
 def _sampled(parts: Iterable[Any], count: int) -> int:
     if not count:
         return 0
-    looked_at = min(count, SAMPLE)
-    return sum(map(estimated_size, islice(parts, SAMPLE))) * count // looked_at
+    measured = min(count, SAMPLE)
+    return sum(map(estimated_size, islice(parts, SAMPLE))) * count // measured

@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc.exchange.bundle import (
+from berrymq_rpc.exchange.batch import (
     MAX_COUNT,
     MAX_NAME_LENGTH,
-    Bundle,
+    Batch,
     checked_name,
-    read_envelope,
+    parse_batch,
 )
 
 ENVELOPE = {"origin": "a", "epoch": 5, "seq": 3, "count": 2}
@@ -24,16 +24,16 @@ ANSWER = ENVELOPE | {"count": 1, "to": ("b", 6)}
     ],
 )
 def test_there_and_back(envelope: dict[str, Any]) -> None:
-    bundle = read_envelope(envelope, b"data", [b"frame"])
-    assert bundle.envelope() == envelope
-    assert (bundle.source, bundle.first) == (("a", 5), envelope["seq"])
-    assert bundle.last == bundle.first + bundle.count - 1
-    assert (bundle.data, bundle.frames) == (b"data", [b"frame"])
-    assert bundle.size > 9
+    batch = parse_batch(envelope, b"data", [b"frame"])
+    assert batch.envelope() == envelope
+    assert (batch.source, batch.first) == (("a", 5), envelope["seq"])
+    assert batch.last == batch.first + batch.count - 1
+    assert (batch.data, batch.frames) == (b"data", [b"frame"])
+    assert batch.size > 9
 
 
 def test_one_message_need_not_be_counted() -> None:
-    assert read_envelope({"origin": "a", "epoch": 0, "seq": 1}).count == 1
+    assert parse_batch({"origin": "a", "epoch": 0, "seq": 1}).count == 1
 
 
 @pytest.mark.parametrize(
@@ -71,19 +71,19 @@ def test_one_message_need_not_be_counted() -> None:
 )
 def test_refuses_an_envelope(changed: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        read_envelope(ENVELOPE | changed, b"")
+        parse_batch(ENVELOPE | changed, b"")
 
 
 @pytest.mark.parametrize("envelope", [None, 5, "text", [], {}])
 def test_refuses_what_is_no_envelope(envelope: Any) -> None:
     with pytest.raises(TypeError):
-        read_envelope(envelope)
+        parse_batch(envelope)
 
 
 @pytest.mark.parametrize(("data", "frames"), [("text", ()), (None, ()), (b"", b""), (b"", [5])])
 def test_refuses_what_are_no_messages(data: Any, frames: Any) -> None:
     with pytest.raises(TypeError):
-        read_envelope(ENVELOPE, data, frames)
+        parse_batch(ENVELOPE, data, frames)
 
 
 def test_names() -> None:
@@ -91,5 +91,5 @@ def test_names() -> None:
 
 
 def test_repr() -> None:
-    assert repr(Bundle(("a", 5), 3, 2, b"")) == "<Messages 3 to 4 of a>"
-    assert repr(Bundle(("a", 5), 3, 1, b"", (), ("b", 6))) == "<Answer 3 of a>"
+    assert repr(Batch(("a", 5), 3, 2, b"")) == "<Messages 3 to 4 of a>"
+    assert repr(Batch(("a", 5), 3, 1, b"", (), ("b", 6))) == "<Answer 3 of a>"

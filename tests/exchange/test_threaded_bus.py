@@ -7,7 +7,7 @@ import pytest
 
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.bus.diagram import DiagramNode
-from berrymq_rpc.exchange.dispatched_bus import DispatchedBus, estimated_size
+from berrymq_rpc.exchange.threaded_bus import ThreadedBus, estimated_size
 from berrymq_rpc.identifier import Identifier
 from berrymq_rpc.runtime.worker_thread import WorkerThread
 
@@ -20,7 +20,7 @@ class Place:
     def __init__(self) -> None:
         self.bus = Bus()
         self.thread = WorkerThread("receivers")
-        self.dispatched = DispatchedBus(self.bus.gateway, self.thread)
+        self.dispatched = ThreadedBus(self.bus.gateway, self.thread)
         self.heard: queue.Queue[tuple[Message, str]] = queue.Queue()
         self.bus.regist_function("*@*:*", self._hear)
 
@@ -81,7 +81,7 @@ def test_all_else_is_done_at_once() -> None:
 
     with Place() as place:
         errors: list[Any] = []
-        place.bus.on_error = lambda *told: errors.append(told)
+        place.bus.on_error = lambda *reported: errors.append(reported)
         error, message = ValueError(), Message(Identifier("a:b"), (), {})
         place.dispatched.report(error, message, print, "failed")
         assert errors == [(error, message, print)]

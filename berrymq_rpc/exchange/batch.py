@@ -1,13 +1,13 @@
-"""What travels between nodes: messages of one origin that follow each other, packed once.
+"""Batches: consecutive messages of one node, packed once, and the envelope that they travel in.
 
-An envelope tells whose they are::
+The envelope says whose they are::
 
     {"origin": the name of the node on whose bus they were sent, "epoch": when it started, in
      microseconds since 1970, "seq": the number of the first, "count": how many}
 
-The numbers of an origin's messages begin with 1 in each epoch, and each has the next one. The
-answers of ``talk`` have numbers of their own, and two elements more: ``"to"``, the name and epoch
-of the node that asked, and ``"error"``, where a receiver failed instead.
+The numbers of an origin's messages begin with 1 in each epoch and increase by one. The answers of
+``talk`` are numbered separately, and have two more elements: ``"to"``, the name and epoch of the
+node that asked, and ``"error"``, if a receiver failed.
 
 The messages are an array in msgpack of ``[identifier, args[, kwargs[, reply_to]]]``.
 """
@@ -19,39 +19,39 @@ __all__ = [
     "MAX_COUNT",
     "MAX_NAME_LENGTH",
     "MAX_NUMBER",
-    "Bundle",
+    "Batch",
     "Source",
     "checked_name",
-    "read_envelope",
+    "parse_batch",
 ]
 
-#: A node in one of its lives: its name and epoch.
+#: A node during one run: its name and epoch.
 Source: TypeAlias = tuple[str, int]
 
 #: Characters of a node's name; a UUID has 36.
 MAX_NAME_LENGTH = 100
 
-#: Msgpack's integers are larger by one bit; sums of these stay within.
+#: One bit less than msgpack's integers have, so that sums of these fit as well.
 MAX_NUMBER = 2**63 - 1
 
-#: Messages in one bundle. Larger ones gain nothing, and hold up the receiver's event loop.
+#: Messages in one batch. Larger ones gain nothing, and hold up the receiver's event loop.
 MAX_COUNT = 1000
 
-#: Bytes that a bundle takes beside its messages, as objects in memory and on the wire.
+#: Bytes that a batch takes beside its messages, as objects in memory and on the wire.
 OVERHEAD = 200
 
 
-class Bundle:
-    """Messages of one source that follow each other. Shared by all lines, and never changed.
+class Batch:
+    """Consecutive messages of one source. Immutable: all links share it.
 
     Args:
-        source: whose they are.
+        source: the node that they come from.
         first: the number of the first.
         count: how many.
         data: the messages, packed.
         frames: the long byte strings in them.
-        target: of an answer, who gets it.
-        error: of an answer, what a receiver failed with: type, args and text, as on the wire.
+        target: for an answer, the node that gets it.
+        error: for an answer, what a receiver failed with: type, args and text, as on the wire.
     """
 
     __slots__ = ("count", "data", "error", "first", "frames", "size", "source", "target")
@@ -101,49 +101,47 @@ class Bundle:
         return f"<{kind} {numbers} of {self.source[0]}>"
 
 
-def read_envelope(envelope: Any, data: Any = b"", frames: Any = ()) -> Bundle:
-    """The bundle that a peer has sent. Its messages are not looked at yet.
+def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
+    """Check what a peer has sent and make a batch of it; its messages are not unpacked yet.
 
     Raises:
-        TypeError, ValueError: a part is not what it must be.
+        TypeError, ValueError: a part is invalid.
     """
     if not isinstance(envelope, Mapping):
-        raise TypeError(f"envelope is a map, not {type(envelope).__name__}")
+        raise TypeError(f"envelope must be a map, not {type(envelope).__name__}")
     if type(data) is not bytes:
-        raise TypeError(f"messages are bytes, not {type(data).__name__}")
+        raise TypeError(f"messages must be bytes, not {type(data).__name__}")
     if not isinstance(frames, list | tuple) or not all(type(frame) is bytes for frame in frames):
-        raise TypeError("frames is an array of bytes")
+        raise TypeError("frames must be an array of bytes")
     count = envelope.get("count", 1)
     first = _number("seq", envelope.get("seq"), 1)
     if not 0 < _number("count", count, 1) <= MAX_COUNT:
-        raise ValueError(f"{count:,} messages in a bundle are over {MAX_COUNT:,}")
+        raise ValueError(f"a batch has at most {MAX_COUNT:,} messages, not {count:,}")
     if first + count - 1 > MAX_NUMBER:
         raise ValueError("the numbers of the messages are too large")
     source = _source(envelope.get("origin"), envelope.get("epoch"))
     target, error = envelope.get("to"), envelope.get("error")
     if target is None:
-        return Bundle(source, first, count, data, frames)
+        return Batch(source, first, count, data, frames)
     if not isinstance(target, list | tuple) or len(target) != 2:
-        raise TypeError("to is an array of a name and an epoch")
+        raise TypeError("to must be an array of a name and an epoch")
     if count != 1:
-        raise ValueError("an answer travels alone")
+        raise ValueError("an answer must travel alone")
     if error is not None and not _is_failure(error):
-        raise TypeError("error is an array of a type, args and a text")
-    return Bundle(source, first, 1, data, frames, _source(*target), error)
+        raise TypeError("error must be an array of a type, args and a text")
+    return Batch(source, first, 1, data, frames, _source(*target), error)
 
 
 def checked_name(name: Any) -> str:
-    """The name of a node.
+    """Return the name of a node if it is valid.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError, ValueError: it is not.
     """
     if type(name) is not str:
-        raise TypeError(f"the name of a node is a text, not {type(name).__name__}")
+        raise TypeError(f"the name of a node must be text, not {type(name).__name__}")
     if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
-        raise ValueError(
-            f"the name of a node is a text of 1 to {MAX_NAME_LENGTH} characters that can be printed"
-        )
+        raise ValueError(f"the name of a node must be 1 to {MAX_NAME_LENGTH} printable characters")
     return name
 
 
@@ -153,9 +151,9 @@ def _source(name: Any, epoch: Any) -> Source:
 
 def _number(name: str, value: Any, least: int) -> int:
     if type(value) is not int:
-        raise TypeError(f"{name} is a whole number, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
     if not least <= value <= MAX_NUMBER:
-        raise ValueError(f"{name} is a whole number from {least} to 2**63 - 1")
+        raise ValueError(f"{name} must be a whole number from {least} to 2**63 - 1")
     return value
 
 

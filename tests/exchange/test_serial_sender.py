@@ -7,7 +7,7 @@ import pytest
 
 from berrymq_rpc.errors import ConnectionLostError, OverloadedError, ServiceClosedError
 from berrymq_rpc.exchange import sender as module
-from berrymq_rpc.exchange.sender import MAX_WAITING, Sender
+from berrymq_rpc.exchange.serial_sender import MAX_WAITING, SerialSender
 
 
 class Client:
@@ -34,7 +34,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_in_order_and_again() -> None:
     client = Client("ok", ConnectionLostError("gone"), TimeoutError(), OverloadedError("full"))
-    sender = Sender(client, "it", "T")
+    sender = SerialSender(client, "it", "T")
     for number in range(3):
         sender.notify("send_message", "T", "a:b", number)
     await sender.drain(10)
@@ -46,7 +46,7 @@ async def test_in_order_and_again() -> None:
 
 async def test_what_the_peer_refuses_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     client = Client(ValueError("not this"))
-    sender = Sender(client, "it", "T")
+    sender = SerialSender(client, "it", "T")
     sender.notify("send_message", "T", 0)
     sender.notify("send_message", "T", 1)
     await sender.drain(10)
@@ -58,7 +58,7 @@ async def test_what_the_peer_refuses_is_left_out(caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize("answer", ["invalid token", "timeout", ServiceClosedError("closed")])
 async def test_with_the_next_token(answer: Any) -> None:
     client = Client("ok", answer)
-    sender = Sender(client, "it", "T")
+    sender = SerialSender(client, "it", "T")
     sender.notify("send_message", "T", 0)
     sender.notify("send_message", "T", 1)
     await sender.forgotten.wait()
@@ -72,7 +72,7 @@ async def test_with_the_next_token(answer: Any) -> None:
 
 
 async def test_bounds_and_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    sender = Sender(Client(), "it", "T")
+    sender = SerialSender(Client(), "it", "T")
     for number in range(MAX_WAITING):
         sender.notify("send_message", "T", number)
     with pytest.raises(OverloadedError):

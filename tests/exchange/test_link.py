@@ -1,4 +1,4 @@
-"""A line, with a peer whose answers a test chooses."""
+"""A link, with a peer whose answers a test chooses."""
 
 import asyncio
 import logging
@@ -13,8 +13,8 @@ from berrymq_rpc.errors import (
     ServiceClosedError,
     TooLargeError,
 )
-from berrymq_rpc.exchange.line import GROUP_BUNDLES, MAX_CALLS, Line, Wire
-from berrymq_rpc.exchange.switchboard import Switchboard
+from berrymq_rpc.exchange.link import GROUP_BATCHES, MAX_CALLS, Carrier, Link
+from berrymq_rpc.exchange.mesh import Mesh
 from berrymq_rpc.rpc.wire.codec import Codec
 
 CODEC = Codec()
@@ -23,8 +23,8 @@ CODEC = Codec()
 class Peer:
     """Takes messages, and confirms them when a test says so."""
 
-    def __init__(self, takes_bundles: bool = True) -> None:
-        self.wire = Wire("token", self.call, self.notify, takes_bundles)
+    def __init__(self, takes_batches: bool = True) -> None:
+        self.carrier = Carrier("token", self.call, self.notify, takes_batches)
         self.calls: list[asyncio.Future[Any]] = []
         #: What came, and whether it asked for a confirmation.
         self.arrived: list[tuple[Any, bool]] = []
@@ -59,7 +59,7 @@ class Peer:
     def numbers(self) -> list[int]:
         return [number for number, _ in self.arrived]
 
-    def confirm(self, count: int = 10**9) -> None:
+    def acknowledge(self, count: int = 10**9) -> None:
         for call in [call for call in self.calls if not call.done()][:count]:
             call.set_result("ok")
 
@@ -67,7 +67,7 @@ class Peer:
         """From now on, at once."""
         while True:
             self.came.clear()
-            self.confirm()
+            self.acknowledge()
             await self.came.wait()
 
 
@@ -76,18 +76,18 @@ class Place:
         self.bus = Bus()
         self.news: list[Message] = []
         self.bus.regist_function("connection:*", self.news.append)
-        self.switchboard = Switchboard(self.bus.gateway, "here", **options)
-        self.line = self.switchboard.line("there")
+        self.mesh = Mesh(self.bus.gateway, "here", **options)
+        self.link = self.mesh.add_link("there")
         self.peer = Peer()
 
     def open(self) -> None:
-        self.line.open("way", self.peer.wire)
+        self.link.open("way", self.peer.carrier)
 
     def send(self, *numbers: int) -> None:
-        """Each in a bundle of its own."""
+        """Each in a batch of its own."""
         for number in numbers:
             self.bus.twitter("job:new", number)
-            self.switchboard.router.collect()
+            self.mesh.router.collect()
 
 
 async def turn() -> None:
@@ -95,18 +95,18 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def test_sends_in_order_and_forgets_what_is_confirmed() -> None:
+async def test_sends_in_order_and_forgets_what_is_acknowledged() -> None:
     place = Place()
     place.open()
     place.send(1, 2, 3)
     await turn()
     # One confirmation for all.
     assert place.peer.arrived == [(1, False), (2, False), (3, True)]
-    assert len(place.line) == 3
-    place.peer.confirm()
+    assert len(place.link) == 3
+    place.peer.acknowledge()
     await turn()
-    assert len(place.line) == 0
-    place.switchboard.stop()
+    assert len(place.link) == 0
+    place.mesh.stop()
 
 
 async def test_a_lone_message_leaves_in_the_next_turn() -> None:
@@ -116,10 +116,10 @@ async def test_a_lone_message_leaves_in_the_next_turn() -> None:
     place.bus.twitter("job:new", 1)
     await asyncio.sleep(0)
     assert place.peer.numbers == [1]
-    place.switchboard.stop()
+    place.mesh.stop()
 
 
-async def test_many_in_one_bundle() -> None:
+async def test_many_in_one_batch() -> None:
     place = Place()
     place.open()
     for number in range(100):
@@ -127,7 +127,7 @@ async def test_many_in_one_bundle() -> None:
     await turn()
     assert len(place.peer.calls) == 1
     assert place.peer.numbers == [*range(100)]
-    place.switchboard.stop()
+    place.mesh.stop()
 
 
 async def test_so_much_is_under_way_and_no_more() -> None:
@@ -136,15 +136,15 @@ async def test_so_much_is_under_way_and_no_more() -> None:
     place.send(*range(200))
     await turn()
     assert len(place.peer.calls) == MAX_CALLS
-    assert place.peer.numbers == [*range(MAX_CALLS * GROUP_BUNDLES)]
-    place.peer.confirm(1)
+    assert place.peer.numbers == [*range(MAX_CALLS * GROUP_BATCHES)]
+    place.peer.acknowledge(1)
     await turn()
-    assert len(place.peer.numbers) == (MAX_CALLS + 1) * GROUP_BUNDLES
+    assert len(place.peer.numbers) == (MAX_CALLS + 1) * GROUP_BATCHES
     confirming = asyncio.create_task(place.peer.confirms())
-    assert await place.line.drain()
+    assert await place.link.drain()
     confirming.cancel()
     assert place.peer.numbers == [*range(200)]
-    place.switchboard.stop()
+    place.mesh.stop()
 
 
 async def test_large_ones_go_alone() -> None:
@@ -155,42 +155,42 @@ async def test_large_ones_go_alone() -> None:
     place.send(4)
     await turn()
     assert place.peer.numbers == [0]
-    place.peer.confirm()
+    place.peer.acknowledge()
     await turn()
     assert place.peer.numbers == [0, 1]
     for _ in range(3):
-        place.peer.confirm()
+        place.peer.acknowledge()
         await turn()
     assert place.peer.numbers == [0, 1, 2, 3, 4]
-    place.peer.confirm()
+    place.peer.acknowledge()
     await turn()
-    assert len(place.line) == 0
-    place.switchboard.stop()
+    assert len(place.link) == 0
+    place.mesh.stop()
 
 
-async def test_what_was_not_confirmed_is_sent_on_the_next_way() -> None:
+async def test_what_was_not_acknowledged_is_sent_on_the_next_way() -> None:
     place = Place()
     place.open()
     place.send(1, 2)
     await turn()
-    place.peer.confirm()
+    place.peer.acknowledge()
     await turn()
     place.send(3, 4)
     await turn()
-    assert not place.line.cut("another")
-    assert place.line.cut("way")
-    assert not place.line.is_up
+    assert not place.link.cut("another")
+    assert place.link.cut("way")
+    assert not place.link.is_up
     place.send(5)
     await turn()
     # Late: it was another way's.
-    place.peer.confirm()
+    place.peer.acknowledge()
     await turn()
-    assert len(place.line) == 3
+    assert len(place.link) == 3
     place.peer = Peer()
-    place.line.open("new way", place.peer.wire)
+    place.link.open("new way", place.peer.carrier)
     await turn()
     assert place.peer.numbers == [3, 4, 5]
-    place.switchboard.stop()
+    place.mesh.stop()
 
 
 async def test_a_way_that_is_opened_twice_begins_once() -> None:
@@ -201,7 +201,7 @@ async def test_a_way_that_is_opened_twice_begins_once() -> None:
     place.open()
     await turn()
     assert place.peer.numbers == [1]
-    place.switchboard.stop()
+    place.mesh.stop()
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ async def test_a_way_that_is_opened_twice_begins_once() -> None:
 @pytest.mark.parametrize("when", ["sending", "answering"])
 async def test_a_way_that_is_gone(error: Any, when: str) -> None:
     place = Place()
-    told: list[int] = []
-    place.line.on_down = lambda: told.append(1)
+    reported: list[int] = []
+    place.link.on_down = lambda: reported.append(1)
     place.open()
     if when == "sending" and isinstance(error, Exception):
         place.peer.error = error
@@ -226,13 +226,13 @@ async def test_a_way_that_is_gone(error: Any, when: str) -> None:
         else:
             call.cancel()
         await turn()
-    assert told == [1]
-    assert not place.line.is_up
+    assert reported == [1]
+    assert not place.link.is_up
     place.peer = Peer()
     place.open()
     await turn()
     assert place.peer.numbers == [1, 2]
-    place.switchboard.stop()
+    place.mesh.stop()
 
 
 @pytest.mark.parametrize("when", ["sending", "answering"])
@@ -251,8 +251,8 @@ async def test_a_peer_that_is_overloaded_is_tried_again(when: str) -> None:
         await place.peer.came.wait()
         await asyncio.sleep(0)
     assert place.peer.numbers == [1, 2]
-    assert place.line.dropped == 0
-    place.switchboard.stop()
+    assert place.link.dropped == 0
+    place.mesh.stop()
 
 
 @pytest.mark.parametrize("at", [0, 1])
@@ -273,16 +273,16 @@ async def test_what_the_peer_does_not_take_stops_nothing(
 
         place.peer.take = take  # type: ignore[method-assign]
     await turn()
-    assert place.line.dropped == 2 - at
+    assert place.link.dropped == 2 - at
     place.peer.error = None
     place.send(3)
     await turn()
-    place.peer.confirm()
+    place.peer.acknowledge()
     await turn()
-    assert len(place.line) == 0
+    assert len(place.link) == 0
     assert place.peer.numbers[-1] == 3
-    assert "does not take it" in caplog.text
-    place.switchboard.stop()
+    assert "refused by the peer" in caplog.text
+    place.mesh.stop()
 
 
 async def test_what_the_peer_refuses_is_not_sent_again() -> None:
@@ -292,61 +292,61 @@ async def test_what_the_peer_refuses_is_not_sent_again() -> None:
     await turn()
     place.peer.calls[0].set_exception(TypeError("no envelope"))
     await turn()
-    assert (len(place.line), place.line.dropped) == (0, 1)
+    assert (len(place.link), place.link.dropped) == (0, 1)
     place.send(2)
     await turn()
     assert place.peer.numbers == [1, 2]
-    place.switchboard.stop()
+    place.mesh.stop()
 
 
 class TestDrain:
     async def test_of_nothing(self) -> None:
         place = Place()
-        assert await place.line.drain()
-        place.switchboard.stop()
+        assert await place.link.drain()
+        place.mesh.stop()
 
     async def test_in_time(self) -> None:
         place = Place()
         place.open()
         place.bus.twitter("job:new", 1)
-        assert not await place.line.drain(0.01)
+        assert not await place.link.drain(0.01)
         assert place.peer.numbers == [1]
-        draining = asyncio.create_task(place.line.drain())
+        draining = asyncio.create_task(place.link.drain())
         await turn()
-        place.peer.confirm()
+        place.peer.acknowledge()
         assert await draining
-        place.switchboard.stop()
+        place.mesh.stop()
 
-    async def test_of_a_line_that_is_closed(self) -> None:
+    async def test_of_a_link_that_is_closed(self) -> None:
         place = Place()
         place.send(1)
-        draining = asyncio.create_task(place.line.drain())
+        draining = asyncio.create_task(place.link.drain())
         await turn()
-        place.line.close()
+        place.link.close()
         # Dropped, and so nothing is left.
         await draining
-        assert place.line.dropped == 1
+        assert place.link.dropped == 1
         assert [m.kwargs["count"] for m in place.news] == [1]
-        place.switchboard.stop()
+        place.mesh.stop()
 
-    async def test_of_all_lines(self) -> None:
+    async def test_of_all_links(self) -> None:
         place = Place()
         place.open()
         place.send(1)
-        await place.switchboard.drain(0.01)
+        await place.mesh.drain(0.01)
         assert place.peer.numbers == [1]
-        place.switchboard.stop()
-        await place.switchboard.drain(0.01)
+        place.mesh.stop()
+        await place.mesh.drain(0.01)
 
 
 class TestOverflow:
-    async def test_is_counted_and_told_now_and_then(
+    async def test_is_counted_and_informed_now_and_then(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("berrymq_rpc.exchange.line.TELL_PAUSE", 0.05)
-        told = asyncio.Event()
+        monkeypatch.setattr("berrymq_rpc.exchange.link.REPORT_PAUSE", 0.05)
+        reported = asyncio.Event()
         place = Place(maximum=3)
-        place.bus.regist_function("connection:dropped", lambda m: told.set())
+        place.bus.regist_function("connection:dropped", lambda m: reported.set())
         with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
             place.send(*range(10))
             await turn()
@@ -357,36 +357,36 @@ class TestOverflow:
             assert message.kwargs["endpoint"] == "there"
             assert (message.kwargs["count"], message.origin) == (7, "here")
             assert "more than 3 messages" in message.kwargs["reason"]
-            told.clear()
-            await told.wait()
+            reported.clear()
+            await reported.wait()
             assert place.news[1].kwargs["count"] == 10
             assert len(caplog.messages) == 2
         place.open()
         await turn()
         assert place.peer.numbers == [17, 18, 19]
-        place.switchboard.stop()
+        place.mesh.stop()
 
-    async def test_of_a_line_that_is_closed_meanwhile(self) -> None:
+    async def test_of_a_link_that_is_closed_meanwhile(self) -> None:
         place = Place(maximum=3)
         place.send(*range(10))
         await turn()
         place.send(11)
-        place.line.close()
-        place.line.close()
+        place.link.close()
+        place.link.close()
         assert sum(m.kwargs["count"] for m in place.news) == 11
         place.open()
         place.send(12)
         await turn()
         assert place.peer.numbers == []
-        place.switchboard.stop()
+        place.mesh.stop()
 
 
 class TestSingles:
-    """A peer that is no node gets messages one by one."""
+    """A peer that is not a node gets messages one by one."""
 
     async def test_in_order(self) -> None:
         place = Place()
-        place.peer = Peer(takes_bundles=False)
+        place.peer = Peer(takes_batches=False)
         place.open()
         place.bus.twitter("job:new", 1, [2], key=3)
         place.send(2)
@@ -395,12 +395,12 @@ class TestSingles:
             (("token", "job:new", (1, (2,)), {"key": 3}), False),
             (("token", "job:new", (2,), {}), False),
         ]
-        assert len(place.line) == 0
-        place.switchboard.stop()
+        assert len(place.link) == 0
+        place.mesh.stop()
 
     async def test_many_leave_the_loop_to_others(self) -> None:
         place = Place()
-        place.peer = Peer(takes_bundles=False)
+        place.peer = Peer(takes_batches=False)
         place.open()
         for number in range(3000):
             place.bus.twitter("job:new", number)
@@ -409,11 +409,11 @@ class TestSingles:
         while len(place.peer.arrived) < 3000:
             await asyncio.sleep(0)
         assert [arguments[2][0] for arguments, _ in place.peer.arrived] == [*range(3000)]
-        place.switchboard.stop()
+        place.mesh.stop()
 
     async def test_none_twice_whatever_happens(self) -> None:
         place = Place()
-        place.peer = peer = Peer(takes_bundles=False)
+        place.peer = peer = Peer(takes_batches=False)
         place.open()
         peer.error, peer.errors_left = OverloadedError("full"), 2
         for number in range(3):
@@ -425,39 +425,39 @@ class TestSingles:
         for number in range(3, 6):
             place.bus.twitter("job:new", number)
         await turn()
-        assert not place.line.is_up
-        place.line.open("again", peer.wire)
+        assert not place.link.is_up
+        place.link.open("again", peer.carrier)
         await turn()
         assert [arguments[2][0] for arguments, _ in peer.arrived] == [*range(6)]
         peer.error, peer.errors_left = TypeError("no"), 1
         place.send(6, 7)
         await turn()
         assert peer.arrived[-1][0][2] == (7,)
-        assert place.line.dropped == 1
-        place.switchboard.stop()
+        assert place.link.dropped == 1
+        place.mesh.stop()
 
 
 async def test_a_node_that_comes_again_has_what_waited_for_it() -> None:
     bus = Bus()
-    switchboard = Switchboard(bus.gateway)
-    first = switchboard.line("there", node="there")
-    first.open("way", Peer().wire)
+    mesh = Mesh(bus.gateway)
+    first = mesh.add_link("there", node="there")
+    first.open("way", Peer().carrier)
     bus.twitter("job:new", 1)
     # Of one that is there, it may be another of the same name.
-    other = switchboard.line("there", node="there")
-    assert other.outbox is not first.outbox
+    other = mesh.add_link("there", node="there")
+    assert other.send_buffer is not first.send_buffer
     first.cut("way")
-    again = switchboard.line("there", node="there")
-    assert again.outbox is first.outbox
+    again = mesh.add_link("there", node="there")
+    assert again.send_buffer is first.send_buffer
     peer = Peer()
-    again.open("new way", peer.wire)
+    again.open("new way", peer.carrier)
     await turn()
     assert peer.numbers == [1]
     # The former one is of no account any more.
     first.close()
-    assert first not in switchboard.lines
+    assert first not in mesh.links
     assert len(again) == 1
-    switchboard.stop()
+    mesh.stop()
 
 
 async def test_its_loop_may_be_closed_before() -> None:
@@ -465,7 +465,7 @@ async def test_its_loop_may_be_closed_before() -> None:
         bus = Bus()
 
         async def open_line() -> None:
-            Switchboard(bus.gateway).line("there")
+            Mesh(bus.gateway).add_link("there")
 
         asyncio.run(open_line())
         return bus
@@ -476,10 +476,10 @@ async def test_its_loop_may_be_closed_before() -> None:
 
 
 def test_repr() -> None:
-    async def named() -> Line:
-        switchboard = Switchboard(Bus().gateway)
-        line = switchboard.line("there")
-        switchboard.stop()
-        return line
+    async def named() -> Link:
+        mesh = Mesh(Bus().gateway)
+        link = mesh.add_link("there")
+        mesh.stop()
+        return link
 
-    assert repr(asyncio.run(named())) == "<Line to there>"
+    assert repr(asyncio.run(named())) == "<Link to there>"

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import Bus, Message
-from berrymq_rpc.exchange.delivery import deliver
+from berrymq_rpc.exchange import ExportedFunctions
+from berrymq_rpc.exchange.validation import keywords_of, positional_of
 
 
 @pytest.mark.parametrize(
@@ -14,14 +15,16 @@ from berrymq_rpc.exchange.delivery import deliver
         (None, None, ((), {})),
     ],
 )
-def test_deliver(args: Any, kwargs: Any, expected: Any) -> None:
+async def test_takes(args: Any, kwargs: Any, expected: Any) -> None:
+    assert (positional_of(args), keywords_of(kwargs)) == expected
     bus = Bus()
     heard: list[Message] = []
     bus.regist_function("a:b", heard.append)
-    deliver(bus.gateway, "a:b", args, kwargs, "there")
+    functions = ExportedFunctions(bus)
+    functions.send_message(functions.connect_oneway(), "a:b", args, kwargs)
+    functions.close()
     (message,) = heard
     assert (message.args, message.kwargs) == expected
-    assert message.origin == "there"
 
 
 @pytest.mark.parametrize(
@@ -41,10 +44,12 @@ def test_deliver(args: Any, kwargs: Any, expected: Any) -> None:
         ("a:b", (), {b"a": 1}, TypeError),
     ],
 )
-def test_refuses(identifier: Any, args: Any, kwargs: Any, error: type[Exception]) -> None:
+async def test_refuses(identifier: Any, args: Any, kwargs: Any, error: type[Exception]) -> None:
     bus = Bus()
     heard: list[Message] = []
     bus.regist_function("*@*:*", heard.append)
+    functions = ExportedFunctions(bus)
     with pytest.raises(error):
-        deliver(bus.gateway, identifier, args, kwargs, None)
+        functions.send_message(functions.connect_oneway(), identifier, args, kwargs)
+    functions.close()
     assert heard == []

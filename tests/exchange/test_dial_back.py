@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc.exchange.callback import Allowed, allowed_endpoint
+from berrymq_rpc.exchange.dial_back import Allowed, allowed_endpoint
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ async def test_the_caller_s_own_address(addr: Any, caller: str, endpoint: str) -
     ],
 )
 @pytest.mark.parametrize("allowed", [False, {"198.51.100.1"}])
-async def test_nobody_else_s(addr: Any, caller: str | None, allowed: Allowed) -> None:
-    with pytest.raises(ValueError, match=r"callback_allowed|is no host|not an endpoint"):
+async def test_no_one_else_s(addr: Any, caller: str | None, allowed: Allowed) -> None:
+    with pytest.raises(ValueError, match=r"callback_allowed|is not a host|not an endpoint"):
         await allowed_endpoint(addr, caller, allowed)
 
 
