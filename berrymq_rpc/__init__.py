@@ -1,6 +1,6 @@
-"""Messages and calls with one vocabulary, in one process and between many.
+"""Messages and calls with one vocabulary, within a process and between processes.
 
-``import berrymq_rpc as berrymq`` gives the bus; calls are in ``from berrymq_rpc import rpc``.
+``import berrymq_rpc as berrymq`` gives the bus; ``from berrymq_rpc import rpc`` gives the calls.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ __all__ = [
     "unfollow",
 ]
 
-#: What `connect` has, and is loaded from there when it is asked for.
+#: Names of `connect`, which is imported when one of them is first used.
 _OF_CONNECT = frozenset(
     {
         "Node",
@@ -121,18 +121,18 @@ _OF_CONNECT = frozenset(
 )
 
 
-# Hidden from type checkers: they take any name for one of the package's otherwise.
+# Hidden from type checkers, which would otherwise accept any name of the package.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name in _OF_CONNECT:
-            # A program that only uses the bus need not load asyncio, msgpack and ZeroMQ.
+            # A program that uses only the bus need not import asyncio, msgpack and ZeroMQ.
             import berrymq_rpc.connect
 
             value = globals()[name] = getattr(berrymq_rpc.connect, name)
             return value
         if name == "connect":
-            # ``berrymq.connect.interconnect(...)`` needs no import of its own.
+            # For ``berrymq.connect.interconnect(...)`` without an import of its own.
             import berrymq_rpc.connect
 
             return berrymq_rpc.connect

@@ -1,7 +1,7 @@
-"""berryMQ's module of connections between processes, under its own name.
+"""Connections between processes, in a module with the name that berryMQ gave it.
 
-The functions block, and are for programs without asyncio; they are those of one `SyncNode` on the
-default bus, and names of `berrymq_rpc` as well. `Node` is for programs with asyncio.
+The functions are for programs without asyncio: they block. They are the methods of one `SyncNode`
+on the default bus, and names of `berrymq_rpc` as well. `Node` is for programs with asyncio.
 """
 
 from .exchange import (

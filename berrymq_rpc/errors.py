@@ -1,4 +1,4 @@
-"""Every exception that this package raises of its own.
+"""The exceptions of this package.
 
 ::
 
@@ -10,12 +10,12 @@
           ├── ServiceClosedError        this client or server was closed, or its peer is closing
           ├── ConnectionLostError       (ConnectionError) the peer is gone, or was never there
           │    └── AuthenticationError  the peer refused this side's key, or this side the peer's
-          ├── RPCTimeoutError           (TimeoutError) this side's own time for the call is over
+          ├── RPCTimeoutError           (TimeoutError) the call took longer than this side allows
           ├── OverloadedError           a bound on calls, peers or queued bytes is reached
           ├── TooLargeError             (ValueError) a message is over the largest size allowed
           └── ProtocolError             bytes from the peer, or a use of a call, break the protocol
 
-After any of them the client or server that raised it works on, `ServiceClosedError` excepted.
+After any of them but `ServiceClosedError`, the client or server that raised it works on.
 """
 
 from typing import Any
@@ -36,7 +36,37 @@ __all__ = [
 
 
 class Error(Exception):
-    """Base of every exception of this package."""
+    """Base of every exception of this package.
+
+    Each attribute is ``None`` where it is not known.
+
+    Attributes:
+        method: the full name of the method that was called.
+        endpoint: the peer's address, or the addresses that were tried.
+        sent: ``False`` if the method cannot have begun: the call was never sent, or was refused
+            before it started. ``True`` if the method may have begun. ``None`` without a call.
+        elapsed: seconds from the call to this error.
+        progress: how far the call came, in words such as ``"was not sent"``; ``None`` for what
+            the peer answered.
+    """
+
+    method: str | None = None
+    endpoint: str | None = None
+    sent: bool | None = None
+    elapsed: float | None = None
+    progress: str | None = None
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if self.method is None or self.progress is None:
+            return text
+        where = f"{self.endpoint}: " if self.endpoint else ""
+        return f"{where}{text}: {self.method!r} {self.progress}"
+
+    def __repr__(self) -> str:
+        if self.progress is None:
+            return super().__repr__()
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 class GenericError(Error):
@@ -76,7 +106,7 @@ class ServiceClosedError(Error):
 class ConnectionLostError(Error, ConnectionError):
     """The connection to the peer was lost, or could not be made in time.
 
-    Whether the call ran is not known unless the message says so. The same client works again as
+    Whether the call ran is not known unless `sent` is ``False``. The same client works again as
     soon as the peer is back.
     """
 
@@ -86,7 +116,7 @@ class AuthenticationError(ConnectionLostError):
 
 
 class RPCTimeoutError(Error, TimeoutError):
-    """The time that this side gave the call is over.
+    """The call took longer than this side allows.
 
     A `TimeoutError` that a remote handler raised arrives as plain `TimeoutError` instead.
     """

@@ -1,4 +1,4 @@
-"""Identifiers: what a message is about, and what a receiver wants to hear.
+"""Identifiers: what a message is about, and which messages a receiver follows.
 
 ::
 
@@ -8,9 +8,9 @@
     start                 the same as start:*
     start@plant:engine    in the namespace "plant"
     *:engine              any name;  * stands for a whole part, never for a piece of one
-    *@*:*                 everything, namespaced or not
+    *@*:*                 everything, with or without a namespace
 
-No part is empty, holds ``:`` or ``@`` or a control character, or begins or ends with a space.
+No part is empty, contains ``:``, ``@`` or a control character, or begins or ends with a space.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ __all__ = ["MAX_LENGTH", "WILDCARD", "Identifier"]
 
 WILDCARD = "*"
 
-# In characters. Identifiers are written by people, and the longest that are made by programs hold
-# a path or two UUIDs. A peer chooses them too, and they are kept, as keys and in logs.
+# In characters. Identifiers are written by people; the longest that programs make contain a path or
+# two UUIDs. Peers choose them as well, and they are kept as keys and in logs.
 MAX_LENGTH = 1_000
 
 # How much of a malformed text an error message repeats.
@@ -28,20 +28,20 @@ _SHOWN = 100
 
 
 class Identifier:
-    """What a message is about, or which messages a receiver wants: ``name[@namespace][:action]``.
+    """What a message is about, or which messages a receiver follows: ``name[@namespace][:action]``.
 
     Immutable, hashable, and equal to an identifier of the same canonical form.
 
     Args:
-        text: the identifier's text, `MAX_LENGTH` characters at most, or an identifier.
+        text: at most `MAX_LENGTH` characters, or an identifier.
 
     Raises:
-        ValueError: the text is no identifier; the message shows it and says why.
-        TypeError: `text` is no text.
+        ValueError: the text is not an identifier; the error shows it and says why.
+        TypeError: `text` is not text.
 
     Attributes:
         name: the first part, ``"*"`` for any.
-        namespace: the part after ``@``, ``"*"`` for any and none, or `None`.
+        namespace: the part after ``@``, ``"*"`` for any or none, or `None`.
         action: the part after ``:``, ``"*"`` for any.
     """
 
@@ -67,7 +67,7 @@ class Identifier:
 
     @property
     def is_local(self) -> bool:
-        """Whether it never leaves the process, which is so when its name begins with ``_``."""
+        """Whether it never leaves the process, because its name begins with ``_``."""
         return self.name.startswith("_")
 
     def require_exportable(self) -> "Identifier":
@@ -87,14 +87,14 @@ class Identifier:
         return self._text
 
     def is_match(self, other: "Identifier | str") -> bool:
-        """Whether a message of the one identifier reaches a receiver of the other.
+        """Whether a message with one of the identifiers reaches a receiver with the other.
 
         It does not matter which of the two is the message's. Name, action and namespace must each
-        be equal, or ``"*"`` on one side at least. An identifier without a namespace is matched
-        only by those without one and by the namespace ``"*"``.
+        be equal, or ``"*"`` on at least one side. An identifier without a namespace matches only
+        those without one and the namespace ``"*"``.
 
         Raises:
-            ValueError, TypeError: `other` is no identifier.
+            ValueError, TypeError: `other` is not an identifier.
         """
         if not isinstance(other, Identifier):
             other = Identifier(other)
@@ -129,7 +129,7 @@ class Identifier:
 
 
 def _split(text: str) -> tuple[str, str | None, str]:
-    """Name, namespace and action of `text`."""
+    """Split `text` into name, namespace and action."""
     if not isinstance(text, str):
         raise TypeError(f"an identifier is a str, not {type(text).__name__}")
     if len(text) > MAX_LENGTH:
@@ -145,27 +145,27 @@ def _split(text: str) -> tuple[str, str | None, str]:
 
 
 def _check(text: str, what: str, part: str) -> None:
-    # Nearly every part is a wildcard or made of letters, digits and "_": one call in C.
+    # Nearly every part is a wildcard or consists of letters, digits and "_": one call in C.
     if part == WILDCARD or part.isidentifier():
         return
     if not part:
         raise _error(text, f"its {what} is empty")
     if ":" in part or "@" in part:
-        raise _error(text, f"its {what} holds another {':' if ':' in part else '@'!r}")
+        raise _error(text, f"its {what} contains another {':' if ':' in part else '@'!r}")
     if WILDCARD in part:
-        raise _error(text, f"its {what} holds {WILDCARD!r}, which stands only for a whole part")
+        raise _error(text, f"its {what} contains {WILDCARD!r}, which stands for a whole part")
     if part[0].isspace() or part[-1].isspace():
         raise _error(text, f"its {what} begins or ends with a space")
     if part.isprintable():
         return
     for character in part:
         if character < " " or "\x7f" <= character <= "\x9f":
-            raise _error(text, f"its {what} holds the control character {character!r}")
-        # Half of a surrogate pair: such a text cannot be encoded, so it could never be sent.
+            raise _error(text, f"its {what} contains the control character {character!r}")
+        # Half of a surrogate pair: such text cannot be encoded, and so cannot be sent.
         if "\ud800" <= character <= "\udfff":
-            raise _error(text, f"its {what} holds the lone surrogate {character!r}")
+            raise _error(text, f"its {what} contains the lone surrogate {character!r}")
 
 
 def _error(text: str, reason: str) -> ValueError:
     shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
-    return ValueError(f"{shown} is no identifier: {reason}")
+    return ValueError(f"{shown} is not an identifier: {reason}")

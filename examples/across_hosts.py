@@ -8,8 +8,8 @@ On the second:
 
     python examples/across_hosts.py visit 192.0.2.1 5555
 
-Nobody is authenticated: whoever reaches the address can send and call. So a node refuses to listen
-beyond its own host unless it is told insecure=True. Do that on a network that you trust.
+There is no authentication: every host that can reach the address can send and call. So a node
+refuses to listen beyond its own host without insecure=True. Use that only on a network you trust.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from berrymq_rpc import Bus, Message, Node, rpc
 
 
 class Inventory(rpc.AttrHandler):
-    """Methods that the node serves beside those for messages."""
+    """Methods that the node serves in addition to its own."""
 
     @rpc.method
     def stock(self, thing: str) -> int:
@@ -65,6 +65,6 @@ if __name__ == "__main__":
             try:
                 asyncio.run(visit(host, int(port)))
             except rpc.ConnectionLostError as error:
-                sys.exit(f"nobody serves at {host}, port {port}: {error}")
+                sys.exit(f"no server answers at {host}, port {port}: {error}")
         case _:
             sys.exit(__doc__)

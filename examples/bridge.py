@@ -3,7 +3,7 @@
     python examples/bridge.py
     python examples/bridge.py 0
 
-With 0 each listener is at any free port; otherwise they are at 8080, 8081 and 8082.
+With 0 each listener uses any free port; otherwise they use 8080, 8081 and 8082.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ async def main() -> None:
         Node("tcp://127.0.0.1:0", bus, handler=Handler()) as node,
         Bridge(node, title="the example") as bridge,
     ):
-        # Pages from files may use it, so that page.html needs no server of its own.
+        # Pages opened from files may connect, so that page.html needs no web server.
         http = await bridge.serve_http(port=ports[0], origins=["null", "file://"])
         tcp = await bridge.serve_tcp(port=ports[1])
         zeromq = await bridge.serve_zeromq(f"tcp://127.0.0.1:{ports[2] or '*'}")

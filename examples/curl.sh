@@ -1,5 +1,5 @@
 #!/bin/sh
-# Calls with nothing but curl: sh curl.sh http://127.0.0.1:8080
+# Calls with curl alone: sh curl.sh http://127.0.0.1:8080
 url=${1:-http://127.0.0.1:8080}
 
 call() {

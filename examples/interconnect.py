@@ -3,7 +3,7 @@
     python examples/interconnect.py wait localhost:5570
     python examples/interconnect.py join localhost:5570
 
-What either sends reaches the followers in both, as if they were one program.
+What one of them sends reaches the followers in both, as if they were one program.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Calls over TCP with nothing but a socket, as any language has it: one JSON text a line::
+"""Calls over TCP with a plain socket, as in any language: one JSON text per line.
 
 python examples/lines.py 127.0.0.1 8081
 """
@@ -24,7 +24,7 @@ def main() -> None:
         print("its error:", call("divide", 1, 0))
         call("subscribe", "greeting:*")
         token = call("connect_oneway", 60)
-        # Without an id it is a notification: nothing answers it but the message itself.
+        # Without an id it is a notification: no answer comes, only the message itself.
         json.dump(
             {
                 "jsonrpc": "2.0",

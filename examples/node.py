@@ -1,7 +1,7 @@
 """A node that prints each message that other processes send it; `berrymq serve` does more.
 
 python examples/node.py                          tcp://127.0.0.1:5555, or the next free port
-python examples/node.py tcp://127.0.0.1:6000     that address and no other
+python examples/node.py tcp://127.0.0.1:6000     only that address
 """
 
 import asyncio
@@ -18,20 +18,20 @@ HOST, FIRST_PORT, PORTS_TRIED = "127.0.0.1", 5555, 100
 
 
 def say(text: str = "") -> None:
-    # At once: the output may be a pipe.
+    # Flushed at once: the output may be a pipe.
     print(text, flush=True)
 
 
 @following_function("*@*:*")
 def show(message: Message) -> None:
-    # As Python writes them: text from elsewhere must not move the cursor of this terminal.
+    # Written by repr(): text from a peer must not move the cursor of this terminal.
     arguments = [repr(value) for value in message.args]
     arguments += [f"{name}={value!r}" for name, value in message.kwargs.items()]
     say(f"{datetime.now():%H:%M:%S}  {message.id}  {'  '.join(arguments)}")
 
 
 async def start(endpoint: str | None) -> Node:
-    """A node at the endpoint, or at the first port that is free."""
+    """Start a node at the endpoint, or at the first free port."""
     if endpoint is not None:
         return await Node(endpoint).start()
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
@@ -42,13 +42,13 @@ async def start(endpoint: str | None) -> Node:
                 raise
             continue
         if port != FIRST_PORT:
-            say(f"Port {FIRST_PORT} is in use; {port} is the next that is free.")
+            say(f"Port {FIRST_PORT} is in use; {port} is the next free port.")
         return node
     raise OSError(errno.EADDRINUSE, f"no port is free from {FIRST_PORT} on")
 
 
 def nearby(path: str) -> str:
-    """The path, quoted for a shell, and relative if it is below the current directory."""
+    """Quote the path for a shell; make it relative if it is below the current directory."""
     relative = os.path.relpath(path)
     return shlex.quote(path if relative.startswith(os.pardir) else relative)
 

@@ -1,4 +1,4 @@
-"""Style 02: a process sends messages to another one, and gets none. In two terminals:
+"""Style 02: a process sends messages to another one, and receives none. In two terminals:
 
 python examples/oneway.py collect localhost:5571
 python examples/oneway.py report localhost:5571
@@ -11,7 +11,7 @@ import berrymq_rpc as berrymq
 
 
 class Collector(metaclass=berrymq.Follower):
-    """Follows what other processes send as it would follow what its own does."""
+    """Follow messages of other processes in the same way as those of this process."""
 
     @berrymq.following("sensor:*")
     def receive(self, message: berrymq.Message) -> None:
@@ -27,7 +27,7 @@ def collect(address: str) -> None:
 def report(address: str) -> None:
     berrymq.connect_oneway(address)
     for number in range(3):
-        # Answered once the message was published there.
+        # The answer comes when the message has been published there.
         status = berrymq.send_message("sensor:measured", 20 + number, unit="C")
         print("sent:", status)
     berrymq.close_connection()

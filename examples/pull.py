@@ -1,4 +1,4 @@
-"""Messages within a program: they wait in queues until somebody asks for them.
+"""Messages within a program: they wait in queues until they are asked for.
 
 Two workers share one queue, so each piece of work is done once. Another queue has its own copy of
 every message, and keeps the last two.
@@ -12,7 +12,7 @@ done: list[str] = []
 
 
 def work(tasks: berrymq.Queue) -> None:
-    # It ends when the queue is closed and empty.
+    # The loop ends when the queue is closed and empty.
     for task in tasks:
         done.append(task.apply("{} x {}".format))
 

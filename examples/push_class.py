@@ -1,7 +1,7 @@
 """Messages within a program: objects that follow them.
 
-A class with the metaclass `Follower` may follow messages with its methods. Each of its objects does
-so from its creation until it is gone. Who sends need not know who follows.
+The methods of a class with the metaclass `Follower` may follow messages. Each object follows them
+from its creation until it is deleted. A sender need not know who follows.
 """
 
 import berrymq_rpc as berrymq
@@ -9,7 +9,7 @@ from berrymq_rpc import Follower, Message, following
 
 
 class Thermometer:
-    """Sends what it measures, and knows nobody."""
+    """Send what it measures, without knowing the followers."""
 
     def measure(self, room: str, degrees: float) -> None:
         berrymq.twitter(f"{room}:measured", degrees, unit="C")

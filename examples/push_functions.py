@@ -1,6 +1,6 @@
 """Messages within a program: functions that follow them.
 
-An identifier has a name and an action, and `*` stands for any of either.
+An identifier has a name and an action; `*` stands for any name or any action.
 """
 
 import berrymq_rpc as berrymq
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     print("received by", twitter("listener:log", "opened"))
     print("received by", twitter("listener:open"))
 
-    # Whom to call can be chosen, and changed, while the program runs.
+    # Followers can be added and removed while the program runs.
     berrymq.unfollow("*:log", write_log)
     berrymq.regist_function("listener:*", lambda message: print(f"listener: {message.action}"))
     twitter("listener:log", "closed")

@@ -1,10 +1,9 @@
-"""Style 03: messages wait at another process until this one asks for them. In two terminals:
+"""Style 03: messages wait in another process until this one asks for them. In two terminals:
 
     python examples/remote_queue.py keep localhost:5572
     python examples/remote_queue.py work localhost:5572
 
-The worker need not be reachable, and is never called: it asks when it has time. It sends messages,
-too.
+The worker need not be reachable: it asks for messages when it has time. It sends messages as well.
 """
 
 import sys
@@ -28,7 +27,7 @@ def keep(address: str) -> None:
 
 
 def work(address: str) -> None:
-    # From now on, messages that match wait there.
+    # From now on, matching messages wait there.
     berrymq.connect_via_queue(address, "task:new")
     berrymq.send_message("worker:here")
     while True:

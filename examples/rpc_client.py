@@ -1,4 +1,4 @@
-"""Calls, the calling side; rpc_server.py is the other."""
+"""Calls: the client of rpc_server.py."""
 
 import asyncio
 import sys
@@ -7,7 +7,7 @@ from berrymq_rpc import rpc
 
 
 class Answers(rpc.AttrHandler):
-    """What the server may call here."""
+    """Methods that the server may call."""
 
     @rpc.method
     def answer(self, question: str) -> str:
@@ -22,16 +22,16 @@ async def main(endpoint: str) -> None:
         try:
             await client.rpc.divide(1, 0)
         except ZeroDivisionError as error:
-            print("its error, here as there:", error)
+            print("the method's exception, raised here as well:", error)
 
         print("a stream:", [number async for number in client.rpc.countdown(3)])
 
         try:
             await client.with_timeout(0.1).rpc.sleep(60)
         except rpc.RPCTimeoutError as error:
-            print("too late, so the server has stopped it:", error)
+            print("timeout, so the server has cancelled the method:", error)
 
-        print("the server asks back:", await client.rpc.ask_back("Is anybody there?"))
+        print("the server calls back:", await client.rpc.ask_back("Are you there?"))
 
         results = await asyncio.gather(*(client.rpc.divide(n, 2) for n in range(1000)))
         print("a thousand at once:", sum(results))

@@ -1,4 +1,4 @@
-"""Calls, the serving side. Start it, then rpc_client.py in a second terminal."""
+"""Calls: the server. Start it, then rpc_client.py in a second terminal."""
 
 import asyncio
 import sys
@@ -28,13 +28,13 @@ class Handler(rpc.AttrHandler):
 
     @rpc.method
     async def countdown(self, start: int):
-        """A stream: the caller gets the items one by one."""
+        """A stream: the caller receives the items one by one."""
         for number in range(start, 0, -1):
             yield number
 
     @rpc.method
     async def ask_back(self, question: str) -> str:
-        """Calls a method of the caller's, over the same connection."""
+        """Call a method of the caller, over the same connection."""
         answer = await rpc.context().peer.rpc.answer(question)
         return f"you say {answer!r}"
 

@@ -3,7 +3,7 @@
     python examples/talk.py serve localhost:5573
     python examples/talk.py ask localhost:5573
 
-What each receiver returns is sent to the identifier that the asker names; so is what it raises.
+What each receiver returns or raises is sent to the identifier that the sender names.
 """
 
 import sys
@@ -25,13 +25,13 @@ def serve(address: str) -> None:
 
 
 def ask(address: str | None) -> None:
-    answers = berrymq.Queue("price:told")
+    answers = berrymq.Queue("price:answered")
     if address is not None:
-        # Those of the other process alone.
+        # Ask the other process alone.
         berrymq.unfollow("price:wanted", price)
         berrymq.interconnect(address)
     for fruit in ("apple", "pear", "stone"):
-        berrymq.talk("price:wanted", "price:told", fruit)
+        berrymq.talk("price:wanted", "price:answered", fruit)
         answer = answers.get(timeout=10)
         if answer.error is not None:
             print(f"{fruit}: {answer.error!r}")

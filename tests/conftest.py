@@ -80,7 +80,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("faults"))
 
 
+@hypothesis.given(hypothesis.strategies.none())
+@hypothesis.settings(max_examples=1, database=None)
+def start_hypothesis(nothing: None) -> None:
+    """Have hypothesis make its random number generator: its check cannot see frozen objects."""
+
+
 def pytest_collection_finish() -> None:
+    start_hypothesis()
     # What pytest has made is not looked through again after each test: that took 40 ms a test.
     gc.collect()
     gc.freeze()

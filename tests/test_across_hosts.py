@@ -1,4 +1,4 @@
-"""The example across hosts, with two network namespaces in place of two hosts."""
+"""The example across hosts, in two network namespaces instead of two hosts."""
 
 import itertools
 import os
@@ -32,12 +32,12 @@ def inside(namespace: str, *arguments: str) -> list[str]:
 
 @pytest.fixture
 def hosts() -> Iterator[tuple[str, str]]:
-    """Two namespaces with a line between them."""
+    """Two namespaces with a network link between them."""
     if shutil.which("ip") is None:
-        pytest.skip("needs the command `ip`, of iproute2")
+        pytest.skip("needs the command `ip` of iproute2")
     if os.geteuid() != 0:
         pytest.skip("needs root, to make network namespaces")
-    # Of 15 characters at most, as they name the ends of the line as well.
+    # At most 15 characters, as they also name the interfaces.
     names = [f"bq{os.getpid()}-{next(_numbers)}{side}" for side in "ab"]
     try:
         try:
@@ -50,10 +50,10 @@ def hosts() -> Iterator[tuple[str, str]]:
                 ip("-n", name, "link", "set", name, "up")
                 ip("-n", name, "link", "set", "lo", "up")
         except subprocess.CalledProcessError as error:
-            pytest.skip(f"network namespaces are not to be had here: {error.stderr.strip()}")
+            pytest.skip(f"network namespaces cannot be made here: {error.stderr.strip()}")
         yield one, other
     finally:
-        # The line goes with them. One that was never made is no trouble.
+        # The link goes with them; it does not matter if one was never made.
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=30)
 
@@ -81,7 +81,7 @@ def test_a_message_and_a_call_reach_another_host(hosts: tuple[str, str]) -> None
                 env=ENVIRONMENT,
             )
             assert (visitor.stdout, visitor.stderr) == ("in stock: 5\naccepted: pears 5\n", "")
-            # `ip netns exec` has become the program: the signal is for it.
+            # `ip netns exec` has become the program, which receives the signal.
             server.terminate()
             assert server.communicate(timeout=30) == ("ordered: pears 5\n", "")
             assert server.returncode == 0
@@ -89,7 +89,7 @@ def test_a_message_and_a_call_reach_another_host(hosts: tuple[str, str]) -> None
             server.kill()
 
 
-def test_nobody_is_there(hosts: tuple[str, str]) -> None:
+def test_no_server(hosts: tuple[str, str]) -> None:
     _, visitor_host = hosts
     visitor = subprocess.run(
         inside(visitor_host, "examples/across_hosts.py", "visit", SERVER, PORT),
@@ -100,5 +100,5 @@ def test_nobody_is_there(hosts: tuple[str, str]) -> None:
         env=ENVIRONMENT,
     )
     assert visitor.returncode == 1
-    assert visitor.stderr.startswith(f"nobody serves at {SERVER}, port {PORT}: ")
+    assert visitor.stderr.startswith(f"no server answers at {SERVER}, port {PORT}: ")
     assert "Traceback" not in visitor.stderr

@@ -1,4 +1,4 @@
-"""The programs of the page about the bus print what it says."""
+"""The programs on the page about the bus print what it says."""
 
 import os
 import re
@@ -34,5 +34,5 @@ def test_program(number: int, tmp_path: Path) -> None:
         check=True,
     )
     assert finished.stdout.strip() == output
-    # What receivers raise is logged, here by the handler of last resort.
+    # An exception of a receiver is logged, here by the handler of last resort.
     assert ("Traceback" in finished.stderr) == ("broken" in program)

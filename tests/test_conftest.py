@@ -1,4 +1,4 @@
-"""The rules that conftest.py sets for all tests do fail those that break them."""
+"""Tests that break a rule of conftest.py fail."""
 
 import os
 import shutil

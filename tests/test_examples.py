@@ -1,4 +1,4 @@
-"""Each program in ``examples`` is run as its user runs it."""
+"""Run each program in ``examples`` as its user does."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
-# Nobody listens there: the port is for TCP's own services, and needs rights to bind.
+# No server is listening there: the port is a reserved one, and needs rights to bind.
 SILENT = "tcp://127.0.0.1:1"
 
 
@@ -27,7 +27,7 @@ def command(name: str, *arguments: str) -> list[str]:
 
 @contextmanager
 def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A program that runs, its output in pipes; killed if it still does at the end."""
+    """Run a program with its output in pipes; kill it at the end if it still runs."""
     with subprocess.Popen(
         command(name, *arguments),
         stdout=subprocess.PIPE,
@@ -58,14 +58,14 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def end_of(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
-    """What is left of a program after a signal: exit status, output, errors."""
+    """Send a signal; return the exit status, the rest of the output, and the errors."""
     process.send_signal(number)
     out, errors = process.communicate(timeout=30)
     return process.returncode, out, errors
 
 
 def announcement(process: subprocess.Popen[str]) -> tuple[str, list[str], list[str]]:
-    """What a node says at its start: its endpoint, the line to paste, and all lines."""
+    """Read a node's first lines; return its endpoint, the line to paste, and all lines."""
     lines = []
     while not (lines and lines[-1].startswith("Messages appear here")):
         lines.append(line_of(process))
@@ -91,16 +91,16 @@ class TestNode:
             assert re.fullmatch(r"\d\d:\d\d:\d\d  greeting:hello  'your words'", line_of(node))
             assert end_of(node, number) == (0, "The node has ended.\n", "")
 
-    def test_the_next_free_port_is_said_aloud(self) -> None:
+    def test_the_next_free_port_is_announced(self) -> None:
         with socket.socket() as other:
-            # Another program's; where one has the port already, the test need not.
+            # The port of another program; one may have it already.
             with contextlib.suppress(OSError):
                 other.bind(("127.0.0.1", 5555))
                 other.listen()
             with running("node.py") as node:
                 endpoint, _, lines = announcement(node)
                 port = endpoint.rpartition(":")[2]
-                assert lines[0] == f"Port 5555 is in use; {port} is the next that is free."
+                assert lines[0] == f"Port 5555 is in use; {port} is the next free port."
 
     def test_a_port_that_was_asked_for(self) -> None:
         with running("node.py", "tcp://127.0.0.1:0") as first:
@@ -118,7 +118,7 @@ class TestNode:
             (["--help"], "examples/node.py tcp://127.0.0.1:6000"),
         ],
     )
-    def test_what_it_does_not_take(self, arguments: list[str], error: str) -> None:
+    def test_refused_arguments(self, arguments: list[str], error: str) -> None:
         result = run(command("node.py", *arguments))
         assert result.returncode == 1
         assert error in result.stderr
@@ -146,14 +146,14 @@ class TestSend:
             (
                 SILENT,
                 "a:b",
-                f"nobody answers at {SILENT}: is the node running\\? Start it with: make run",
+                f"no node answers at {SILENT}: is it running\\? Start it with: make run",
             ),
             ("127.0.0.1", "a:b", "not sent: .*is not an endpoint: write tcp://.*"),
             ("tcp://127.0.0.1:70000", "a:b", "not sent: a port is a number up to 65535.*"),
-            (SILENT, "a:b:c", "not sent: 'a:b:c' is no identifier: .*"),
+            (SILENT, "a:b:c", "not sent: 'a:b:c' is not an identifier: .*"),
         ],
     )
-    def test_says_what_is_wrong(self, endpoint: str, identifier: str, error: str) -> None:
+    def test_errors(self, endpoint: str, identifier: str, error: str) -> None:
         result = run(command("send.py", endpoint, identifier))
         assert (result.returncode, result.stdout) == (1, "")
         assert re.fullmatch(f"{error}\n", result.stderr)
@@ -164,12 +164,12 @@ class TestSend:
         assert result.returncode == 1
         assert re.fullmatch("not sent: '_local:b' is local.*\n", result.stderr)
 
-    def test_to_one_that_is_no_node(self) -> None:
+    def test_to_a_server_without_a_node(self) -> None:
         with running("rpc_server.py", "tcp://127.0.0.1:*") as server:
             endpoint = line_of(server).split()[-1]
             result = run(command("send.py", endpoint, "a:b"))
         assert result.returncode == 1
-        assert result.stderr == f"who answers at {endpoint} is no node: it takes no messages\n"
+        assert result.stderr == f"the server at {endpoint} is not a node: it accepts no messages\n"
 
     def test_needs_two_arguments(self) -> None:
         result = run(command("send.py", SILENT))
@@ -185,13 +185,14 @@ def test_calls() -> None:
         assert client.stdout.splitlines() == [
             "a call: 0.25",
             "in a namespace: warts",
-            "its error, here as there: division by zero",
+            "the method's exception, raised here as well: division by zero",
             "a stream: [3, 2, 1]",
             client.stdout.splitlines()[4],
-            "the server asks back: you say 'Is anybody there? Yes.'",
+            "the server calls back: you say 'Are you there? Yes.'",
             "a thousand at once: 249750.0",
         ]
-        assert client.stdout.splitlines()[4].startswith("too late, so the server has stopped it: ")
+        timeout = "timeout, so the server has cancelled the method: "
+        assert client.stdout.splitlines()[4].startswith(timeout)
         assert end_of(server, signal.SIGINT) == (0, "the server has ended\n", "")
 
 
@@ -237,7 +238,7 @@ def test_pull() -> None:
         "the newest: (3, 'bread') (4, 'bread') dropped: 3",
         "nothing more",
     ]
-    # Of the queue that keeps two; at the first, the second, the fourth and so on.
+    # From the queue that keeps two; logged at the 1st, 2nd, 4th, ... message.
     assert result.stderr.splitlines() == [
         "queue task:* is full with 2 messages: 1 dropped so far",
         "queue task:* is full with 2 messages: 2 dropped so far",
@@ -288,20 +289,20 @@ class TestStyles:
             address = line_of(server).removeprefix("prices are at tcp://")
             asked = run(command("talk.py", "ask", *([address] if elsewhere else [])))
             assert asked.stdout.splitlines() == ["apple: 3", "pear: 4", "stone: KeyError('stone')"]
-            # Who answers is told too, as of any receiver that fails.
+            # The answering side logs it too, as for any receiver that fails.
             answered = end_of(server, signal.SIGINT)
             assert answered[:2] == (0, "ended\n")
             assert ("KeyError: 'stone'" in answered[2]) is elsewhere
             assert ("KeyError: 'stone'" in asked.stderr) is not elsewhere
 
-    def test_without_the_other(self) -> None:
+    def test_without_the_other_process(self) -> None:
         result = run(command("oneway.py", "report", SILENT))
         assert (result.returncode, result.stdout) == (1, "")
         assert "Traceback" not in result.stderr
         assert SILENT in result.stderr
 
     @pytest.mark.parametrize("name", ["interconnect.py", "oneway.py", "remote_queue.py", "talk.py"])
-    def test_says_how(self, name: str) -> None:
+    def test_usage(self, name: str) -> None:
         result = run(command(name))
         assert result.returncode == 1
         assert f"python examples/{name}" in result.stderr
@@ -316,7 +317,7 @@ def test_across_hosts_on_one() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["serve"], ["visit", "host", "port"], ["x", "y", "1"]])
-def test_across_hosts_says_how(arguments: list[str]) -> None:
+def test_across_hosts_usage(arguments: list[str]) -> None:
     result = run(command("across_hosts.py", *arguments))
     assert result.returncode == 1
     assert "python examples/across_hosts.py serve" in result.stderr

@@ -1,4 +1,4 @@
-"""Each module says in one sorted `__all__` what is public, and all of it is there."""
+"""Each module lists its public names in one sorted `__all__`, and all of them exist."""
 
 import importlib
 from pathlib import Path
@@ -18,7 +18,7 @@ OPTIONAL = {"aiohttp", "msgspec"}
 
 
 def kind_then_name(name: str) -> tuple[int, str]:
-    """The order that ruff holds (RUF022): constants, classes, the rest."""
+    """The order of ruff's rule RUF022: constants, classes, the rest."""
     if name.isupper() and len(name) > 1:
         return 0, name
     return (1 if name[:1].isupper() else 2), name

@@ -1,4 +1,4 @@
-"""Each extra is installed as its user does it, into an environment of its own, and used."""
+"""Install each extra as its user does, into an environment of its own, and use it."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
-#: For work on the package itself: `make` installs them.
+#: For work on the package itself; installed by `make`.
 OF_DEVELOPERS = {"docs", "lint", "test"}
 
 CALL = """

@@ -1,4 +1,4 @@
-"""What is an identifier, what is none, and which match."""
+"""Which texts are identifiers, and which identifiers match."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from berrymq_rpc.identifier import MAX_LENGTH, Identifier
 
 
 def is_part(text: str) -> bool:
-    """The rule for a part, written down a second time: as DESIGN words it."""
+    """The rule for a part, written a second time."""
     if text == "*":
         return True
     return (
@@ -33,7 +33,7 @@ identifiers = st.builds(
     st.none() | parts,
     st.none() | parts,
 )
-# Few of them, so that two are often related.
+# Few, so that two of them are often related.
 few = st.builds(
     lambda name, namespace, action: Identifier(f"{name}{namespace}:{action}"),
     st.sampled_from(["a", "b", "_a", "*"]),
@@ -77,14 +77,14 @@ def test_parts(text: str, name: str, namespace: str | None, action: str, canonic
         ("job:", "its action is empty"),
         ("@plant:x", "its name is empty"),
         ("job@:x", "its namespace is empty"),
-        ("a:b:c", "its action holds another ':'"),
-        ("a::b", "its action holds another ':'"),
-        ("a@b@c", "its namespace holds another '@'"),
-        ("a:b@c", "its action holds another '@'"),
-        ("st*:b", "its name holds '*'"),
-        ("**:b", "its name holds '*'"),
-        ("a@b*:c", "its namespace holds '*'"),
-        ("a:b*", "its action holds '*'"),
+        ("a:b:c", "its action contains another ':'"),
+        ("a::b", "its action contains another ':'"),
+        ("a@b@c", "its namespace contains another '@'"),
+        ("a:b@c", "its action contains another '@'"),
+        ("st*:b", "its name contains '*'"),
+        ("**:b", "its name contains '*'"),
+        ("a@b*:c", "its namespace contains '*'"),
+        ("a:b*", "its action contains '*'"),
         (" a:b", "its name begins or ends with a space"),
         ("a :b", "its name begins or ends with a space"),
         ("a: b", "its action begins or ends with a space"),
@@ -92,21 +92,21 @@ def test_parts(text: str, name: str, namespace: str | None, action: str, canonic
         ("a@ b:c", "its namespace begins or ends with a space"),
         ("a:b\n", "its action begins or ends with a space"),
         ("a:\u3000b", "its action begins or ends with a space"),
-        ("a\nb:c", "its name holds the control character '\\n'"),
-        ("a\0b", "its name holds the control character '\\x00'"),
-        ("a\x7fb", "its name holds the control character '\\x7f'"),
-        ("a:b\x9fc", "its action holds the control character '\\x9f'"),
-        ("a\ud800b", "its name holds the lone surrogate '\\ud800'"),
+        ("a\nb:c", "its name contains the control character '\\n'"),
+        ("a\0b", "its name contains the control character '\\x00'"),
+        ("a\x7fb", "its name contains the control character '\\x7f'"),
+        ("a:b\x9fc", "its action contains the control character '\\x9f'"),
+        ("a\ud800b", "its name contains the lone surrogate '\\ud800'"),
     ],
 )
 def test_refused_text(text: str, reason: str) -> None:
-    with pytest.raises(ValueError, match="is no identifier") as caught:
+    with pytest.raises(ValueError, match="is not an identifier") as caught:
         Identifier(text)
-    assert str(caught.value).startswith(f"{text!r} is no identifier: {reason}")
+    assert str(caught.value).startswith(f"{text!r} is not an identifier: {reason}")
 
 
 @pytest.mark.parametrize("value", [None, b"a:b", 1, ["a:b"], object()])
-def test_no_text(value: object) -> None:
+def test_not_text(value: object) -> None:
     with pytest.raises(TypeError, match=f"not {type(value).__name__}"):
         Identifier(value)  # type: ignore[arg-type]
 
@@ -200,8 +200,8 @@ def test_is_match(one: str, other: str, match: bool) -> None:
     assert Identifier(other).is_match(one) is match
 
 
-def test_is_match_refuses_what_is_no_identifier() -> None:
-    with pytest.raises(ValueError, match="no identifier"):
+def test_is_match_refuses_what_is_not_an_identifier() -> None:
+    with pytest.raises(ValueError, match="not an identifier"):
         Identifier("a").is_match("")
     with pytest.raises(TypeError):
         Identifier("a").is_match(None)  # type: ignore[arg-type]
@@ -218,12 +218,12 @@ def test_canonical_form_is_stable(text: str) -> None:
 
 
 @given(st.text(max_size=30) | st.text(alphabet=":@* ab_\n", max_size=12))
-def test_any_text_is_taken_or_refused_by_the_rule(text: str) -> None:
+def test_any_text_is_accepted_or_refused_by_the_rule(text: str) -> None:
     head, colon, action = text.partition(":")
     name, at, namespace = head.partition("@")
     wanted = is_part(name) and (not at or is_part(namespace)) and (not colon or is_part(action))
     if not wanted:
-        with pytest.raises(ValueError, match="is no identifier") as caught:
+        with pytest.raises(ValueError, match="is not an identifier") as caught:
             Identifier(text)
         assert repr(text) in str(caught.value)
         return
@@ -253,6 +253,6 @@ def test_everything_matches_all(identifier: Identifier) -> None:
 
 @given(st.text(alphabet=string.printable, max_size=2 * MAX_LENGTH))
 def test_error_is_bounded(text: str) -> None:
-    with pytest.raises(ValueError, match="is no identifier") as caught:
+    with pytest.raises(ValueError, match="is not an identifier") as caught:
         Identifier(f"a::{text}")
     assert len(str(caught.value)) < 600

@@ -1,8 +1,8 @@
 """The package's layers: each imports only from those above it, and only some may do I/O.
 
-Read from the source, not from `sys.modules`, so that an import inside a function counts as well.
-One under ``if TYPE_CHECKING:`` does too: it never runs, but a layer that names the types of a lower
-one depends on it all the same.
+Imports are read from the source, not from `sys.modules`, so that an import inside a function counts
+as well. So does one under ``if TYPE_CHECKING:``: it never runs, but a layer that names the types of
+a lower one depends on it all the same.
 """
 
 import ast
@@ -40,6 +40,7 @@ LAYERS = {
     "exchange": ["berrymq_rpc.exchange"],
     "bridge": ["berrymq_rpc.jsonrpc.bridge"],
     "cli": ["berrymq_rpc.cli", "berrymq_rpc.__main__"],
+    "testing": ["berrymq_rpc.testing"],
     # They only re-export, and nothing inside the package imports them.
     "public names": ["berrymq_rpc", "berrymq_rpc.connect"],
 }
@@ -83,51 +84,8 @@ THIRD_PARTY = {
 }
 
 # Modules that import each other, with the reason why they are not one module or cut elsewhere.
-CYCLES: dict[frozenset[str], str] = {
-    frozenset(
-        {
-            "berrymq_rpc.bus.backlog",
-            "berrymq_rpc.bus.base_queue",
-            "berrymq_rpc.bus.bus",
-            "berrymq_rpc.bus.default",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
-            "berrymq_rpc.bus.delivery",
-            "berrymq_rpc.bus.pooled_call",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
-            "berrymq_rpc.bus.follower",
-            "berrymq_rpc.bus.registry",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
-            "berrymq_rpc.exchange.line",
-            "berrymq_rpc.exchange.switchboard",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
-            "berrymq_rpc.rpc.call",
-            "berrymq_rpc.rpc.connection",
-            "berrymq_rpc.rpc.context",
-            "berrymq_rpc.rpc.dispatcher",
-            "berrymq_rpc.rpc.inbound_call",
-            "berrymq_rpc.rpc.stream",
-        }
-    ): "one object in several files",
-    frozenset(
-        {
-            "berrymq_rpc.rpc.transport.memory_name",
-            "berrymq_rpc.rpc.transport.memory_port",
-        }
-    ): "one object in several files",
-}
-MAX_CYCLES = 6
+CYCLES: dict[frozenset[str], str] = {}
+MAX_CYCLES = 0
 
 # In the standard library of 3.14, but not in every `sys.stdlib_module_names`.
 LATER_STDLIB = {"annotationlib", "compression"}
@@ -357,6 +315,7 @@ def test_exactly_one_module_imports_aiozmq() -> None:
         ("cli/main.py", "importlib.import_module(name)"),
         ("cli/main.py", "from ..exchange import node"),
         ("cli/main.py", "import click\nfrom rich.text import Text"),
+        ("testing/link_faults.py", "import asyncio\nfrom ..rpc.transport import link"),
         ("__main__.py", "from .cli import main"),
         ("connect.py", "from .exchange import node"),
         ("__init__.py", "from . import rpc"),
@@ -410,6 +369,8 @@ def test_allows(tmp_path: Path, module: str, line: str) -> None:
         ("rpc/client.py", "importlib.import_module(name)"),
         ("rpc/client.py", "import click"),
         ("exchange/node.py", "from ..cli import main"),
+        ("rpc/client.py", "from ..testing import link_faults"),
+        ("testing/link_faults.py", "import pytest"),
         ("jsonrpc/bridge/http.py", "import rich"),
     ],
 )
@@ -440,6 +401,8 @@ def made_tree(root: Path, module: str, source: str) -> Path:
         "jsonrpc/items.py": "",
         "jsonrpc/bridge/__init__.py": "",
         "jsonrpc/bridge/http.py": "",
+        "testing/__init__.py": "",
+        "testing/link_faults.py": "",
         module: source,
     }
     for name, text in modules.items():

@@ -1,4 +1,4 @@
-"""``docs/protocol.rst``: every example of bytes on it, against the code, in both directions.
+"""``docs/protocol.rst``: check every example of bytes against the code, in both directions.
 
 An example is a block of text: a title of one or more lines, a blank line, and lines of bytes in
 hexadecimal with what they mean at their right. ``[...]`` on a line of its own begins a frame.
@@ -22,16 +22,16 @@ import pytest
 from berrymq_rpc import errors
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.exchange import ExportedFunctions
-from berrymq_rpc.exchange.bundle import (
+from berrymq_rpc.exchange.batch import (
     MAX_COUNT,
     MAX_NAME_LENGTH,
-    Bundle,
-    read_envelope,
+    Batch,
+    parse_batch,
 )
-from berrymq_rpc.exchange.line import MAX_UNDER_WAY
-from berrymq_rpc.exchange.outbox import Outbox
+from berrymq_rpc.exchange.link import MAX_IN_FLIGHT
+from berrymq_rpc.exchange.reorder import FIRST_PATIENCE, PATIENCE
 from berrymq_rpc.exchange.router import Router
-from berrymq_rpc.exchange.sequences import FIRST_PATIENCE, PATIENCE
+from berrymq_rpc.exchange.send_buffer import SendBuffer
 from berrymq_rpc.rpc.method_table import collect_methods
 from berrymq_rpc.rpc.wire import clock, record
 from berrymq_rpc.rpc.wire import native_session as native
@@ -40,6 +40,7 @@ from berrymq_rpc.rpc.wire.aiozmq_dialect import AiozmqDialect
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.exception_codec import Failure, describe
 from berrymq_rpc.rpc.wire.limits import Limits
+from berrymq_rpc.rpc.wire.native_records import MAX_BATCH, MIN_DETACHED
 from berrymq_rpc.rpc.wire.native_session import NativeDialect
 from berrymq_rpc.rpc.wire.record import CALL, NO_KWARGS
 from berrymq_rpc.rpc.wire.session import Session
@@ -124,35 +125,35 @@ def table(title: str) -> list[str]:
 
 
 class Caller:
-    """A call that notes what it is told."""
+    """A call that records its events."""
+
+    made_at = 0.0
+    accepted_at: float | None = None
 
     def __init__(self, method: str = "method", deadline: float | None = None) -> None:
         self.id = 0
         self.method = method
         self.deadline = deadline
         self.sent: float | None = None
-        self.told: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
 
     def succeed(self, value: Any, /) -> None:
-        self.told.append(("RESULT", value))
+        self.events.append(("RESULT", value))
 
     def fail(self, error: BaseException, /) -> None:
-        self.told.append(("ERROR", error))
+        self.events.append(("ERROR", error))
 
     def refused(self, error: BaseException, /) -> None:
-        self.told.append(("REFUSED", error))
+        self.events.append(("REFUSED", error))
 
     def accepted(self, now: float, released: bool, /) -> None:
-        self.told.append(("ACCEPTED", released))
+        self.events.append(("ACCEPTED", released))
 
     def item(self, value: Any, /) -> None:
-        self.told.append(("ITEM", value))
+        self.events.append(("ITEM", value))
 
     def end(self) -> None:
-        self.told.append(("END",))
-
-    def progress(self, now: float, /) -> str:
-        return "on its way"
+        self.events.append(("END",))
 
 
 def opened(dialect: Any = NATIVE, limits: Limits | None = None, first_id: int = 1) -> Any:
@@ -222,10 +223,10 @@ def test_the_table_of_records_is_that_of_the_module() -> None:
 
 def test_numbers_on_the_page() -> None:
     limits = Limits()
-    assert native.MAX_BATCH == 131_072
+    assert MAX_BATCH == 131_072
     assert "131,072 bytes (128 KiB)" in PROSE
-    assert f"{native.MAX_BATCH + 17:,} bytes in any case" in PROSE
-    assert f"{native.MIN_DETACHED:,} bytes or more (8 KiB)" in PROSE
+    assert f"{MAX_BATCH + 17:,} bytes in any case" in PROSE
+    assert f"{MIN_DETACHED:,} bytes or more (8 KiB)" in PROSE
     assert f"{native.FIRST_WINDOW} calls may be in flight" in PROSE
     assert f"keeps up to {native.FIRST_WINDOW} calls" in PROSE
     assert f"{clock.DRIFT} (500 parts per million)" in PROSE
@@ -276,7 +277,7 @@ def call_fields(fields: list[Any]) -> tuple[str, tuple[Any, ...], dict[str, Any]
 
 
 def say(example: Example) -> Any:
-    """The message in which a session says that record, by the method that its owner calls."""
+    """Have a session send that record, by the method that its owner calls."""
     _, *fields = example.value
     if example.kind == "HELLO":
         properties = {name: value for name, value in fields[0].items() if name != "versions"}
@@ -328,19 +329,19 @@ def framed(value: Any) -> tuple[bytes]:
 
 
 @pytest.mark.parametrize("example", by_title)
-def test_a_session_says_it_so(example: Example) -> None:
+def test_a_session_sends_it(example: Example) -> None:
     (message,) = say(example)
     assert payload(message) == example.data
 
 
 @pytest.mark.parametrize("example", by_title)
-def test_a_session_takes_it_so(example: Example) -> None:
+def test_a_session_reads_it(example: Example) -> None:
     kind, *fields = example.value
     session = opened(first_id=7)
     callers = [begin(session, "method") for _ in range(3)]
     session.messages(0.0)
     asked = session.receive(as_message(example), 0.0)
-    told = callers[0].told
+    events = callers[0].events
     assert session.malformed == 0
     match example.kind:
         case "HELLO":
@@ -353,15 +354,15 @@ def test_a_session_takes_it_so(example: Example) -> None:
             method, args, kwargs, _ = call_fields(fields)
             assert asked == [(kind, None, method, args, kwargs, None)]
         case "ACCEPTED":
-            assert [caller.told for caller in callers] == [
+            assert [caller.events for caller in callers] == [
                 [("ACCEPTED", call_id in fields[1])] for call_id in fields[0]
             ]
             assert session.in_window == len(callers) - len(fields[1])
         case "RESULT":
-            assert told == [("RESULT", fields[1])]
+            assert events == [("RESULT", fields[1])]
             assert bool(session.pending_records) is (len(fields) > 2)
         case "ERROR":
-            ((_, error),) = told
+            ((_, error),) = events
             failure = describe(error, CODEC)
             if isinstance(error, errors.GenericError):
                 assert [error.exc_type, list(error.arguments), error.exc_repr] == fields[1:4]
@@ -369,11 +370,11 @@ def test_a_session_takes_it_so(example: Example) -> None:
                 assert arrays(failure[:3]) == fields[1:4]
             assert hasattr(error, "__notes__") is (len(fields) > 4)
         case "ITEM":
-            assert told == [("ITEM", fields[1])]
+            assert events == [("ITEM", fields[1])]
         case "END":
-            assert told == [("END",)]
+            assert events == [("END",)]
         case "CLOSED":
-            ((outcome, error),) = told
+            ((outcome, error),) = events
             assert outcome == ("ERROR" if fields[2] else "REFUSED")
             assert isinstance(error, errors.ServiceClosedError)
             assert str(error).startswith(fields[1])
@@ -412,10 +413,10 @@ def test_a_message() -> None:
 
 def test_a_message_with_a_frame_of_its_own() -> None:
     example = MESSAGES[1]
-    picture = b"*" * native.MIN_DETACHED
+    picture = b"*" * MIN_DETACHED
     session = opened(first_id=9)
     begin(session, "save", "picture", picture)
-    # The value on the page is one string; what is told in words is how it was called.
+    # The value on the page is one string; the call itself is described in words.
     (message,) = session.messages(moment(example))
     assert [bytes(frame) for frame in message][1:] == [picture]
     ((_, call_id, method, args, *_),) = opened().receive(example.frames, 0.0)
@@ -448,7 +449,7 @@ def test_the_whole_exchange() -> None:
     assert client.window == 500
     server.result(1, 3)
     next_is(server, client)
-    assert add.told == [("ACCEPTED", False), ("RESULT", 3)]
+    assert add.events == [("ACCEPTED", False), ("RESULT", 3)]
     assert client.in_window == 0
 
     client.notify("log", ("3",), {}, 5.012)
@@ -465,7 +466,7 @@ def test_the_whole_exchange() -> None:
     assert asked.pop()[3] == (2,)
     server.end(2)
     next_is(server, client)
-    assert ticks.told == [("ACCEPTED", True), ("ITEM", "tick"), ("ITEM", "tock"), ("END",)]
+    assert ticks.events == [("ACCEPTED", True), ("ITEM", "tick"), ("ITEM", "tock"), ("END",)]
 
     slow = begin(client, "slow", now=5.016)
     next_is(client, server)
@@ -474,7 +475,7 @@ def test_the_whole_exchange() -> None:
     assert asked.pop()[:2] == (KINDS["CANCEL"], 3)
     server.error(3, Failure("asyncio.exceptions.CancelledError", (), "CancelledError()"))
     next_is(server, client)
-    assert slow.told == []
+    assert slow.events == []
     assert client.in_window == 0
     assert client.idle
 
@@ -570,7 +571,7 @@ def test_aiozmq_result() -> None:
     caller = begin(client, "math.add")
     client.messages(0.0)
     client.receive(frames, 0.0)
-    assert caller.told == [("RESULT", 3)]
+    assert caller.events == [("RESULT", 3)]
 
 
 @native_order
@@ -583,7 +584,7 @@ def test_aiozmq_error() -> None:
     caller = begin(client, "math.sub")
     client.messages(0.0)
     client.receive(frames, 0.0)
-    ((_, error),) = caller.told
+    ((_, error),) = caller.events
     assert type(error) is errors.NotFoundError
     assert error.args == ("math.sub",)
 
@@ -601,21 +602,21 @@ class Place:
     def __init__(self, name: str, epoch: int) -> None:
         self.bus = Bus()
         self.router = Router(self.bus.gateway, name, epoch=epoch)
-        self.outbox = Outbox()
+        self.send_buffer = SendBuffer()
         self.bus.gateway.add_forwarder(self.router.forward)
-        self.router.add(self.outbox)
+        self.router.add(self.send_buffer)
         self.heard: list[Message] = []
 
-    def sent(self) -> Bundle:
+    def sent(self) -> Batch:
         self.router.collect()
-        (bundle,) = self.outbox.take(10, 1 << 30)
-        return bundle
+        (batch,) = self.send_buffer.take(10, 1 << 30)
+        return batch
 
     def receive(self, example: Example) -> None:
-        self.router.receive(self.outbox, read_envelope(example.value, example.data), 0.0)
+        self.router.receive(self.send_buffer, parse_batch(example.value, example.data), 0.0)
 
 
-def test_bundles() -> None:
+def test_batches() -> None:
     messages, answer = BUNDLES
     plant, far = Place("plant", 1700000000000000), Place("far", 5)
     for _ in range(6):
@@ -623,15 +624,15 @@ def test_bundles() -> None:
     plant.sent()
     plant.bus.twitter("job:new", 1, "two")
     plant.bus.talk("quest:go", "answer:go", k=2)
-    bundle = plant.sent()
-    assert (bundle.data, bundle.envelope()) == (messages.data, messages.value)
+    batch = plant.sent()
+    assert (batch.data, batch.envelope()) == (messages.data, messages.value)
     far.bus.regist_function("job:*", far.heard.append)
     far.bus.regist_function("quest:*", lambda m: 40 + m.kwargs["k"])
     far.receive(messages)
     (message,) = far.heard
     assert (message.id, message.args, message.origin) == ("job:new", (1, "two"), "plant")
-    bundle = far.sent()
-    assert (bundle.data, arrays(bundle.envelope())) == (answer.data, answer.value)
+    batch = far.sent()
+    assert (batch.data, arrays(batch.envelope())) == (answer.data, answer.value)
     plant.bus.regist_function("answer:*", plant.heard.append)
     plant.receive(answer)
     (message,) = plant.heard
@@ -640,8 +641,8 @@ def test_bundles() -> None:
 
 def test_what_an_envelope_has() -> None:
     error = describe(ValueError("no"), CODEC)[:3]
-    bundle = Bundle(("a", 1), 1, 1, b"", (), ("b", 2), error)
-    assert [f"``{key}``" for key in bundle.envelope()] == table("key")
+    batch = Batch(("a", 1), 1, 1, b"", (), ("b", 2), error)
+    assert [f"``{key}``" for key in batch.envelope()] == table("key")
 
 
 def test_the_methods_of_a_node() -> None:
@@ -653,7 +654,7 @@ def test_the_methods_of_a_node() -> None:
 def test_numbers_of_nodes_on_the_page() -> None:
     assert f"a text of 1 to {MAX_NAME_LENGTH} characters" in PROSE
     assert f"from 1 to {MAX_COUNT:,}; if it is left out, 1" in PROSE
-    assert MAX_UNDER_WAY == 4 << 20
+    assert MAX_IN_FLIGHT == 4 << 20
     assert "more than 4 MiB are not confirmed" in PROSE
     assert f"for {PATIENCE:g} seconds at most in which" in PROSE
     assert f"({FIRST_PATIENCE:g} second of an origin that is new)" in PROSE

@@ -1,4 +1,4 @@
-"""The README's programs do what it says of them."""
+"""The README's programs do what it says."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ def test_server_and_client() -> None:
     server_program, client_program = python_blocks()
     assert ENDPOINT in server_program
     assert ENDPOINT in client_program
-    # The port of the README may be taken here.
+    # The README's port may be in use here.
     server_program = server_program.replace(ENDPOINT, "tcp://127.0.0.1:*")
     with subprocess.Popen(
         command(server_program), stdout=subprocess.PIPE, text=True, cwd=ROOT

@@ -1,6 +1,6 @@
-"""The page on reliability claims nothing that no test holds.
+"""Every claim on the page about reliability is held by tests that exist.
 
-Beneath each paragraph, item and row of ``docs/reliability.rst`` stands a comment, as in::
+A comment beneath each paragraph, item and row of ``docs/reliability.rst`` names them::
 
     It is noticed at once.
 
@@ -34,7 +34,7 @@ class Claim(NamedTuple):
 
 
 def blocks() -> list[str]:
-    """What blank lines part, without titles, directives and heads of tables."""
+    """Split the page at blank lines; leave out titles, directives and heads of tables."""
     found = [inspect.cleandoc("\n" + block) for block in re.split(r"\n\s*\n", PAGE.strip("\n"))]
     kept = []
     for before, block in zip(["", *found], found, strict=False):
@@ -54,7 +54,7 @@ def claims() -> list[Claim]:
             continue
         names = [name for name in re.split(r"[\s,]+", block.removeprefix(HELD_BY)) if name]
         matches = [TEST.fullmatch(name) for name in names]
-        assert None not in matches, f"no name of a test: {names}"
+        assert None not in matches, f"not a test's name: {names}"
         tests = tuple((match[1], match[2]) for match in matches if match is not None)
         assert found, block
         assert not found[-1].tests, f"named twice: {found[-1].text}"
@@ -77,7 +77,7 @@ def functions(path: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
 
 @functools.cache
 def failing_marks(path: str) -> tuple[str, ...]:
-    """What marks a test of that file as one that fails."""
+    """The marks of that file for tests that are known to fail."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     names = [
         target.id
@@ -110,7 +110,7 @@ def test_the_tests_exist(claim: Claim) -> None:
 
 
 def test_the_defaults() -> None:
-    """Every bound is on the page, with the number that it has."""
+    """Every bound is on the page, with its number."""
     table = dict(re.findall(r"\* - ``(\w+)``\n\s+- ``([\w.,]+)``\n", PAGE))
     values = {name: None if text == "None" else text for name, text in table.items()}
     defaults = {
@@ -123,6 +123,6 @@ def test_the_defaults() -> None:
     assert set(values) == set(defaults)
     for name, text in values.items():
         assert (None if text is None else float(text.replace(",", ""))) == defaults[name], name
-    # In the text, too.
+    # In the text as well.
     assert f"``connect_timeout`` ({defaults['connect_timeout']:g} s)" in PAGE
     assert f"with the {defaults['heartbeat']:g} s by default" in PAGE

@@ -1,10 +1,9 @@
-"""One process: messages, who follows them, and the queues that keep them.
+"""The bus of one process: messages, the receivers that follow them, and queues that keep them.
 
-Nothing here knows of other processes; ``exchange`` ties a bus to them by `Bus.add_forwarder` and
-`Bus.relay`.
+Nothing here knows of other processes: the package ``exchange`` connects a bus with them, by
+`bus.gateway`.
 """
 
-from .async_queue import AsyncQueue
 from .bus import Bus
 from .condition import Condition, cond
 from .default import (
@@ -25,7 +24,7 @@ from .default import (
 )
 from .follower import Follower, FollowerBase
 from .message import Message
-from .queue import Empty, Queue
+from .queues import AsyncQueue, Empty, Queue
 
 __all__ = [
     "AsyncQueue",

@@ -5,15 +5,19 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..identifier import Identifier
-from .announcing import Announcement, Complaint, error_message, portable_route, with_action
-from .backlog import Backlogs
-from .completion import Completion
+from .completion import Completion, track_route
+from .decorators import (
+    EntryExit,
+    ExceptionReport,
+    error_message,
+    portable_route,
+    with_action,
+    wrap,
+)
 from .delivery import Delivery, ErrorHandler
 from .diagram import Diagram
 from .gateway import BusGateway, Gateway
 from .message import Message, TalkMessage
-from .pool import Pool
-from .pooled_call import PooledCall
 from .registrations import (
     Receiver,
     Registration,
@@ -21,9 +25,8 @@ from .registrations import (
     is_sink,
 )
 from .registry import Registry
-from .route import Route
-from .telling import telling_route
-from .wrapping import wrap
+from .routing_table import Route
+from .thread_pool import PooledCall, ThreadPool
 
 __all__ = ["Bus", "ErrorHandler"]
 
@@ -31,26 +34,27 @@ AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
 
 class Bus(Registry):
-    """Messages in one process: who follows what, and sending. Safe for any number of threads.
+    """Sends messages to those who follow them, within one process. Any thread may use it.
 
-    Receivers, guards and forwarders are called with one argument, the `Message`.
+    Receivers and guards are called with one argument, the `Message`.
+
+    Attributes:
+        gateway: connects the bus with other processes; programs do not need it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._delivery = Delivery()
         self._diagram = Diagram()
-        self._pool: Pool | None = None
-        self.backlogs = Backlogs()
-        #: Connects the bus with other processes.
-        self.gateway: Gateway = BusGateway(self._directory, self._delivery, self._diagram)
+        self._pool: ThreadPool | None = None
+        self.gateway: Gateway = BusGateway(self._routing_table, self._delivery, self._diagram)
 
     @property
     def on_error(self) -> ErrorHandler | None:
-        """`None`, or what is called as ``on_error(error, message, receiver)`` after an exception
-        of a receiver, guard or forwarder was logged; in the thread where it was raised.
+        """Called as ``on_error(error, message, receiver)`` after an error was logged, or `None`.
 
-        `receiver` is the callable that was registered.
+        That is an exception of a receiver, a guard or a connection, and the call is made in the
+        thread where it was raised. `receiver` is the callable that was registered.
         """
         return self._delivery.on_error
 
@@ -61,33 +65,33 @@ class Bus(Registry):
     # -- sending -----------------------------------------------------------------------------
 
     def twitter(self, identifier: Identifier | str, /, *args: Any, **kwargs: Any) -> int:
-        """Send a message to all who follow a matching identifier.
+        """Send a message to all receivers and queues that follow a matching identifier.
 
-        Receivers run here and now, in the order in which they were registered, or on a pool after
-        `set_multiplicity`. ``async def`` receivers are started on the event loop that runs in this
-        thread; without one, on that of a node on this bus, or else on one in a thread that the
-        package starts for them. What a receiver raises is logged, handed to `on_error`, and stops
-        neither the others nor the sender.
+        Receivers run at once in this thread, in the order in which they were registered, or on a
+        pool after `set_multiplicity`. ``async def`` receivers are started on the event loop that
+        runs in this thread; without one, on that of a node on this bus, or else on one in a thread
+        that the package starts for them. What a receiver raises is logged, handed to `on_error`,
+        and stops neither the other receivers nor the sender.
 
         Args:
-            identifier: what the message is about; wildcards reach all whom they match.
-            args: the message's arguments, of any kind.
-            kwargs: those with names.
+            identifier: what the message is about; wildcards reach all that they match.
+            args: the message's positional arguments, of any type.
+            kwargs: its keyword arguments.
 
         Returns:
             How many receivers and queues it reached; those that a guard skipped do not count.
 
         Raises:
-            ValueError, TypeError: `identifier` is no identifier.
-            RecursionError: receivers that send have called each other more than `MAX_DEPTH`
-                deep; the message names the cycle. Raised inside of a receiver only: it ends those
-                that are part of the cycle, is logged and handed to `on_error` once, and the
-                outermost sender sees nothing of it.
+            ValueError, TypeError: `identifier` is not an identifier.
+            RecursionError: receivers send messages to each other more than `MAX_DEPTH` levels deep;
+                the text names the cycle. Raised only inside a receiver: it ends those that are part
+                of the cycle, is logged and handed to `on_error` once, and does not reach the
+                outermost sender.
         """
         try:
-            route = self._directory.routes[identifier]
+            route = self._routing_table.routes[identifier]
         except (KeyError, TypeError):
-            route = self._directory.find(identifier)
+            route = self._routing_table.find(identifier)
         if not route.calls:
             return 0
         return self._delivery.run(route, Message(route.identifier, args, kwargs))
@@ -95,8 +99,8 @@ class Bus(Registry):
     async def publish(self, identifier: Identifier | str, /, *args: Any, **kwargs: Any) -> int:
         """Send a message as `twitter` does, and wait until all receivers have ended.
 
-        Those that run in this thread block the event loop, as with `twitter`; those on the pool
-        and ``async def`` receivers do not. Cancelling it ends the waiting, and no receiver.
+        Receivers that run in this thread block the event loop, as with `twitter`; those on the pool
+        and ``async def`` receivers do not. Cancelling it ends the wait, not the receivers.
 
         Returns:
             How many receivers and queues it reached, those that raised included.
@@ -106,9 +110,9 @@ class Bus(Registry):
         """
         route = self._route(identifier)
         completion = Completion()
-        told, silent = telling_route(route, completion.ended)
-        reached = self._delivery.run(told, Message(route.identifier, args, kwargs))
-        await completion.wait(reached - silent)
+        tracked, sinks = track_route(route, completion.on_end)
+        reached = self._delivery.run(tracked, Message(route.identifier, args, kwargs))
+        await completion.wait(reached - sinks)
         return reached
 
     def talk(
@@ -119,19 +123,19 @@ class Bus(Registry):
         *args: Any,
         **kwargs: Any,
     ) -> int:
-        """Send a message as `twitter` does; what each receiver returns is sent back.
+        """Send a message as `twitter` does; send what each receiver returns as an answer.
 
-        Each answer is a message to `callback_identifier`, with ``args == (result,)``, `None` too.
-        That of a receiver that raised has the exception as `Message.error`, and `None` as result.
-        An ``async def`` receiver answers when it has ended. A queue does not answer, nor does a
-        receiver that its guard skipped. Receivers in other processes that are connected answer as
-        well, unless `callback_identifier` is local.
+        Each answer is a message to `callback_identifier`, with ``args == (result,)``, even if the
+        result is `None`. The answer of a receiver that raised has the exception as `Message.error`,
+        and `None` as result. An ``async def`` receiver answers when it has ended. Queues do not
+        answer, nor does a receiver that its guard skipped. Receivers in connected processes answer
+        as well, unless `callback_identifier` is local.
 
         Returns:
             How many receivers and queues it reached in this process.
 
         Raises:
-            ValueError, TypeError: one of the two is no identifier.
+            ValueError, TypeError: one of the two is not an identifier.
             RecursionError: as `twitter`.
         """
         callback = Identifier(callback_identifier)
@@ -141,8 +145,8 @@ class Bus(Registry):
         def answer(result: Any, error: BaseException | None) -> None:
             gateway.answer(callback, result, error)
 
-        told, _ = telling_route(route, answer)
-        return self._delivery.run(told, TalkMessage(route.identifier, args, kwargs, callback))
+        tracked, _ = track_route(route, answer)
+        return self._delivery.run(tracked, TalkMessage(route.identifier, args, kwargs, callback))
 
     def auto_twitter(
         self, identifier: Identifier | str, entry: bool = False, exit: bool = False
@@ -150,28 +154,28 @@ class Bus(Registry):
         """Decorate a function: its calls send messages with the arguments of the call.
 
         ``name:entry`` is sent before a call and ``name:exit`` after it, unless it raised. Works on
-        functions and methods (of which the object itself is the first argument), ``async def``,
-        and generators: these are entered when the first item is asked for, and left when there are
-        no more.
+        functions, methods (the object is the first argument), ``async def``, and generators: a
+        generator is entered when its first item is requested, and exited when it is exhausted.
 
         Args:
-            identifier: gives the name and namespace of both; its action does not matter.
+            identifier: the name and namespace of both messages; its action does not matter.
             entry: send ``name:entry`` only.
-            exit: send ``name:exit`` only. Neither, or both: send both.
+            exit: send ``name:exit`` only. With neither, or both, both messages are sent.
 
         Raises:
-            ValueError, TypeError: `identifier` is no identifier.
+            ValueError, TypeError: `identifier` is not an identifier.
         """
         parsed = Identifier(identifier)
-        entered = with_action(parsed, "entry") if entry or not exit else None
-        left = with_action(parsed, "exit") if exit or not entry else None
+        entry_identifier = with_action(parsed, "entry") if entry or not exit else None
+        exit_identifier = with_action(parsed, "exit") if exit or not entry else None
 
         def decorate(function: AnyCallable) -> AnyCallable:
-            def around(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Announcement:
-                return Announcement(self.twitter, entered, left, args, kwargs)
+            def around(args: tuple[Any, ...], kwargs: dict[str, Any]) -> EntryExit:
+                return EntryExit(self.twitter, entry_identifier, exit_identifier, args, kwargs)
 
             wrapped: AnyCallable = wrap(function, around)
-            self._diagram.add_sender(wrapped, [sent for sent in (entered, left) if sent])
+            sent = [part for part in (entry_identifier, exit_identifier) if part is not None]
+            self._diagram.add_sender(wrapped, sent)
             return wrapped
 
         return decorate
@@ -181,19 +185,19 @@ class Bus(Registry):
     ) -> Callable[[AnyCallable], AnyCallable]:
         """Decorate a function: an exception that it raises is sent as a message.
 
-        The message has the lines of the traceback as its one argument, and `type`, `value` and
-        `traceback` as keyword arguments: the exception's class, itself, and its traceback; it is
-        the message's `error` as well. Other processes get text in their place. Works on the kinds
-        of functions that `auto_twitter` does. `KeyboardInterrupt`, cancellation and whatever else
-        is no `Exception` passes unsent.
+        The lines of the traceback are the message's one argument; its keyword arguments `type`,
+        `value` and `traceback` are the exception's class, the exception, and its traceback.
+        `Message.error` is the exception as well. Other processes get text instead of these objects.
+        Works on the kinds of functions that `auto_twitter` does. `KeyboardInterrupt`, cancellation
+        and all else that is not an `Exception` is raised, and not sent.
 
         Args:
-            identifier: the message's.
-            reraise: raise the exception further; else the call returns `None` (a generator ends).
-            with_traceback: whether the message has the traceback, or the exception's line only.
+            identifier: the message's identifier.
+            reraise: also raise the exception; otherwise the call returns `None` (a generator ends).
+            with_traceback: send the traceback; otherwise only the exception's own line.
 
         Raises:
-            ValueError, TypeError: `identifier` is no identifier.
+            ValueError, TypeError: `identifier` is not an identifier.
         """
         parsed = Identifier(identifier)
 
@@ -204,7 +208,9 @@ class Bus(Registry):
                 self._delivery.run(portable_route(route, portable), message)
 
         def decorate(function: AnyCallable) -> AnyCallable:
-            wrapped: AnyCallable = wrap(function, lambda args, kwargs: Complaint(send, reraise))
+            wrapped: AnyCallable = wrap(
+                function, lambda args, kwargs: ExceptionReport(send, reraise)
+            )
             self._diagram.add_sender(wrapped, [parsed])
             return wrapped
 
@@ -213,30 +219,31 @@ class Bus(Registry):
     # -- how receivers run -------------------------------------------------------------------
 
     def set_multiplicity(self, number: int) -> None:
-        """Let receivers run on a pool of threads, so that senders need not wait for them.
+        """Run receivers on a pool of threads, so that senders need not wait for them.
 
-        Receivers are taken up in the order in which messages are sent and receivers were
-        registered. Several run at a time, so they may end, and a receiver may see the messages of
-        one sender, in another order. Guards run in the sender's thread; queues are filled by it,
-        in order; ``async def`` receivers run on an event loop as ever. When 10,000 receivers wait
-        for a thread, senders run further ones themselves.
+        The pool starts receivers in the order in which messages are sent and receivers were
+        registered. Several run at a time, so they may end, and a receiver may get the messages of
+        one sender, in another order. Guards run in the sender's thread; it also fills the queues,
+        in order; ``async def`` receivers still run on an event loop. When 10,000 receivers wait
+        for a thread, senders run further ones themselves (`Overflow.CALLER_RUNS`).
 
-        What the pool has accepted is done even if it is replaced. At the end of the interpreter it
-        has 5 seconds for that.
+        What the pool has accepted is done even if it is replaced. At the exit of the interpreter
+        it has 5 seconds for that.
 
         Args:
-            number: how many threads at most; 0 or 1: the sender's, as at the beginning.
+            number: how many threads at most; with 0 or 1, receivers run in the sender's thread,
+                as they do without this call.
 
         Raises:
-            ValueError, TypeError: it is negative, or no integer.
+            ValueError, TypeError: `number` is negative, or not an integer.
         """
         number = operator.index(number)
         if number < 0:
-            raise ValueError(f"the multiplicity is a number of threads, not {number}")
+            raise ValueError(f"the multiplicity must be a number of threads, not {number}")
         replaced = self._pool
-        self._pool = pool = Pool(number) if number > 1 else None
+        self._pool = pool = ThreadPool(number) if number > 1 else None
         if pool is None:
-            self._directory.set_call(_direct_call)
+            self._routing_table.set_call(_direct_call)
         else:
             delivery = self._delivery
 
@@ -245,18 +252,23 @@ class Bus(Registry):
                     return registration.call
                 return PooledCall(registration, pool, delivery)
 
-            self._directory.set_call(pooled)
+            self._routing_table.set_call(pooled)
         if replaced is not None:
             replaced.close()
+
+    @property
+    def multiplicity(self) -> int:
+        """How many receivers run at a time, as set by `set_multiplicity`; 1 without it."""
+        return 1 if self._pool is None else self._pool.size
 
     # -- diagrams ----------------------------------------------------------------------------
 
     def show_followers(self) -> dict[str, list[str]]:
-        """Who hears what: by identifier, in order, the names of those that follow it."""
-        return self._diagram.followers(self._directory.registrations())
+        """The names of what follows, by identifier, in alphabetical order."""
+        return self._diagram.followers(self._routing_table.registrations())
 
     def show_network(self, format: str = "dot") -> str:
-        """A picture of who sends and hears what, as text.
+        """A diagram of who sends and who follows what, as text.
 
         It shows identifiers, the functions and classes that follow them, queues, connections to
         other processes, and functions decorated with `auto_twitter` or `twitter_exception`. Dashed
@@ -266,17 +278,44 @@ class Bus(Registry):
             format: ``"dot"``, the language of Graphviz: ``dot -Tsvg`` makes an image of it.
 
         Raises:
-            ValueError: no such format.
+            ValueError: the format is unknown.
         """
         if format != "dot":
-            raise ValueError(f"a picture is made as 'dot', not {format!r}")
-        return self._diagram.dot(self._directory.registrations())
+            raise ValueError(f"the format of a diagram is 'dot', not {format!r}")
+        return self._diagram.dot(self._routing_table.registrations())
+
+    # -- what there is ---------------------------------------------------------------------------
+
+    def registrations(self) -> list[Registration]:
+        """Who follows what, oldest first; each has `identifier`, `guard` and `receiver()`.
+
+        One is there for each receiver, identifier and guard. Those of objects that are gone are
+        not.
+        """
+        return self._routing_table.registrations()
+
+    def statistics(self) -> dict[str, int]:
+        """Counts of what there is at this moment.
+
+        ``registrations``; ``routes_cached``, identifiers whose receivers are known without a
+        lookup; ``changes_waiting``, of registrations; ``async_receivers`` that are running;
+        ``pool_threads``, and ``receivers_running`` and ``receivers_waiting`` on the pool.
+        """
+        pool = self._pool
+        counts = {
+            **self._routing_table.statistics(),
+            "async_receivers": len(self._delivery.async_receivers),
+            "pool_threads": 0,
+            "receivers_running": 0,
+            "receivers_waiting": 0,
+        }
+        return counts if pool is None else counts | pool.statistics()
 
     def _route(self, identifier: Identifier | str) -> Route:
         try:
-            return self._directory.routes[identifier]
+            return self._routing_table.routes[identifier]
         except (KeyError, TypeError):
-            return self._directory.find(identifier)
+            return self._routing_table.find(identifier)
 
 
 _direct_call = operator.attrgetter("call")

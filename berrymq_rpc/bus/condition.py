@@ -1,4 +1,4 @@
-"""What a receiver waits for: an identifier with a guard, or several of them together."""
+"""Conditions: an identifier with a guard, or several of these that must all be met."""
 
 import threading
 from typing import TypeAlias
@@ -15,9 +15,9 @@ Part: TypeAlias = tuple[Identifier, Guard | None]
 class Condition:
     """An identifier with a guard of its own, as `cond` makes it.
 
-    It can be followed wherever an identifier can. Two of them joined by ``&`` are met when a
-    message of each has come, in any order: the receiver is called with the one that came last, and
-    waiting begins anew. Each receiver waits for itself.
+    It can be followed wherever an identifier can. Several of them joined by ``&`` are met when a
+    message of each has come, in any order: the receiver is called with the last one, and the
+    condition starts again. Each receiver has a state of its own.
     """
 
     __slots__ = ("parts",)
@@ -46,7 +46,7 @@ def cond(
     *,
     guard_condition: Guard | None = None,
 ) -> Condition:
-    """An identifier together with a guard, to be followed in place of an identifier::
+    """An identifier together with a guard, to be followed instead of an identifier::
 
         @following_function(cond("door:open") & cond("light:off", lambda m: m.room == "hall"))
         def warn(message): ...
@@ -57,13 +57,13 @@ def cond(
         guard_condition: berryMQ's name for `guard`.
 
     Raises:
-        ValueError, TypeError: `identifier` is no identifier, or the guard cannot be called.
+        ValueError, TypeError: `identifier` is not an identifier, or the guard is not callable.
     """
     return Condition(((Identifier(identifier), one_guard(guard, guard_condition)),))
 
 
 class Join:
-    """What of a condition of several parts has come since it was last met."""
+    """Which parts of a condition have come since it was last met."""
 
     __slots__ = ("_count", "_lock", "_met")
 
@@ -74,7 +74,7 @@ class Join:
         self._lock = threading.RLock()
 
     def guard(self, number: int, own: Guard | None) -> Guard:
-        """The guard of one part: it lets the message pass that completes the condition."""
+        """The guard of one part: it passes the message that completes the condition."""
 
         def passes(message: Message) -> bool:
             if own is not None and not own(message):
@@ -90,10 +90,10 @@ class Join:
 
 
 def parts_of(wanted: Wanted, guard: Guard | None) -> tuple[Part, ...]:
-    """What one receiver is to follow for `wanted`, each with its guard.
+    """The identifiers that one receiver follows for `wanted`, each with its guard.
 
     Raises:
-        ValueError, TypeError: `wanted` is none of what it may be.
+        ValueError, TypeError: `wanted` is not an identifier.
     """
     if not isinstance(wanted, Condition):
         return ((Identifier(wanted), guard),)
@@ -107,13 +107,13 @@ def parts_of(wanted: Wanted, guard: Guard | None) -> tuple[Part, ...]:
 
 
 def one_guard(guard: Guard | None, guard_condition: Guard | None) -> Guard | None:
-    """The one that is given of the two.
+    """The guard, by either of its two names.
 
     Raises:
-        TypeError: both are, or it cannot be called.
+        TypeError: both are given, or it is not callable.
     """
     if guard is not None and guard_condition is not None:
-        raise TypeError("guard and guard_condition are the same: give one of them")
+        raise TypeError("guard and guard_condition are two names of one argument: give one of them")
     chosen = guard_condition if guard is None else guard
     if chosen is not None:
         check_callable(chosen, "guard")

@@ -1,18 +1,29 @@
-"""How a message runs through its route: one receiver after another, whatever they raise."""
+"""How a message is delivered: one receiver after another, whatever they raise.
 
+Receivers may send messages themselves. Those that send to each other without end are stopped at
+`MAX_DEPTH`, by an error that names the cycle.
+"""
+
+import threading
 import types
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
-from .answering import Answering
+from .async_receivers import AsyncReceivers
+from .completion import WrappedCall, registered_receiver
 from .log import bus_logger, describe
 from .message import Message
-from .pooled_call import PooledCall
-from .registrations import FunctionRegistration, MethodRegistration, Receiver, Refusal
-from .route import MAX_DEPTH, Route, explain, sending, stop
-from .tasks import Tasks
+from .registrations import Receiver, Refusal
+from .routing_table import Route
 
-__all__ = ["Delivery", "ErrorHandler"]
+__all__ = ["MAX_DEPTH", "Chain", "Delivery", "ErrorHandler", "Sending", "explain", "sending"]
+
+# How deep the messages that receivers send may be nested. Python stops at 1,000 frames by default;
+# a level takes three of them here and some in the receiver.
+MAX_DEPTH = 100
+
+# How many identifiers of a cycle an error names.
+SHOWN = 8
 
 ErrorHandler: TypeAlias = Callable[[BaseException, Message, Any], object]
 
@@ -22,17 +33,17 @@ class Delivery:
 
     Attributes:
         on_error: that of the `Bus`.
-        tasks: the ``async def`` receivers that are running.
+        async_receivers: the ``async def`` receivers that are running.
     """
 
-    __slots__ = ("on_error", "tasks")
+    __slots__ = ("async_receivers", "on_error")
 
     def __init__(self) -> None:
         self.on_error: ErrorHandler | None = None
-        self.tasks = Tasks()
+        self.async_receivers = AsyncReceivers()
 
     def run(self, route: Route, message: Message) -> int:
-        """Call all of a route; how many receivers it reached.
+        """Make all calls of a route; how many receivers it reached.
 
         Raises:
             RecursionError: as `Bus.twitter`.
@@ -40,7 +51,7 @@ class Delivery:
         stack = sending.stack
         depth = len(stack)
         if depth >= MAX_DEPTH:
-            stop(stack, route)
+            _stop(stack, route)
         stack.append(route)
         reached = route.reached
         try:
@@ -50,45 +61,46 @@ class Delivery:
                     if result is not None and not self.accept(result, call, message):
                         reached -= 1
                 except RecursionError as error:
-                    # All that is within this one is part of the cycle. Were it reported and gone
-                    # on with here, two such receivers would make 2**MAX_DEPTH calls; and the
+                    # All that is within this one is part of the cycle. Were it reported here and
+                    # the loop continued, two such receivers would make 2**MAX_DEPTH calls; and the
                     # frames to report it with may be lacking.
                     if depth:
                         explain(error, stack)
                         raise
-                    self.report(error, message, _registered(call), "failed")
+                    self.report(error, message, registered_receiver(call), "failed")
                 except Exception as error:
-                    self.report(error, message, _registered(call), "failed")
+                    self.report(error, message, registered_receiver(call), "failed")
         finally:
             if not depth:
                 stack.clear()
             elif depth > 1:
                 stack.pop()
             else:
-                # What `stop` has added ends here.
+                # What `_stop` has added ends here.
                 del stack[1:]
         return reached
 
     def accept(self, result: object, call: Receiver, message: Message) -> bool:
-        """Deal with what a call has returned; whether its receiver was reached."""
+        """Handle what a call has returned; whether its receiver was reached."""
         if isinstance(result, Refusal):
             if isinstance(result.error, RecursionError):
                 raise result.error
             if result.error is not None:
-                self.report(result.error, message, _registered(call), "has a guard that failed")
+                receiver = registered_receiver(call)
+                self.report(result.error, message, receiver, "has a guard that failed")
             return False
         if isinstance(result, types.CoroutineType):
-            receiver = _registered(call)
+            receiver = registered_receiver(call)
 
-            def failed(error: BaseException) -> None:
+            def on_error(error: BaseException) -> None:
                 self.report(error, message, receiver, "failed")
 
-            ended = call.ended if isinstance(call, Answering) else None
-            self.tasks.start(result, f"receiver of {message.id}", failed, ended)
+            on_end = call.on_end if isinstance(call, WrappedCall) else None
+            self.async_receivers.start(result, f"receiver of {message.id}", on_error, on_end)
         return True
 
     def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
-        """Log an error and hand it to `on_error`, as `Bus.report`."""
+        """Log an error and hand it to `on_error`, as `Gateway.report` says."""
         logger = bus_logger()
         logger.error("receiver %s %s: %r", describe(receiver), problem, message, exc_info=error)
         if self.on_error is None:
@@ -98,19 +110,68 @@ class Delivery:
         except Exception:
             logger.exception("on_error itself failed")
 
-    def report_call(self, error: BaseException, message: Message, call: Receiver) -> None:
-        """Report what a call of a route has raised."""
-        self.report(error, message, _registered(call), "failed")
+
+class Chain:
+    """All that follows, on threads of a pool, from one receiver of a message.
+
+    Attributes:
+        is_ended: whether a cycle was found in it; nothing further follows then.
+    """
+
+    __slots__ = ("is_ended",)
+
+    def __init__(self) -> None:
+        self.is_ended = False
+
+    def end(self) -> bool:
+        """End it; `False` if it was ended already."""
+        with _ending:
+            is_first, self.is_ended = not self.is_ended, True
+        return is_first
 
 
-def _registered(call: Receiver) -> Any:
-    """The receiver as it was registered."""
-    if isinstance(call, Answering):
-        return _registered(call.call)
-    if isinstance(call, PooledCall):
-        return call.registration.receiver()
-    if isinstance(call, types.MethodType):
-        registration = call.__self__
-        if isinstance(registration, FunctionRegistration | MethodRegistration):
-            return registration.receiver()
-    return call
+_ending = threading.Lock()
+
+
+class Sending(threading.local):
+    """What this thread is sending, on any bus.
+
+    In a thread of a pool it begins with what the sender of the message was sending.
+
+    Attributes:
+        stack: the routes of the messages, the innermost last.
+        chain: what the message belongs to, in a thread of a pool.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[Route | None] = []
+        self.chain: Chain | None = None
+
+
+sending = Sending()
+
+
+def _stop(stack: list[Route | None], route: Route) -> NoReturn:
+    """End a recursion: no further message is sent before the thread is back at its first one."""
+    cycle = _cycle(stack, route)
+    # The receivers on the way may go on after this exception; what they send must fail too.
+    stack.extend([None] * MAX_DEPTH)
+    raise RecursionError(f"receivers send messages to each other, {MAX_DEPTH} levels deep: {cycle}")
+
+
+def explain(error: RecursionError, stack: list[Route | None]) -> None:
+    """Add to Python's own error which messages led to it: those on the stack."""
+    route = stack[-1]
+    # Without a route there, the error comes from `_stop`, and says so itself.
+    if route is not None and not hasattr(error, "__notes__"):
+        error.add_note(f"receivers send messages to each other: {_cycle(stack[:-1], route)}")
+
+
+def _cycle(stack: list[Route | None], route: Route) -> str:
+    sent = [str(outer.identifier) for outer in stack if outer is not None]
+    text = str(route.identifier)
+    if text not in sent:
+        return f"the last are {' -> '.join([*sent[-SHOWN:], text])}"
+    sent = sent[len(sent) - 1 - sent[::-1].index(text) :]
+    left_out = ["..."] if len(sent) > SHOWN else []
+    return f"the cycle is {' -> '.join([*sent[:SHOWN], *left_out, text])}"

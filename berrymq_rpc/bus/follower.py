@@ -1,33 +1,36 @@
-"""Classes whose methods follow: by a metaclass, or by a base class where none can be had."""
+"""Classes whose methods follow: by a metaclass, or by a base class that needs none."""
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from .condition import Wanted
-from .registrations import Guard
-
-if TYPE_CHECKING:
-    from .registry import Registry
+from .registrations import Guard, Receiver
 
 __all__ = ["Follower", "FollowerBase", "Following", "add_following"]
 
-#: Of a function, what `following` says about it; of a class, its methods that follow, which are
-#: looked for when the first object is made.
+#: The attribute of a function with its `Following`s, and that of a class with its methods that
+#: follow, which are collected when the first object is made.
 _ATTRIBUTE = "_berrymq_followings"
 _METHODS = "_berrymq_following_methods"
 
 
 class Following(NamedTuple):
-    """What the decorator `following` says about a method."""
+    """What the decorator `following` notes on a method.
 
-    bus: "Registry"
+    Attributes:
+        follow: `Bus.regist_method` of the decorator's bus.
+        wanted: the identifier or condition.
+        guard: the guard, or `None`.
+    """
+
+    follow: Callable[[Wanted, Receiver, Guard | None], None]
     wanted: Wanted
     guard: Guard | None
 
 
 def add_following(function: Any, following: Following) -> None:
-    """Note on a method, class method or static method that it is to follow."""
+    """Mark a method, class method or static method as one that follows."""
     if isinstance(function, classmethod | staticmethod):
         function = function.__func__
     # A new tuple for each: `functools.wraps` hands the old one on to another function.
@@ -37,10 +40,10 @@ def add_following(function: Any, following: Following) -> None:
 class Follower(type):
     """The metaclass of classes whose methods are decorated with `following`.
 
-    An object follows when it is complete, after its ``__init__``, and until it is collected; one
-    that was made without it, as `copy` does, does not follow. A method that is overridden follows
-    only if the override is decorated itself. Class methods and static methods follow once, from
-    when their class is made.
+    An object follows from the end of its ``__init__`` until it is collected; one that was made
+    without ``__init__``, as by `copy`, does not follow. An overridden method follows only if the
+    override is decorated itself. Class methods and static methods follow once, from the creation
+    of their class on.
     """
 
     def __init__(
@@ -58,8 +61,8 @@ class Follower(type):
 class FollowerBase:
     """The base of classes whose methods are decorated with `following`, without a metaclass.
 
-    For classes that have a metaclass already; it is the same as `Follower` otherwise. It must be
-    the first of the bases.
+    For classes that have another metaclass; otherwise it does what `Follower` does. It must be the
+    first of the bases.
     """
 
     __slots__ = ()
@@ -69,8 +72,8 @@ class FollowerBase:
         _follow_with_class(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Only an `__init__` around the class's own sees the end of construction. It is put there
-        # now, not when the class was made: `dataclass` and its like bring theirs later.
+        # Only an `__init__` around the class's own knows the end of construction. It is put there
+        # now, not when the class is created: `dataclass` and the like add theirs later.
         if getattr(cls.__init__, "_follows", None) is not cls:
             setattr(cls, "__init__", _following_initializer(cls))  # noqa: B010
         make = super().__new__
@@ -78,7 +81,7 @@ class FollowerBase:
 
 
 def _following_initializer(cls: type[FollowerBase]) -> Callable[..., None]:
-    """An `__init__` for `cls` that does what its present one does, and then lets objects follow."""
+    """An `__init__` that does what that of `cls` does, and then lets the object follow."""
     inherited = "__init__" not in vars(cls)
     present = cls.__init__
 
@@ -99,7 +102,7 @@ def _following_initializer(cls: type[FollowerBase]) -> Callable[..., None]:
 
 
 def _makes_plain_objects(cls: type[FollowerBase]) -> bool:
-    """Whether no `__new__` takes the arguments in place of a missing `__init__`."""
+    """Whether there is no `__new__` that takes the arguments of a missing `__init__`."""
     return (
         cls.__new__ is FollowerBase.__new__ and super(FollowerBase, cls).__new__ is object.__new__
     )
@@ -110,13 +113,13 @@ def _follow_with_object(instance: object) -> None:
     methods = cls.__dict__.get(_METHODS)
     if methods is None:
         methods = tuple(_following_methods(cls))
-        # In the class itself, as functions may refer to the class that they were written in: what
-        # has them anywhere else keeps it alive.
+        # In the class itself: functions may refer to the class that they were written in, so that a
+        # table of them anywhere else would keep it alive.
         type.__setattr__(cls, _METHODS, methods)
     for function, followings in methods:
         method = function.__get__(instance, cls)
-        for bus, wanted, guard in followings:
-            bus.regist_method(wanted, method, guard)
+        for follow, wanted, guard in followings:
+            follow(wanted, method, guard)
 
 
 def _following_methods(cls: type) -> Iterator[tuple[Any, tuple[Following, ...]]]:
@@ -134,11 +137,11 @@ def _following_methods(cls: type) -> Iterator[tuple[Any, tuple[Following, ...]]]
 def _follow_with_class(cls: type) -> None:
     for value in tuple(vars(cls).values()):
         if isinstance(value, classmethod | staticmethod):
-            for bus, wanted, guard in _followings(value.__func__):
-                bus.regist_function(wanted, value.__get__(None, cls), guard)
+            for follow, wanted, guard in _followings(value.__func__):
+                follow(wanted, value.__get__(None, cls), guard)
 
 
 def _followings(function: Any) -> tuple[Following, ...]:
-    # Not by `getattr`: a class holds objects of any kind, and some claim to have any attribute.
+    # Not by `getattr`: a class has attributes of any kind, and some claim to have any attribute.
     attributes = getattr(function, "__dict__", {})
     return attributes.get(_ATTRIBUTE, ())  # type: ignore[no-any-return]

@@ -7,14 +7,12 @@ a bus; programs do not need it.
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..identifier import Identifier
-from .answering import Ended
+from .completion import OnEnd, track_route
 from .delivery import Delivery
 from .diagram import Diagram, DiagramSource
-from .directory import Directory, Forwarder
 from .message import Message, OutcomeMessage, RelayedMessage
 from .registrations import Guard, Receiver, check_callable
-from .route import Route
-from .telling import telling_route
+from .routing_table import Forwarder, Route, RoutingTable
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,7 +29,7 @@ class Gateway(Protocol):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         origin: object,
-        answer: Ended | None = None,
+        answer: OnEnd | None = None,
     ) -> int:
         """Send a message that came from another process, as `Bus.twitter` does.
 
@@ -116,10 +114,10 @@ class Gateway(Protocol):
 class BusGateway:
     """The gateway of a bus: what comes is delivered in the thread that calls."""
 
-    __slots__ = ("_delivery", "_diagram", "_directory")
+    __slots__ = ("_delivery", "_diagram", "_routing_table")
 
-    def __init__(self, directory: Directory, delivery: Delivery, diagram: Diagram) -> None:
-        self._directory = directory
+    def __init__(self, routing_table: RoutingTable, delivery: Delivery, diagram: Diagram) -> None:
+        self._routing_table = routing_table
         self._delivery = delivery
         self._diagram = diagram
 
@@ -129,16 +127,16 @@ class BusGateway:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         origin: object,
-        answer: Ended | None = None,
+        answer: OnEnd | None = None,
     ) -> int:
         try:
-            route = self._directory.relayed_routes[identifier]
+            route = self._routing_table.relayed_routes[identifier]
         except (KeyError, TypeError):
-            route = self._directory.find(identifier, relayed=True)
+            route = self._routing_table.find(identifier, relayed=True)
         if not route.calls:
             return 0
         if answer is not None:
-            route, _ = telling_route(route, answer)
+            route, _ = track_route(route, answer)
         return self._delivery.run(route, RelayedMessage(route.identifier, args, kwargs, origin))
 
     def answer(
@@ -148,13 +146,13 @@ class BusGateway:
         error: BaseException | None = None,
         origin: object = None,
     ) -> int:
-        routes, relayed = self._directory.routes, origin is not None
+        routes, relayed = self._routing_table.routes, origin is not None
         if relayed:
-            routes = self._directory.relayed_routes
+            routes = self._routing_table.relayed_routes
         try:
             route = routes[callback_identifier]
         except (KeyError, TypeError):
-            route = self._directory.find(callback_identifier, relayed)
+            route = self._routing_table.find(callback_identifier, relayed)
         message = OutcomeMessage(route.identifier, (result,), {}, error, origin)
         return self._delivery.run(Route(route.identifier, route.receivers, route.reached), message)
 
@@ -163,18 +161,18 @@ class BusGateway:
 
     def add_forwarder(self, forwarder: Forwarder) -> None:
         check_callable(forwarder, "forwarder")
-        self._directory.add_forwarder(forwarder)
+        self._routing_table.add_forwarder(forwarder)
 
     def remove_forwarder(self, forwarder: Forwarder) -> None:
-        self._directory.remove_forwarder(forwarder)
+        self._routing_table.remove_forwarder(forwarder)
 
     def follow(
         self, identifier: Identifier | str, receiver: Receiver, guard: Guard | None = None
     ) -> None:
-        self._directory.follow(Identifier(identifier), receiver, guard)
+        self._routing_table.follow(Identifier(identifier), receiver, guard)
 
     def unfollow(self, identifier: Identifier | str, receiver: Receiver) -> int:
-        return self._directory.unfollow(Identifier(identifier), receiver)
+        return self._routing_table.unfollow(Identifier(identifier), receiver)
 
     def add_diagram_source(self, source: DiagramSource) -> None:
         self._diagram.add_source(source)
@@ -183,4 +181,4 @@ class BusGateway:
         self._diagram.remove_source(source)
 
     def set_loop(self, loop: "asyncio.AbstractEventLoop | None") -> None:
-        self._delivery.tasks.set_loop(loop)
+        self._delivery.async_receivers.set_loop(loop)

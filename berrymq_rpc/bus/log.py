@@ -1,4 +1,4 @@
-"""The logger of the bus, and how a receiver is named in it."""
+"""The logger of the bus, and the names of receivers in it."""
 
 import reprlib
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ __all__ = ["bus_logger", "describe"]
 
 def bus_logger() -> "logging.Logger":
     """The logger ``berrymq_rpc.bus``."""
-    # Imported at the first error: it takes as long as all the rest of this package's import.
+    # Imported at the first error: it takes as long as the import of the rest of this package.
     import logging
 
     return logging.getLogger("berrymq_rpc.bus")
@@ -22,6 +22,6 @@ def describe(receiver: Any) -> str:
     try:
         name, module = receiver.__qualname__, receiver.__module__
     except Exception:
-        # An object that can be called has no such name, or anything else in its place.
+        # A callable object has no such name, or these attributes are something else.
         return reprlib.repr(receiver)
     return f"{module}.{name}" if isinstance(name, str) else reprlib.repr(receiver)

@@ -1,4 +1,4 @@
-"""What a receiver is called with."""
+"""Messages: what receivers are called with, and what queues give."""
 
 import reprlib
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _arguments.maxstring = _arguments.maxother = 80
 
 
 class Message:
-    """What was sent, as its receivers get it. The bus makes it; all receivers share one.
+    """What was sent. The bus makes it; all receivers share one.
 
     Each keyword argument can be read as an attribute as well, unless its name is that of an
     attribute below or begins with two underscores: ``message.kwargs["id"]`` is the argument,
@@ -68,22 +68,23 @@ class Message:
 
     @property
     def origin(self) -> Any:
-        """Where it comes from, as the connection that brought it says; `None`: this process."""
+        """The name of the node that it comes from; `None` for this process."""
         return None
 
     @property
     def reply_to(self) -> str | None:
-        """The canonical text of the identifier to which `Bus.talk` wants its answers.
+        """The canonical text of the identifier to which the answers of `Bus.talk` go.
 
-        `None` if it was not sent by it, or if that identifier is local: answers from other
-        processes do not reach it.
+        `None` if the message was not sent by `talk`, or if that identifier is local: answers from
+        other processes do not reach it.
         """
         return None
 
     @property
     def error(self) -> Any:
-        """What a receiver raised, if this is its answer to `Bus.talk`, or if `twitter_exception`
-        sent it. For other messages the keyword argument of that name, or `None`.
+        """The exception of a receiver, in its answer to `Bus.talk` or sent by `twitter_exception`.
+
+        For other messages the keyword argument of that name, or `None`.
         """
         return self._kwargs.get("error")
 
@@ -92,7 +93,7 @@ class Message:
         return func(*self._args, **self._kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        # Asked only for what is no field. The private names come here in a message that has not
+        # Called only for what is not a field. Private names come here in a message that has not
         # been filled yet, as `copy` makes it.
         if not name.startswith("__") and name not in Message.__slots__:
             try:
@@ -146,7 +147,7 @@ class TalkMessage(Message):
 
 
 class OutcomeMessage(Message):
-    """A message that tells how something went: what a receiver answers, or what was raised."""
+    """A message with an outcome: what a receiver answers, or what was raised."""
 
     __slots__ = ("_error", "_origin")
 
@@ -172,7 +173,7 @@ class OutcomeMessage(Message):
 
 
 #: The canonical text of a message's identifier, its args and its kwargs: all in one call of C, as
-#: forwarders ask for them with each message that is sent.
+#: forwarders read them of each message that is sent.
 parts_of: Callable[[Message], tuple[str, tuple[Any, ...], dict[str, Any]]] = attrgetter(
     "_identifier._text", "_args", "_kwargs"
 )
@@ -182,5 +183,5 @@ def _shown(arguments: object) -> str:
     try:
         return _arguments.repr(arguments)
     except Exception as error:
-        # An int of more than 4,300 digits, for one, has no repr; a log line must not fail for it.
+        # An int of more than 4,300 digits has no repr, for example; a log line must not fail.
         return f"<no repr: {type(error).__name__}>"

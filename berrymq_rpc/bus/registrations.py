@@ -1,4 +1,7 @@
-"""Who follows what: one receiver, one identifier, and the guard between them."""
+"""Registrations: one receiver, the identifier that it follows, and its guard.
+
+The bus calls what `call` of a registration is. A receiver that only keeps messages is a `sink`.
+"""
 
 import functools
 import types
@@ -31,7 +34,7 @@ __all__ = [
 _SINK = "_berrymq_sink"
 _REMOTE_SINK = "_berrymq_remote_sink"
 
-# The flag of code objects that `inspect.CO_COROUTINE` is; `inspect` takes long to import.
+# The flag `inspect.CO_COROUTINE` of code objects; `inspect` takes long to import.
 _COROUTINE = 0x80
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -41,7 +44,7 @@ ReceiverKey: TypeAlias = int | tuple[int, int | str]
 
 
 class Refusal:
-    """What `deliver` returns in place of a receiver's result when the receiver was not called.
+    """What `deliver` returns instead of a result when the receiver was not called.
 
     Attributes:
         error: what the guard raised, or `None`.
@@ -57,7 +60,7 @@ SKIPPED = Refusal(None)
 
 
 class FunctionRegistration:
-    """A plain function, or any other callable that is no bound method: held strongly."""
+    """A plain function, or another callable that is not a bound method: held strongly."""
 
     __slots__ = ("function", "guard", "identifier", "key", "number")
 
@@ -80,7 +83,7 @@ class FunctionRegistration:
         return self.function
 
     def admit(self, message: Message) -> Receiver | Refusal:
-        """What is to be called with the message, now or later, once the guard has let it pass."""
+        """What to call with the message, now or later; a `Refusal` if the guard skips it."""
         refusal = None if self.guard is None else _refusal(self.guard, message)
         return self.function if refusal is None else refusal
 
@@ -99,11 +102,11 @@ class MethodRegistration(weakref.ref[Any]):
     bound method, for each message, which takes several times as long.
 
     Args:
-        collected: called with the registration when the object is gone, in any thread and at any
-            point of its code, as garbage collection is.
+        on_collected: called with the registration when the object is gone, by garbage collection:
+            in any thread and at any point of its code.
 
     Raises:
-        TypeError: the object cannot be referred to weakly.
+        TypeError: the object does not support weak references.
     """
 
     __slots__ = ("function", "guard", "identifier", "key", "number")
@@ -120,15 +123,15 @@ class MethodRegistration(weakref.ref[Any]):
         identifier: Identifier,
         guard: Guard | None,
         number: int,
-        collected: "Callable[[MethodRegistration], object]",
+        on_collected: "Callable[[MethodRegistration], object]",
     ) -> "MethodRegistration":
         try:
-            return super().__new__(cls, method.__self__, collected)
+            return super().__new__(cls, method.__self__, on_collected)
         except TypeError:
             owner = type(method.__self__)
             raise TypeError(
                 f"a method of {owner.__module__}.{owner.__qualname__} cannot follow: its objects "
-                "cannot be referred to weakly (a class with __slots__ needs '__weakref__' in them)"
+                "do not support weak references (add '__weakref__' to the __slots__ of the class)"
             ) from None
 
     def __init__(
@@ -137,18 +140,18 @@ class MethodRegistration(weakref.ref[Any]):
         identifier: Identifier,
         guard: Guard | None,
         number: int,
-        collected: "Callable[[MethodRegistration], object]",
+        on_collected: "Callable[[MethodRegistration], object]",
     ) -> None:
         self.identifier = identifier
         self.number = number
         self.key = receiver_key(method)
-        self._hold(method.__func__, guard, collected)
+        self._hold(method.__func__, guard, on_collected)
 
     def _hold(
         self,
         function: Callable[..., Any],
         guard: Guard | None,
-        collected: "Callable[[MethodRegistration], object]",
+        on_collected: "Callable[[MethodRegistration], object]",
     ) -> None:
         self.function = function
         self.guard = guard
@@ -168,9 +171,9 @@ class MethodRegistration(weakref.ref[Any]):
         return None if owner is None else types.MethodType(self.function, owner)
 
     def admit(self, message: Message) -> Receiver | Refusal:
-        """What is to be called with the message, now or later, once the guard has let it pass.
+        """What to call with the message, now or later; a `Refusal` if the guard skips it.
 
-        It holds the object, which is there for the messages that were sent while it lived.
+        It holds the object, which thus gets the messages that were sent while it lived.
         """
         owner = self()
         if owner is None:
@@ -190,7 +193,7 @@ class MethodRegistration(weakref.ref[Any]):
 
 
 class ClassMethodRegistration(MethodRegistration):
-    """A method that is bound to a class: what the class keeps is held weakly as well.
+    """A method bound to a class: what is an attribute of the class is held weakly as well.
 
     A function refers to the class that it was written in by ``super()``, and by its annotations
     from Python 3.14 on: held strongly it would keep its class alive, and so itself.
@@ -202,13 +205,13 @@ class ClassMethodRegistration(MethodRegistration):
         self,
         function: Callable[..., Any],
         guard: Guard | None,
-        collected: Callable[[MethodRegistration], object],
+        on_collected: Callable[[MethodRegistration], object],
     ) -> None:
         cls = self()
 
         def held(value: Callable[..., Any]) -> Callable[[], Any]:
             if cls is not None and _keeps(cls, value):
-                return weakref.ref(value, lambda _: collected(self))
+                return weakref.ref(value, lambda _: on_collected(self))
             return lambda: value
 
         self._function = held(function)
@@ -225,7 +228,7 @@ class ClassMethodRegistration(MethodRegistration):
 
 
 def _keeps(cls: type, function: object) -> bool:
-    """Whether a class, or the class of it, has the function among its attributes."""
+    """Whether a class, or its metaclass, has the function as an attribute."""
     metaclass: type = type(cls)
     return any(
         (value.__func__ if isinstance(value, classmethod | staticmethod) else value) is function
@@ -248,35 +251,34 @@ Registration: TypeAlias = FunctionRegistration | MethodRegistration
 
 
 def sink(function: AnyFunction) -> AnyFunction:
-    """Decorate what only puts messages aside, as a queue does.
+    """Decorate a receiver that only keeps messages, as a queue does.
 
-    It is called in the sender's thread always, and is no receiver that answers `Bus.talk`.
+    It is always called in the sender's thread, and does not answer `Bus.talk`.
     """
     setattr(function, _SINK, True)
     return function
 
 
 def remote_sink(function: AnyFunction) -> AnyFunction:
-    """Decorate what puts messages aside for other processes.
+    """Decorate a sink that keeps messages for other processes.
 
-    It is as if it were `sink`. A message that has another form for other processes comes in
-    that form.
+    A message that has another form for other processes comes in that form.
     """
     setattr(function, _REMOTE_SINK, True)
     return sink(function)
 
 
 def is_sink(receiver: Receiver) -> bool:
-    """Whether a function, or what a `Registration` calls, carries `sink`."""
-    return _carries(receiver, _SINK)
+    """Whether a function, or the receiver of a registration's call, is a `sink`."""
+    return _has_mark(receiver, _SINK)
 
 
 def is_remote_sink(receiver: Receiver) -> bool:
-    """Whether a function, or what a `Registration` calls, carries `remote_sink`."""
-    return _carries(receiver, _REMOTE_SINK)
+    """Whether a function, or the receiver of a registration's call, is a `remote_sink`."""
+    return _has_mark(receiver, _REMOTE_SINK)
 
 
-def _carries(receiver: Receiver, mark: str) -> bool:
+def _has_mark(receiver: Receiver, mark: str) -> bool:
     function: Any = receiver
     if isinstance(receiver, types.MethodType):
         owner = receiver.__self__
@@ -303,9 +305,9 @@ def _refusal(guard: Guard, message: Message) -> Refusal | None:
 
 
 def receiver_key(receiver: Receiver) -> ReceiverKey:
-    """What is the same for the same receiver as long as it lives: no `__eq__` of it is run.
+    """A key that is the same for a receiver as long as it lives, without a call of its `__eq__`.
 
-    Python makes a bound method anew each time that it is asked for.
+    Python makes a new bound method each time that it is read from its object.
     """
     if isinstance(receiver, types.MethodType):
         return id(receiver.__self__), id(receiver.__func__)
@@ -315,6 +317,6 @@ def receiver_key(receiver: Receiver) -> ReceiverKey:
 
 
 def check_callable(receiver: object, what: str) -> None:
-    """Refuse early what would fail at the first message."""
+    """Refuse at registration what would fail at the first message."""
     if not callable(receiver):
-        raise TypeError(f"a {what} is called with the message; this is none: {receiver!r:.100}")
+        raise TypeError(f"a {what} must be callable, not {receiver!r:.100}")

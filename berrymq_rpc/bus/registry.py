@@ -1,13 +1,13 @@
-"""Who follows what, as programs say it."""
+"""How programs follow and unfollow: the part of `Bus` that keeps the registrations."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..identifier import Identifier
 from .condition import Condition, Wanted, cond, one_guard, parts_of
-from .directory import Directory
 from .follower import Following, add_following
 from .registrations import Guard, Receiver
+from .routing_table import RoutingTable
 
 __all__ = ["Registry"]
 
@@ -15,12 +15,12 @@ AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
 
 class Registry:
-    """The part of a `Bus` by which programs follow and unfollow."""
+    """Lets methods and functions follow identifiers."""
 
     cond = staticmethod(cond)
 
     def __init__(self) -> None:
-        self._directory = Directory()
+        self._routing_table = RoutingTable()
 
     def following(
         self,
@@ -31,19 +31,19 @@ class Registry:
     ) -> Callable[[AnyCallable], AnyCallable]:
         """Decorate a method: each object of its class follows `identifier` from its creation on.
 
-        The class needs ``metaclass=Follower`` or the base class `FollowerBase`. A method may carry
-        several of these. With `classmethod` or `staticmethod`, the class follows.
+        The class needs ``metaclass=Follower`` or the base class `FollowerBase`. A method may have
+        several of these decorators. With `classmethod` or `staticmethod`, the class follows.
 
         Args:
-            identifier: which messages to receive; or what `cond` makes.
+            identifier: which messages to receive; or the result of `cond`.
             guard: called with the message first; the method is skipped if it returns false.
             guard_condition: berryMQ's name for `guard`.
 
         Raises:
-            ValueError, TypeError: `identifier` is no identifier, or a guard cannot be called.
+            ValueError, TypeError: `identifier` is not an identifier, or a guard is not callable.
         """
         wanted = identifier if isinstance(identifier, Condition) else Identifier(identifier)
-        following = Following(self, wanted, one_guard(guard, guard_condition))
+        following = Following(self.regist_method, wanted, one_guard(guard, guard_condition))
 
         def mark(function: AnyCallable) -> AnyCallable:
             add_following(function, following)
@@ -66,7 +66,7 @@ class Registry:
 
         def follow(function: AnyCallable) -> AnyCallable:
             for parsed, own in parts:
-                self._directory.follow(parsed, function, own)
+                self._routing_table.follow(parsed, function, own)
             return function
 
         return follow
@@ -76,23 +76,23 @@ class Registry:
     ) -> None:
         """Let a bound method follow `identifier` for as long as its object lives.
 
-        The object is held weakly: nothing else may be needed to end the following. Doing it again
-        with the same identifier, method and guard changes nothing.
+        The object is held weakly. A second call with the same identifier, method and guard changes
+        nothing.
 
         Raises:
-            ValueError, TypeError: `identifier` is no identifier, the method or guard cannot be
-                called, or the method's object cannot be referred to weakly.
+            ValueError, TypeError: `identifier` is not an identifier, the method or guard is not
+                callable, or the method's object does not support weak references.
         """
         for parsed, own in parts_of(identifier, one_guard(guard, None)):
-            self._directory.follow(parsed, method, own)
+            self._routing_table.follow(parsed, method, own)
 
     def regist_function(
         self, identifier: Wanted, function: Receiver, guard: Guard | None = None
     ) -> None:
         """Let a function, or any other callable, follow `identifier`.
 
-        It is held strongly, until `unfollow`; a bound method is held as by `regist_method`. Doing
-        it again with the same identifier, function and guard changes nothing.
+        It is held strongly, until `unfollow`; a bound method is held as by `regist_method`. A
+        second call with the same identifier, function and guard changes nothing.
 
         Raises:
             ValueError, TypeError: as `regist_method`.
@@ -100,17 +100,16 @@ class Registry:
         self.regist_method(identifier, function, guard)
 
     def unfollow(self, identifier: Wanted, receiver: Receiver) -> int:
-        """End the following of `identifier` by `receiver`, whatever its guards.
+        """Remove the registrations of `receiver` for `identifier`, whatever their guards.
 
-        A message on its way may still reach the receiver.
+        A message that is being delivered may still reach the receiver.
 
         Args:
-            identifier: the one that is followed; not one that merely matches it.
+            identifier: the identifier that was followed; one that merely matches it does nothing.
             receiver: the function, or the bound method.
 
         Returns:
-            How many followings were ended, 0 if there was none.
+            How many registrations were removed.
         """
-        return sum(
-            self._directory.unfollow(parsed, receiver) for parsed, _ in parts_of(identifier, None)
-        )
+        unfollow = self._routing_table.unfollow
+        return sum(unfollow(parsed, receiver) for parsed, _ in parts_of(identifier, None))

@@ -111,11 +111,11 @@ async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:
     """Describe the exception that the method raised, or why there is no answer."""
     method = running.method
     if isinstance(error, rpc.ConnectionLostError):
-        if running.sent is None:
+        if error.sent is False:
             return await unreachable(endpoint)
-        return Unreachable(f"the connection to {endpoint} was lost: {error}")
+        return Unreachable(_with_progress(error))
     if isinstance(error, rpc.RPCTimeoutError):
-        return TimedOut(str(error))
+        return TimedOut(_with_progress(error))
     if isinstance(error, rpc.NotFoundError):
         text = str(error)
         stop = "" if text.endswith("?") else "."
@@ -124,7 +124,15 @@ async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:
         # The text begins with the method's signature.
         return Failed(str(error))
     if isinstance(error, rpc.Error) and not isinstance(error, rpc.GenericError):
-        return Failed(f"{method}: {error}")
+        # A text with its progress names the method.
+        return Failed(f"{method}: {error}" if error.progress is None else _with_progress(error))
     kind = "" if isinstance(error, rpc.GenericError) else f"{type(error).__name__}: "
     notes = getattr(error, "__notes__", ())
     return Failed("\n".join([f"{method} raised {kind}{error}", *map(str, notes)]))
+
+
+def _with_progress(error: rpc.Error) -> str:
+    """Add to the error's text whether the method may have begun, where that is known."""
+    if error.sent is None:
+        return str(error)
+    return f"{error}. The method {'may have begun' if error.sent else 'has not begun'}."

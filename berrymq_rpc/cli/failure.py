@@ -8,14 +8,7 @@ from contextlib import asynccontextmanager
 import click
 
 from ..endpoint import Endpoint
-from ..errors import (
-    ConnectionLostError,
-    Error,
-    NotFoundError,
-    OverloadedError,
-    RPCTimeoutError,
-    ServiceClosedError,
-)
+from ..errors import ConnectionLostError, Error, NotFoundError, RPCTimeoutError
 from .values import printable
 
 __all__ = [
@@ -81,17 +74,20 @@ async def peer_errors(endpoint: str, *, connecting: bool = False) -> AsyncIterat
     except ConnectionLostError as error:
         if connecting:
             raise await unreachable(endpoint) from error
-        raise Unreachable(f"the connection to {endpoint} was lost: {error}") from error
+        raise Unreachable(_with_endpoint(endpoint, error)) from error
     except RPCTimeoutError as error:
-        raise TimedOut(f"{endpoint} does not answer: {error}") from error
+        raise TimedOut(_with_endpoint(endpoint, error)) from error
     except NotFoundError as error:
         raise Failed(f"the server at {endpoint} is not a node: {error}") from error
-    except (OverloadedError, ServiceClosedError) as error:
-        raise Failed(f"{endpoint} refuses: {error}") from error
     except Error as error:
-        raise Failed(f"{endpoint}: {error}") from error
+        raise Failed(_with_endpoint(endpoint, error)) from error
     except Exception as error:
         raise Failed(f"{endpoint}: {type(error).__name__}: {error}") from error
+
+
+def _with_endpoint(endpoint: str, error: Error) -> str:
+    # The text of an error that knows its call begins with the endpoint.
+    return f"{endpoint}: {error}" if error.progress is None else str(error)
 
 
 async def unreachable(endpoint: str) -> Unreachable:

@@ -1,21 +1,21 @@
-"""A bus and the RPC tied together: messages between processes, in berryMQ's three styles.
+"""Messages between processes: the bus and the RPC combined, in berryMQ's three styles.
 
 ====  ==================================================================================
 01    interconnect: both sides carry all messages to each other, and to all behind them
-02    connect_oneway: the caller sends only
+02    connect_oneway: the caller only sends
 03    connect_via_queue: the caller sends, and pulls from a queue that the peer keeps
 ====  ==================================================================================
 
-Here live the node, the functions that it serves, and its connections to other nodes. Who hears
-what within a process is the matter of ``bus``; how calls travel, of ``rpc``.
+Here live the node, the functions that it serves, its connections to other nodes, and the mesh of
+links between interconnected nodes. Delivery within a process belongs to ``bus``; how calls travel,
+to ``rpc``.
 """
 
 from .connection import Connection, OnewayConnection
 from .functions import ExportedFunctions
 from .interconnection import Interconnection
 from .node import Node
-from .pulled_message import PulledMessage
-from .queue_connection import QueueConnection
+from .queue_connection import PulledMessage, QueueConnection
 from .sync_node import SyncNode
 
 __all__ = [

@@ -1,40 +1,75 @@
-"""A node's connections to other nodes: what they share, and style 02."""
+"""A node's connections to other nodes: what all styles share, and style 02."""
 
 import asyncio
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
+from ..common.backoff import Backoff
 from ..errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..identifier import Identifier
 from ..rpc import Call, Client
 from .status import INVALID_TOKEN, OK, TIMEOUT
 
-__all__ = ["Connection", "OnewayConnection"]
+__all__ = ["Connection", "Keeper", "OnewayConnection", "StreamKeeper"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
-#: Seconds between two attempts to have a connection again: the first pause, and the longest.
+#: Seconds between two attempts to restore a connection: the first pause, and the longest.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+
+
+class Keeper(Protocol):
+    """Keeps the peer from forgetting a connection."""
+
+    def keep(self, token: str) -> AsyncGenerator[None, None]:
+        """Use the token until the peer has forgotten it; yield each time that it is confirmed."""
+
+    def forget(self, token: str) -> None:
+        """The peer does not know the token any more, as another call has shown."""
+
+
+class StreamKeeper:
+    """A `Keeper` that uses a token by a stream, which ends when the peer does.
+
+    Args:
+        client: calls the peer.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def keep(self, token: str) -> AsyncGenerator[None, None]:
+        # The heartbeat ends the stream when the peer does not answer any more.
+        stream = self._client.with_timeout(None).rpc.keep_alive((token,))
+        async with aclosing(stream):
+            async for statuses in stream:
+                if statuses.get(token) != OK:
+                    return
+                yield
+
+    def forget(self, token: str) -> None:
+        """Do nothing: the stream ends by itself."""
 
 
 class Connection(ABC):
     """One connection to a node. Made by a `Node`; close it, or use it with ``async with``.
 
-    It is kept alive, and made again when the peer comes back, for as long as it is open. A peer
-    that was away for longer than the ttl, or was restarted, knows nothing of it any more; it is
-    then registered anew, and a warning is logged.
+    It is kept alive, and restored when the peer comes back, for as long as it is open. A peer that
+    was away for longer than the ttl, or was restarted, has forgotten it; it is then registered
+    again, and a warning is logged.
 
     Args:
+        keeper: keeps it alive.
         endpoint: where the peer is.
         client: calls the peer; closed with the connection.
         ttl: seconds for which the peer keeps the connection when this process is gone.
         timeout: seconds that the peer has for each answer.
-        closed: called when the connection is closed.
+        on_close: called when the connection is closed.
     """
 
     #: berryMQ's number of the style.
@@ -42,25 +77,27 @@ class Connection(ABC):
 
     def __init__(
         self,
+        keeper: Keeper,
         endpoint: str,
         client: Client,
         ttl: float,
         timeout: float,
-        closed: Callable[["Connection"], object],
+        on_close: Callable[["Connection"], object],
     ) -> None:
+        self._keeper = keeper
         self._endpoint = endpoint
         self._client = client
         self._ttl = ttl
         self._timeout = timeout
-        self._on_close = closed
-        #: ``None`` while there is none that the peer knows.
+        self._on_close = on_close
+        #: ``None`` while the peer knows none.
         self._token: str | None = None
         self._has_token = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._is_up = True
         self._is_closed = False
-        #: Called with ``"lost"`` or ``"restored"`` and what is known; set by the node.
-        self.tell: Callable[..., object] = lambda action, **about: None
+        #: Called with ``"lost"`` or ``"restored"`` and what is known about it; set by the node.
+        self.report: Callable[..., object] = lambda action, **about: None
 
     @property
     def endpoint(self) -> str:
@@ -85,9 +122,9 @@ class Connection(ABC):
             peer has forgotten this connection twice in a row.
 
         Raises:
-            ValueError, TypeError: `identifier` is no identifier or is local, or an argument
-                cannot travel; nothing was sent.
-            RPCTimeoutError: no answer in time. The message is taken back: unless the peer has
+            ValueError, TypeError: `identifier` is not an identifier or is local, or an argument
+                cannot be sent; nothing was sent.
+            RPCTimeoutError: no answer in time. The message is taken back: if the peer has not
                 published it by then, it does not.
             ConnectionLostError: the peer is gone, or did not come in time.
             ServiceClosedError: this connection was closed, or the peer is closing.
@@ -96,20 +133,20 @@ class Connection(ABC):
         return str(await self._ask("send_message", parsed.id_str(), args, kwargs))
 
     async def close(self) -> None:
-        """Close the connection; the peer is told if it is there. Can be called again."""
+        """Close the connection; the peer frees its part if it is there. Can be called again."""
         if self._is_closed:
             return
         self._is_closed = True
         self._has_token.set()
         self._on_close(self)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait((self._keeper,))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
         try:
             if self._token is not None and self._is_up:
                 await self._client.rpc.close_connection(self._token)
         except Exception as error:
-            # The peer frees what it holds when the ttl is over.
+            # The peer frees its part when the ttl is over.
             logger.debug("connection to %s: closed without the peer: %r", self._endpoint, error)
         finally:
             self._client.close()
@@ -128,28 +165,28 @@ class Connection(ABC):
         except BaseException:
             await self.close()
             raise
-        self._keeper = asyncio.create_task(self._keep(), name=f"keep {self!r}")
+        self._task = asyncio.create_task(self._keep(), name=f"keep {self!r}")
 
     @abstractmethod
     async def _register(self) -> str:
-        """Ask the peer for a connection; its token."""
+        """Ask the peer for a connection; return its token."""
 
-    def _line_up(self) -> None:
-        """The peer is there and knows the token."""
+    def _peer_up(self) -> None:
+        """The peer answers and knows the token."""
         if not self._is_up:
             self._is_up = True
             logger.info("connection to %s: restored", self._endpoint)
-            self.tell("restored", endpoint=self._endpoint, style=self.style)
+            self.report("restored", endpoint=self._endpoint, style=self.style)
 
-    def _line_down(self, error: Exception) -> None:
-        """The peer is not there, or does not answer as it should."""
+    def _peer_down(self, error: Exception) -> None:
+        """The peer does not answer, or not as it should."""
         if self._is_up:
             self._is_up = False
-            # Of a peer that is gone, the error tells only which call has met it.
+            # If the peer is gone, the error says only which call has noticed it.
             gone = isinstance(error, ConnectionLostError | ServiceClosedError)
             reason = "the peer is gone" if gone else repr(error)
             logger.warning("connection to %s: lost: %s; trying again", self._endpoint, reason)
-            self.tell("lost", endpoint=self._endpoint, style=self.style, reason=reason)
+            self.report("lost", endpoint=self._endpoint, style=self.style, reason=reason)
 
     async def _ask(self, name: str, *args: Any, client: Client | None = None) -> Any:
         """Call one of the peer's functions with the token.
@@ -171,18 +208,18 @@ class Connection(ABC):
         return await self._answer(name, client.call(name, token, *args))
 
     async def _answer(self, name: str, call: Call) -> Any:
-        """What the call gives."""
+        """Return what the call gives."""
         return await call
 
     def _times_out(self, name: str, args: tuple[Any, ...]) -> bool:
-        """Whether "timeout" may be said of the call, and not of the token."""
+        """Whether "timeout" may be the answer of the call, and not the status of the token."""
         return False
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
     async def _next_token(self, old: str | None, deadline: float) -> str:
-        """The token, once it is not `old` any more."""
+        """Wait for the token, and if it is `old`, for the next one."""
         if old is not None and self._token == old:
             self._forget_token()
         try:
@@ -193,7 +230,7 @@ class Connection(ABC):
                         raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
         except TimeoutError:
             raise RPCTimeoutError(
-                f"{self._endpoint} did not take the connection up again in time: nothing was sent"
+                f"{self._endpoint} did not restore the connection in time: nothing was sent"
             ) from None
         return self._token
 
@@ -202,10 +239,11 @@ class Connection(ABC):
         self._has_token.set()
 
     def _forget_token(self) -> None:
-        """The peer does not know the token any more: `_keep` registers anew."""
+        """The peer does not know the token any more: `_keep` registers again."""
+        if self._token is not None:
+            self._keeper.forget(self._token)
         logger.warning(
-            "connection to %s: the peer has forgotten it, so it is made anew; messages may be "
-            "missing",
+            "connection to %s: forgotten by the peer; registering again, messages may be missing",
             self._endpoint,
         )
         self._token = None
@@ -213,33 +251,28 @@ class Connection(ABC):
         if self._is_up:
             self._is_up = False
             reason = "the peer has forgotten it"
-            self.tell("lost", endpoint=self._endpoint, style=self.style, reason=reason)
+            self.report("lost", endpoint=self._endpoint, style=self.style, reason=reason)
 
     async def _keep(self) -> None:
         """Keep the peer from forgetting the connection; register again when it has."""
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             began = self._now()
             try:
-                if self._token is None:
-                    self._set_token(await self._register())
-                await self._use_token(self._token)
+                token = self._token
+                if token is None:
+                    token = await self._register()
+                    self._set_token(token)
+                await self._use_token(token)
             except Exception as error:
-                self._line_down(error)
-            if self._now() - began > LONGEST_PAUSE:
-                pause = FIRST_PAUSE
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+                self._peer_down(error)
+            await asyncio.sleep(backoff.next(self._now() - began))
 
-    async def _use_token(self, token: str | None) -> None:
+    async def _use_token(self, token: str) -> None:
         """Use the token until the peer has forgotten it."""
-        # The heartbeat ends it when the peer does not answer any more.
-        stream = self._client.with_timeout(None).rpc.keep_alive((token,))
-        async with aclosing(stream):
-            async for statuses in stream:
-                if statuses.get(token) != OK:
-                    break
-                self._line_up()
+        async with aclosing(self._keeper.keep(token)) as confirmations:
+            async for _ in confirmations:
+                self._peer_up()
         if self._token == token:
             self._forget_token()
 
@@ -255,7 +288,7 @@ class Connection(ABC):
 
 
 class OnewayConnection(Connection):
-    """Style 02: this side sends only."""
+    """Style 02: this side only sends."""
 
     style = "02"
 

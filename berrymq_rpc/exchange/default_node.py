@@ -1,4 +1,4 @@
-"""The process's node for programs without asyncio, and its methods as functions."""
+"""The one node of a program without asyncio, and its methods as functions."""
 
 from .sync_node import SyncNode
 

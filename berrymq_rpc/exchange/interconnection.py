@@ -1,36 +1,38 @@
 """A node's connections to other nodes in style 01: messages in both directions."""
 
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
 
 from ..errors import ParametersError
 from ..rpc import AttrHandler, Client, Peer, method
-from .bundle import read_envelope
-from .connection import Connection
-from .functions import ExportedFunctions, take_single
-from .line import Wire
+from .batch import parse_batch
+from .connection import Connection, Keeper, StreamKeeper
+from .functions import ExportedFunctions
+from .link import Carrier, Link
+from .mesh import Mesh
 from .status import INVALID_TOKEN, OK
-from .switchboard import Switchboard
+from .validation import keywords_of, positional_of
 
-__all__ = ["IncomingMessages", "Interconnection"]
+__all__ = ["IncomingMessages", "Interconnection", "LinkKeeper", "StreamLinkKeeper"]
 
-#: Seconds that the peer has, at closing, to confirm what was sent before.
+#: Seconds that the peer has, at closing, to acknowledge what was sent before.
 FAREWELL = 1.0
 
 
 class IncomingMessages(AttrHandler):
     """What the peer of an interconnection may call: it sends its messages here."""
 
-    def __init__(self, switchboard: Switchboard, endpoint: str) -> None:
-        self._switchboard = switchboard
-        self.line = switchboard.line(endpoint)
-        #: That of the interconnection, chosen here before the peer is asked for one.
+    def __init__(self, mesh: Mesh, endpoint: str) -> None:
+        self._mesh = mesh
+        self.link = mesh.add_link(endpoint)
+        #: The interconnection's token, chosen here before the peer is asked for one.
         self.token: str | None = None
 
-    def leaf(self) -> None:
-        """The peer is no node that numbers its messages."""
-        self._switchboard.leaf(self.line)
+    def set_leaf(self) -> None:
+        """Note that the peer is not a node that numbers its messages."""
+        self._mesh.set_leaf(self.link)
 
     @method
     def send_message(
@@ -39,7 +41,9 @@ class IncomingMessages(AttrHandler):
         """Publish a message here; as in ExportedFunctions."""
         if self.token is None or token != self.token:
             return INVALID_TOKEN
-        take_single(self._switchboard, self.line, identifier, args, kwargs, envelope)
+        self._mesh.receive_single(
+            self.link, identifier, positional_of(args), keywords_of(kwargs), envelope
+        )
         return OK
 
     @method
@@ -47,88 +51,69 @@ class IncomingMessages(AttrHandler):
         """Take messages that are to reach all nodes; as in ExportedFunctions."""
         if self.token is None or token != self.token:
             return INVALID_TOKEN
-        self._switchboard.take(self.line, read_envelope(envelope, messages, frames))
+        self._mesh.receive(self.link, parse_batch(envelope, messages, frames))
         return OK
 
 
-class Interconnection(Connection):
-    """Style 01: both nodes carry all messages to each other, and to all that are behind them.
+class LinkKeeper(Keeper, Protocol):
+    """Keeps an interconnection known to its peer, and gives its link a carrier."""
 
-    While the line is down, messages are kept up to a bound, on both sides; what the peer had not
-    confirmed when it broke is sent again, and doubles are dropped.
+    async def register(self) -> str:
+        """Ask the peer for a connection, and open the link; return the token."""
+
+    async def finish(self, timeout: float) -> None:
+        """Send what is left, for `timeout` seconds at most, and nothing after it."""
+
+
+class StreamLinkKeeper:
+    """A `LinkKeeper` of a peer that is called over one connection and has streams.
+
+    Args:
+        client: calls the peer.
+        ttl: seconds for which each side keeps the connection when the other is gone.
+        incoming: takes the peer's messages, and has the link.
+        functions: take them instead, with a `callback`.
+        name: this node's name.
+        callback: the endpoint at which the peer is to call back, if it is to.
     """
-
-    style = "01"
 
     def __init__(
         self,
+        client: Client,
+        ttl: float,
         incoming: IncomingMessages,
         functions: ExportedFunctions,
         name: str,
-        endpoint: str,
-        client: Client,
-        ttl: float,
-        timeout: float,
-        closed: Callable[[Connection], object],
-        callback: str | None = None,
+        callback: str | None,
     ) -> None:
-        super().__init__(endpoint, client, ttl, timeout, closed)
+        self._client = client
+        self._ttl = ttl
         self._incoming = incoming
         self._functions = functions
         self._name = name
-        self._line = incoming.line
         self._callback = callback
-        #: The connection by which messages go.
+        self._stream = StreamKeeper(client)
+        #: The peer by the connection that carries the messages.
         self._channel: Peer | None = None
         #: Whether the peer takes messages that are numbered.
         self._is_node = True
 
-    @property
-    def dropped(self) -> int:
-        """How many messages were not carried, as too many waited or the peer did not take them."""
-        return self._line.dropped
-
-    @property
-    def waiting(self) -> int:
-        """How many messages wait to be sent, or for the peer to confirm them."""
-        return len(self._line)
-
-    async def drain(self, timeout: float | None = None) -> bool:
-        """Wait until the peer has confirmed all that was sent so far.
-
-        Who sends faster than the peer takes, and awaits this now and then, loses nothing.
-
-        Args:
-            timeout: seconds; ``None``: as long as it takes.
-
-        Returns:
-            Whether it has; false if the time is over or the connection was closed before.
-        """
-        return await self._line.drain(timeout)
-
-    async def close(self) -> None:
-        if self._line.is_up:
-            await self._line.drain(FAREWELL)
-        self._line.close()
-        self._expect_nothing(self._token)
-        await super().close()
-
-    async def _register(self) -> str:
+    async def register(self) -> str:
         # Known before the answer: the peer's messages may come with it.
         token = str(uuid.uuid4())
         if self._callback is None:
             self._incoming.token = token
         else:
-            self._functions.expect(self._line, token, self._ttl)
+            self._functions.expect(self._incoming.link, token, self._ttl)
         try:
             given = await self._ask_for(token)
         except BaseException:
             self._expect_nothing(token)
             raise
         if given != token:
-            # A peer that chooses one of its own.
+            # The peer has chosen a token of its own.
             self._incoming.token = str(given)
-        self._open_line(str(given))
+        self._attach(str(given))
         return str(given)
 
     async def _ask_for(self, token: str) -> Any:
@@ -136,33 +121,95 @@ class Interconnection(Connection):
         try:
             return await self._client.rpc.interconnect(*arguments, self._name)
         except ParametersError:
-            # One that knows no nodes: messages go there without their numbers.
+            # Its function takes no name, so it is not a node: messages go there without numbers.
             self._is_node = False
-            self._incoming.leaf()
+            self._incoming.set_leaf()
             return await self._client.rpc.interconnect(*arguments)
 
-    def _expect_nothing(self, token: str | None) -> None:
-        """The peer does not send, or call back, with that token any more."""
-        if self._callback is not None and token is not None:
+    async def keep(self, token: str) -> AsyncGenerator[None, None]:
+        try:
+            async with aclosing(self._stream.keep(token)) as confirmations:
+                async for confirmation in confirmations:
+                    yield confirmation
+                    self._attach(token)
+        finally:
+            self._incoming.link.cut(self._channel)
+
+    def forget(self, token: str) -> None:
+        self._incoming.link.cut(self._channel)
+        self._expect_nothing(token)
+
+    async def finish(self, timeout: float) -> None:
+        """Do nothing: what the link has sent is acknowledged."""
+
+    def _expect_nothing(self, token: str) -> None:
+        """The peer does not call back with that token any more."""
+        if self._callback is not None:
             self._functions.close_connection(token)
 
-    def _open_line(self, token: str) -> None:
+    def _attach(self, token: str) -> None:
         peer = self._client.peer
-        # Without one, the connection is lost already: it is opened with the next.
+        # Without one, the connection is lost already: the link is opened with the next.
         if peer is not None:
             self._channel = peer
-            self._line.open(peer, Wire.to_peer(peer, token, self._is_node))
+            self._incoming.link.open(peer, Carrier.to_peer(peer, token, self._is_node))
 
-    def _line_up(self) -> None:
-        super()._line_up()
-        if self._token is not None:
-            self._open_line(self._token)
 
-    def _line_down(self, error: Exception) -> None:
-        super()._line_down(error)
-        self._line.cut(self._channel)
+class Interconnection(Connection):
+    """Style 01: both nodes carry all messages to each other, and to all nodes behind them.
 
-    def _forget_token(self) -> None:
-        self._line.cut(self._channel)
-        self._expect_nothing(self._token)
-        super()._forget_token()
+    While the link is down, both sides keep messages up to a bound. What the peer had not
+    acknowledged is sent again, and duplicates are dropped.
+    """
+
+    style = "01"
+
+    def __init__(
+        self,
+        link: Link,
+        keeper: LinkKeeper,
+        endpoint: str,
+        client: Client,
+        ttl: float,
+        timeout: float,
+        on_close: Callable[[Connection], object],
+    ) -> None:
+        super().__init__(keeper, endpoint, client, ttl, timeout, on_close)
+        self._link = link
+        self._link_keeper = keeper
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were not carried: too many waited, or the peer did not accept them."""
+        return self._link.dropped
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be sent, or for the peer's acknowledgement."""
+        return len(self._link)
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Wait until the peer has acknowledged everything that was sent so far.
+
+        A sender that is faster than the peer loses nothing if it awaits this now and then.
+
+        Args:
+            timeout: seconds; ``None`` for no limit.
+
+        Returns:
+            Whether it has; false if the time is over or the connection was closed before.
+        """
+        return await self._link.drain(timeout)
+
+    async def close(self) -> None:
+        if not self.closed:
+            if self._link.is_up:
+                await self._link.drain(FAREWELL)
+            await self._link_keeper.finish(FAREWELL)
+            self._link.close()
+            if self._token is not None:
+                self._link_keeper.forget(self._token)
+        await super().close()
+
+    async def _register(self) -> str:
+        return await self._link_keeper.register()

@@ -1,4 +1,4 @@
-"""Messages of a bundle to msgpack and back, within the bounds of a node."""
+"""Pack and unpack the messages of a batch, within the bounds of a node."""
 
 import logging
 from typing import Any
@@ -7,36 +7,36 @@ from ..errors import ProtocolError, TooLargeError
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.depth import DepthLimit
 from ..rpc.wire.limits import Limits
-from .bundle import Bundle
+from .batch import Batch
 
-__all__ = ["BUNDLE_BYTES", "LARGE", "MessageCodec"]
+__all__ = ["BATCH_BYTES", "LARGE", "MessageCodec"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
-#: Bytes of one bundle. Larger ones gain nothing, and hold up who takes them.
-BUNDLE_BYTES = 64 << 10
+#: Bytes of one batch. Larger ones gain nothing, and hold up their receiver.
+BATCH_BYTES = 64 << 10
 
-#: Bytes of several messages that are taken, over the bound on a single one.
-LARGEST = 2 * BUNDLE_BYTES
+#: Bytes by which several messages together may exceed the bound on a single one.
+LARGEST = 2 * BATCH_BYTES
 
-#: Bytes from which on a message may have byte strings that travel beside it, and is a bundle.
+#: Bytes of a message that is a batch by itself, with its long byte strings apart.
 LARGE = 8 << 10
 
 _TUPLES = {tuple}
 
 
 class MessageCodec:
-    """Packs and unpacks messages, which are ``(identifier, args[, kwargs[, reply_to]])``.
+    """Packs and unpacks messages: ``(identifier, args[, kwargs[, reply_to]])``.
 
-    It serves one thread at a time, `pack_large` and `unpack` excepted.
+    Only one thread at a time may use it, except for `pack_large` and `unpack`.
 
     Args:
-        limits: bounds of what a message may be.
+        limits: the bounds of a message.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._max_message = limits.max_message
-        # A bundle is a level above its messages, which are as deep as the records of calls.
+        # A batch is one level above its messages, which may be as deep as the records of calls.
         self._levels = min(limits.max_depth + 1, 1000)
         self.codec = Codec(max_depth=self._levels)
         self._fast_pack = self.codec.fast_pack
@@ -47,42 +47,42 @@ class MessageCodec:
         """Pack a message.
 
         Raises:
-            TypeError, ValueError: it cannot travel.
+            TypeError, ValueError: it cannot be packed.
         """
         if self._is_packing:
-            # Interrupted by garbage collection in the midst of packing: the packer is in use.
+            # Garbage collection has interrupted another `pack`: the packer is in use.
             return Codec(max_depth=self._depth.levels).pack(item, "the message")
         self._is_packing = True
         try:
             try:
-                piece = self._fast_pack(item)
+                packed = self._fast_pack(item)
             except Exception:
-                # It can do more, or says which value is wrong.
+                # This packs more types, or says which value is wrong.
                 return self.codec.pack(item, "the message")
-            if len(piece) > self._depth.levels and self._depth.is_exceeded(piece):
+            if len(packed) > self._depth.levels and self._depth.is_exceeded(packed):
                 raise ValueError(f"nested more than {self._depth.levels} levels deep")
-            return piece
+            return packed
         finally:
             self._is_packing = False
 
-    def pack_all(self, pieces: list[Any]) -> bytes:
-        """An array of messages that are packed, or are plain tuples that can be."""
-        if set(map(type, pieces)) == _TUPLES and not self._is_packing:
+    def pack_all(self, messages: list[Any]) -> bytes:
+        """Pack an array of messages, some of which may be packed already."""
+        if set(map(type, messages)) == _TUPLES and not self._is_packing:
             try:
-                return self._fast_pack(pieces)
+                return self._fast_pack(messages)
             except Exception:
-                # Lone surrogates, and big integers, are packed in another way.
+                # Lone surrogates and big integers need the slower way.
                 logger.debug("messages are packed one by one")
-        packed = [piece if type(piece) is bytes else self.pack(piece) for piece in pieces]
+        packed = [message if type(message) is bytes else self.pack(message) for message in messages]
         return _array_header(len(packed)) + b"".join(packed)
 
     def pack_large(
         self, item: tuple[Any, ...], name: str = "the message"
     ) -> tuple[bytes, list[bytes]]:
-        """An array of one message, and the long byte strings in it.
+        """Pack an array of one message, with its long byte strings apart.
 
         Raises:
-            TypeError, ValueError: it cannot travel.
+            TypeError, ValueError: it cannot be packed.
             TooLargeError: it is larger than this node allows.
         """
         codec = Codec(max_depth=self._levels)
@@ -93,32 +93,32 @@ class MessageCodec:
             )
         return data, [bytes(frame) for frame in frames]
 
-    def check_size(self, bundle: Bundle) -> None:
-        """Raises `ProtocolError` for a bundle that is larger than any of a node's."""
-        if len(bundle.data) > self._max_message + LARGEST:
-            raise ProtocolError(f"{len(bundle.data):,} bytes of messages are too large")
+    def check_size(self, batch: Batch) -> None:
+        """Raise `ProtocolError` for a batch that is larger than a node may send."""
+        if len(batch.data) > self._max_message + LARGEST:
+            raise ProtocolError(f"{len(batch.data):,} bytes of messages are too large")
 
-    def unpack(self, bundle: Bundle) -> tuple[tuple[Any, ...], ...]:
-        """The messages of a bundle; whether the identifiers are any is not looked at.
+    def unpack(self, batch: Batch) -> tuple[tuple[Any, ...], ...]:
+        """Unpack the messages of a batch; their identifiers are not checked.
 
         Raises:
-            ProtocolError: they are none.
+            ProtocolError: they are malformed.
         """
-        messages: Any = self.codec.unpack(bundle.data, bundle.frames)
-        if type(messages) is not tuple or len(messages) != bundle.count:
-            raise ProtocolError("messages are an array, as long as its envelope says")
+        messages: Any = self.codec.unpack(batch.data, batch.frames)
+        if type(messages) is not tuple or len(messages) != batch.count:
+            raise ProtocolError("messages must be an array, as long as its envelope says")
         for message in messages:
             if type(message) is not tuple or not 2 <= len(message) <= 4:
-                raise ProtocolError("a message is an array of 2 to 4")
+                raise ProtocolError("a message must be an array of 2 to 4 elements")
             if type(message[0]) is not str or type(message[1]) is not tuple:
-                raise ProtocolError("a message has an identifier and an array of arguments")
+                raise ProtocolError("a message must have an identifier and an array of arguments")
             if len(message) > 2 and (
                 type(message[2]) is not dict or not all(type(k) is str for k in message[2])
             ):
-                raise ProtocolError("the names of a message's arguments are text")
+                raise ProtocolError("the names of a message's arguments must be text")
         return messages
 
 
 def _array_header(count: int) -> bytes:
-    """Msgpack's, for less than 65,536 elements."""
+    """Msgpack's header of an array of less than 65,536 elements."""
     return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")

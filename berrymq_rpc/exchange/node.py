@@ -1,6 +1,7 @@
 """The node: a bus that other processes can reach, and that can reach them."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Self
 
 from ..bus import Bus, default_bus
@@ -9,71 +10,77 @@ from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..jsonrpc.http import is_url, open_http_client
-from ..rpc import Limits, Server, open_client, start_server
-from .beside import beside
-from .callback import Allowed
-from .connection import Connection, OnewayConnection
+from ..rpc import Limits, Server, start_server
+from ..rpc.client import open_client_with
+from ..rpc.options import CallOptions, ClientOptions
+from ..rpc.transport import endpoints_of
+from ..rpc.validation import checked_limits
+from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
+from .dial_back import Allowed
 from .functions import TTL, ExportedFunctions
-from .interconnection import IncomingMessages, Interconnection
-from .mailbox import MAX_BYTES, MAX_MESSAGES
-from .outbox import MAX_BYTES as MAX_LINE_BYTES
-from .outbox import MAX_MESSAGES as MAX_LINE_MESSAGES
-from .over_http import HTTPInterconnection, HTTPOnewayConnection, HTTPQueueConnection
+from .http_carrier import HTTPKeeper, HTTPLinkKeeper
+from .interconnection import (
+    FAREWELL,
+    IncomingMessages,
+    Interconnection,
+    LinkKeeper,
+    StreamLinkKeeper,
+)
+from .leases import MAX_LEASES, checked_ttl
+from .merged_handler import merge_handlers
+from .mesh import Mesh
 from .queue_connection import QueueConnection
-from .switchboard import Switchboard
-from .token_table import MAX_TOKENS, checked_ttl
+from .remote_queue import MAX_BYTES, MAX_MESSAGES
+from .send_buffer import MAX_BYTES as MAX_LINK_BYTES
+from .send_buffer import MAX_MESSAGES as MAX_LINK_MESSAGES
 
 __all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Node"]
-
-#: Seconds that peers have, at closing, to confirm what was sent before.
-FAREWELL = 1.0
 
 #: Seconds that a peer has for an answer: it only publishes a message or looks into a queue.
 TIMEOUT = 10.0
 
-#: Seconds that a peer has to appear; long enough for it to start, short enough for a person.
+#: Seconds that a peer has to appear: enough for it to start, and for a person to wait.
 CONNECT_TIMEOUT = 5.0
 
 
 class Node:
-    """Ties a bus to those of other processes. Use it with ``async with``::
+    """Connects a bus with those of other processes. Use it with ``async with``::
 
         async with Node("tcp://127.0.0.1:5555") as node:
             print(node.endpoints)
             connection = await node.connect_oneway("tcp://127.0.0.1:5556")
             await connection.send_message("greeting:hello", "you")
 
-    Messages from other processes reach whoever follows them on `bus`, and other processes get
-    those of `bus` by the connections that they make.
+    Messages of other processes reach their followers on `bus`. Other processes get the messages of
+    `bus` by the connections that they make.
 
     Args:
         bind: where to listen: an endpoint such as ``"tcp://127.0.0.1:5555"``, ``(host, port)``, or
-            several of these. Port ``0`` or ``*`` is any free one. ``None``: nowhere; such a node
-            can connect to others.
+            several of these. Port ``0`` or ``*`` is any free one. ``None``: the node does not
+            listen, but can connect to others.
         bus: the bus; ``None`` for the default one.
         handler: further methods to serve beside berryMQ's functions.
         timeout: seconds that peers have for each answer.
         connect_timeout: seconds that a peer has to appear.
         insecure: allow `bind` to addresses beyond this host without authentication.
-        queue_size: messages that each queue for a remote consumer keeps at most.
+        queue_size: messages that each queue for another process keeps at most.
         queue_bytes: bytes that these may take, packed.
         max_connections: how many connections other processes may have here at a time.
-        name: what other nodes know this one by: the `origin` of its messages. ``None`` for a
-            random one; with one of its own, a node that is restarted gets what its peers have
-            kept for it meanwhile. No two nodes may share one.
+        name: the `origin` of its messages at other nodes. ``None`` for a random one. If a node with
+            a name of its own is restarted, it gets what its peers have kept for it meanwhile. No
+            two nodes may share a name.
         line_size: messages that wait for each interconnection at most, while it is down or slow.
-            The oldest is dropped, counted and told on the bus when one more comes.
+            When one more comes, the oldest is dropped, counted and reported on the bus.
         line_bytes: bytes that these may take.
-        callback_allowed: where a peer of style 01 may be called back: ``False``: at its own
-            address alone; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
+        callback_allowed: where a peer of style 01 may be called back: ``False``: only at its own
+            address; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
         limits: the bounds of what travels; see `rpc.Limits`.
-        gateway: what stands between the node and `bus`, as `SyncNode` needs it; ``None`` for
-            ``bus.gateway``.
+        gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
+            for ``bus.gateway``.
 
     Raises:
-        ValueError: `handler` has the name of one of berryMQ's functions, or an argument is none of
-            what it may be.
-        TypeError: `handler` is no handler, or an address is none.
+        ValueError: `handler` has the name of one of berryMQ's functions, or an argument is invalid.
+        TypeError: `handler` is not a handler, or an address is not one.
     """
 
     def __init__(
@@ -87,10 +94,10 @@ class Node:
         insecure: bool = False,
         queue_size: int = MAX_MESSAGES,
         queue_bytes: int = MAX_BYTES,
-        max_connections: int = MAX_TOKENS,
+        max_connections: int = MAX_LEASES,
         name: str | None = None,
-        line_size: int = MAX_LINE_MESSAGES,
-        line_bytes: int = MAX_LINE_BYTES,
+        line_size: int = MAX_LINK_MESSAGES,
+        line_bytes: int = MAX_LINK_BYTES,
         callback_allowed: Allowed = False,
         limits: Limits | None = None,
         gateway: Gateway | None = None,
@@ -103,8 +110,15 @@ class Node:
             raise ValueError("a handler is served at an address: give bind=")
         self._bus = default_bus if bus is None else bus
         self._gateway = self._bus.gateway if gateway is None else gateway
-        self._switchboard = Switchboard(
+        self._mesh = Mesh(
             self._gateway, name, limits=limits, maximum=line_size, maximum_bytes=line_bytes
+        )
+        #: All clients that the node opens have these, those that call back included.
+        self._client_options = ClientOptions(
+            dialects="native",
+            call=CallOptions(timeout),
+            connect_timeout=connect_timeout,
+            limits=checked_limits(limits),
         )
         self._functions = ExportedFunctions(
             self._bus,
@@ -112,16 +126,19 @@ class Node:
             queue_bytes=queue_bytes,
             max_connections=max_connections,
             callback_allowed=callback_allowed,
-            switchboard=self._switchboard,
+            client_options=self._client_options,
+            mesh=self._mesh,
         )
-        self._handler = self._functions if handler is None else beside(self._functions, handler)
+        self._handler = (
+            self._functions if handler is None else merge_handlers(self._functions, handler)
+        )
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._insecure = insecure
         self._limits = limits
         self._servers: list[Server] = []
         self._connections: set[Connection] = set()
-        #: Endpoints of interconnections that are open, or opening.
+        #: Endpoints of interconnections that are open or being opened.
         self._interconnected: set[str] = set()
         #: In the order in which they were opened.
         self._urls: dict[str, None] = {}
@@ -134,21 +151,21 @@ class Node:
 
     @property
     def name(self) -> str:
-        """What other nodes know this one by, and its messages have as `Message.origin` there."""
-        return self._switchboard.name
+        """The node's name at other nodes: the `Message.origin` of its messages there."""
+        return self._mesh.name
 
     @property
     def handler(self) -> Any:
-        """What it serves, berryMQ's functions and the methods of its handler."""
+        """What it serves: berryMQ's functions and the methods of its handler."""
         return self._handler
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where it is reached beside `endpoints`, which is at the doors of bridges."""
+        """The URLs of bridges' listeners at which it is reached, besides `endpoints`."""
         return tuple(self._urls)
 
     def reached_at(self, url: str, *, gone: bool = False) -> None:
-        """Say where a bridge has opened a door to this node, or that it is `gone`."""
+        """Note the URL of a bridge's listener for this node, or that it is `gone`."""
         if gone:
             self._urls.pop(url, None)
         else:
@@ -161,24 +178,24 @@ class Node:
 
     @property
     def connections(self) -> tuple[Connection, ...]:
-        """The connections to other nodes that are open, in no order."""
+        """The open connections to other nodes, in no order."""
         return tuple(self._connections)
 
     async def start(self) -> Self:
         """Begin to listen. ``async with`` does it.
 
         Raises:
-            OSError: an endpoint cannot be bound, as it is in use for one.
-            ValueError: an endpoint is none, or is reached from other hosts without `insecure`.
+            OSError: an endpoint cannot be bound, as when it is in use.
+            ValueError: an endpoint is malformed, or is reached from other hosts without `insecure`.
         """
         if self._is_running:
-            raise RuntimeError("the node runs already")
+            raise RuntimeError("the node is already running")
         if self._bind:
             await self._listen(self._bind, self._insecure)
         self._is_running = True
-        # For receivers of senders that have no loop of their own.
+        # For async receivers, if the sender's thread has no loop.
         self._gateway.set_loop(asyncio.get_running_loop())
-        self._switchboard.start()
+        self._mesh.start()
         return self
 
     async def listen(self, bind: Binding, *, insecure: bool = False) -> tuple[str, ...]:
@@ -191,13 +208,13 @@ class Node:
             The endpoints, wildcard ports resolved.
 
         Raises:
-            ServiceClosedError: the node does not run.
+            ServiceClosedError: the node is not running.
             Exception: as `start` does.
         """
         self._check_running()
         server = await self._listen(bind_endpoints(bind), insecure)
         if not self._is_running:
-            # Closed meanwhile, without this one.
+            # The node was closed meanwhile, without this server.
             server.close()
             await server.wait_closed()
             self._check_running()
@@ -211,22 +228,22 @@ class Node:
         return server
 
     async def connect_oneway(self, addr: Address, ttl: float = TTL) -> OnewayConnection:
-        """Style 02: a connection by which this side sends messages to a node.
+        """Style 02: open a connection by which this side sends messages to a node.
 
         Args:
             addr: the node's endpoint, or ``(host, port)``.
             ttl: seconds for which the peer keeps the connection when this process is gone.
 
         Raises:
-            ConnectionLostError: nobody answers there.
-            NotFoundError: who answers is no node.
-            ValueError, TypeError: an argument is none of what it may be.
+            ConnectionLostError: no server answers there.
+            NotFoundError: the server is not a node.
+            ValueError, TypeError: an argument is invalid.
             OverloadedError: the peer has too many connections.
         """
         endpoint, ttl = self._target(addr, ttl)
         client = await self._open_client(endpoint)
-        made = HTTPOnewayConnection if is_url(endpoint) else OnewayConnection
-        connection = made(endpoint, client, ttl, self._timeout, self._closed)
+        keeper = _keeper(endpoint, client)
+        connection = OnewayConnection(keeper, endpoint, client, ttl, self._timeout, self._closed)
         await self._opened(connection)
         return connection
 
@@ -238,23 +255,26 @@ class Node:
         *,
         shared: bool = False,
     ) -> QueueConnection:
-        """Style 03: a queue at another node, from which this side gets messages.
+        """Style 03: open a queue at another node, from which this side gets messages.
 
         Args:
             identifier: the messages to keep there.
             addr, ttl: as in `connect_oneway`.
-            shared: whether all connections that say so for this identifier have one queue there,
-                which gives each message to one of them. Otherwise each gets all messages.
+            shared: whether all connections that ask for a shared queue of this identifier have one
+                queue there, which gives each message to one of them. Otherwise each gets all
+                messages.
 
         Raises:
-            ValueError: `identifier` is none or is local.
+            ValueError: `identifier` is not an identifier or is local.
             Exception: as `connect_oneway`.
         """
         parsed = Identifier(identifier).require_exportable()
         endpoint, ttl = self._target(addr, ttl)
         client = await self._open_client(endpoint)
-        made = HTTPQueueConnection if is_url(endpoint) else QueueConnection
-        connection = made(parsed, endpoint, client, ttl, self._timeout, self._closed, shared)
+        keeper = _keeper(endpoint, client)
+        connection = QueueConnection(
+            parsed, keeper, endpoint, client, ttl, self._timeout, self._closed, shared
+        )
         await self._opened(connection)
         return connection
 
@@ -263,18 +283,18 @@ class Node:
     ) -> Interconnection:
         """Style 01: both nodes carry all messages to each other.
 
-        Each passes on what comes from other nodes, so that in any topology each node gets each
+        Each passes on the messages of other nodes, so that in any topology each node gets each
         message once, in the order in which it was sent. What was sent on a bus before its node
-        was reached counts as missed: ``connection:missed`` is told on the bus.
+        was reached counts as missed, and ``connection:missed`` is reported on the bus.
 
         Args:
             addr, ttl: as in `connect_oneway`.
             callback: one of this node's own endpoints, at which the peer is to call back. ``None``:
-                messages of the peer come over the connection that is made now, so this node need
+                the peer's messages come over the connection that is made now, so this node need
                 not be reachable.
 
         Raises:
-            ValueError: this node has an interconnection with that one, or is that one; or the
+            ValueError: this node is interconnected with that one already, or is that one; or the
                 peer is not allowed to call back there.
             Exception: as `connect_oneway`.
         """
@@ -289,26 +309,22 @@ class Node:
         if is_url(endpoint):
             where = self._url_to_call_back(callback)
         elif where is not None and not self.endpoints:
-            raise ValueError("this node listens nowhere, so it cannot be called back: give bind=")
+            raise ValueError("this node does not listen, so it cannot be called back: give bind=")
         self._interconnected.add(endpoint)
-        incoming = IncomingMessages(self._switchboard, endpoint)
+        incoming = IncomingMessages(self._mesh, endpoint)
         try:
             client = await self._open_client(endpoint, incoming)
         except BaseException:
             self._interconnected.discard(endpoint)
-            incoming.line.close()
+            incoming.link.close()
             raise
-        made = HTTPInterconnection if is_url(endpoint) else Interconnection
-        connection = made(
-            incoming,
-            self._functions,
-            self.name,
-            endpoint,
-            client,
-            ttl,
-            self._timeout,
-            self._closed,
-            where,
+        keeper: LinkKeeper
+        if is_url(endpoint):
+            keeper = HTTPLinkKeeper(endpoint, client, ttl, incoming, self._functions, str(where))
+        else:
+            keeper = StreamLinkKeeper(client, ttl, incoming, self._functions, self.name, where)
+        connection = Interconnection(
+            incoming.link, keeper, endpoint, client, ttl, self._timeout, self._closed
         )
         await self._opened(connection)
         return connection
@@ -316,24 +332,25 @@ class Node:
     def statistics(self) -> dict[str, int]:
         """Counts.
 
-        Of what other processes have here: ``connections``, and messages that wait for them or were
-        dropped. Of what goes between nodes: this node's own messages that could not travel
-        (``messages_refused``), those of others that are known to have been missed, and those that
-        came again, which is no loss.
+        Of other processes here: their ``connections``, their calls of `get` that wait
+        (``consumers_waiting``), and messages that wait for them (``messages_waiting``) or were
+        dropped (``messages_dropped``). Between nodes: this node's
+        own messages that could not be sent (``messages_refused``), messages of other nodes that
+        were missed (``messages_missed``), and duplicates, which are no loss (``doubles``).
         """
-        router = self._switchboard.router
+        router = self._mesh.router
         return self._functions.statistics() | {
             "messages_refused": router.refused,
-            "messages_missed": router.sequences.missed,
-            "doubles": router.sequences.doubles,
+            "messages_missed": router.reorder.missed,
+            "doubles": router.reorder.duplicates,
         }
 
     async def close(self) -> None:
         """Close the connections to other nodes, and stop listening. Can be called again."""
         self._is_running = False
         await asyncio.gather(*(connection.close() for connection in self._connections))
-        # What was sent before goes to those who connected to this node, too.
-        await self._switchboard.drain(FAREWELL)
+        # What was sent before goes to the nodes that have connected to this one, too.
+        await self._mesh.drain(FAREWELL)
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
@@ -352,24 +369,28 @@ class Node:
 
     def _check_running(self) -> None:
         if not self._is_running:
-            raise ServiceClosedError("the node does not run: use it with 'async with', or start it")
+            raise ServiceClosedError(
+                "the node is not running: use it with 'async with', or start it"
+            )
 
     def _target(self, addr: Address, ttl: float) -> tuple[str, float]:
         self._check_running()
         return endpoint_of(addr), checked_ttl(ttl)
 
     def _url_to_call_back(self, callback: Address | None) -> str:
-        """Where a peer over HTTP finds this node: it has no other way to send messages here."""
+        """The URL at which a peer over HTTP calls back: it cannot send messages here otherwise."""
         if callback is not None:
             if not is_url(callback):
-                raise ValueError(f"callback is a URL where the peer's address is, not {callback!r}")
+                raise ValueError(
+                    f"callback must be a URL, as the peer's address is, not {callback!r}"
+                )
             return str(callback)
         for url in self._urls:
             if is_url(url):
                 return url
         raise ValueError(
-            "this node cannot be called back over HTTP: open a door with Bridge(node).serve_http, "
-            "or give callback="
+            "this node cannot be called back over HTTP: open a listener with "
+            "Bridge(node).serve_http, or give callback="
         )
 
     async def _open_client(self, endpoint: str, incoming: IncomingMessages | None = None) -> Any:
@@ -380,21 +401,20 @@ class Node:
                 timeout=self._timeout,
                 connect_timeout=self._connect_timeout,
             )
-        return await open_client(
-            connect=endpoint,
-            handler=incoming,
-            timeout=self._timeout,
-            connect_timeout=self._connect_timeout,
-            limits=self._limits,
-        )
+        options = replace(self._client_options, connect=endpoints_of(endpoint, "connect"))
+        return await open_client_with(options, incoming)
 
     async def _opened(self, connection: Connection) -> None:
-        # Kept while it opens: closing the node closes it as well.
+        # Closing the node closes it as well, while it is being opened too.
         self._connections.add(connection)
-        connection.tell = self._switchboard.tell
+        connection.report = self._mesh.report
         await connection.open()
 
     def _closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
         if isinstance(connection, Interconnection):
             self._interconnected.discard(connection.endpoint)
+
+
+def _keeper(endpoint: str, client: Any) -> Keeper:
+    return HTTPKeeper() if is_url(endpoint) else StreamKeeper(client)

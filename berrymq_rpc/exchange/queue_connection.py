@@ -6,16 +6,57 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..bus import Empty
+from ..bus import Empty, Message
 from ..errors import ProtocolError
 from ..identifier import Identifier
 from ..rpc import Call, Client
-from .connection import Connection
-from .delivery import keywords_of, positional_of
-from .pulled_message import PulledMessage
+from .connection import Connection, Keeper
 from .status import INVALID_TOKEN, TIMEOUT
+from .validation import keywords_of, positional_of
 
-__all__ = ["QueueConnection"]
+__all__ = ["PulledMessage", "QueueConnection"]
+
+
+class PulledMessage(Message):
+    """A message from a queue at another node."""
+
+    __slots__ = ("_dropped", "_origin", "_redelivered")
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        origin: str,
+        redelivered: bool,
+        dropped: int = 0,
+    ) -> None:
+        super().__init__(identifier, args, kwargs)
+        self._origin = origin
+        self._redelivered = redelivered
+        self._dropped = dropped
+
+    @property
+    def origin(self) -> str:
+        """The endpoint of the node that kept it."""
+        return self._origin
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the node has sent it before, to a consumer that did not confirm it.
+
+        That consumer may have handled it.
+        """
+        return self._redelivered
+
+    @property
+    def dropped(self) -> int:
+        """How many messages the queue has dropped between its previous message and this one.
+
+        It was full, or they could not be sent.
+        """
+        return self._dropped
 
 
 class QueueConnection(Connection):
@@ -29,25 +70,31 @@ class QueueConnection(Connection):
     def __init__(
         self,
         identifier: Identifier,
+        keeper: Keeper,
         endpoint: str,
         client: Client,
         ttl: float,
         timeout: float,
-        closed: Callable[[Connection], object],
+        on_close: Callable[[Connection], object],
         shared: bool = False,
     ) -> None:
-        super().__init__(endpoint, client, ttl, timeout, closed)
+        super().__init__(keeper, endpoint, client, ttl, timeout, on_close)
         self._identifier = identifier
         self._shared = shared
-        #: Calls of `get` that wait here, in the order in which they were made.
+        #: Calls of `get` that are waiting, in the order in which they were made.
         self._calls: dict[Call, None] = {}
-        #: Messages whose `get` was cancelled as they came.
+        #: Messages that came as their `get` was cancelled.
         self._returned: deque[PulledMessage] = deque()
 
     @property
     def identifier(self) -> Identifier:
         """Which messages the queue keeps."""
         return self._identifier
+
+    @property
+    def gets_waiting(self) -> int:
+        """How many calls of `get` wait here."""
+        return len(self._calls)
 
     async def get(self, block: bool = True, timeout: float | None = None) -> PulledMessage:
         """Take the oldest message from the queue.
@@ -57,24 +104,24 @@ class QueueConnection(Connection):
             timeout: seconds to wait; ``None`` for as long as it takes.
 
         Returns:
-            The message. It is for this caller alone. When this is cancelled, no message is lost.
-            It goes back to the queue's head, or, if it had come already, to the next `get` of this
+            The message. No other caller gets it. When this is cancelled, no message is lost: it
+            goes back to the queue's head, or, if it had come already, to the next `get` of this
             connection.
 
         Raises:
-            Empty: there is none and it does not wait, or its time is over.
+            Empty: there is none, or the time to wait is over.
             ValueError: `timeout` is negative.
             RPCTimeoutError: the peer did not answer in time.
             ConnectionLostError: the peer is gone, or did not come in time.
             ServiceClosedError: this connection was closed, or the peer is closing.
         """
         if block and timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout is a number of seconds, not {timeout}")
+            raise ValueError(f"timeout must be a number of seconds from 0 on, not {timeout}")
         if self._returned and not self.closed:
             return self._returned.popleft()
         if not block:
             return self._message(await self._ask("get_nowait"))
-        # The peer's answer has as long as any other's, after the time for which it waits.
+        # The answer has as much time as any other, after the time for which the peer waits.
         limit = None if timeout is None else timeout + self._timeout
         client = self._client.with_timeout(limit)
         return self._message(await self._ask("get", True, timeout, client=client))
@@ -84,34 +131,36 @@ class QueueConnection(Connection):
         return await self.get(block=False)
 
     def put_back(self, message: PulledMessage) -> None:
-        """Return a message that `get` gave, and that was not looked at, to the next `get` here."""
+        """Give an unused message of `get` to the next `get` of this connection."""
         for call in self._calls:
             if not call.done():
-                # It gets this one; what the peer may be sending it goes back to the queue there.
+                # It gets this one; what the peer may be sending goes back to the queue there.
                 call.connection.cancel(call.id)
                 call.set_result(message)
                 return
         self._returned.append(message)
 
     async def _register(self) -> str:
-        # Not said to a peer that need not know of it.
+        # Left out where it says nothing: a peer need not know it.
         shared = (True,) if self._shared else ()
         connect = self._client.rpc.connect_via_queue
         return str(await connect(self._identifier.id_str(), self._ttl, *shared))
 
     def _times_out(self, name: str, args: tuple[Any, ...]) -> bool:
-        # A `get` without limit has no time that could be over.
+        # A `get` without limit cannot time out.
         return name == "get_nowait" or (name == "get" and args[1] is not None)
 
     async def _answer(self, name: str, call: Call) -> Any:
-        if name not in ("get", "get_nowait"):
+        # Over HTTP it is not a `Call`, and a message that comes as it is cancelled is lost: such a
+        # peer sends it once.
+        if name not in ("get", "get_nowait") or not isinstance(call, Call):
             return await call
         self._calls[call] = None
         try:
             return await call
         except asyncio.CancelledError:
             if call.done() and not call.cancelled() and call.exception() is None:
-                # It has come, and the peer was told so.
+                # It has come, and was confirmed to the peer.
                 with contextlib.suppress(Empty, ProtocolError):
                     self.put_back(self._message(call.result()))
             raise
@@ -123,6 +172,9 @@ class QueueConnection(Connection):
             return answer
         if answer in (TIMEOUT, INVALID_TOKEN):
             raise Empty
+        if isinstance(answer, list | tuple) and len(answer) == 3:
+            # From berryMQ 0.3.
+            answer = dict(zip(("id", "args", "kwargs"), answer, strict=True))
         try:
             return PulledMessage(
                 Identifier(answer["id"]),
@@ -133,4 +185,4 @@ class QueueConnection(Connection):
                 dropped=int(answer.get("dropped", 0)),
             )
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ProtocolError(f"{self._endpoint} has answered with no message") from error
+            raise ProtocolError(f"{self._endpoint} answered with a malformed message") from error

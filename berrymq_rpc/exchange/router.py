@@ -1,13 +1,13 @@
-"""What a node does with messages: numbers its own, passes others on, each once and in order.
+"""The router: numbers a node's own messages and passes others on, each once and in order.
 
 Each message of this node's bus that is not local gets the next number, is packed once, and goes to
-all lines. What comes by one line, and is new, is published here and goes to all the others. So in
-any topology each node gets each message by all ways there are, and takes it by the first one.
+all links. A new message that comes by one link is published here and goes to all other links. So in
+any topology each node is sent each message by every route, and takes it from the first one.
 
-The answers of ``talk`` go to the node that asked alone, back along the lines by which its messages
+The answers of ``talk`` go only to the node that asked, back along the links by which its messages
 came first.
 
-Nothing here waits or asks for the time. Any thread may send on the bus, and answer; all else
+Nothing here waits or asks for the time. Any thread may send on the bus, and answer; everything else
 belongs to one thread.
 """
 
@@ -28,54 +28,54 @@ from ..identifier import Identifier
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.exception_codec import Failure, describe, restore
 from ..rpc.wire.limits import Limits
-from .bundle import Bundle, Source, checked_name, read_envelope
-from .message_codec import BUNDLE_BYTES, LARGE, MessageCodec
-from .outbox import Outbox
-from .sequences import MAX_SOURCES, Arrival, Missed, Outcome, Sequences
+from .batch import Batch, Source, checked_name, parse_batch
+from .message_codec import BATCH_BYTES, LARGE, MessageCodec
+from .reorder import MAX_SOURCES, Gap, InOrder, Outcome, ReorderBuffer
+from .send_buffer import SendBuffer
 
 __all__ = ["Router"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
-#: Messages of one bundle. Larger ones gain nothing, and hold up who takes them.
-BUNDLE_MESSAGES = 250
+#: Messages of one batch. Larger ones gain nothing, and hold up their receiver.
+BATCH_MESSAGES = 250
 
-#: Answers of which doubles are known.
+#: Answers that are remembered, to recognize duplicates.
 MAX_ANSWERS = 10_000
 
 
-#: What cannot change, and packs without fail into a few bytes.
+#: Types of immutable values that always pack, into a few bytes.
 _PLAIN = frozenset((type(None), bool, int, float))
 
-#: Characters of text that counts as plain, and values of a message of nothing else: with these, a
-#: bundle is of some 100 KB at most.
+#: Characters of a plain text, and values of a plain message: with these bounds, a batch of plain
+#: messages has some 100 KB at most.
 PLAIN_TEXT = 100
 PLAIN_VALUES = 4
 
 
 class Wake(Protocol):
-    """Called, from any thread, when `Router.collect` has something to do and did not before."""
+    """Called, from any thread, when `Router.collect` has work and had none before."""
 
     def __call__(self) -> object: ...
 
 
 class Router:
-    """Numbers messages, and tells which go where.
+    """Numbers messages, and decides where each goes.
 
     Args:
-        gateway: that of the bus where they come from, and are published.
+        gateway: of the bus that messages come from, and that those of other nodes go to.
         name: the node's; ``None`` for a random one.
         epoch: when it started, in microseconds since 1970.
-        limits: bounds of what a message may be.
-        sequences: what keeps their order.
+        limits: the bounds of a message.
+        reorder: puts the messages of other nodes in order.
         wake: see `Wake`.
 
     Attributes:
         name: the node's name.
         source: its name and epoch, which other nodes know its messages by.
-        refused: how many messages could not travel, because of their arguments.
-        malformed: how many messages came that were none.
-        unanswered: how many answers of ``talk`` found no way to who asked.
+        refused: how many messages could not be sent, because of their arguments.
+        malformed: how many malformed messages came.
+        unanswered: how many answers of ``talk`` found no route to the node that asked.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Router:
         *,
         epoch: int = 0,
         limits: Limits | None = None,
-        sequences: Sequences | None = None,
+        reorder: ReorderBuffer | None = None,
         wake: Wake = lambda: None,
     ) -> None:
         self.name = str(uuid.uuid4()) if name is None else checked_name(name)
@@ -93,63 +93,66 @@ class Router:
         self.refused = 0
         self.malformed = Tally()
         self.unanswered = Tally()
-        self.sequences = Sequences() if sequences is None else sequences
+        self.reorder = ReorderBuffer() if reorder is None else reorder
         self._gateway = gateway
         self._wake = wake
         self._is_awake = False
-        self._outboxes: tuple[Outbox, ...] = ()
-        #: Held for whatever touches an outbox. Reentrant: an object that is collected in the midst
-        #: of anything may send a message.
+        self._send_buffers: tuple[SendBuffer, ...] = ()
+        #: Held while a send buffer is used. Reentrant: an object that is garbage-collected
+        #: meanwhile may send a message.
         self.lock = threading.RLock()
         self._codec = MessageCodec(Limits() if limits is None else limits)
-        #: Own messages that are in no bundle yet: packed; or, where nothing in them can change and
-        #: all can travel, as they are, for all at once they are packed in less time. Appending to
-        #: it takes no lock.
+        #: Own messages that are in no batch yet. Plain messages are not packed, as it takes less
+        #: time to pack all of them at once. Appending takes no lock.
         self._pending: deque[bytes | tuple[Any, ...]] = deque()
         self._pending_bytes = 0
         self._is_collecting = False
         self._next = 1
         self._next_answer = 1
-        #: The lines by which a source's messages come first.
+        #: The link by which each source's messages come first.
         self._routes: dict[Source, Hashable] = {}
         self._answers: dict[tuple[Source, int], None] = {}
 
-    # -- lines -----------------------------------------------------------------------------
+    # -- links -----------------------------------------------------------------------------
 
-    def add(self, outbox: Outbox, *, brings: bool = True) -> None:
-        """Send what comes from now on to a line as well.
+    def add(self, send_buffer: SendBuffer, *, has_envelopes: bool = True) -> None:
+        """Send messages to a link from now on.
 
         Args:
-            outbox: the line's, by which it is known here.
-            brings: whether messages with envelopes come by it.
+            send_buffer: the link's; the router knows the link by it.
+            has_envelopes: whether the messages of its peer have envelopes.
         """
         with self.lock:
             self.collect()
-            self._outboxes = (*self._outboxes, outbox)
-        if brings:
-            self.sequences.add_line(outbox)
+            self._send_buffers = (*self._send_buffers, send_buffer)
+        if has_envelopes:
+            self.reorder.add_link(send_buffer)
 
-    def remove(self, outbox: Outbox, now: float) -> None:
-        """A line is closed. What its outbox holds is left to the caller."""
+    def remove(self, send_buffer: SendBuffer, now: float) -> None:
+        """Forget a link that is closed. What its send buffer holds is left to the caller."""
         with self.lock:
             self.collect()
-            self._outboxes = tuple(kept for kept in self._outboxes if kept is not outbox)
-        self._routes = {source: line for source, line in self._routes.items() if line is not outbox}
-        self._act(self.sequences.remove_line(outbox, now))
+            self._send_buffers = tuple(
+                kept for kept in self._send_buffers if kept is not send_buffer
+            )
+        self._routes = {
+            source: link for source, link in self._routes.items() if link is not send_buffer
+        }
+        self._act(self.reorder.remove_link(send_buffer, now))
 
-    def leaf(self, outbox: Outbox, now: float) -> None:
-        """A line turned out to bring no messages with envelopes."""
-        self._act(self.sequences.remove_line(outbox, now))
+    def set_leaf(self, send_buffer: SendBuffer, now: float) -> None:
+        """Expect no messages with envelopes from a link's peer any more."""
+        self._act(self.reorder.remove_link(send_buffer, now))
 
     # -- this node's own messages ----------------------------------------------------------
 
     def forward(self, message: Message) -> None:
-        """Take a message of the bus: a forwarder. From any thread."""
+        """Take a message of the bus, as a forwarder. From any thread."""
         kind = type(message)
         if kind is not Message and message.origin is not None:
-            # It came from another node, or is about this one's own lines.
+            # It came from another node, or is an event about this node's links.
             return
-        if not self._outboxes:
+        if not self._send_buffers:
             with self.lock:
                 self._next += 1
             return
@@ -170,17 +173,17 @@ class Router:
                 pending.append((identifier, args))
                 if not self._is_awake:
                     self._wake_up()
-                if len(pending) >= BUNDLE_MESSAGES:
+                if len(pending) >= BATCH_MESSAGES:
                     self.collect()
                 return
         self._forward_packed(message, (identifier, args))
 
     def _forward_packed(self, message: Message, item: tuple[Any, ...]) -> None:
-        """Take a message whose arguments may change, or may be unable to travel."""
+        """Take a message whose arguments may change, or may be impossible to pack."""
         with self.lock:
             try:
-                piece = self._codec.pack(item)
-                if len(piece) >= LARGE and not self._is_collecting:
+                packed = self._codec.pack(item)
+                if len(packed) >= LARGE and not self._is_collecting:
                     self._put_large(item)
                     self._wake_up()
                     return
@@ -188,54 +191,58 @@ class Router:
                 self.refused += 1
                 problem: Exception = error
             else:
-                self._pending.append(piece)
-                self._pending_bytes += len(piece)
+                self._pending.append(packed)
+                self._pending_bytes += len(packed)
                 if not self._is_awake:
                     self._wake_up()
-                if len(self._pending) >= BUNDLE_MESSAGES or self._pending_bytes >= BUNDLE_BYTES:
+                if len(self._pending) >= BATCH_MESSAGES or self._pending_bytes >= BATCH_BYTES:
                     self.collect()
                 return
         self._gateway.report(problem, message, self, "cannot carry")
 
     def publish(
-        self, outbox: Outbox, identifier: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        send_buffer: SendBuffer,
+        identifier: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
-        """Take a message that came by a line without an envelope: it is this node's own.
+        """Take a message that came by a link without an envelope; it counts as this node's own.
 
         Raises:
-            ValueError, TypeError: it is no message.
+            ValueError, TypeError: a part is invalid.
         """
         parsed = Identifier(identifier).require_exportable()
         with self.lock:
             self.collect()
-            if len(self._outboxes) > 1:
+            if len(self._send_buffers) > 1:
                 data, frames = self._codec.pack_large((str(parsed), args, kwargs))
-                self._put(Bundle(self.source, self._next, 1, data, frames), outbox)
+                self._put(Batch(self.source, self._next, 1, data, frames), send_buffer)
                 self._wake_up()
             self._next += 1
         self._gateway.relay(parsed, args, kwargs, self.name)
 
     def collect(self) -> None:
-        """Put what was sent on the bus into the outboxes. From any thread."""
+        """Put what was sent on the bus into the send buffers. From any thread."""
         with self.lock:
             if self._is_collecting:
-                # An object that is collected just now sends a message: it has its turn below.
+                # Garbage collection has interrupted the loop below, which takes this message too.
                 return
             self._is_collecting = True
             try:
                 pending = self._pending
                 while pending:
-                    count = min(len(pending), BUNDLE_MESSAGES)
-                    pieces = [pending.popleft() for _ in range(count)]
+                    count = min(len(pending), BATCH_MESSAGES)
+                    messages = [pending.popleft() for _ in range(count)]
                     self._pending_bytes = 0
                     first = self._next
                     self._next += count
-                    self._put(Bundle(self.source, first, count, self._codec.pack_all(pieces)))
+                    self._put(Batch(self.source, first, count, self._codec.pack_all(messages)))
             finally:
                 self._is_collecting = False
 
     def rest(self) -> None:
-        """What comes after this wakes the owner again. It collects after it."""
+        """Wake again for later messages. The caller collects after this."""
         self._is_awake = False
 
     def _put_large(self, item: tuple[Any, ...]) -> None:
@@ -243,12 +250,12 @@ class Router:
         self.collect()
         first = self._next
         self._next += 1
-        self._put(Bundle(self.source, first, 1, data, frames))
+        self._put(Batch(self.source, first, 1, data, frames))
 
-    def _put(self, bundle: Bundle, but: Hashable = None) -> None:
-        for outbox in self._outboxes:
-            if outbox is not but:
-                outbox.put(bundle)
+    def _put(self, batch: Batch, but: Hashable = None) -> None:
+        for send_buffer in self._send_buffers:
+            if send_buffer is not but:
+                send_buffer.put(batch)
 
     def _wake_up(self) -> None:
         if not self._is_awake:
@@ -257,74 +264,74 @@ class Router:
 
     # -- what comes from other nodes -------------------------------------------------------
 
-    def receive(self, outbox: Outbox, bundle: Bundle, now: float) -> None:
-        """Take what has come by a line.
+    def receive(self, send_buffer: SendBuffer, batch: Batch, now: float) -> None:
+        """Take a batch that has come by a link.
 
         Args:
-            outbox: that of the line by which it came.
+            send_buffer: of the link by which it came.
 
         Raises:
-            ProtocolError: the messages are none.
+            ProtocolError: the messages are malformed.
         """
         try:
-            self._codec.check_size(bundle)
+            self._codec.check_size(batch)
         except ProtocolError as error:
             self._count_malformed(error)
             raise
-        if bundle.target is not None:
-            self._receive_answer(outbox, bundle)
-        elif bundle.source != self.source:
-            self._act(self.sequences.receive(outbox, bundle, now))
+        if batch.target is not None:
+            self._receive_answer(send_buffer, batch)
+        elif batch.source != self.source:
+            self._act(self.reorder.receive(send_buffer, batch, now))
 
     def enclosed(
         self, identifier: Any, args: tuple[Any, ...], kwargs: dict[str, Any], envelope: Any
-    ) -> Bundle:
-        """The bundle of one message that came for itself, with its envelope.
+    ) -> Batch:
+        """Make a batch of one message that came by itself, with its envelope.
 
         Raises:
-            TypeError, ValueError: a part is not what it must be.
+            TypeError, ValueError: a part is invalid.
         """
-        bundle = read_envelope(envelope)
-        if bundle.count != 1:
-            raise ValueError("this is one message, so its count is 1")
+        batch = parse_batch(envelope)
+        if batch.count != 1:
+            raise ValueError("the count of a single message must be 1")
         reply_to = envelope.get("reply_to")
         item: tuple[Any, ...] = (str(Identifier(identifier).require_exportable()), args, kwargs)
         if reply_to is not None:
             item = (*item, str(Identifier(reply_to).require_exportable()))
         data, frames = self._codec.pack_large(item)
-        return Bundle(bundle.source, bundle.first, 1, data, frames, bundle.target, bundle.error)
+        return Batch(batch.source, batch.first, 1, data, frames, batch.target, batch.error)
 
     def expire(self, now: float) -> None:
-        """Wait no longer for messages that have not come in time."""
-        self._act(self.sequences.expire(now))
+        """Stop waiting for messages that have not come in time."""
+        self._act(self.reorder.expire(now))
 
-    def tell(self, action: str, **kwargs: Any) -> None:
-        """Say something about this node's own lines on the bus; it is not carried anywhere."""
-        self._gateway.relay(f"connection:{action}", (), kwargs, self.name)
+    def report(self, action: str, **about: Any) -> None:
+        """Publish an event about this node's own links on the bus; no other node gets it."""
+        self._gateway.relay(f"connection:{action}", (), about, self.name)
 
     def _act(self, outcomes: Iterable[Outcome]) -> None:
         problem: ProtocolError | None = None
         for outcome in outcomes:
-            if isinstance(outcome, Missed):
-                self._tell_missed(outcome)
+            if isinstance(outcome, Gap):
+                self._report_gap(outcome)
                 continue
             try:
-                self._arrived(outcome)
+                self._accept(outcome)
             except ProtocolError as error:
                 problem = error
         if problem is not None:
             raise problem
 
-    def _arrived(self, arrival: Arrival) -> None:
-        bundle, line, skip = arrival
-        messages = self.unpack(bundle)
-        source = bundle.source
-        if self._routes.get(source) is not line:
-            self._set_route(source, line)
-        # Before it is published, so that it goes before what its receivers send.
-        if self._outboxes != (line,):
+    def _accept(self, in_order: InOrder) -> None:
+        batch, link, skip = in_order
+        messages = self.unpack(batch)
+        source = batch.source
+        if self._routes.get(source) is not link:
+            self._set_route(source, link)
+        # Before it is published, so that it goes out before what its receivers send.
+        if self._send_buffers != (link,):
             with self.lock:
-                self._put(bundle, line)
+                self._put(batch, link)
             self._wake_up()
         relay, origin = self._gateway.relay, source[0]
         for message in messages[skip:] if skip else messages:
@@ -339,17 +346,17 @@ class Router:
                     answer = partial(self._answer, source, str(callback))
                     relay(identifier, args, kwargs, origin, answer)
             except (TypeError, ValueError) as error:
-                # Of an identifier: the rest was looked at.
+                # From an identifier: the rest was checked before.
                 self._count_malformed(error)
 
-    def unpack(self, bundle: Bundle) -> tuple[tuple[Any, ...], ...]:
-        """The messages of a bundle.
+    def unpack(self, batch: Batch) -> tuple[tuple[Any, ...], ...]:
+        """Unpack the messages of a batch.
 
         Raises:
-            ProtocolError: they are none.
+            ProtocolError: they are malformed.
         """
         try:
-            return self._codec.unpack(bundle)
+            return self._codec.unpack(batch)
         except ProtocolError as error:
             self._count_malformed(error)
             raise
@@ -357,22 +364,22 @@ class Router:
     def _count_malformed(self, error: Exception) -> None:
         if self.malformed.add():
             logger.warning(
-                "node %s: what is no message came from another (%d so far): %.200s",
+                "node %s: malformed message received (%d so far): %.200s",
                 self.name,
                 self.malformed.count,
                 error,
             )
 
-    def _tell_missed(self, missed: Missed) -> None:
-        (origin, _), first, last = missed
+    def _report_gap(self, gap: Gap) -> None:
+        (origin, _), first, last = gap
         count = last - first + 1
-        logger.info("node %s: missed %d messages of %s", self.name, count, origin)
-        self.tell("missed", origin=origin, first=first, last=last, count=count)
+        logger.info("node %s: missed %d messages from %s", self.name, count, origin)
+        self.report("missed", origin=origin, first=first, last=last, count=count)
 
-    def _set_route(self, source: Source, line: Hashable) -> None:
+    def _set_route(self, source: Source, link: Hashable) -> None:
         if len(self._routes) >= MAX_SOURCES and source not in self._routes:
             del self._routes[next(iter(self._routes))]
-        self._routes[source] = line
+        self._routes[source] = link
 
     # -- the answers of talk ---------------------------------------------------------------
 
@@ -393,25 +400,25 @@ class Router:
             number = self._next_answer
             self._next_answer += 1
             fields = None if failure is None else failure[:3]
-            self._send_answer(Bundle(self.source, number, 1, data, frames, target, fields), None)
+            self._send_answer(Batch(self.source, number, 1, data, frames, target, fields), None)
 
-    def _receive_answer(self, outbox: Outbox, bundle: Bundle) -> None:
-        key = (bundle.source, bundle.first)
+    def _receive_answer(self, send_buffer: SendBuffer, batch: Batch) -> None:
+        key = (batch.source, batch.first)
         if key in self._answers:
-            # It was sent anew on a line that broke, or goes in a circle.
+            # It was sent again after a link broke, or goes in a circle.
             return
         self._answers[key] = None
         if len(self._answers) > MAX_ANSWERS:
             del self._answers[next(iter(self._answers))]
-        if bundle.target != self.source:
+        if batch.target != self.source:
             with self.lock:
-                self._send_answer(bundle, outbox)
+                self._send_answer(batch, send_buffer)
             return
-        ((callback, args, *_),) = self.unpack(bundle)
-        origin = bundle.source[0]
+        ((callback, args, *_),) = self.unpack(batch)
+        origin = batch.source[0]
         try:
-            if bundle.error is not None:
-                type_name, arguments, text = bundle.error
+            if batch.error is not None:
+                type_name, arguments, text = batch.error
                 error = restore(Failure(type_name, tuple(arguments), text))
                 self._gateway.answer(callback, error=error, origin=origin)
             else:
@@ -419,20 +426,20 @@ class Router:
         except (TypeError, ValueError, IndexError) as problem:
             self._count_malformed(problem)
 
-    def _send_answer(self, bundle: Bundle, came_by: Hashable) -> None:
-        """Put an answer on its way; never back to where it came from."""
-        assert bundle.target is not None
-        route = self._routes.get(bundle.target)
-        if not isinstance(route, Outbox) or route is came_by:
+    def _send_answer(self, batch: Batch, came_by: Hashable) -> None:
+        """Send an answer towards its target, never back to where it came from."""
+        assert batch.target is not None
+        route = self._routes.get(batch.target)
+        if not isinstance(route, SendBuffer) or route is came_by:
             if self.unanswered.add():
                 logger.warning(
-                    "node %s: no way to %s for an answer (%d so far)",
+                    "node %s: no route to %s for an answer (%d so far)",
                     self.name,
-                    bundle.target[0],
+                    batch.target[0],
                     self.unanswered.count,
                 )
             return
-        route.put(bundle)
+        route.put(batch)
         self._wake_up()
 
     def __repr__(self) -> str:

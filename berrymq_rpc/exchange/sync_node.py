@@ -15,53 +15,51 @@ from ..runtime.fork import call_in_child
 from ..runtime.loop_thread import LoopThread
 from ..runtime.worker_thread import WorkerThread
 from .connection import Connection
-from .dispatched_bus import DispatchedBus
 from .functions import TTL
 from .interconnection import Interconnection
 from .node import Node
-from .outbox import MAX_BYTES, MAX_MESSAGES
-from .pulled_message import PulledMessage
-from .queue_connection import QueueConnection
+from .queue_connection import PulledMessage, QueueConnection
+from .send_buffer import MAX_BYTES, MAX_MESSAGES
+from .threaded_bus import ThreadedBus
 
 __all__ = ["GET_TIMEOUT", "SyncNode"]
+
+logger = logging.getLogger("berrymq_rpc.exchange")
 
 T = TypeVar("T")
 
 #: A message, and the connection whose queue gave it.
-logger = logging.getLogger("berrymq_rpc.exchange")
-
 Taken: TypeAlias = tuple[QueueConnection, PulledMessage]
 
 #: Seconds that `get` waits: berryMQ's default.
 GET_TIMEOUT = 1000.0
 
-#: Seconds that receivers have at the end for the messages that came before.
+#: Seconds that receivers have, at closing, for the messages that came before.
 PATIENCE = 5.0
 
-#: Seconds that a program's end waits for peers, to whom the last messages go.
+#: Seconds that the end of a program waits for peers to take the last messages.
 EXIT_PATIENCE = 5.0
 
 
 class SyncNode:
-    """A node whose functions block until they are done, under berryMQ's names. Any thread may use
-    it.
+    """A node whose functions block until they are done, under berryMQ's names.
 
-    ::
+    Any thread may use it::
 
         with SyncNode() as node:
             node.connect_oneway(("localhost", 5555))
             node.send_message("greeting:hello", "you")
 
-    It begins when one of its functions needs it, ends with `close_connection`, and may be used
-    again after that. It runs on a thread of its own. Receivers of what other processes send are
-    called on a second one, one after another, so that they may use these functions too.
+    It starts when one of its functions needs it, ends with `close_connection`, and may be used
+    again after that. It runs on a thread of its own. Receivers of other processes' messages are
+    called on a second thread, one after another, so that they may use these functions too.
 
-    At the end of the program it is closed. The child of a fork has none of its connections, and
+    It is closed at the end of the program. The child of a fork has none of its connections, and
     may make its own.
 
     Args:
         bus: the bus; ``None`` for the default one.
-        options: as for `Node`, but for its address.
+        options: as for `Node`, except its address.
 
     All functions raise `RuntimeError` in a coroutine or callback of asyncio: they would block the
     event loop. Use `Node` there.
@@ -81,23 +79,29 @@ class SyncNode:
         life = self._life
         return () if life is None or life.loop_thread.is_closed else life.node.endpoints
 
+    def statistics(self) -> dict[str, int]:
+        """Counts, as `Node.statistics` gives them; empty while the node does not run."""
+        life = self._life
+        if life is None or life.loop_thread.is_closed:
+            return {}
+        return life.loop_thread.run(life.statistics())
+
     def init_connection(self, addr: Address = ("localhost", 0), *, insecure: bool = False) -> str:
         """Listen for other nodes.
 
-        It may be called again: a further address is added, and one that it listens at already
-        changes nothing.
+        It may be called again, to add an address; nothing happens if it listens there already.
 
         Args:
             addr: an endpoint such as ``"tcp://127.0.0.1:5555"``, ``"127.0.0.1:5555"`` or
                 ``("127.0.0.1", 5555)``. Port 0 is any free one.
-            insecure: allow an address beyond this host, though nobody is authenticated.
+            insecure: allow an address beyond this host without authentication.
 
         Returns:
             The endpoint, with the port.
 
         Raises:
-            OSError: the address cannot be bound, as it is in use for one.
-            ValueError, TypeError: it is no address, or is reached from other hosts.
+            OSError: the address cannot be bound, as when it is in use.
+            ValueError, TypeError: it is not an address, or is reached from other hosts.
         """
         return self._run("init_connection", lambda life: life.listen(addr, insecure))
 
@@ -109,7 +113,7 @@ class SyncNode:
             ttl: seconds for which the peer keeps the connection when this process is gone.
 
         Raises:
-            ConnectionLostError: nobody is there.
+            ConnectionLostError: no server answers there.
             Exception: as `Node.interconnect` does.
         """
         self._run("interconnect", lambda life: life.open(life.node.interconnect(addr, ttl)))
@@ -124,15 +128,15 @@ class SyncNode:
     def connect_via_queue(
         self, addr: Address, identifier: str, ttl: float = TTL, *, shared: bool = False
     ) -> None:
-        """Style 03: a node keeps messages for this process in a queue, for `get`; and
-        `send_message` reaches the node.
+        """Style 03: a node keeps messages in a queue for `get`, and `send_message` reaches it.
 
         Args:
             addr: as for `interconnect`.
             identifier: which messages to keep, such as ``"job:*"``.
             ttl: as for `interconnect`.
-            shared: whether all processes that say so for this identifier have one queue there,
-                which gives each message to one of them. Otherwise each gets all messages.
+            shared: whether all processes that ask for a shared queue of this identifier have one
+                queue there, which gives each message to one of them. Otherwise each gets all
+                messages.
 
         Raises:
             Exception: as `interconnect` does.
@@ -145,8 +149,7 @@ class SyncNode:
         )
 
     def send_message(self, identifier: str, /, *args: Any, **kwargs: Any) -> str:
-        """Send a message to each node to which `connect_oneway` or `connect_via_queue` has
-        connected this one.
+        """Send a message to each node of `connect_oneway` and `connect_via_queue`.
 
         Interconnected nodes get what `twitter` sends.
 
@@ -155,7 +158,7 @@ class SyncNode:
 
         Raises:
             RuntimeError: there is no such connection.
-            Exception: as `Connection.send_message` does. All others were sent it nevertheless.
+            Exception: as `Connection.send_message` does. All other nodes were sent it nevertheless.
         """
         return self._run_connected(
             "send_message",
@@ -167,10 +170,10 @@ class SyncNode:
 
         Args:
             block: whether to wait for one.
-            timeout: seconds to wait; ``None`` for as long as it takes.
+            timeout: seconds to wait; ``None`` for no limit.
 
         Raises:
-            Empty: there is none and it does not wait, or its time is over.
+            Empty: there is none, or the time to wait is over.
             RuntimeError: there is no such connection.
             ConnectionLostError: the peer is gone, or did not come in time.
             ServiceClosedError: the connection was closed, or the peer is closing.
@@ -186,7 +189,7 @@ class SyncNode:
         return message
 
     def close_connection(self, addr: Address | None = None) -> None:
-        """Close the connections to a node, or all, and listen no more. Can be called again.
+        """Close the connections to a node, or all of them and stop listening. Can be called again.
 
         Args:
             addr: the node's address; ``None`` for all.
@@ -215,7 +218,7 @@ class SyncNode:
         return f"<SyncNode {', '.join(self.endpoints) or 'nowhere'}>"
 
     def _run(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine of this node's life, which begins if it has not."""
+        """Run a coroutine of this node's life, which is started if need be."""
         _check_no_loop(name)
         with self._lock:
             life = self._life
@@ -224,7 +227,7 @@ class SyncNode:
         return life.loop_thread.run(make(life))
 
     def _run_connected(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
-        """The same for what needs a connection."""
+        """Run a coroutine that needs a connection."""
         _check_no_loop(name)
         life = self._life
         if life is None or life.loop_thread.is_closed:
@@ -237,17 +240,17 @@ class SyncNode:
             life.close(EXIT_PATIENCE)
 
     def _forked(self) -> None:
-        """This is the child of a fork, in which no thread runs but the one that forked."""
+        """Begin again in the child of a fork, in which only the thread that forked runs."""
         self._lock = threading.Lock()
         if self._life is not None:
-            # Kept: the parent's event loop and sockets must not be closed here.
+            # Keep it: the parent's event loop and sockets must not be closed here.
             _abandoned.append(self._life)
             self._life.gateway.detach()
             self._life = None
 
 
 class _Life:
-    """A node on its threads, from its first use until it is closed."""
+    """A node and its threads, from its first use until it is closed."""
 
     def __init__(self, bus: Bus, options: dict[str, Any]) -> None:
         self.loop_thread = LoopThread("node", self._unclaimed)
@@ -259,10 +262,10 @@ class _Life:
             logger=logger,
         )
         self._bus = bus
-        self.gateway = DispatchedBus(bus.gateway, self._receivers)
+        self.gateway = ThreadedBus(bus.gateway, self._receivers)
         #: In the order in which they were made; `Node.connections` has none.
         self._connections: list[Connection] = []
-        #: Endpoints as they were asked for, such as with the name of a host, and as they are.
+        #: Endpoints as they were asked for, such as with a host name, and as they are bound.
         self._listening: dict[str, str] = {}
         try:
             self.node: Node = self.loop_thread.run(self._start(options))
@@ -280,10 +283,13 @@ class _Life:
         if asked not in self._listening:
             (endpoint,) = await self.node.listen(addr, insecure=insecure)
             if asked.endswith((":0", ":*")):
-                # Another one each time.
+                # Each time another port.
                 return endpoint
             self._listening[asked] = endpoint
         return self._listening[asked]
+
+    async def statistics(self) -> dict[str, int]:
+        return self.node.statistics()
 
     async def open(self, opening: Coroutine[Any, Any, Connection]) -> None:
         self._connections.append(await opening)
@@ -319,10 +325,10 @@ class _Life:
         await asyncio.gather(*(connection.close() for connection in gone))
 
     def close(self, patience: float | None = None) -> None:
-        """End it. Receivers have some seconds for what came before.
+        """Close everything. Receivers have some seconds for what came before.
 
         Args:
-            patience: seconds for the peers, too; ``None`` for as long as the node takes.
+            patience: seconds that the node may take; ``None`` for no limit.
         """
 
         async def finish() -> None:
@@ -342,22 +348,22 @@ class _Life:
 
     def _report_dropped(self, receivers: WorkerThread) -> None:
         logger.warning(
-            "%s messages wait for receivers, which are too slow: %d dropped so far",
+            "receivers are too slow: %s messages wait, %d dropped so far",
             f"{len(receivers):,}",
             receivers.dropped,
         )
-        # As `Router.tell` does it: it is carried to no other node.
+        # As `Router.report` does it: no other node gets it.
         self.gateway.relay("receiver:dropped", (), {"count": receivers.dropped}, self.node.name)
 
     def _unclaimed(self, result: Any) -> None:
-        """Whoever asked was interrupted as the answer came: a message is for the next one."""
+        """The caller was interrupted as the result came: the next one gets the message."""
         match result:
             case (QueueConnection() as connection, PulledMessage() as message):
                 connection.put_back(message)
 
 
 async def _get_from_any(queues: list[QueueConnection], block: bool, timeout: float | None) -> Taken:
-    """The message that is there first; what comes at the same time goes back."""
+    """Get the first message of any queue; others that come at the same time go back."""
     tasks = {asyncio.create_task(queue.get(block, timeout)): queue for queue in queues}
     taken: Taken | None = None
     problems: list[BaseException] = []
@@ -403,7 +409,7 @@ def _not_connected(name: str) -> RuntimeError:
     return RuntimeError(f"{name}() needs a connection: call {needed} first")
 
 
-#: Lives that belong to a process of which this one is a fork.
+#: Lives that belong to the process from which this one was forked.
 _abandoned: list[_Life] = []
 
 _nodes: weakref.WeakSet[SyncNode] = weakref.WeakSet()

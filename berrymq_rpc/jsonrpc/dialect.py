@@ -98,7 +98,7 @@ class JSONRPCSession(ForeignSession):
             self.malformed += message.malformed
         if message.responses:
             for response in message.responses:
-                self._take_response(response)
+                self._take_response(response, now)
             self._release(now)
         return [
             (NOTIFY, None, request.method, request.args, request.kwargs, None)
@@ -122,7 +122,7 @@ class JSONRPCSession(ForeignSession):
             text, max_size=self._max_size, max_depth=self.limits.max_depth, done=answered
         )
 
-    def _take_response(self, response: RPCResponse) -> None:
+    def _take_response(self, response: RPCResponse, now: float) -> None:
         request_id, result = response.request_id, response.result
         if request_id is None and isinstance(result, RPCError) and not response.malformed:
             # The peer could not read the id. If one call is in flight, the error is about that one.
@@ -136,9 +136,9 @@ class JSONRPCSession(ForeignSession):
         if caller is None:
             return
         if response.malformed:
-            caller.fail(ProtocolError(f"the answer to {caller.method!r}: {result.message}"))
+            self.fail(caller, ProtocolError(f"the answer cannot be read: {result.message}"), now)
         elif isinstance(result, RPCError):
-            caller.fail(to_exception(result, self._error_table))
+            self._fail_remotely(caller, to_exception(result, self._error_table), now)
         else:
             caller.succeed(result)
 

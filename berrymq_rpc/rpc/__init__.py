@@ -19,9 +19,10 @@ from ..errors import (
 )
 from .call import Call
 from .client import Client, open_client
-from .context import Context, Peer, context
+from .context import Context, context
 from .handler import AbstractHandler, AttrHandler
 from .method import method
+from .peer import Peer
 from .server import Server, start_server
 from .sync import SyncClient
 from .wire.limits import Limits

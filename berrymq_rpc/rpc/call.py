@@ -1,14 +1,12 @@
 """A call in flight: a future, a coroutine to those who ask for one, and a stream's iterator."""
 
 import asyncio
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from time import monotonic
+from typing import Any
 
 from ..errors import ProtocolError
-from .stream import Stream, StreamHandle
-
-if TYPE_CHECKING:
-    from .connection import Connection
+from .stream import CallChannel, PendingCall, Stream, StreamHandle
 
 __all__ = ["Call"]
 
@@ -27,33 +25,35 @@ class Call(asyncio.Future[Any]):
 
     Raises:
         RPCTimeoutError: the client's timeout is over; for a stream, that of one item.
-        ConnectionLostError: the peer is gone; the text says how far the call came.
-        ServiceClosedError: this client or the server closed; the text says whether it ran. One
-            that did not goes to another server, where the client has one.
+        ConnectionLostError: the peer is gone; `Error.sent` says whether the call may have run.
+        ServiceClosedError: this client or the server closed. A call that did not run
+            (`Error.sent` is ``False``) goes to another server, where the client has one.
         OverloadedError, NotFoundError, ParametersError: it did not run.
-        ProtocolError: a stream was awaited, or a method that is no stream iterated over.
+        ProtocolError: a stream was awaited, or a method iterated over that is not a stream.
         Exception: what the method raised, as `GenericError` where its class is not known here.
     """
 
     # One is made for each call, so what all calls have is in slots, and what is not set costs
-    # nothing. Whoever makes it sets `connection`, `method`, and `timeout` and `deadline` where
-    # there are any; the session sets `id` and `sent`.
-    __slots__ = ("connection", "id", "method", "sent")
+    # nothing. `Connection.call` sets `connection`, `made_at`, `method`, and `timeout`, `deadline`
+    # where there are any; the session sets `id` and `sent`. For the same reason the session knows
+    # the future itself, and not a further object.
+    __slots__ = ("connection", "id", "made_at", "method", "sent")
 
-    connection: "Connection"
+    connection: CallChannel
     method: str
+    made_at: float
     id: int
     sent: float | None
 
     timeout: float | None = None
     deadline: float | None = None
     accepted_at: float | None = None
-    #: What was sent, where it may be sent again to another server.
-    encoded: Any = None
+    #: Sends it to another server when the first is closing and did not run it; see `PendingCall`.
+    resend: Callable[[PendingCall], bool] | None = None
     _stream: StreamHandle | None = None
     _coroutine: Generator[Any, None, Any] | None = None
 
-    # -- what the session tells (`wire.session.Caller`) ------------------------------------
+    # -- what the session reports (`wire.session.Caller`) ------------------------------------
 
     succeed = asyncio.Future.set_result
 
@@ -62,7 +62,7 @@ class Call(asyncio.Future[Any]):
             self.set_exception(error)
 
     def refused(self, error: BaseException, /) -> None:
-        if not self.connection.owner.resend(self):
+        if self.resend is None or not self.resend(self):
             self.fail(error)
 
     def accepted(self, now: float, released: bool, /) -> None:
@@ -73,13 +73,6 @@ class Call(asyncio.Future[Any]):
 
     def end(self) -> None:
         self._become_stream().end()
-
-    def progress(self, now: float, /) -> str:
-        if self.sent is None:
-            return "not sent"
-        if self.accepted_at is None:
-            return f"sent {now - self.sent:.1f} s ago, not accepted"
-        return f"accepted, and running for {now - self.accepted_at:.1f} s"
 
     # -- cancelling ----------------------------------------------------------------------
 
@@ -123,16 +116,15 @@ class Call(asyncio.Future[Any]):
     def _become_stream(self) -> Stream:
         handle = self._stream
         if handle is None:
-            stream = Stream(self)
-            # The connection keeps the stream, only the user keeps this object: when it is
-            # collected, so is the handle, and the stream ends at the peer.
+            stream = Stream(self, self.timeout, self.get_loop())
+            # From now on the user alone keeps this object: when it is collected, so is the
+            # handle, and the stream ends at the peer.
             handle = self._stream = StreamHandle(stream)
-            self.connection.session.pending[self.id] = stream
+            self.connection.take_place(stream)
             if not self.done():
-                self.set_exception(
-                    ProtocolError(f"{self.method!r} is a stream: use 'async for', not 'await'")
-                )
-            # Whoever iterates has no reason to ask the future.
+                error = ProtocolError(f"{self.method!r} is a stream: use 'async for', not 'await'")
+                self.set_exception(self.connection.session.note_call(error, self, monotonic()))
+            # Its reader iterates, and so does not ask the future.
             self.exception()
         return handle.stream
 
@@ -145,9 +137,10 @@ class Call(asyncio.Future[Any]):
         """The next item; waits for it, at most for the call's timeout."""
         self.__aiter__()
         if self._stream is None:
-            # It was over before anybody iterated: raise what it failed with.
+            # It was over before it was iterated over: raise what it failed with.
             await self
-            raise ProtocolError(f"{self.method!r} is no stream: use 'await', not 'async for'")
+            error = ProtocolError(f"{self.method!r} is not a stream: use 'await', not 'async for'")
+            raise self.connection.session.note_call(error, self, monotonic())
         return await self._stream.stream.next()
 
     async def aclose(self) -> None:

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
 from .call import Call
 from .connection_pool import ConnectionPool
-from .context import Peer
-from .dispatcher import DESCRIBE, SLOW_HANDLER
+from .dispatcher import DESCRIBE
 from .method_table import HandlerTable, collect_methods
+from .options import SLOW_HANDLER, CallOptions, ClientOptions
+from .peer import Peer
 from .proxy import Namespace
-from .validation import checked_timeout
+from .transport import endpoints_of
+from .validation import checked_limits
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
-__all__ = ["Client", "open_client"]
+__all__ = ["Client", "open_client", "open_client_with"]
 
 
 class Client(asyncio.AbstractServer):
@@ -26,9 +29,9 @@ class Client(asyncio.AbstractServer):
             Raises `OverloadedError` when too much waits to be sent.
     """
 
-    def __init__(self, pool: ConnectionPool, timeout: float | None) -> None:
+    def __init__(self, pool: ConnectionPool, options: CallOptions) -> None:
         self.pool = pool
-        self._timeout = timeout
+        self._options = options
         self.rpc: Namespace[Call] = Namespace(self._call)
         self.notify: Namespace[None] = Namespace(pool.notify)
 
@@ -41,8 +44,8 @@ class Client(asyncio.AbstractServer):
             # A flush is scheduled in a loop that runs.
             or not (connection.flush_scheduled or pool.loop.is_running())
         ):
-            return pool.call(method, args, kwargs, self._timeout)
-        return connection.call(method, args, kwargs, self._timeout)
+            return pool.call(method, args, kwargs, self._options)
+        return connection.call(method, args, kwargs, self._options)
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by its full name, which need not be an identifier.
@@ -58,7 +61,7 @@ class Client(asyncio.AbstractServer):
         Args:
             timeout: seconds for each call, and for each item of a stream; ``None`` for no limit.
         """
-        return type(self)(self.pool, checked_timeout(timeout))
+        return type(self)(self.pool, replace(self._options, timeout=timeout))
 
     def describe(self) -> Call:
         """Ask what the server offers.
@@ -78,12 +81,12 @@ class Client(asyncio.AbstractServer):
         have several.
         """
         connection = self.pool.only
-        return None if connection is None else connection.peer
+        return None if connection is None else Peer(connection)
 
     @property
     def timeout(self) -> float | None:
         """Seconds for each call, or ``None``."""
-        return self._timeout
+        return self._options.timeout
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -91,7 +94,7 @@ class Client(asyncio.AbstractServer):
         return self.pool.endpoints
 
     def statistics(self) -> dict[str, int]:
-        """Counts: peers, calls, and what was dropped, lost or made no sense."""
+        """Counts, under the names that `Server.statistics` explains: here the peers are servers."""
         return self.pool.statistics()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -184,37 +187,42 @@ async def open_client(
         insecure: allow `bind` to addresses beyond this host without authentication.
 
     Raises:
-        TypeError, ValueError: an argument is none of what it may be.
+        TypeError, ValueError: an argument is invalid.
         OSError: an endpoint cannot be bound.
     """
-    timeout = checked_timeout(timeout)
-    pool = ConnectionPool(
-        HandlerTable({}, {}) if handler is None else collect_methods(handler),
-        connect=connect,
-        bind=bind,
+    options = ClientOptions(
+        call=CallOptions(timeout),
+        connect=endpoints_of(connect, "connect"),
+        bind=endpoints_of(bind, "bind"),
         loop=loop,
         dialects=(dialect,),
         error_table=error_table,
         translation_table=translation_table,
         use_list=use_list,
-        limits=limits,
+        limits=checked_limits(limits),
         insecure=insecure,
         connect_timeout=connect_timeout,
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,
         exclude_log_exceptions=exclude_log_exceptions,
-        send_traceback=False,
         threads=threads,
     )
+    return await open_client_with(options, handler)
+
+
+async def open_client_with(options: ClientOptions, handler: Any = None) -> Client:
+    """Open a client by options that were checked before; see `open_client`."""
+    table = HandlerTable({}, {}) if handler is None else collect_methods(handler)
+    pool = ConnectionPool(table, options)
     greeting = pool.dialects[0]
-    # Servers of the others that connect say nothing until they are called.
-    single = dialect != "native"
+    # A server of another dialect that connects says nothing until it is called.
+    single = greeting.name != "native"
     try:
-        for endpoint in pool.connect_to:
+        for endpoint in options.connect:
             await pool.dial(endpoint, greeting=greeting)
-        for endpoint in pool.bind_to:
+        for endpoint in options.bind:
             await pool.listen(endpoint, greeting=greeting if single else None, single=single)
     except BaseException:
         pool.abort()
         raise
-    return Client(pool, timeout)
+    return Client(pool, options.call)

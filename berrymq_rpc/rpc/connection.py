@@ -2,48 +2,64 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from ..errors import (
-    Error,
-    OverloadedError,
-    ProtocolError,
-    RPCTimeoutError,
-    ServiceClosedError,
-)
+from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
 from .call import Call
-from .context import Peer
-from .inbound_call import InboundCall
-from .method import Method
-from .stream import Stream
+from .options import CallOptions
+from .stream import PendingCall, Stream
 from .transport.port import Key, Port
 from .wire.record import InboundEvent
 from .wire.session import Frames, Session, Unsent
 
-if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
-
-__all__ = ["Connection", "ConnectionOwner"]
+__all__ = ["Connection", "InboundHandler"]
 
 logger = logging.getLogger("berrymq_rpc.rpc")
 
-#: Records that a tick may gather before they are handed to the transport, so that a loop which
-#: sends without ever awaiting meets the bound on queued bytes.
-MAX_GATHERED = 1000
+#: Notifications of one tick before they are handed to the transport, so that a loop which sends
+#: without ever awaiting meets the bound on queued bytes.
+MAX_NOTIFICATIONS = 1000
 
 
-class ConnectionOwner(Protocol):
-    """A client's or server's part that a connection belongs to."""
+class InboundHandler(Protocol):
+    """What serves the calls of a connection's peer: an `inbound.Inbound`."""
 
-    def peer_closing(self, connection: "Connection") -> None:
-        """The peer takes no more calls on it."""
+    #: Ids of the calls that were started since the last flush.
+    started: list[Any]
+    #: Bytes of the message that is being served.
+    message_bytes: int
 
-    def resend(self, caller: "Call | Stream") -> bool:
-        """Send what a closing peer refused to another one; whether there is one."""
+    @property
+    def in_progress(self) -> int:
+        """How many calls run or wait for their turn."""
+
+    def dispatch(self, events: Sequence[InboundEvent], now: float) -> None:
+        """Serve what one message asked for."""
+
+    def report_accepted(self) -> None:
+        """Tell the peer which of the calls in `started` run on."""
+
+    def report_malformed(self, error: Exception) -> None:
+        """Count a message that could not be read, and log some of them."""
+
+    def tasks(self) -> list["asyncio.Future[Any]"]:
+        """The tasks and threads of the calls that run."""
+
+    def stop_waiting(self) -> None:
+        """End what waits for something that may not come, as this side closes."""
+
+    def cancel_calls(self) -> None:
+        """Cancel the calls that run, and let the notifications go on."""
+
+    def stop(self) -> None:
+        """Cancel what runs for the peer, and drop what waits."""
+
+    def lost(self) -> None:
+        """The peer is gone: stop its calls; no answer of them will be acknowledged."""
 
 
 class Connection:
@@ -53,83 +69,51 @@ class Connection:
         session: the call state; its dialect decides what is possible.
         port: where its messages go.
         key: the peer's name at the port.
-        dispatcher: serves the peer's calls.
-        owner: is told when the peer says goodbye.
+        on_peer_closing: called when the peer says that it takes no more calls.
+
+    Attributes:
+        inbound: serves the peer's calls. An `Inbound` sets it as it is made.
     """
 
     __slots__ = (
         "_congested",
-        "_gathered",
-        "_peer",
-        "_started",
+        "_notifications",
+        "_on_peer_closing",
         "_timer",
         "_timer_at",
         "dirty",
-        "dispatcher",
         "flush_scheduled",
-        "in_flight",
-        "is_admitting",
+        "inbound",
         "key",
         "loop",
-        "message_bytes",
-        "owner",
         "port",
-        "queue",
-        "queue_bytes",
-        "running",
         "session",
-        "slow_handler",
-        "stalled",
         "thread",
-        "unacknowledged",
-        "waiting",
     )
+
+    inbound: InboundHandler
 
     def __init__(
         self,
         session: Session,
         port: Port | None,
         key: Key,
-        dispatcher: "Dispatcher",
         loop: asyncio.AbstractEventLoop,
-        owner: ConnectionOwner,
+        on_peer_closing: "Callable[[Connection], None] | None" = None,
     ) -> None:
-        self.owner = owner
-        #: Whether a message arrived in the burst that is being read.
-        self.dirty = False
         self.session = session
         self.port = port
         self.key = key
-        self.dispatcher = dispatcher
         self.loop = loop
         #: The thread of the event loop, which alone may use it.
         self.thread = get_ident()
-        self.slow_handler = dispatcher.slow_handler
-        #: Calls of the peer's that run, by id; notifications by their `InboundCall`.
-        self.running: dict[Any, InboundCall] = {}
-        #: Those among them that hold a slot of the window, and those that do not.
-        self.in_flight = 0
-        self.waiting = 0
-        #: Calls that wait for a slot, of a peer that knows no window or has not heard of it yet,
-        #: by id; and notifications, by an object of their own.
-        self.queue: OrderedDict[Any, tuple[InboundEvent, Method, int]] = OrderedDict()
-        #: What the peer asked while its answers waited for it to read them, by id as in `queue`;
-        #: it is served when it has.
-        self.stalled: OrderedDict[Any, tuple[InboundEvent, int]] | None = None
-        #: What both take together.
-        self.queue_bytes = 0
-        #: Whether calls in the queue are being started.
-        self.is_admitting = False
-        #: Bytes of the message that is being dispatched.
-        self.message_bytes = 0
-        #: Answers whose acknowledgement is awaited.
-        self.unacknowledged: dict[Any, InboundCall] = {}
-        self._started: list[Any] = []
-        self._peer: Peer | None = None
-        #: Whether what is gathered leaves at the end of this tick.
+        #: Whether a message has arrived since `PortHandler.read_complete`.
+        self.dirty = False
+        #: Whether the pending records leave at the end of this tick.
         self.flush_scheduled = False
+        self._on_peer_closing = on_peer_closing
         #: Notifications since the last flush.
-        self._gathered = 0
+        self._notifications = 0
         #: Whether the last flush left so much behind that notifications have to be refused.
         self._congested = True
         self._timer: asyncio.TimerHandle | None = None
@@ -141,13 +125,6 @@ class Connection:
         key = self.key
         return key.hex() if isinstance(key, bytes) else f"{id(key):x}"
 
-    @property
-    def peer(self) -> Peer:
-        """The other side, for handlers."""
-        if self._peer is None:
-            self._peer = Peer(self)
-        return self._peer
-
     # -- calls of this side ----------------------------------------------------------------
 
     def call(
@@ -155,30 +132,33 @@ class Connection:
         method: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        timeout: float | None,
-        *,
-        keep: bool = False,
+        options: CallOptions,
+        resend: Callable[[Any, PendingCall], bool] | None = None,
     ) -> Call:
         """Send a call. What cannot be sent raises here and now.
 
         Args:
-            keep: keep what is sent, so that it can be sent to another peer.
+            options: how it is made.
+            resend: called with the encoded call and the call when the peer refuses it as it is
+                closing; returns whether it was sent elsewhere.
         """
         now = monotonic()
         call = Call(loop=self.loop)
         call.connection = self
         call.method = method
+        call.made_at = now
+        timeout = options.timeout
         if timeout is not None:
             call.timeout = timeout
             call.deadline = now + timeout
         session = self.session
         session.call(call, method, args, kwargs, now)
-        if keep:
+        if resend is not None:
             # As it was packed now: what the arguments hold later is not what was asked.
-            call.encoded = session.packed(call)
+            call.resend = partial(resend, session.packed(call))
         if not self.flush_scheduled:
             if session.in_window == 1:
-                # Alone under way: it does not wait for others to share the cost of its message.
+                # It is alone: do not wait for others to share the cost of a message.
                 self.flush()
             else:
                 self.flush_scheduled = True
@@ -195,19 +175,24 @@ class Connection:
         """
         session = self.session
         if self._congested and self.is_congested():
-            raise OverloadedError(
+            error = OverloadedError(
                 f"{session.limits.max_queued_bytes:,} bytes wait for the peer to read them"
             )
+            session.note_unsent(error, method)
+            raise error
         session.notify(method, args, kwargs, 0.0 if session.window else monotonic())
         if not self.flush_scheduled:
-            self._gathered = 1
+            self._notifications = 1
             if self.port is None:
                 self.set_timer()
             self.schedule_flush()
         else:
-            self._gathered += 1
-        if self._gathered >= MAX_GATHERED or session.large_bytes > session.limits.max_queued_bytes:
-            self._gathered = 0
+            self._notifications += 1
+        if (
+            self._notifications >= MAX_NOTIFICATIONS
+            or session.large_bytes > session.limits.max_queued_bytes
+        ):
+            self._notifications = 0
             self.flush()
 
     def adopt(self, unsent: Iterable[Unsent]) -> None:
@@ -230,93 +215,9 @@ class Connection:
         self.session.credit(call_id, items)
         self.schedule_flush()
 
-    # -- answers to the peer ---------------------------------------------------------------
-
-    def started(self, running: InboundCall) -> None:
-        """A call runs on: it is told to be accepted unless it ends at once."""
-        key = running if running.id is None else running.id
-        self.running[key] = running
-        if running.id is not None:
-            self._started.append(running.id)
-
-    def finished(self, running: InboundCall, value: Any) -> None:
-        """A call ended with a result."""
-        if self._ended(running):
-            if running.cancelled:
-                self.answer_error(running, self._reason(running, asyncio.CancelledError()))
-            else:
-                self.answer(running, value)
-            self.schedule_flush()
-
-    def failed(self, running: InboundCall, error: BaseException) -> None:
-        """A call ended with an exception."""
-        self.dispatcher.log_error(running.method.name, error, answered=running.id is not None)
-        if self._ended(running):
-            if isinstance(error, asyncio.CancelledError):
-                error = self._reason(running, error)
-            self.answer_error(running, error)
-            self.schedule_flush()
-            if isinstance(error, KeyboardInterrupt):
-                # The event loop is about to end.
-                self.flush()
-
-    def _reason(self, running: InboundCall, error: BaseException) -> BaseException:
-        """What to tell the caller of a call that was cancelled."""
-        if running.expired:
-            return RPCTimeoutError("the caller's deadline passed while the method ran")
-        if self.dispatcher.closing is not None:
-            return ServiceClosedError(self.dispatcher.closing)
-        return error
-
-    def answer(self, running: InboundCall, value: Any) -> None:
-        """Send a result; one that cannot be sent is answered with the error that says so."""
-        session = self.session
-        if running.id is None:
-            self.dispatcher.call_back(running.on_delivery, False)
-            return
-        try:
-            if running.is_stream:
-                session.end(running.id)
-                return
-            wants = running.on_delivery is not None and session.acknowledges
-            session.result(running.id, value, acknowledge=wants)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            # A value may run code of its own while it is packed, and that may raise anything.
-            self.answer_error(running, error)
-            return
-        if running.on_delivery is not None:
-            if wants:
-                self.unacknowledged[running.id] = running
-            else:
-                self.dispatcher.call_back(running.on_delivery, True)
-
-    def answer_error(self, running: InboundCall, error: BaseException) -> None:
-        """Send an exception as the answer."""
-        closing = self.dispatcher.closing
-        if running.id is None:
-            pass
-        elif closing is not None and isinstance(error, ServiceClosedError):
-            self.session.closed(running.id, closing, began=True)
-        else:
-            self.session.error(running.id, self.dispatcher.describe(error))
-        self.dispatcher.call_back(running.on_delivery, False)
-
-    def send_item(self, running: InboundCall, item: Any) -> None:
-        """Send an item of a stream. Raises as `Session.item` does."""
-        self.session.item(running.id, item)
-        self.schedule_flush()
-
-    def _ended(self, running: InboundCall) -> bool:
-        """Take a call out of the tables; whether it may still be answered."""
-        if running.timer is not None:
-            running.timer.cancel()
-        # The task holds it too: without a cycle of the two, both are freed now.
-        running.task = None
-        self.dispatcher.ended(self, running)
-        key = running if running.id is None else running.id
-        return self.running.pop(key, None) is not None
+    def take_place(self, stream: Stream) -> None:
+        """Let a stream hear what becomes of the call with its id from now on."""
+        self.session.pending[stream.id] = stream
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -327,7 +228,7 @@ class Connection:
         return self.port.queued_bytes(self.key) > self.session.limits.max_queued_bytes
 
     def schedule_flush(self) -> None:
-        """Send what is gathered at the end of this tick of the event loop."""
+        """Send the pending records at the end of this tick of the event loop."""
         if not self.flush_scheduled:
             self.flush_scheduled = True
             self.loop.call_soon(self.flush)
@@ -337,17 +238,17 @@ class Connection:
 
         Now, unless handlers were started: the first step of each may give its result.
         """
-        if self._started:
+        if self.inbound.started:
             self.schedule_flush()
         else:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is gathered now."""
+        """Send the pending records now."""
         self.flush_scheduled = False
         session = self.session
-        if self._started:
-            self._tell_accepted()
+        if self.inbound.started:
+            self.inbound.report_accepted()
         port = self.port
         if port is None or not session.pending_records:
             return
@@ -356,32 +257,26 @@ class Connection:
                 return
         self._congested = self.is_congested()
 
-    def _tell_accepted(self) -> None:
-        running = [call_id for call_id in self._started if call_id in self.running]
-        self._started.clear()
-        if running:
-            released = [call_id for call_id in running if not self.running[call_id].holds_slot]
-            self.session.accepted(running, released)
-
     # -- receiving -------------------------------------------------------------------------
 
     def receive(self, frames: Frames) -> None:
         """Take one message. Never raises."""
         now = monotonic()
+        inbound = self.inbound
         try:
-            incoming = self.session.receive(frames, now)
+            events = self.session.receive(frames, now)
         except ProtocolError as error:
-            self.dispatcher.log_malformed(self.identity, error)
+            inbound.report_malformed(error)
             self.schedule_flush()
             return
         except Exception:
             # A fault of this package. It must cost this message alone, not the reading of others.
-            logger.exception("a message from peer %s could not be taken", self.identity)
+            logger.exception("a message from peer %s could not be read", self.identity)
             return
-        if incoming:
-            self.message_bytes = sum(map(len, frames)) if len(frames) > 1 else len(frames[0])
+        if events:
+            inbound.message_bytes = sum(map(len, frames)) if len(frames) > 1 else len(frames[0])
             # Not `now`: the first handler is not to be named for the time that decoding took.
-            self.dispatcher.dispatch(self, incoming, monotonic())
+            inbound.dispatch(events, monotonic())
 
     def lost(self, error: Error) -> None:
         """The peer is gone: its calls are stopped, those to it fail."""
@@ -390,46 +285,26 @@ class Connection:
         self.session.lost(error, monotonic())
         if self.session.notifications_lost:
             count = self.session.notifications_lost
-            logger.warning("%d notifications were not delivered: %s", count, error)
-        self.stop()
-        unacknowledged = list(self.unacknowledged.values())
-        self.unacknowledged.clear()
-        for running in unacknowledged:
-            self.dispatcher.call_back(running.on_delivery, False)
+            logger.warning(
+                "%s: %d notifications were not delivered: %s", self.session.endpoint, count, error
+            )
+        self.inbound.lost()
 
     def peer_closing(self) -> None:
         """The peer takes no more calls: what was not sent goes elsewhere, or fails."""
-        self.owner.peer_closing(self)
-        self.session.refuse_backlog(ServiceClosedError("the peer is closing"))
+        if self._on_peer_closing is not None:
+            self._on_peer_closing(self)
+        self.session.refuse_backlog(ServiceClosedError("the peer is closing"), monotonic())
 
     def give_up(self, error: Error) -> None:
         """Fail the calls of this side, and have them stopped at the peer."""
         self.session.give_up(error, monotonic())
         self.schedule_flush()
 
-    def stop_waiting(self) -> None:
-        """End what waits for something that need not come, as this side closes."""
-        self.dispatcher.refuse_queue(self)
-        for running in list(self.running.values()):
-            if running.method.waits:
-                running.cancel()
-
-    def forget_queue(self) -> None:
-        """Drop the calls of the peer that wait for their turn."""
-        self.queue.clear()
-        self.stalled = None
-        self.queue_bytes = 0
-
-    def stop(self) -> None:
-        """Cancel what runs for the peer."""
-        self.forget_queue()
-        for running in list(self.running.values()):
-            running.cancel()
-
     # -- time ------------------------------------------------------------------------------
 
     def set_timer(self) -> None:
-        """See that `_expire` runs when the next call's time is over."""
+        """Have `_expire` run when the next call's time is over."""
         when = self.session.next_deadline()
         if when is None:
             return
@@ -447,7 +322,7 @@ class Connection:
         if self.session.notifications_lost > before:
             count = self.session.notifications_lost - before
             logger.warning(
-                "%d notifications dropped: no connection to %s", count, self.session.peer
+                "%d notifications dropped: no connection to %s", count, self.session.endpoint
             )
         self.schedule_flush()
         self.set_timer()

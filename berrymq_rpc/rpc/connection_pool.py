@@ -8,9 +8,11 @@ from ..errors import Error, ServiceClosedError
 from ..runtime.fork import call_in_child
 from .call import Call
 from .connection import Connection
+from .inbound import Inbound
 from .method_table import HandlerTable
+from .options import CallOptions, ClientOptions
 from .runtime import Runtime
-from .stream import Stream
+from .stream import PendingCall
 from .wire.session import Session, State, Unsent
 
 __all__ = ["ConnectionPool"]
@@ -19,19 +21,20 @@ __all__ = ["ConnectionPool"]
 class ConnectionPool(Runtime):
     """Calls go to the least loaded live server; without one they wait for a connection."""
 
-    def __init__(self, table: HandlerTable, **settings: Any) -> None:
-        super().__init__(table, **settings)
+    def __init__(self, table: HandlerTable, options: ClientOptions) -> None:
+        super().__init__(table, options)
         self.thread = get_ident()
         self._live: list[Connection] = []
         #: Whether there may be a second server to send a call to that the first refused.
-        self._resends = self.dialects[0].name == "native" and bool(
-            self.bind_to or len(self.connect_to) > 1
+        self._may_resend = self.dialects[0].name == "native" and bool(
+            options.bind or len(options.connect) > 1
         )
         #: The one connection that a call of `thread` may take without `call`, if there is one.
         self.only: Connection | None = None
         session = self.new_session(self.dialects[0])
-        self._waiting = Connection(session, None, None, self.dispatcher, self.loop, self)
-        session.peer = ", ".join(self.connect_to) or "a server that connects to this client"
+        self._waiting = Connection(session, None, None, self.loop)
+        Inbound(self._waiting, self.dispatcher)
+        session.endpoint = ", ".join([*options.connect, *options.bind])
         #: Why it cannot be used any more.
         self._problem: Error | None = None
         call_in_child(self.forked)
@@ -39,10 +42,11 @@ class ConnectionPool(Runtime):
     # -- calls ---------------------------------------------------------------------------
 
     def call(
-        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Call:
         """Send a call to one of the servers."""
-        return self.choose().call(method, args, kwargs, timeout, keep=self._resends)
+        resend = self._resend if self._may_resend else None
+        return self.choose(method).call(method, args, kwargs, options, resend)
 
     def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Send a notification to one of the servers."""
@@ -53,11 +57,11 @@ class ConnectionPool(Runtime):
             # A flush is scheduled in a loop that runs.
             or not (connection.flush_scheduled or self.loop.is_running())
         ):
-            connection = self.choose()
+            connection = self.choose(method)
         connection.notify(method, args, kwargs)
 
-    def choose(self) -> Connection:
-        """The connection for a call.
+    def choose(self, method: str) -> Connection:
+        """The connection for a call of a method.
 
         Raises:
             ServiceClosedError: the client is closed.
@@ -65,8 +69,11 @@ class ConnectionPool(Runtime):
             RuntimeError: it is another thread's or event loop's.
         """
         if self._problem is not None:
-            # A new one each time: one that is kept gathers a traceback with each raise.
-            raise type(self._problem)(*self._problem.args)
+            # A new one each time: one that is kept collects a traceback with each raise.
+            problem = type(self._problem)(*self._problem.args)
+            problem.method = method
+            problem.sent = False
+            raise problem
         # asyncio.get_running_loop would do, but makes a system call before Python 3.12. In one
         # thread one loop runs at a time.
         if get_ident() != self.thread or not self.loop.is_running():
@@ -97,18 +104,19 @@ class ConnectionPool(Runtime):
         if not self._live:
             self._waiting.adopt(connection.session.take_backlog())
 
-    def resend(self, caller: Call | Stream) -> bool:
+    def _resend(self, encoded: Any, call: PendingCall) -> bool:
+        """Send a call that a closing server did not begin to another one, if there is one."""
         # The goodbye may have come in the message that is being read.
         others = [c for c in self._live if c.session.state is State.OPEN]
         # A server that refuses and says no goodbye would be sent it again and again.
-        if caller.encoded is None or not others or caller.connection in others:
+        if not others or call.connection in others:
             return False
-        caller.sent = caller.accepted_at = None
-        min(others, key=_load).adopt((Unsent(caller, caller.encoded, 0.0),))
+        call.sent = call.accepted_at = None
+        min(others, key=_load).adopt((Unsent(call, encoded, 0.0),))
         return True
 
     def _leave(self, connection: Connection) -> None:
-        """Send what was not sent elsewhere, if there is an elsewhere."""
+        """Send what has not been sent yet to another server, if there is one."""
         if connection in self._live:
             self._live.remove(connection)
             self._set_only()
@@ -130,10 +138,10 @@ class ConnectionPool(Runtime):
         super().close(reason, grace)
 
     def _set_only(self) -> None:
-        self.only = None if self._resends or len(self._live) != 1 else self._live[0]
+        self.only = None if self._may_resend or len(self._live) != 1 else self._live[0]
 
     def forked(self) -> None:
-        """This is the child of a fork: the sockets are the parent's."""
+        """Refuse further use in the child of a fork: the sockets are the parent's."""
         self.only = None
         self._problem = Error(
             f"this client was opened by another process, of which {os.getpid()} is a fork: open a "

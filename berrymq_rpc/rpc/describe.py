@@ -1,4 +1,4 @@
-"""What a server says of its methods, in plain values."""
+"""Describe a server's methods in plain values."""
 
 import inspect
 from collections.abc import Iterable
@@ -49,7 +49,7 @@ def describe(table: Iterable[Method]) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    # Half a surrogate pair is text to Python, and to nobody else.
+    # Half a surrogate pair is valid text in Python alone.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

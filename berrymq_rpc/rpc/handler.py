@@ -98,12 +98,12 @@ NOTHING: Any = object()
 
 
 def is_public(part: object) -> bool:
-    """Tell whether this can be a part of a name that a peer may use."""
+    """Return whether this can be a part of a name that a peer may use."""
     return isinstance(part, str) and part != "" and not part.startswith("_") and "." not in part
 
 
 def is_namespace(value: object) -> bool:
-    """Tell whether this is a handler."""
+    """Return whether this is a handler."""
     # Its type is asked: by its __class__ an object may pretend to be another, and run code.
     kind = type(value)
     # The class of an enum has __getitem__ and so has an alias such as `list[int]`, which would
@@ -114,10 +114,10 @@ def is_namespace(value: object) -> bool:
 
 
 def is_attribute_handler(value: object) -> bool:
-    """Tell whether the names in this handler are its attributes."""
+    """Return whether the names in this handler are its attributes."""
     for base in type(value).__mro__:
         if "__getitem__" in base.__dict__:
-            # aiozmq's is told by its name: to import it takes long and may fail.
+            # aiozmq's is recognised by its name: importing it is slow and may fail.
             full_name = (base.__module__, base.__name__)
             return base is AttrHandler or full_name == ("aiozmq.rpc.base", "AttrHandler")
     return False
@@ -128,7 +128,7 @@ def _is_mapping(value: object) -> bool:
 
 
 def is_tabulated(namespace: object) -> bool:
-    """Tell whether the names in this handler are read at start; else it is asked at each call."""
+    """Return whether the names in this handler are read at start; else it is asked at each call."""
     return is_attribute_handler(namespace) or _is_mapping(namespace)
 
 

@@ -1,25 +1,55 @@
-"""One call of a peer's that this side serves."""
+"""One of a peer's calls, which this side serves, and which of them is being served now."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import aclosing
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from .context import current
+from ..errors import Error
 from .method import Kind, Method
+from .peer import Peer
+from .wire.record import InboundEvent
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
-__all__ = ["InboundCall"]
+__all__ = ["InboundCall", "Responder", "SyncCalls", "current", "warn_slow"]
 
 logger = logging.getLogger("berrymq_rpc.rpc")
 
 #: Seconds after which a stream looks again whether its peer has read what is queued.
 CONGESTION_PAUSE = 0.01
+
+#: The call that is being served in this task, thread or callback.
+current: ContextVar["InboundCall | SyncCalls | None"] = ContextVar("berrymq_rpc call", default=None)
+
+
+class Responder(Protocol):
+    """What sends a call's items and its answer: its peer's `inbound.Inbound`."""
+
+    loop: asyncio.AbstractEventLoop
+    #: Seconds that a handler may hold the event loop before a warning names it.
+    slow_handler: float
+
+    @property
+    def peer(self) -> Peer:
+        """Who calls."""
+
+    @property
+    def stream_credit(self) -> int:
+        """Items that a stream may send before the peer asks for more."""
+
+    def is_congested(self) -> bool:
+        """Whether the peer does not read, and the bound on what is queued for it is reached."""
+
+    def send_item(self, call: "InboundCall", item: Any) -> None:
+        """Send an item of a stream."""
+
+    def finished(self, call: "InboundCall", value: Any) -> None:
+        """A call ended with a result."""
+
+    def failed(self, call: "InboundCall", error: BaseException) -> None:
+        """A call ended with an exception."""
 
 
 class InboundCall(Coroutine[Any, Any, None]):
@@ -35,11 +65,11 @@ class InboundCall(Coroutine[Any, Any, None]):
         "_credited",
         "arguments",
         "cancelled",
-        "connection",
         "credit",
         "deadline",
         "expired",
         "id",
+        "inbound",
         "method",
         "on_delivery",
         "task",
@@ -48,14 +78,14 @@ class InboundCall(Coroutine[Any, Any, None]):
 
     def __init__(
         self,
-        connection: "Connection",
+        inbound: Responder,
         call_id: Any,
         method: Method,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         deadline: float | None,
     ) -> None:
-        self.connection = connection
+        self.inbound = inbound
         #: ``None`` for a notification, which is not answered.
         self.id = call_id
         self.method = method
@@ -102,7 +132,7 @@ class InboundCall(Coroutine[Any, Any, None]):
                 self.task.add_done_callback(self._thread_ended)
             else:
                 if self.is_stream:
-                    self.credit = self.connection.session.stream_credit
+                    self.credit = self.inbound.stream_credit
                     self._coroutine = self._produce(self.method.function(*args, **kwargs))
                 else:
                     self._coroutine = self.method.function(*args, **kwargs)
@@ -115,7 +145,7 @@ class InboundCall(Coroutine[Any, Any, None]):
             current.reset(token)
 
     def cancel(self) -> None:
-        """Stop it, as nobody waits for it any more.
+        """Stop it, as its caller does not wait for it any more.
 
         A thread cannot be stopped: its result is dropped when it ends.
         """
@@ -151,25 +181,25 @@ class InboundCall(Coroutine[Any, Any, None]):
     def _thread_ended(self, task: "asyncio.Future[tuple[Any, BaseException | None]]") -> None:
         value, error = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
         if error is None:
-            self.connection.finished(self, value)
+            self.inbound.finished(self, value)
         else:
-            self.connection.failed(self, error)
+            self.inbound.failed(self, error)
             if isinstance(error, KeyboardInterrupt):
                 raise error
 
     # -- a stream ------------------------------------------------------------------------
 
     async def _produce(self, items: Any) -> None:
-        connection = self.connection
+        inbound = self.inbound
         # What the generator holds is freed when the reader leaves, not at collection.
         async with aclosing(items):
             async for item in items:
                 while self.credit <= 0:
                     await self._wait_for_credit()
-                while connection.is_congested():
+                while inbound.is_congested():
                     await asyncio.sleep(CONGESTION_PAUSE)
                 self.credit -= 1
-                connection.send_item(self, item)
+                inbound.send_item(self, item)
 
     async def _wait_for_credit(self) -> None:
         self._credited = asyncio.get_running_loop().create_future()
@@ -185,22 +215,22 @@ class InboundCall(Coroutine[Any, Any, None]):
         try:
             return advance(value)
         except StopIteration as stop:
-            self.connection.finished(self, stop.value)
+            self.inbound.finished(self, stop.value)
             raise StopIteration from None
         except BaseException as error:
-            self.connection.failed(self, error)
+            self.inbound.failed(self, error)
             if isinstance(error, asyncio.CancelledError):
                 raise
             if isinstance(error, KeyboardInterrupt):
                 # Out of the event loop, and not by way of the task, which would log it too.
-                self.connection.loop.call_soon(_interrupt, error)
+                self.inbound.loop.call_soon(_interrupt, error)
             raise StopIteration from None
         finally:
             # An exception thrown in has this frame in its traceback: without a cycle of the two,
-            # what the handler held is freed now, such as a stream of the peer's that it read.
+            # what the handler held is freed now, such as a stream from the peer that it read.
             del value
             took = monotonic() - began
-            if took > self.connection.slow_handler:
+            if took > self.inbound.slow_handler:
                 warn_slow(self.method, took)
 
     def send(self, value: Any, /) -> Any:
@@ -242,10 +272,53 @@ def _interrupt(error: KeyboardInterrupt) -> None:
 
 
 def warn_slow(method: Method, seconds: float) -> None:
-    """Name a handler that held the event loop, and so everybody's calls."""
+    """Log the name of a handler that held the event loop, and so delayed all other calls."""
     logger.warning(
         "handler %s held the event loop for %.0f ms: mark it @rpc.method(thread=True), or await "
         "in it",
         method.name,
         seconds * 1000,
     )
+
+
+class SyncCalls:
+    """Stands for the call that is being served among those of a message that end at once.
+
+    `Inbound.dispatch` sets `event` and `method`, and `call` to ``None``, for each. Most handlers
+    never ask for their context, so an `InboundCall` is made when one does.
+    """
+
+    __slots__ = ("call", "event", "inbound", "method")
+
+    method: Method
+
+    def __init__(self, inbound: Responder) -> None:
+        self.inbound = inbound
+        self.event: InboundEvent | None = None
+        #: An `InboundCall` once a handler has asked for its context. Any, as a type checker takes
+        #: what `dispatch` sets for what is there after the handler ran.
+        self.call: Any = None
+
+    def end(self) -> None:
+        """Stand for no call any more, whatever task or callback a handler has left behind."""
+        self.event = None
+        self.call = None
+
+    def snapshot(self) -> InboundCall:
+        """The call of this moment.
+
+        Raises:
+            Error: they are over.
+        """
+        call: InboundCall | None = self.call
+        if call is None:
+            if self.event is None:
+                raise Error(
+                    "the call is over: ask for rpc.context() in the method itself, not in a task "
+                    "or callback that it leaves behind"
+                )
+            _, call_id, _, args, kwargs, deadline = self.event
+            call = self.call = InboundCall(
+                self.inbound, call_id, self.method, args, kwargs, deadline
+            )
+        return call

@@ -77,7 +77,7 @@ class HandlerTable:
         # Objects with __getitem__ by the names before them, "" for the handler itself.
         self._asked = dict(asked)
         # Of functions, and of functions that are bound: what such an object returns may be
-        # bound anew at each call, while its function, and so the signature, is the same.
+        # bound again at each call, while its function, and so the signature, is the same.
         self._signatures: tuple[_Signatures, _Signatures] = (
             weakref.WeakKeyDictionary(),
             weakref.WeakKeyDictionary(),
@@ -105,6 +105,11 @@ class HandlerTable:
 
     def __len__(self) -> int:
         return len(self.methods)
+
+    @property
+    def kept_signatures(self) -> int:
+        """How many signatures of methods that were found by asking are kept."""
+        return sum(map(len, self._signatures))
 
     def __repr__(self) -> str:
         return f"<HandlerTable of {len(self)} methods>"
@@ -141,7 +146,7 @@ class HandlerTable:
         is_bound = type(value) is types.MethodType
         function = value.__func__ if is_bound else value
         if type(function) is not types.FunctionType:
-            # Nothing else is sure to keep its signature, or to be told by its identity.
+            # Nothing else is sure to keep its signature, or to be recognised by its identity.
             return Method.of(name, value)
         known = self._signatures[is_bound]
         template = known.get(function)
@@ -161,7 +166,7 @@ class HandlerTable:
         likely = heapq.nlargest(
             SUGGESTION_CANDIDATES, near, key=lambda known: _characters_in_place(known, name)
         )
-        # Only who asks for what is not there pays for it.
+        # Imported only when a name was not found.
         import difflib
 
         close = difflib.get_close_matches(name, likely, 1, 0.8)

@@ -1,4 +1,4 @@
-"""The connections of one port: made when a peer is there, ended when it is gone."""
+"""The connections of one port: made when a peer connects, ended when it is lost."""
 
 import asyncio
 import logging
@@ -7,10 +7,9 @@ from time import monotonic
 from typing import Protocol
 
 from ..errors import ConnectionLostError, OverloadedError, ProtocolError
-from .call import Call
 from .connection import Connection
 from .dispatcher import Dispatcher
-from .stream import Stream
+from .inbound import Inbound
 from .transport.port import Key, Port
 from .wire.limits import Limits
 from .wire.record import CALL
@@ -22,16 +21,16 @@ logger = logging.getLogger("berrymq_rpc.rpc")
 
 
 class ConnectionEvents(Protocol):
-    """The client or server that the port belongs to."""
+    """What a client or server hears of its connections."""
 
     def connection_made(self, connection: Connection) -> None:
-        """A peer is there."""
+        """A peer has connected."""
 
     def connection_lost(self, connection: Connection) -> None:
-        """A peer is gone; its calls fail after this."""
+        """A peer is lost; its calls fail after this."""
 
     def connection_ended(self, connection: Connection) -> None:
-        """A lost connection is settled."""
+        """The calls of a lost connection have failed."""
 
     def connection_refused(self) -> None:
         """A peer over `max_peers` has come: its calls are answered with an error."""
@@ -39,27 +38,24 @@ class ConnectionEvents(Protocol):
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
-    def resend(self, caller: Call | Stream) -> bool:
-        """Send what a closing peer refused to another one; whether there is one."""
-
     @property
     def peers(self) -> int:
         """How many connections there are, at all ports."""
 
 
 class PortConnections:
-    """Hands the messages of a port to its connections.
+    """Hands a port's messages to its connections.
 
     Args:
-        greeting: the dialect in which a peer is greeted as soon as it is there, or ``None`` to
+        greeting: the dialect in which a peer is greeted as soon as it connects, or ``None`` to
             wait for its first message.
-        dialects: what the peers may speak; the first message tells which.
+        dialects: what the peers may speak; the first message says which.
         new_session: makes a session of a dialect.
     """
 
     def __init__(
         self,
-        service: ConnectionEvents,
+        events: ConnectionEvents,
         dispatcher: Dispatcher,
         limits: Limits,
         dialects: Sequence[Dialect],
@@ -70,7 +66,7 @@ class PortConnections:
     ) -> None:
         self.port: Port | None = None
         self.connections: dict[Key, Connection] = {}
-        self._service = service
+        self._events = events
         self._dispatcher = dispatcher
         self._limits = limits
         self._dialects = dialects
@@ -78,10 +74,15 @@ class PortConnections:
         self._greeting = greeting
         self._loop = loop
         self._dirty: list[Connection] = []
-        #: Peers that were greeted and have not spoken: their dialect is a guess.
+        #: Peers that were greeted and have sent nothing yet: their dialect is a guess.
         self._guessed: set[Key] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._next_tick = 0.0
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The port's real addresses; none before it is open."""
+        return () if self.port is None else self.port.endpoints
 
     def opened(self, port: Port) -> None:
         """The port is open."""
@@ -89,12 +90,13 @@ class PortConnections:
         for connection in self.connections.values():
             # Made while the port opened.
             connection.port = port
+            connection.session.endpoint = ", ".join(port.endpoints)
             connection.flush()
         if not port.notices_loss:
             self._next_tick = monotonic()
             self._tick()
 
-    # -- what the port tells (`transport.port.PortHandler`) -----------------------------------
+    # -- what the port reports (`transport.port.PortHandler`) ---------------------------------
 
     def peer_connected(self, key: Key) -> None:
         if self._greeting is not None and key not in self.connections:
@@ -127,27 +129,27 @@ class PortConnections:
         connection = self.connections.pop(key, None)
         self._guessed.discard(key)
         if connection is not None:
-            self._service.connection_lost(connection)
-            where = f"{', '.join(self.port.endpoints)}: " if self.port is not None else ""
-            connection.lost(ConnectionLostError(where + reason))
-            self._service.connection_ended(connection)
+            self._events.connection_lost(connection)
+            connection.lost(ConnectionLostError(reason))
+            self._events.connection_ended(connection)
 
     # -- connections -----------------------------------------------------------------------
 
     def _connect(self, key: Key, dialect: Dialect) -> Connection:
         session = self._new_session(dialect)
-        connection = Connection(
-            session, self.port, key, self._dispatcher, self._loop, self._service
-        )
+        if self.port is not None:
+            session.endpoint = ", ".join(self.port.endpoints)
+        connection = Connection(session, self.port, key, self._loop, self._events.peer_closing)
+        Inbound(connection, self._dispatcher)
         self.connections[key] = connection
         session.connected(monotonic())
-        self._service.connection_made(connection)
+        self._events.connection_made(connection)
         return connection
 
     def _identify(
         self, key: Key, frames: Sequence[bytes], guessed: Connection | None
     ) -> Connection | None:
-        """The connection of a peer that speaks for the first time."""
+        """Return the connection of a peer that speaks for the first time; detect its dialect."""
         dialect = next((d for d in self._dialects if d.recognises(frames)), None)
         if guessed is not None and (dialect is None or dialect.name == guessed.session.dialect):
             self._guessed.discard(key)
@@ -161,14 +163,14 @@ class PortConnections:
             return None
         if guessed is not None:
             self.peer_lost(key, "the peer speaks another dialect")
-        elif self._service.peers >= self._limits.max_peers:
-            self._service.connection_refused()
-            self._turn_away(key, frames, self._new_session(dialect))
+        elif self._events.peers >= self._limits.max_peers:
+            self._events.connection_refused()
+            self._reject_peer(key, frames, self._new_session(dialect))
             return None
         return self._connect(key, dialect)
 
-    def _turn_away(self, key: Key, frames: Frames, session: Session) -> None:
-        """Answer the calls of a peer too many, and keep nothing of it."""
+    def _reject_peer(self, key: Key, frames: Frames, session: Session) -> None:
+        """Reject a peer over `max_peers`: answer its calls with an error and keep no state."""
         assert self.port is not None
         now = monotonic()
         error = self._dispatcher.describe(
@@ -188,10 +190,10 @@ class PortConnections:
     def _tick(self) -> None:
         """Ping the peers of a transport that does not notice their loss."""
         now = monotonic()
-        # While this side's event loop was held, it did not read what the peers said.
-        held = now - self._next_tick
+        # While this side's event loop was blocked, it did not read what the peers sent.
+        delay = now - self._next_tick
         for key, connection in list(self.connections.items()):
-            connection.session.last_heard = min(connection.session.last_heard + held, now)
+            connection.session.last_heard = min(connection.session.last_heard + delay, now)
             if connection.session.tick(now):
                 connection.schedule_flush()
             else:
@@ -204,10 +206,16 @@ class PortConnections:
         self._ticker = self._loop.call_later(pause, self._tick)
 
     def close(self) -> None:
-        """Close the port, after what is gathered was handed to it."""
+        """Hand the pending records to the port, and close it."""
         if self._ticker is not None:
             self._ticker.cancel()
         for connection in list(self.connections.values()):
             connection.flush()
         if self.port is not None:
             self.port.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the port is closed, and forget its connections."""
+        if self.port is not None:
+            await self.port.wait_closed()
+        self.connections.clear()

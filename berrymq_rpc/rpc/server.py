@@ -4,42 +4,51 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .dialects import DIALECTS
-from .dispatcher import SLOW_HANDLER
 from .method_table import collect_methods
+from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
 from .runtime import Runtime
-from .validation import checked_seconds
-from .wire.limits import CONNECT_TIMEOUT, Limits
+from .transport import endpoints_of
+from .validation import checked_limits
+from .wire.limits import Limits
 
-__all__ = ["GRACE", "Server", "start_server"]
-
-#: Seconds that calls in progress have when the server closes.
-GRACE = 5.0
+__all__ = ["Server", "start_server", "start_server_with"]
 
 
 class Server(asyncio.AbstractServer):
     """A server that runs. Made by `start_server`; use it with ``async with``, or `close` it."""
 
-    def __init__(self, service: Runtime, grace: float) -> None:
-        self._service = service
+    def __init__(self, runtime: Runtime, grace: float) -> None:
+        self._runtime = runtime
         self._grace = grace
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What clients connect to, which is the real addresses with wildcard ports resolved."""
-        return self._service.endpoints
+        return self._runtime.endpoints
 
     def statistics(self) -> dict[str, int]:
-        """Counts: peers, calls, and what was dropped, lost or made no sense."""
-        return self._service.statistics()
+        """Counts.
+
+        * ``peers``: connections that there are.
+        * ``calls``: calls and notifications of the peers so far, those included that were refused.
+        * ``calls_running``: of these, what runs: coroutines, streams, and threads until they end.
+          A plain function holds the event loop while it runs, so none is ever counted here.
+        * ``calls_in_flight``: calls to the peers that are not answered yet.
+        * ``malformed_messages``, ``malformed``: messages that could not be read, and those and
+          parts of messages that the peers' dialects do not allow.
+        * ``expired``: calls that were read after their deadline, and so not run.
+        * ``notifications_dropped``: notifications of the peers that were not served.
+        * ``notifications_lost``: notifications to the peers that are known not to have arrived.
+        """
+        return self._runtime.statistics()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it runs on."""
-        return self._service.loop
+        return self._runtime.loop
 
     def is_serving(self) -> bool:
         """Whether it takes calls."""
-        return not self._service.closing.is_set()
+        return not self._runtime.closing.is_set()
 
     async def start_serving(self) -> None:
         """Do nothing: it serves from the start."""
@@ -47,7 +56,7 @@ class Server(asyncio.AbstractServer):
     async def serve_forever(self) -> None:
         """Serve until cancelled, or until `close` is called from elsewhere; then close."""
         try:
-            await self._service.closing.wait()
+            await self._runtime.closing.wait()
         finally:
             self.close()
             await self.wait_closed()
@@ -56,17 +65,18 @@ class Server(asyncio.AbstractServer):
         """Stop taking calls and close.
 
         Calls in progress may finish within the server's `grace`; new ones are refused with
-        `ServiceClosedError`, and clients are told, so that one with several endpoints goes
-        elsewhere. ``waits=True`` calls are ended at once. Returns immediately: see `wait_closed`.
+        `ServiceClosedError`, and clients get a goodbye, so that one with several endpoints calls
+        another server. ``waits=True`` calls are ended at once. Returns immediately: see
+        `wait_closed`.
         """
-        self._service.close("the server is closing", self._grace)
+        self._runtime.close("the server is closing", self._grace)
 
     async def wait_closed(self) -> None:
         """Wait until `close` was called and everything is closed.
 
         Cancelling it cancels the wait alone.
         """
-        await self._service.wait_closed()
+        await self._runtime.wait_closed()
 
     async def __aenter__(self) -> "Server":
         return self
@@ -110,7 +120,7 @@ async def start_server(
             ``dialects="aiozmq"``.
         loop: ``None`` or the running loop.
         dialects: what peers may speak: any of ``"native"``, ``"aiozmq"`` and ``"jsonrpc"``. A
-            peer's first message tells which.
+            peer's first message says which.
         error_table: ``{"package.module.Class": Class}`` for exceptions of clients that the
             server calls.
         translation_table: ``{code: (Class, packer, unpacker)}`` for values of your own, codes
@@ -127,35 +137,39 @@ async def start_server(
         insecure: allow `bind` to addresses beyond this host without authentication.
 
     Raises:
-        TypeError, ValueError: an argument is none of what it may be.
+        TypeError, ValueError: an argument is invalid.
         OSError: an endpoint cannot be bound.
     """
-    grace = checked_seconds(grace, "grace", zero=True)
-    service = Runtime(
-        collect_methods(handler),
-        connect=connect,
-        bind=bind,
+    options = ServerOptions(
+        grace=grace,
+        connect=endpoints_of(connect, "connect"),
+        bind=endpoints_of(bind, "bind"),
         loop=loop,
         dialects=dialects,
         error_table=error_table,
         translation_table=translation_table,
         use_list=use_list,
-        limits=limits,
+        limits=checked_limits(limits),
         insecure=insecure,
-        connect_timeout=CONNECT_TIMEOUT,
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,
         exclude_log_exceptions=exclude_log_exceptions,
         send_traceback=send_traceback,
         threads=threads,
     )
+    return await start_server_with(handler, options)
+
+
+async def start_server_with(handler: Any, options: ServerOptions) -> Server:
+    """Start a server by options that were checked before; see `start_server`."""
+    runtime = Runtime(collect_methods(handler), options)
     try:
-        for endpoint in service.bind_to:
-            await service.listen(endpoint, greeting=None)
-        for endpoint in service.connect_to:
+        for endpoint in options.bind:
+            await runtime.listen(endpoint, greeting=None)
+        for endpoint in options.connect:
             # A bound client does not know of this server until it speaks.
-            await service.dial(endpoint, greeting=service.dialects[0])
+            await runtime.dial(endpoint, greeting=runtime.dialects[0])
     except BaseException:
-        service.abort()
+        runtime.abort()
         raise
-    return Server(service, grace)
+    return Server(runtime, options.grace)

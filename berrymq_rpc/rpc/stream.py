@@ -2,21 +2,53 @@
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Protocol
 
 from ..errors import ProtocolError, RPCTimeoutError
+from .wire.session import Caller, Session
 
-if TYPE_CHECKING:
-    from .call import Call
+__all__ = ["CallChannel", "PendingCall", "Stream", "StreamHandle"]
 
-__all__ = ["Stream", "StreamHandle"]
+
+class CallChannel(Protocol):
+    """What a call was sent by: a `connection.Connection`."""
+
+    session: Session
+
+    def cancel(self, call_id: int) -> None:
+        """Give up a call of this side."""
+
+    def credit(self, call_id: int, items: int) -> None:
+        """Ask for more items of a stream."""
+
+    def take_place(self, stream: "Stream") -> None:
+        """Let a stream hear what becomes of the call with its id from now on."""
+
+
+class PendingCall(Caller, Protocol):
+    """A `Call`, or the `Stream` that took its place: what a client keeps of a call in flight."""
+
+    connection: CallChannel
+    #: Sends a call that a closing peer refused to another one, and returns whether there is one.
+    resend: "Callable[[PendingCall], bool] | None"
+    accepted_at: float | None
 
 
 class Stream:
-    """Takes a `Call`'s place at its connection once it is known to be a stream.
+    """Takes a `Call`'s place in its session once it is known to be a stream.
+
+    The session must not hold the `Call` itself any more: only the user does, so that the stream
+    ends when the user drops it (`StreamHandle`).
 
     The peer sends as many items as the window says and then waits for credit, which is given as
     items are taken: a slow reader costs either side no more memory than a window of items.
+
+    Args:
+        call: the call; what its session knows of it is taken over.
+        timeout: seconds for each item.
+        loop: the event loop of the call.
     """
 
     __slots__ = (
@@ -30,33 +62,38 @@ class Stream:
         "accepted_at",
         "connection",
         "deadline",
-        "encoded",
         "id",
+        "made_at",
         "method",
+        "resend",
         "sent",
     )
 
-    def __init__(self, call: "Call") -> None:
+    def __init__(
+        self, call: PendingCall, timeout: float | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.connection = call.connection
         self.id = call.id
         self.method = call.method
+        self.made_at = call.made_at
         self.sent = call.sent
         self.accepted_at = call.accepted_at
-        self.encoded = call.encoded
+        self.resend = call.resend
         #: The timeout is for each item; the call as a whole has none.
         self.deadline: float | None = None
-        self._timeout = call.timeout
-        self._loop = call.get_loop()
-        self.connection = call.connection
+        self._timeout = timeout
+        self._loop = loop
         self._items: deque[Any] = deque()
         self._uncredited = 0
         self._waiter: asyncio.Future[None] | None = None
         self._over = False
         self._error: BaseException | None = None
 
-    # -- what the session tells (`wire.session.Caller`) ------------------------------------
+    # -- what the session reports (`wire.session.Caller`) ------------------------------------
 
     def succeed(self, value: Any, /) -> None:
-        self.fail(ProtocolError(f"{self.method!r} is no stream: use 'await', not 'async for'"))
+        error = ProtocolError(f"{self.method!r} is not a stream: use 'await', not 'async for'")
+        self.fail(self.connection.session.note_call(error, self, monotonic()))
 
     def fail(self, error: BaseException, /) -> None:
         if not self._over:
@@ -65,7 +102,7 @@ class Stream:
             self._wake()
 
     def refused(self, error: BaseException, /) -> None:
-        if not self.connection.owner.resend(self):
+        if self.resend is None or not self.resend(self):
             self.fail(error)
 
     def accepted(self, now: float, released: bool, /) -> None:
@@ -78,9 +115,6 @@ class Stream:
     def end(self) -> None:
         self._over = True
         self._wake()
-
-    def progress(self, now: float, /) -> str:
-        return "a stream that was read"
 
     # -- reading -------------------------------------------------------------------------
 
@@ -123,7 +157,8 @@ class Stream:
     def _expire(self) -> None:
         if not self._items and not self._over:
             self.connection.cancel(self.id)
-            self.fail(RPCTimeoutError(f"no item of {self.method!r} within {self._timeout:g} s"))
+            error = RPCTimeoutError(f"no item within {self._timeout:g} s")
+            self.connection.session.fail(self, error, monotonic())
 
     def _give_credit(self) -> None:
         if self._uncredited and not self._over:
@@ -131,7 +166,7 @@ class Stream:
             self._uncredited = 0
 
     def abandon(self) -> bool:
-        """End it, here and at the peer. Returns whether it was not over."""
+        """End it, here and at the peer. Return whether it was still open."""
         if self._over:
             return False
         self._over = True
@@ -141,13 +176,13 @@ class Stream:
         return True
 
     def collected(self) -> None:
-        """Nobody can read it any more. Safe in any thread, as collection happens in any."""
+        """Its reader is gone. Safe in any thread, as collection happens in any."""
         if not self._over and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abandon)
 
 
 class StreamHandle:
-    """Owned by the user's `Call` alone, so that its collection is noticed."""
+    """Held by the user's `Call` alone, so that its collection is noticed."""
 
     __slots__ = ("stream",)
 

@@ -1,14 +1,15 @@
 """A client for programs and threads without asyncio."""
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from ..runtime.loop_thread import LoopThread
 from .call import Call
 from .client import open_client
 from .dispatcher import DESCRIBE
+from .options import CallOptions
 from .proxy import Namespace
-from .validation import checked_timeout
 
 __all__ = ["SyncClient"]
 
@@ -21,8 +22,8 @@ class SyncClient:
         with rpc.SyncClient(connect="tcp://127.0.0.1:5555", timeout=5.0) as client:
             print(client.rpc.math.add(1, 2))
 
-    It runs an event loop on a thread of its own, so calls of several threads are under way at
-    the same time.
+    It runs an event loop on a thread of its own, so several threads can have calls in
+    flight at the same time.
 
     Args:
         connect: endpoint or endpoints of servers.
@@ -31,7 +32,7 @@ class SyncClient:
 
     Attributes:
         rpc: ``client.rpc.namespace.method(1, key=2)`` returns the result.
-        notify: the same, one way; returns when it is handed over to be sent.
+        notify: the same, one way; returns once it is handed over to be sent.
         stream: ``for item in client.stream.namespace.method(1)`` iterates over a stream. Leaving
             the loop ends the stream.
 
@@ -45,7 +46,7 @@ class SyncClient:
     def __init__(
         self, *, connect: Any = None, timeout: float | None = None, **options: Any
     ) -> None:
-        self._timeout = checked_timeout(timeout)
+        self._options = CallOptions(timeout)
         self._loop_thread = LoopThread("client")
         try:
             self._client = self._loop_thread.run(
@@ -65,7 +66,7 @@ class SyncClient:
         return self._loop_thread.run(self._start(method, args, kwargs))
 
     async def _start(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._client.pool.call(method, args, kwargs, self._timeout)
+        return await self._client.pool.call(method, args, kwargs, self._options)
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         async def notify() -> None:
@@ -77,7 +78,7 @@ class SyncClient:
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Generator[Any, None, None]:
         async def begin() -> Call:
-            return self._client.pool.call(method, args, kwargs, self._timeout).__aiter__()
+            return self._client.pool.call(method, args, kwargs, self._options).__aiter__()
 
         # Sent now, not at the first item, as every call is.
         return self._items(self._loop_thread.run(begin()))
@@ -107,7 +108,7 @@ class SyncClient:
         other = object.__new__(type(self))
         other._loop_thread = self._loop_thread
         other._client = self._client
-        other._timeout = checked_timeout(timeout)
+        other._options = replace(self._options, timeout=timeout)
         other._make_names()
         return other
 

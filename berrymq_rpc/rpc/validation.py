@@ -23,7 +23,7 @@ def checked_seconds(value: Any, name: str, *, zero: bool = False) -> float:
     Infinity is one, and whole numbers that no float holds are the same as infinity.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is too small, or not-a-number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):

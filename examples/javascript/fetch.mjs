@@ -1,4 +1,4 @@
-// Calls by fetch, which Node.js brings along: node fetch.mjs http://127.0.0.1:8080
+// Calls by fetch, which is part of Node.js: node fetch.mjs http://127.0.0.1:8080
 const url = process.argv[2] ?? "http://127.0.0.1:8080";
 
 async function post(message) {
@@ -7,7 +7,7 @@ async function post(message) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(message),
   });
-  // 204: nothing in the message was to be answered.
+  // 204: no request in the message expects an answer.
   return response.status === 204 ? null : response.json();
 }
 

@@ -1,4 +1,4 @@
-// Calls, and messages as they are sent: node websocket.mjs ws://127.0.0.1:8080/ws
+// Calls, and messages as they arrive: node websocket.mjs ws://127.0.0.1:8080/ws
 import WebSocket from "ws";
 
 const socket = new WebSocket(process.argv[2] ?? "ws://127.0.0.1:8080/ws");
@@ -32,7 +32,7 @@ await new Promise((resolve, reject) => socket.on("open", resolve).on("error", re
 console.log("a call:", await call("divide", [1, 4]));
 
 await call("subscribe", ["greeting:*"]);
-// Whoever sends it: here it is this very program, through berryMQ's functions.
+// Any process may send the message; here it is this program, by berryMQ's functions.
 const token = await call("connect_oneway", [60]);
 console.log("sent:", await call("send_message", [token, "greeting:hello", ["you"], { from: "me" }]));
 

@@ -3,7 +3,7 @@ import { Dealer, Request } from "zeromq";
 
 const endpoint = process.argv[2] ?? "tcp://127.0.0.1:8082";
 
-// One question, one answer.
+// One request, one answer.
 const request = new Request();
 request.connect(endpoint);
 await request.send(JSON.stringify({ jsonrpc: "2.0", method: "divide", params: [1, 4], id: 1 }));
@@ -11,7 +11,7 @@ const [answer] = await request.receive();
 console.log("a call:", JSON.parse(answer).result);
 request.close();
 
-// Many at once, and what the server sends unasked.
+// Many at once, and notifications from the server.
 const dealer = new Dealer();
 dealer.connect(endpoint);
 for (let id = 1; id <= 100; id++) {

@@ -24,7 +24,7 @@ def drain(queue: AsyncQueue) -> list[Any]:
 
 async def until_waiting(queue: AsyncQueue, count: int) -> None:
     async with asyncio.timeout(BOUND):
-        while len(queue._backlog._arrivals) < count:
+        while queue.waiting < count:
             await asyncio.sleep(0)
 
 
@@ -53,7 +53,7 @@ async def test_nothing_there(bus: Bus) -> None:
             await get()
     with pytest.raises(Empty):
         queue.get_nowait()
-    assert len(queue._backlog._arrivals) == 0
+    assert queue.waiting == 0
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan")])

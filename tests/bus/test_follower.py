@@ -175,7 +175,7 @@ def test_arguments_of_the_class(base: Any) -> None:
         assert list(inspect.signature(Both).parameters) == ["first", "second"]
     with pytest.raises(TypeError, match="second"):
         Both(1)
-    assert len(bus._directory) == 0
+    assert bus.registrations() == []
 
     class Neither(base):
         @bus.following("a:b")

@@ -132,7 +132,7 @@ async def test_within_a_receiver(bus: Bus) -> None:
 
 
 async def test_no_identifier(bus: Bus) -> None:
-    with pytest.raises(ValueError, match="no identifier"):
+    with pytest.raises(ValueError, match="not an identifier"):
         await bus.publish("a::b")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Message, Queue
-from berrymq_rpc.bus.route import MAX_DEPTH
+from berrymq_rpc.bus.delivery import MAX_DEPTH
 
 Errors = list[tuple[BaseException, Message, Any]]
 BOUND = 30.0
@@ -130,7 +130,7 @@ def test_questions_without_end(bus: Bus, errors: Errors) -> None:
     bus.regist_function("answer:x", lambda message: bus.talk("ask:x", "answer:x"))
     assert bus.talk("ask:x", "answer:x") == 1
     assert [type(error) for error, _, _ in errors] == [RecursionError]
-    assert f"{MAX_DEPTH} deep" in str(errors[0][0])
+    assert f"{MAX_DEPTH} levels deep" in str(errors[0][0])
 
 
 def test_outermost_receiver_of_a_cycle_answers(bus: Bus, answers: Queue, errors: Errors) -> None:
@@ -197,60 +197,3 @@ def test_on_the_pool(bus: Bus, answers: Queue, errors: Errors) -> None:
     assert well.args != (threading.current_thread().name,)
     assert answers.empty()
     bus.set_multiplicity(0)
-
-
-class TestAnswer:
-    """What brings answers of other processes."""
-
-    def test_result_and_error(self, bus: Bus, answers: Queue) -> None:
-        forwarded: list[Message] = []
-        bus.gateway.add_forwarder(forwarded.append)
-        error = ValueError("there")
-        assert bus.gateway.answer("answer:x", 5) == 1
-        assert bus.gateway.answer("answer:x", error=error, origin="peer") == 1
-        assert bus.gateway.answer("nobody:x", 1) == 0
-        well, failed = drain(answers)
-        assert (well.args, well.error, well.origin) == ((5,), None, None)
-        assert (failed.args, failed.error, failed.origin) == ((None,), error, "peer")
-        assert forwarded == []
-
-    def test_local_names(self, bus: Bus) -> None:
-        heard: list[Any] = []
-        bus.regist_function("_own:x", lambda message: heard.append(message.args))
-        assert bus.gateway.answer("_own:x", 1) == 1
-        assert bus.gateway.answer("*:x", 2, origin="peer") == 0
-        with pytest.raises(ValueError, match="local"):
-            bus.gateway.answer("_own:x", 3, origin="peer")
-        assert heard == [(1,)]
-
-
-class TestRelay:
-    """Questions that came from another process."""
-
-    def test_each_end_is_told(self, bus: Bus, errors: Errors) -> None:
-        told: list[tuple[Any, Any]] = []
-        bus.regist_function("ask:x", lambda message: message.origin)
-        bus.regist_function("ask:x", fail)
-        bus.regist_function("ask:x", lambda message: 1, lambda message: False)
-        bus.regist_function("_own:x", lambda message: 1)
-        with Queue("ask", bus=bus):
-            reached = bus.gateway.relay(
-                "ask:x", (1,), {}, "peer", lambda result, error: told.append((result, error))
-            )
-        assert reached == 3
-        assert told[0] == ("peer", None)
-        assert told[1][0] is None
-        assert isinstance(told[1][1], LookupError)
-        assert len(told) == 2
-        assert len(errors) == 1
-
-    def test_nobody_there(self, bus: Bus) -> None:
-        assert bus.gateway.relay("ask:x", (), {}, "peer", lambda result, error: None) == 0
-
-    def test_telling_that_fails_is_reported(self, bus: Bus, errors: Errors) -> None:
-        def told(result: Any, error: Any) -> None:
-            raise OSError("line")
-
-        bus.regist_function("ask:x", lambda message: 1)
-        assert bus.gateway.relay("ask:x", (), {}, "peer", told) == 1
-        assert [type(error) for error, _, _ in errors] == [OSError]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
-from berrymq_rpc.bus.pool import _pools
+from berrymq_rpc.bus.thread_pool import pools
 
 BOUND = 30.0
 THREADS = 8
@@ -108,8 +108,8 @@ def test_hammer(bus: Bus) -> None:
     together(*[send(number) for number in range(3)], *[come_and_go] * 3, *[pull] * 2)
     gc.collect()
     assert bus.problems == []  # type: ignore[attr-defined]
-    assert len(bus._directory) == 2
-    assert not bus._directory._changes
+    assert len(bus.registrations()) == 2
+    assert bus.statistics()["changes_waiting"] == 0
     for number in range(3):
         mine = [args for args in stays.heard if args[0] == number]
         assert mine == [(number, turn) for turn in range(rounds) for _ in range(2)]
@@ -132,7 +132,7 @@ def test_following_is_in_force_when_it_returns(bus: Bus) -> None:
         return run
 
     together(*[follow_and_send(number) for number in range(THREADS)])
-    assert len(bus._directory) == 0
+    assert bus.registrations() == []
 
 
 def test_competing_consumers_take_each_message_once(bus: Bus) -> None:
@@ -185,7 +185,7 @@ def test_shared_queues_opened_and_closed_at_once(bus: Bus) -> None:
             queue.close()
 
     together(*[run] * THREADS)
-    assert len(bus._directory) == 0
+    assert bus.registrations() == []
     assert bus.twitter("task:run") == 0
 
 
@@ -199,23 +199,34 @@ def test_bounded_queue_loses_only_what_it_counts(bus: Bus) -> None:
 def test_collection_never_waits_for_another_thread(bus: Bus) -> None:
     """An object dies here while a change is being made there: its end must not wait for that."""
     changing, died = threading.Event(), threading.Event()
+    in_time: list[bool] = []
     listener = Listener()
     bus.regist_method("a:b", listener.hear)
     holder = [listener]
     del listener
 
-    def change() -> None:
-        changing.set()
-        assert died.wait(BOUND)
+    class SlowGuard:
+        def __call__(self, message: Message) -> bool:
+            return True
+
+        def __del__(self) -> None:
+            changing.set()
+            in_time.append(died.wait(BOUND))
+
+    def receive(message: Message) -> None: ...
+
+    # Its registration has the only reference to the guard, which ends in the midst of a change.
+    bus.regist_function("a:b", receive, SlowGuard())
 
     def die() -> None:
         assert changing.wait(BOUND)
         holder.clear()
         died.set()
 
-    together(lambda: bus._directory._change(change), die)
-    assert len(bus._directory) == 0
-    assert not bus._directory._changes
+    together(lambda: bus.unfollow("a:b", receive), die)
+    assert in_time == [True]
+    assert bus.registrations() == []
+    assert bus.statistics()["changes_waiting"] == 0
 
 
 def test_depth_is_counted_for_each_thread(bus: Bus) -> None:
@@ -241,8 +252,8 @@ def test_objects_made_and_forgotten_in_all_threads(bus: Bus) -> None:
     together(*[run] * THREADS)
     gc.collect()
     bus.twitter("a:b")
-    assert len(bus._directory) == 0
-    assert not bus._directory._changes
+    assert bus.registrations() == []
+    assert bus.statistics()["changes_waiting"] == 0
 
 
 @pytest.mark.parametrize("multiplicity", [0, 4])
@@ -316,8 +327,8 @@ def test_hammer_of_all_kinds(bus: Bus, multiplicity: int) -> None:
 
     together(send(0), send(1), publish, talk, pull, pull_by_coroutine, look)
     bus.set_multiplicity(0)
-    for pool in list(_pools):
-        if pool._is_closed:
+    for pool in pools():
+        if pool.is_closed:
             assert pool.join(time.monotonic() + BOUND) == 0
     expected = [(number, turn) for number in range(3) for turn in range(rounds)]
     taken += [message.args for message in shared[0]]

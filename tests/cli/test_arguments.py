@@ -85,7 +85,7 @@ def test_any_free_port() -> None:
 
 def test_identifiers() -> None:
     assert exportable_identifier("job") == "job:*"
-    for text, error in [("a:b:c", "is no identifier"), ("_a:b", "is local"), ("", "is empty")]:
+    for text, error in [("a:b:c", "is not an identifier"), ("_a:b", "is local"), ("", "is empty")]:
         with pytest.raises(click.BadParameter, match=error):
             exportable_identifier(text)
 

@@ -74,12 +74,17 @@ def test_timeouts(berrymq, server) -> None:
         result = berrymq("call", "--timeout", "0.3", server, *arguments)
         assert result.returncode == 4
         assert "0.3 s" in result.stderr
+        assert result.stderr.endswith(". The method may have begun.\n")
+    result = berrymq("call", "--timeout", "0.1", SILENT, "divide")
+    assert result.returncode == 4
+    assert result.stderr.endswith(": 'divide' was not sent. The method has not begun.\n")
 
 
 def test_a_server_that_dies(berrymq, server) -> None:
     result = berrymq("call", server, "die")
     assert (result.returncode, result.stdout) == (3, "")
-    assert result.stderr.startswith(f"Error: the connection to {server} was lost: ")
+    assert result.stderr.startswith(f"Error: {server}: the connection was lost: 'die' was sent")
+    assert result.stderr.endswith(". The method may have begun.\n")
 
 
 def test_no_server(berrymq) -> None:

@@ -41,7 +41,7 @@ async def test_a_path(tmp_path: Path) -> None:
 async def test_other_servers(monkeypatch) -> None:
     assert "a ZeroMQ socket is listening there" in await diagnosis_of_server(b"\xff\0\0")
     assert "does not use ZeroMQ" in await diagnosis_of_server(b"SSH-2.0")
-    monkeypatch.setattr(failure, "PATIENCE", 0.1)
+    monkeypatch.setattr(failure, "PATIENCE", 0.5)
     assert "sends nothing" in await diagnosis_of_server(b"")
 
 

@@ -60,7 +60,7 @@ def test_a_node_that_dies(node, start) -> None:
         running.note()
         node.process.kill()
         assert running.end() == 3
-        assert running.note().startswith(f"Error: the connection to {node.endpoint} was lost: ")
+        assert running.note().startswith(f"Error: {node.endpoint}: the connection was lost: ")
         assert running.rest("stderr") == []
 
 

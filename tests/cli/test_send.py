@@ -20,7 +20,7 @@ def test_send(node, berrymq) -> None:
         ([], "Missing argument 'ENDPOINT'"),
         ([SILENT], "Missing argument 'IDENTIFIER'"),
         (["127.0.0.1:1", "a:b"], "'127.0.0.1:1' is not an endpoint: write tcp://127.0.0.1:1"),
-        ([SILENT, "a:b:c"], "Invalid value for 'IDENTIFIER': 'a:b:c' is no identifier"),
+        ([SILENT, "a:b:c"], "Invalid value for 'IDENTIFIER': 'a:b:c' is not an identifier"),
         ([SILENT, "_a:b"], "'_a:b' is local"),
         ([SILENT, "a:b", "--wiat=3"], "No such option: --wiat. Put -- before"),
         ([SILENT, "a:b", "x=1", "x=2"], "x= was given twice"),

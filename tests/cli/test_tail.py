@@ -78,4 +78,4 @@ def test_no_server(berrymq) -> None:
 def test_not_an_identifier(berrymq) -> None:
     result = berrymq("tail", "tcp://127.0.0.1:1", "a:b:c")
     assert (result.returncode, result.stdout) == (2, "")
-    assert "'a:b:c' is no identifier" in result.stderr
+    assert "'a:b:c' is not an identifier" in result.stderr

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc import Bus, Message, Node
-from berrymq_rpc.exchange.mailbox import Mailbox
+from berrymq_rpc.exchange.remote_queue import RemoteQueue
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,24 +73,24 @@ def consumer(endpoint: str, ttl: float = 60) -> Iterator[Consumer]:
 
 
 class Place:
-    """A node, and what is told on its bus."""
+    """A node, and the events on its bus."""
 
     def __init__(self, bus: Bus, node: Node) -> None:
         self.bus = bus
         self.node = node
-        self.told: asyncio.Queue[Message] = asyncio.Queue()
-        bus.regist_function("queue:dropped", self.told.put_nowait)
+        self.reported: asyncio.Queue[Message] = asyncio.Queue()
+        bus.regist_function("queue:dropped", self.reported.put_nowait)
 
     @property
     def endpoint(self) -> str:
         return self.node.endpoints[0]
 
     @property
-    def mailboxes(self) -> list[Mailbox]:
-        return list(self.node._functions._mailboxes._owners)
+    def queues(self) -> list[RemoteQueue]:
+        return list(self.node.handler.queues)
 
     async def waiting(self, count: int) -> None:
-        while sum(len(mailbox._consumers) for mailbox in self.mailboxes) != count:
+        while self.node.statistics()["consumers_waiting"] != count:
             await asyncio.sleep(0.001)
 
 
@@ -176,9 +176,9 @@ async def test_a_queue_that_overflows(caplog: pytest.LogCaptureFixture) -> None:
                 for count in (1, 2, 4)
             ]
             # its bus as well,
-            told = [await it.told.get() for _ in range(3)]
-            assert [message.kwargs["count"] for message in told] == [1, 2, 4]
-            assert {message.kwargs["identifier"] for message in told} == {"job:*"}
+            reported = [await it.reported.get() for _ in range(3)]
+            assert [message.kwargs["count"] for message in reported] == [1, 2, 4]
+            assert {message.kwargs["identifier"] for message in reported} == {"job:*"}
             # its counts,
             assert it.node.statistics()["messages_dropped"] == 7
             # and the consumer, with the next message that it gets.
@@ -198,9 +198,9 @@ async def test_a_ttl_that_ends(caplog: pytest.LogCaptureFixture) -> None:
             dead.kill()
             await it.waiting(0)
             assert it.bus.twitter("job:new", 1) == 1
-        # The node tells that messages were kept for nobody.
-        assert (await it.told.get()).kwargs == {"identifier": "job:*", "count": 1}
-        assert "remote queue job:*: closed with messages that nobody got, 1 dropped" in caplog.text
+        # The node reports that messages were kept for no consumer.
+        assert (await it.reported.get()).kwargs == {"identifier": "job:*", "count": 1}
+        assert "remote queue job:*: closed with messages left, 1 dropped" in caplog.text
         assert it.bus.twitter("job:new", 2) == 0
 
 
@@ -211,11 +211,11 @@ async def test_a_consumer_that_was_frozen_for_longer_than_its_ttl() -> None:
             await it.waiting(1)
             frozen.freeze()
             it.bus.twitter("job:new", 1)
-            assert (await it.told.get()).kwargs["count"] == 1
+            assert (await it.reported.get()).kwargs["count"] == 1
             while it.node.statistics()["connections"]:
                 await asyncio.sleep(0.01)
             frozen.thaw()
-            while not it.mailboxes or not it.mailboxes[0]._consumers:
+            while not it.queues or not it.queues[0].consumers:
                 await asyncio.sleep(0.01)
             it.bus.twitter("job:new", 2)
             # What had reached its host before is still there for it.
@@ -225,4 +225,4 @@ async def test_a_consumer_that_was_frozen_for_longer_than_its_ttl() -> None:
             frozen.kill()
             assert frozen.process.stderr is not None
             log = await asyncio.to_thread(frozen.process.stderr.read)
-            assert "the peer has forgotten it, so it is made anew; messages may be missing" in log
+            assert "forgotten by the peer; registering again, messages may be missing" in log

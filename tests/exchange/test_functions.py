@@ -14,8 +14,8 @@ import pytest
 from berrymq_rpc import rpc
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.exchange import ExportedFunctions
-from berrymq_rpc.exchange.mailbox import Mailbox
-from berrymq_rpc.rpc.transport import memory
+from berrymq_rpc.exchange.remote_queue import RemoteQueue
+from berrymq_rpc.testing import link_faults
 
 _numbers = itertools.count()
 
@@ -68,9 +68,10 @@ class Served:
 
     async def waiting(self, token: str, count: int = 1) -> None:
         """Return when so many ``get`` wait."""
-        mailbox = self.functions._table._entries[token].value.part
-        assert isinstance(mailbox, Mailbox)
-        while len(mailbox._consumers) != count:
+        (lease,) = (lease for lease in self.functions.leases if lease.token == token)
+        queue = lease.value.resource
+        assert isinstance(queue, RemoteQueue)
+        while queue.consumers != count:
             await asyncio.sleep(0)
 
 
@@ -113,7 +114,7 @@ async def test_oneway(transport: str) -> None:
         assert await it.client.rpc.send_message(token, "job:new", [1, "two"], {"three": 3}) == "ok"
         message = await followers.next()
         assert (message.id, message.args, message.kwargs) == ("job:new", (1, "two"), {"three": 3})
-        # A caller that only sends is no node: its messages are this node's own.
+        # A caller that only sends is not a node: its messages are this node's own.
         assert message.origin is None
         assert await it.client.rpc.send_message(token, "job") == "ok"
         assert (await followers.next()).id == "job:*"
@@ -179,17 +180,17 @@ class TestTokens:
             assert await it.client.rpc.get(token, True, None) == "invalid token"
             assert it.bus.twitter("job:new") == 0
 
-    async def test_nobody_need_ask_for_a_queue_to_be_freed(
+    async def test_no_one_need_ask_for_a_queue_to_be_freed(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         freed = asyncio.Event()
-        close = Mailbox.close
+        close = RemoteQueue.close
 
-        def closed(self: Mailbox) -> None:
+        def closed(self: RemoteQueue) -> None:
             close(self)
             freed.set()
 
-        monkeypatch.setattr(Mailbox, "close", closed)
+        monkeypatch.setattr(RemoteQueue, "close", closed)
         bus = Bus()
         functions = ExportedFunctions(bus)
         async with (
@@ -268,7 +269,7 @@ class TestTokens:
                 it.client.rpc.connect_via_queue("a", ttl),
                 it.client.rpc.interconnect(None, None, ttl),
             ):
-                with pytest.raises(ValueError, match="ttl is a number of seconds above 0"):
+                with pytest.raises(ValueError, match="ttl must be a number of seconds above 0"):
                     await call
             assert it.bus.twitter("a") == 0
 
@@ -310,7 +311,7 @@ async def test_what_is_no_identifier(identifier: Any) -> None:
             it.client.rpc.send_message(token, identifier, (), {}),
             it.client.rpc.connect_via_queue(identifier, 10),
         ):
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 await call
 
 
@@ -340,11 +341,11 @@ class TestGet:
     async def test_time_is_a_number(self, timeout: Any) -> None:
         async with served() as it:
             token = await it.client.rpc.connect_via_queue("job:*", 10)
-            with pytest.raises(ValueError, match="timeout is a number of seconds"):
+            with pytest.raises(ValueError, match="timeout must be a number of seconds"):
                 await it.client.rpc.get(token, True, timeout)
 
     @pytest.mark.nodebug
-    async def test_blocks_nobody(self) -> None:
+    async def test_blocks_no_one(self) -> None:
         async with served("tcp") as it:
             token = await it.client.rpc.connect_via_queue("job:*", 10)
             # More than the window of calls in flight.
@@ -372,11 +373,16 @@ class TestGet:
                 for number in range(5):
                     it.bus.twitter("job:new", number)
             assert "remote queue job:*: full with 2 messages" in caplog.text
-            counts = {"connections": 1, "messages_waiting": 2, "messages_dropped": 3}
+            counts = {
+                "connections": 1,
+                "consumers_waiting": 0,
+                "messages_waiting": 2,
+                "messages_dropped": 3,
+            }
             assert it.functions.statistics() == counts
             messages = [await it.client.rpc.get(token) for _ in range(2)]
             assert [message["args"] for message in messages] == [(3,), (4,)]
-            # The consumer is told, once.
+            # The consumer is informed, once.
             assert [message.get("dropped") for message in messages] == [3, None]
             await it.client.rpc.close_connection(token)
             assert it.functions.statistics() == counts | {"connections": 0, "messages_waiting": 0}
@@ -394,9 +400,9 @@ class TestGet:
             messages = [await it.client.rpc.get(token) for _ in range(3)]
             assert [message["args"][0] for message in messages] == [2, 3, 4]
             assert messages[0]["dropped"] == 3
-            # This process is told as well: of the first, the second, the fourth and so on.
-            told = [m for m in [await followers.next() for _ in range(8)] if m.name != "job"]
-            assert [(m.kwargs["identifier"], m.kwargs["count"]) for m in told] == [
+            # It is reported in this process as well: the first, the second, the fourth and so on.
+            reported = [m for m in [await followers.next() for _ in range(8)] if m.name != "job"]
+            assert [(m.kwargs["identifier"], m.kwargs["count"]) for m in reported] == [
                 ("job:*", 1),
                 ("job:*", 2),
             ]
@@ -460,7 +466,7 @@ class TestNothingIsLost:
             token = await it.client.rpc.connect_via_queue("job:*", 10)
             first, second = (other.rpc.get(token, True, None) for _ in range(2))
             await it.waiting(token, 2)
-            faults = memory.faults(it.endpoint)
+            faults = link_faults(it.endpoint)
             faults.delay = 0.01
             it.bus.twitter("job:new", 1)
             it.bus.twitter("job:new", 2)
@@ -480,19 +486,19 @@ class TestNothingIsLost:
                 ((3,), False),
             ]
 
-    async def test_but_what_cannot_travel_is_in_nobodys_way(
+    async def test_but_what_cannot_be_packed_blocks_no_other(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with served("tcp") as it:
             errors: list[Any] = []
-            it.bus.on_error = lambda *told: errors.append(told)
+            it.bus.on_error = lambda *reported: errors.append(reported)
             token = await it.client.rpc.connect_via_queue("job:*", 10)
-            # Told when it is sent, and where.
+            # Reported when it is sent, and where.
             it.bus.twitter("job:new", 1, object())
             ((error, message, _),) = errors
             assert str(error).startswith("args[1]: builtins.object cannot be packed")
             assert message.args[0] == 1
-            assert "a message cannot travel, 1 dropped so far" in caplog.text
+            assert "a message cannot be packed, 1 dropped so far" in caplog.text
             it.bus.twitter("job:new", "x" * (2 << 20))
             it.bus.twitter("job:new", 3)
             # How large a message may be is for the peer to say.
@@ -506,7 +512,7 @@ class TestNothingIsLost:
             }
             assert it.functions.statistics()["messages_dropped"] == 2
             assert [(str(error), message.id) for error, message, _ in errors[1:]] == [
-                ("the arguments cannot travel", "job:new")
+                ("the arguments cannot be sent", "job:new")
             ]
             assert "cannot send" in caplog.text
 
@@ -574,9 +580,9 @@ class TestInterconnect:
         "address", ["tcp://192.0.2.1:1", ("192.0.2.1", 1), "", "tcp://no host at all:1"]
     )
     @pytest.mark.parametrize("transport", ENDPOINTS)
-    async def test_nobody_else_is_called_back(self, transport: str, address: Any) -> None:
+    async def test_no_one_else_is_called_back(self, transport: str, address: Any) -> None:
         async with served(transport) as it:
-            with pytest.raises(ValueError, match=r"callback_allowed|is no host|no endpoint"):
+            with pytest.raises(ValueError, match=r"callback_allowed|is not a host|not an endpoint"):
                 await it.client.rpc.interconnect(address, None, 10)
             assert it.functions.statistics()["connections"] == 0
 
@@ -587,12 +593,12 @@ class TestInterconnect:
             token = await client.rpc.interconnect(None, None, 10)
             async with aclosing(aiter(client.rpc.keep_alive([token]))) as statuses:
                 assert await anext(statuses) == {token: "ok"}
-                memory.faults(it.endpoint).down()
+                link_faults(it.endpoint).down()
                 with pytest.raises(rpc.ConnectionLostError):
                     await anext(statuses)
             it.bus.twitter("job:kept")
             await followers.next()
-            memory.faults(it.endpoint).up()
+            link_faults(it.endpoint).up()
             async with aclosing(aiter(client.rpc.keep_alive([token]))) as statuses:
                 assert await anext(statuses) == {token: "ok"}
                 assert await caller.messages.get() == (token, "job:kept", (), {})
@@ -608,6 +614,7 @@ class TestInterconnect:
             await it.client.rpc.send_message("", "job")
             assert it.functions.statistics() == {
                 "connections": 0,
+                "consumers_waiting": 0,
                 "messages_waiting": 0,
                 "messages_dropped": 1,
             }
@@ -645,18 +652,18 @@ class TestKeepAlive:
             token = await it.client.rpc.connect_oneway(10)
             async with aclosing(aiter(it.client.rpc.keep_alive([token]))) as statuses:
                 await anext(statuses)
-                entry = it.functions._table._entries[token]
-                assert entry.holders == 1
-            while entry.holders:
+                (lease,) = it.functions.leases
+                assert lease.pins == 1
+            while lease.pins:
                 await asyncio.sleep(0)
             it.clock.now += 10
             assert await it.client.rpc.send_message(token, "b") == "timeout"
-            assert not entry.value.watchers
+            assert not lease.value.watchers
 
     @pytest.mark.parametrize("tokens", ["text", None, 5, [5], [["x"]]])
     async def test_tokens_are_text(self, tokens: Any) -> None:
         async with served() as it:
-            with pytest.raises(TypeError, match="tokens is an array of text"):
+            with pytest.raises(TypeError, match="tokens must be an array of text"):
                 await anext(aiter(it.client.rpc.keep_alive(tokens)))
 
     async def test_holds_up_no_server_that_closes(self) -> None:

@@ -1,4 +1,4 @@
-"""Interconnected nodes: what outlives what, what is told, and who answers whom."""
+"""Interconnected nodes: what outlives a break, what is reported, and who answers."""
 
 import asyncio
 import itertools
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from berrymq_rpc import Bus, Message, Node, rpc
-from berrymq_rpc.exchange.bundle import Bundle
-from berrymq_rpc.rpc.transport import memory
+from berrymq_rpc.exchange.batch import Batch
 from berrymq_rpc.rpc.wire.codec import Codec
+from berrymq_rpc.testing import link_faults
 
 _numbers = itertools.count()
 
@@ -25,7 +25,7 @@ def address_for(transport: str) -> str:
 
 
 class Place:
-    """A bus, what is said on it, and what is said of its node's lines."""
+    """A bus, the messages on it, and the events about its node's links."""
 
     def __init__(self) -> None:
         self.bus = Bus()
@@ -39,8 +39,8 @@ class Place:
     async def next(self) -> Message:
         return await self.messages.get()
 
-    async def told(self, action: str) -> dict[str, Any]:
-        """The next word about the node's lines."""
+    async def reported(self, action: str) -> dict[str, Any]:
+        """The next event about the node's links."""
         message = await self.news.get()
         assert message.action == action
         return message.kwargs
@@ -122,7 +122,7 @@ class TestTalk:
             assert asks.silent
             assert asking.statistics()["messages_refused"] == 0
 
-    async def test_nobody_else_hears_the_answer(self) -> None:
+    async def test_no_one_else_hears_the_answer(self) -> None:
         async with nodes(3) as ((one, first), (other, second), (last, third)):
             for node in (second, third):
                 await node.interconnect(first.endpoints[0])
@@ -140,7 +140,7 @@ class TestTalk:
 
 class TestLost:
     @pytest.mark.parametrize("style", ["01", "02", "03"])
-    async def test_and_restored_is_told_here(self, style: str) -> None:
+    async def test_and_restored_is_reported_here(self, style: str) -> None:
         async with pair() as (_, first, other, second):
             endpoint = first.endpoints[0]
             if style == "01":
@@ -149,36 +149,36 @@ class TestLost:
                 await second.connect_oneway(endpoint)
             else:
                 await second.connect_via_queue("a", endpoint)
-            memory.faults(endpoint).down()
-            assert await other.told("lost") == {
+            link_faults(endpoint).down()
+            assert await other.reported("lost") == {
                 "endpoint": endpoint,
                 "style": style,
                 "reason": "the peer is gone",
             }
-            memory.faults(endpoint).up()
-            assert await other.told("restored") == {"endpoint": endpoint, "style": style}
+            link_faults(endpoint).up()
+            assert await other.reported("restored") == {"endpoint": endpoint, "style": style}
 
     async def test_and_there(self) -> None:
         async with pair() as (one, first, other, second):
             await second.interconnect(first.endpoints[0])
             one.bus.twitter("job:new")
             await other.next()
-            memory.faults(first.endpoints[0]).down()
-            assert await one.told("lost") == {
+            link_faults(first.endpoints[0]).down()
+            assert await one.reported("lost") == {
                 "endpoint": second.name,
                 "style": "01",
                 "reason": "the peer is gone",
             }
-            memory.faults(first.endpoints[0]).up()
-            assert await one.told("restored") == {"endpoint": second.name, "style": "01"}
+            link_faults(first.endpoints[0]).up()
+            assert await one.reported("restored") == {"endpoint": second.name, "style": "01"}
 
-    async def test_is_not_told_to_others(self) -> None:
+    async def test_is_not_informed_to_others(self) -> None:
         async with nodes(3) as ((_, first), (other, second), (last, third)):
             await second.interconnect(first.endpoints[0])
             await third.interconnect(second.endpoints[0])
-            memory.faults(first.endpoints[0]).cut()
-            await other.told("lost")
-            await other.told("restored")
+            link_faults(first.endpoints[0]).cut()
+            await other.reported("lost")
+            await other.reported("restored")
             other.bus.twitter("last:word")
             assert (await last.next()).id == "last:word"
             assert last.news.empty()
@@ -195,40 +195,40 @@ class TestLost:
         async with pair() as (one, first, other, second):
             await second.interconnect(first.endpoints[0])
             # As when it was away for longer.
-            first._functions._table.clear()
-            assert (await other.told("lost"))["reason"] == "the peer has forgotten it"
-            await other.told("restored")
+            first.handler.leases.clear()
+            assert (await other.reported("lost"))["reason"] == "the peer has forgotten it"
+            await other.reported("restored")
             one.bus.twitter("job:new")
             other.bus.twitter("job:new")
             for place in (one, other):
                 origins = {(await place.next()).origin for _ in range(2)}
                 assert None in origins
 
-    async def test_what_waited_for_a_ttl_that_ended_is_told(self) -> None:
+    async def test_what_waited_for_a_ttl_that_ended_is_reported(self) -> None:
         async with pair() as (one, first, __, second):
             await second.interconnect(first.endpoints[0])
-            (served,) = first._functions._table.values()
+            (served,) = first.handler.leases.values()
             while not served.watchers:
                 await asyncio.sleep(0)
-            memory.faults(first.endpoints[0]).down()
-            await one.told("lost")
+            link_faults(first.endpoints[0]).down()
+            await one.reported("lost")
             one.bus.twitter("job:new")
             await asyncio.sleep(0)
-            first._functions._table.clear()
-            assert await one.told("dropped") == {
+            first.handler.leases.clear()
+            assert await one.reported("dropped") == {
                 "endpoint": second.name,
                 "count": 1,
                 "reason": "the connection has ended",
             }
             assert first.statistics()["messages_dropped"] == 1
-            memory.faults(first.endpoints[0]).up()
+            link_faults(first.endpoints[0]).up()
 
 
 class TestBreaks:
-    async def test_cost_nothing_and_double_nothing(self) -> None:
+    async def test_cost_nothing_and_duplicate_nothing(self) -> None:
         async with pair() as (one, first, other, second):
             await second.interconnect(first.endpoints[0])
-            faults = memory.faults(first.endpoints[0])
+            faults = link_faults(first.endpoints[0])
             count = 3000
             for number in range(count):
                 one.bus.twitter("there:new", number)
@@ -255,16 +255,16 @@ class TestBreaks:
                 await node.interconnect(first.endpoints[0])
                 one.bus.twitter("job:new", 1)
                 assert (await place.next()).args == (1,)
-                line = first._switchboard.lines[0]
-                while len(line):
+                link = first.handler.mesh.links[0]
+                while len(link):
                     await asyncio.sleep(0)
                 # As if it were killed: it does not say that it closes the connection.
-                first._functions.close_connection = lambda token: "ok"  # type: ignore[method-assign]
-                memory.faults(first.endpoints[0]).down()
-                while line.is_up:
+                first.handler.close_connection = lambda token: "ok"
+                link_faults(first.endpoints[0]).down()
+                while link.is_up:
                     await asyncio.sleep(0)
             one.bus.twitter("job:new", 2)
-            memory.faults(first.endpoints[0]).up()
+            link_faults(first.endpoints[0]).up()
             place = Place()
             async with Node(None, place.bus, name="again") as node:
                 await node.interconnect(first.endpoints[0])
@@ -305,19 +305,19 @@ class TestDrain:
             assert count == [*range(20_000)]
             assert connection.dropped == 0
 
-    async def test_over_the_bound_the_oldest_goes_and_it_is_told(self) -> None:
+    async def test_over_the_bound_the_oldest_goes_and_it_is_reported(self) -> None:
         async with pair("tcp", line_size=1000) as (one, first, other, second):
             connection = await second.interconnect(first.endpoints[0])
             memory_of = []
             first.bus.regist_function("job:new", lambda m: memory_of.append(m.args[0]))
             for number in range(10_000):
                 other.bus.twitter("job:new", number)
-            dropped = (await other.told("dropped"))["count"]
+            dropped = (await other.reported("dropped"))["count"]
             assert await connection.drain(10)
             assert connection.dropped >= dropped > 0
             missed = 0
             while len(memory_of) + missed < 10_000:
-                missed += (await one.told("missed"))["count"]
+                missed += (await one.reported("missed"))["count"]
             assert memory_of[-1] == 9_999
             assert missed == connection.dropped
 
@@ -338,12 +338,25 @@ class TestCallback:
             await other.next()
             assert one.silent
 
+    async def test_has_the_limits_of_the_node_that_calls_back(self) -> None:
+        limits = rpc.Limits(max_frame=10_000)
+        place, other = Place(), Place()
+        async with (
+            Node("tcp://127.0.0.1:0", place.bus, limits=limits) as first,
+            Node("tcp://127.0.0.1:0", other.bus) as second,
+        ):
+            await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
+            place.bus.twitter("job:large", bytes(20_000))
+            place.bus.twitter("job:small", bytes(9_000))
+            assert (await other.next()).id == "job:small"
+            assert first.statistics()["messages_dropped"] == 1
+
     async def test_outlives_a_cut(self) -> None:
         async with pair() as (one, first, other, second):
             await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
             one.bus.twitter("job:new", 1)
             assert (await other.next()).args == (1,)
-            faults = memory.faults(second.endpoints[0])
+            faults = link_faults(second.endpoints[0])
             faults.down()
             one.bus.twitter("job:new", 2)
             await asyncio.sleep(0.05)
@@ -355,16 +368,16 @@ class TestCallback:
     async def test_after_the_peer_has_forgotten_it(self) -> None:
         async with pair() as (one, first, other, second):
             await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
-            first._functions._table.clear()
-            await other.told("lost")
-            await other.told("restored")
+            first.handler.leases.clear()
+            await other.reported("lost")
+            await other.reported("restored")
             one.bus.twitter("job:new", 1)
             assert (await other.next()).args == (1,)
             assert second.statistics()["connections"] == 1
 
     async def test_needs_a_place_to_call(self) -> None:
         async with nodes(1) as ((_, first),), Node(None, Bus()) as node:
-            with pytest.raises(ValueError, match="listens nowhere"):
+            with pytest.raises(ValueError, match="does not listen"):
                 await node.interconnect(first.endpoints[0], callback="mem://x")
 
     async def test_not_elsewhere(self) -> None:
@@ -385,7 +398,7 @@ class TestCallback:
             token = await client.rpc.interconnect(server.endpoints[0], None, 10)
             one.bus.twitter("job:new", 1)
             assert await caller.messages.get() == (token, "job:new", (1,), {})
-            memory.faults(server.endpoints[0]).cut()
+            link_faults(server.endpoints[0]).cut()
             while not caller.messages.empty():
                 caller.messages.get_nowait()
             await client.rpc.close_connection(token)
@@ -451,7 +464,7 @@ class TestLeaves:
                 other.bus.twitter("job:other", 2)
                 assert (await leaf.messages.get())[1] == "job:other"
                 assert leaf.messages.empty()
-                # It knows no bundles, so it has none to send.
+                # It knows no batches, so it has none to send.
                 assert await client.rpc.send_messages(token, {}, b"") == "invalid token"
 
     async def test_style_02_is_heard_by_all(self) -> None:
@@ -459,7 +472,7 @@ class TestLeaves:
             await second.interconnect(first.endpoints[0])
             async with await rpc.open_client(connect=first.endpoints[0], timeout=5) as client:
                 token = await client.rpc.connect_oneway(10)
-                # An envelope is of no account there: nobody speaks for another node.
+                # An envelope is ignored there: such a caller cannot speak for another node.
                 envelope = {"origin": second.name, "epoch": 0, "seq": 9}
                 for more in ((), (envelope,)):
                     await client.rpc.send_message(token, "job:new", (1,), {}, *more)
@@ -488,10 +501,10 @@ class TestEnvelopes:
             assert [(await one.next()).args for _ in range(3)] == [(1,), (2,), (3,)]
             assert one.silent
 
-    async def test_in_a_bundle(self) -> None:
+    async def test_in_a_batch(self) -> None:
         async with self.node() as (one, client, token):
             data = Codec().pack([("a", (1,)), ("b", (2,), {"c": 3})])
-            envelope = Bundle(("far", 1), 1, 2, data).envelope()
+            envelope = Batch(("far", 1), 1, 2, data).envelope()
             assert await client.rpc.send_messages(token, envelope, data) == "ok"
             assert [(await one.next()).id for _ in range(2)] == ["a:*", "b:*"]
 
@@ -539,7 +552,7 @@ class TestEnvelopes:
             assert first.statistics()["connections"] == 0
 
 
-async def test_two_lines_between_two_nodes_double_nothing() -> None:
+async def test_two_links_between_two_nodes_duplicate_nothing() -> None:
     async with pair() as (one, first, other, second):
         await second.interconnect(first.endpoints[0])
         await first.interconnect(second.endpoints[0])
@@ -551,14 +564,15 @@ async def test_two_lines_between_two_nodes_double_nothing() -> None:
             assert place.news.empty()
 
 
-async def test_a_held_token_keeps_its_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_held_token_keeps_its_link(caplog: pytest.LogCaptureFixture) -> None:
     """keep_alive of somebody else does not get the messages of a peer that is called back."""
     caplog.set_level(logging.DEBUG, "berrymq_rpc.exchange")
     async with pair() as (one, first, other, second):
-        connection = await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
+        await second.interconnect(first.endpoints[0], callback=second.endpoints[0])
         async with await rpc.open_client(connect=first.endpoints[0], timeout=5) as client:
-            stream = aiter(client.rpc.keep_alive([connection._token]))
+            (lease,) = first.handler.leases
+            stream = aiter(client.rpc.keep_alive([lease.token]))
             async with aclosing(stream):
-                assert await anext(stream) == {connection._token: "ok"}
+                assert await anext(stream) == {lease.token: "ok"}
                 one.bus.twitter("job:new", 1)
                 assert (await other.next()).args == (1,)

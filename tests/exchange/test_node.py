@@ -13,7 +13,7 @@ import pytest
 import berrymq_rpc
 from berrymq_rpc import Bus, Empty, Message, Node, connect, rpc
 from berrymq_rpc.exchange import PulledMessage
-from berrymq_rpc.rpc.transport import memory
+from berrymq_rpc.testing import link_faults
 
 _numbers = itertools.count()
 
@@ -30,7 +30,7 @@ class Place:
     def __init__(self) -> None:
         self.bus = Bus()
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
-        #: What was said about the node's own lines.
+        #: Events about the node's own links.
         self.news: asyncio.Queue[Message] = asyncio.Queue()
         self.bus.regist_function("*@*:*", self.take)
 
@@ -129,13 +129,12 @@ async def test_a_get_that_is_cancelled_loses_nothing() -> None:
 async def test_what_has_no_time_is_not_over_with_the_tokens() -> None:
     async with two() as (there, server, _, node):
         connection = await node.connect_via_queue("job:*", endpoint(server), 10)
-        mailbox = server._functions._table.values()[0].part
-        assert mailbox is not None
+        (queue,) = server.handler.queues
         waiting = asyncio.create_task(connection.get())
-        while not mailbox._consumers:  # type: ignore[union-attr]
+        while not queue.consumers:
             await asyncio.sleep(0)
         # All that the peer knows is gone, as if it had been restarted.
-        server._functions._table.clear()
+        server.handler.leases.clear()
         while there.bus.twitter("job:new") < 2:
             await asyncio.sleep(0)
         assert (await waiting).id == "job:new"
@@ -201,17 +200,17 @@ async def test_messages_from_a_thread_are_carried() -> None:
         assert await there.numbers(100) == [*range(100)]
 
 
-async def test_what_cannot_travel_stays_here() -> None:
+async def test_what_cannot_be_sent_stays_here() -> None:
     async with two("tcp") as (there, server, here, node):
         connection = await node.interconnect(endpoint(server))
-        told: list[str] = []
-        here.bus.on_error = lambda error, message, receiver: told.append(message.id)
+        reported: list[str] = []
+        here.bus.on_error = lambda error, message, receiver: reported.append(message.id)
         here.bus.twitter("job:object", object())
         here.bus.twitter("job:large", "x" * (2 << 20))
         here.bus.twitter("job:last")
         assert [(await here.next()).id for _ in range(3)] == ["job:object", "job:large", "job:last"]
         assert (await there.next()).id == "job:last"
-        assert told == ["job:object", "job:large"]
+        assert reported == ["job:object", "job:large"]
         assert node.statistics()["messages_refused"] == 2
         with pytest.raises(TypeError):
             await connection.send_message("job:object", object())
@@ -220,13 +219,13 @@ async def test_what_cannot_travel_stays_here() -> None:
 async def test_a_token_of_another_is_refused_by_the_caller() -> None:
     async with two() as (_, server, here, node):
         await node.interconnect(endpoint(server))
-        (line,) = server._switchboard.lines
-        wire = line._wire
-        assert wire is not None
-        assert await wire.call("send_message", "other", "job:new", (), {}) == "invalid token"
-        assert await wire.call("send_messages", "other", {}, b"") == "invalid token"
+        (link,) = server.handler.mesh.links
+        carrier = link.carrier
+        assert carrier is not None
+        assert await carrier.call("send_message", "other", "job:new", (), {}) == "invalid token"
+        assert await carrier.call("send_messages", "other", {}, b"") == "invalid token"
         with pytest.raises(ValueError, match="local"):
-            await wire.call("send_message", wire.token, "_job:new", (), {})
+            await carrier.call("send_message", carrier.token, "_job:new", (), {})
         assert here.silent
 
 
@@ -265,14 +264,14 @@ async def started_again(where: str, bus: Bus) -> Node:
 
 
 class TestRestored:
-    """A line is cut, a peer is restarted: the connection works again, and says so."""
+    """A link is cut, a peer is restarted: the connection works again, and reports it."""
 
     async def test_after_a_cut(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "berrymq_rpc.exchange")
         async with two() as (there, server, _, node):
             connection = await node.connect_via_queue("job:*", endpoint(server))
             there.bus.twitter("job:before")
-            faults = memory.faults(endpoint(server))
+            faults = link_faults(endpoint(server))
             faults.down()
             with pytest.raises(rpc.ConnectionLostError):
                 await connection.get(timeout=0.2)
@@ -280,7 +279,7 @@ class TestRestored:
             there.bus.twitter("job:after")
             messages = [await connection.get() for _ in range(2)]
             assert [message.id for message in messages] == ["job:before", "job:after"]
-            assert len(server._functions._table) == 1
+            assert server.statistics()["connections"] == 1
             while "restored" not in caplog.text:
                 await asyncio.sleep(0)
         lost, restored = [text for text in caplog.messages if "connection to" in text]
@@ -305,7 +304,7 @@ class TestRestored:
                     await queue.get(timeout=0.01)
                 there.bus.twitter("job:three")
                 assert (await queue.get()).id == "job:three"
-                assert "the peer has forgotten it" in caplog.text
+                assert "forgotten by the peer" in caplog.text
 
     @pytest.mark.parametrize("transport", TRANSPORTS)
     async def test_an_interconnection_after_a_restart(self, transport: str) -> None:
@@ -318,7 +317,7 @@ class TestRestored:
                 assert await there.numbers(1) == [1]
             while "lost" not in repr(connection):
                 await asyncio.sleep(0)
-            # Kept until the line is there again.
+            # Kept until the link is there again.
             here.bus.twitter("job:two", 2)
             async with await started_again(where, there.bus):
                 assert await there.numbers(1) == [2]
@@ -330,7 +329,7 @@ class TestRestored:
     async def test_an_interconnection_after_a_cut(self) -> None:
         async with two() as (there, server, here, node):
             connection = await node.interconnect(endpoint(server))
-            faults = memory.faults(endpoint(server))
+            faults = link_faults(endpoint(server))
             faults.down()
             while "lost" not in repr(connection):
                 await asyncio.sleep(0)
@@ -349,7 +348,7 @@ class TestRestored:
                 queue = await node.connect_via_queue("job:*", endpoint(server))
                 waiting = asyncio.create_task(queue.get())
                 # A `get` without limit fails with its peer, too.
-                while not server._functions._table.values()[1].part._consumers:  # type: ignore[union-attr]
+                while not server.statistics()["consumers_waiting"]:
                     await asyncio.sleep(0)
             with pytest.raises((rpc.ConnectionLostError, rpc.ServiceClosedError)):
                 await waiting
@@ -363,8 +362,8 @@ class TestRestored:
             def refuse(*_: Any) -> str:
                 raise rpc.OverloadedError("no more")
 
-            server._functions._table.add = refuse  # type: ignore[method-assign]
-            server._functions._table.clear()
+            server.handler.leases.add = refuse
+            server.handler.leases.clear()
             with pytest.raises(rpc.RPCTimeoutError, match="nothing was sent"):
                 await connection.send_message("job:new")
 
@@ -383,7 +382,7 @@ class TestClosing:
             assert all(connection.closed for connection in opened)
             assert server.statistics()["connections"] == 0
             await node.close()
-            with pytest.raises(rpc.ServiceClosedError, match="the node does not run"):
+            with pytest.raises(rpc.ServiceClosedError, match="the node is not running"):
                 await node.connect_oneway(endpoint(server))
 
     async def test_a_server_frees_what_it_keeps(self) -> None:
@@ -412,7 +411,7 @@ class TestClosing:
             with pytest.raises(rpc.ServiceClosedError):
                 await waiting
 
-    async def test_of_a_lost_connection_waits_for_nobody(self) -> None:
+    async def test_of_a_lost_connection_waits_for_no_one(self) -> None:
         async with Node(None, Bus(), timeout=1000, connect_timeout=1000) as node:
             async with Node(address_for("mem"), Bus()) as server:
                 connection = await node.connect_oneway(endpoint(server))
@@ -483,7 +482,7 @@ class TestServing:
 
     async def test_starts_once(self) -> None:
         async with await Node(None, Bus()).start() as node:
-            with pytest.raises(RuntimeError, match="runs already"):
+            with pytest.raises(RuntimeError, match="is already running"):
                 await node.start()
             assert repr(node) == "<Node nowhere>"
 
@@ -503,7 +502,7 @@ class TestRefused:
             connection = await node.connect_oneway(endpoint(server))
             with pytest.raises(ValueError, match="local"):
                 await connection.send_message("_local:new")
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 await connection.send_message("a:b:c")
             with pytest.raises(ValueError, match="local"):
                 await node.connect_via_queue("_local:*", endpoint(server))
@@ -547,7 +546,7 @@ class TestRefused:
                 {"id": "a", "args": (), "kwargs": {5: 5}},
             ):
                 scripted.answers = [answer]
-                with pytest.raises(rpc.ProtocolError, match="no message"):
+                with pytest.raises(rpc.ProtocolError, match="malformed message"):
                     await connection.get(timeout=1)
 
 
@@ -657,19 +656,21 @@ class TestForgotten:
             await connection.close()
             assert scripted.closed == ["token 1"]
 
-    async def test_closed_as_the_peer_has_answered(self) -> None:
-        class Closing(Scripted):
-            @rpc.method
-            def connect_via_queue(self, identifier: str, ttl: float) -> str:
-                (connection,) = self.node.connections
-                connection._is_closed = True
-                return "token"
+    async def test_closed_as_the_peer_has_answered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        closing: list[asyncio.Task[None]] = []
 
-        closing = Closing()
+        def succeed(self: rpc.Call, value: Any) -> None:
+            # It closes before its opener knows of the answer.
+            (connection,) = node.connections
+            closing.append(asyncio.create_task(connection.close()))
+            self.set_result(value)
+
         async with (
-            await rpc.start_server(closing, bind=address_for("mem")) as server,
+            await rpc.start_server(Scripted(), bind=address_for("mem")) as server,
             Node(None, Bus()) as node,
         ):
-            closing.node = node  # type: ignore[attr-defined]
-            with pytest.raises(rpc.ServiceClosedError):
+            monkeypatch.setattr(rpc.Call, "succeed", succeed)
+            with pytest.raises(rpc.ServiceClosedError, match=r"the connection to .* is closed"):
                 await node.connect_via_queue("a", server.endpoints[0])
+            await asyncio.gather(*closing)
+            assert len(closing) == 1

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from berrymq_rpc import rpc
 from berrymq_rpc.bus import Bus, Empty
 from berrymq_rpc.exchange import Node, PulledMessage, QueueConnection
-from berrymq_rpc.exchange.mailbox import Mailbox
+from berrymq_rpc.exchange.remote_queue import RemoteQueue
 from berrymq_rpc.identifier import Identifier
 from berrymq_rpc.rpc import Call
 
@@ -33,14 +34,14 @@ async def queue(
         yield bus, server, connection
 
 
-def mailbox_of(server: Node) -> Mailbox:
-    (mailbox,) = server._functions._mailboxes._owners
-    return mailbox
+def queue_of(server: Node) -> RemoteQueue:
+    (queue,) = server.handler.queues
+    assert isinstance(queue, RemoteQueue)
+    return queue
 
 
 async def waiting(server: Node, count: int = 1) -> None:
-    mailbox = mailbox_of(server)
-    while len(mailbox._consumers) != count:
+    while server.statistics()["consumers_waiting"] != count:
         await asyncio.sleep(0)
 
 
@@ -51,44 +52,42 @@ def pulled(number: int) -> PulledMessage:
 
 
 @pytest.fixture
-def cancel_on_answer(monkeypatch: pytest.MonkeyPatch) -> dict[Call, asyncio.Task[Any]]:
-    """Tasks that are cancelled as their call has its answer, before they know of it."""
-    tasks: dict[Call, asyncio.Task[Any]] = {}
+def cancel_on_answer(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Task[Any]]:
+    """Tasks, each cancelled as the next call has its answer, before they know of it."""
+    tasks: list[asyncio.Task[Any]] = []
 
     def succeed(self: Call, value: Any) -> None:
         self.set_result(value)
-        if self in tasks:
-            tasks[self].cancel()
+        if tasks:
+            tasks.pop(0).cancel()
 
     monkeypatch.setattr(Call, "succeed", succeed)
     return tasks
 
 
 async def test_cancelled_as_the_message_has_come(
-    cancel_on_answer: dict[Call, asyncio.Task[Any]],
+    cancel_on_answer: list[asyncio.Task[Any]],
 ) -> None:
     async with queue() as (bus, server, connection):
         task = asyncio.create_task(connection.get())
         await waiting(server)
-        (call,) = connection._calls
-        cancel_on_answer[call] = task
+        cancel_on_answer.append(task)
         bus.twitter("job:new", 1)
         with pytest.raises(asyncio.CancelledError):
             await task
-        # The node was told that it came, and has it no more.
+        # Its arrival was confirmed to the node, which does not have it any more.
         assert server.statistics()["messages_waiting"] == 0
         message = await connection.get()
         assert (message.args, message.redelivered) == ((1,), False)
 
 
 async def test_then_one_that_waits_already_gets_it(
-    cancel_on_answer: dict[Call, asyncio.Task[Any]],
+    cancel_on_answer: list[asyncio.Task[Any]],
 ) -> None:
     async with queue() as (bus, server, connection):
         tasks = [asyncio.create_task(connection.get()) for _ in range(3)]
         await waiting(server, 3)
-        first = next(iter(connection._calls))
-        cancel_on_answer[first] = tasks[0]
+        cancel_on_answer.append(tasks[0])
         bus.twitter("job:new", 1)
         with pytest.raises(asyncio.CancelledError):
             await tasks[0]
@@ -146,16 +145,16 @@ async def test_what_is_put_back_comes_first() -> None:
 
 
 async def test_what_is_no_message_is_no_matter(
-    cancel_on_answer: dict[Call, asyncio.Task[Any]],
+    cancel_on_answer: list[asyncio.Task[Any]],
 ) -> None:
     async with queue() as (_, server, connection):
         task = asyncio.create_task(connection.get(timeout=0.01))
         await waiting(server)
-        (call,) = connection._calls
-        cancel_on_answer[call] = task
+        cancel_on_answer.append(task)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not connection._returned
+        with pytest.raises(Empty):
+            await connection.get_nowait()
 
 
 class TestShared:
@@ -205,7 +204,7 @@ class TestShared:
             await second.close()
             assert server.statistics()["messages_dropped"] == 1
             assert bus.twitter("job:new") == 0
-            # It begins anew.
+            # It is a new queue.
             third = await one.connect_via_queue("job:*", where, shared=True)
             with pytest.raises(Empty):
                 await third.get_nowait()
@@ -214,18 +213,15 @@ class TestShared:
         bus = Bus()
         async with (
             Node(f"mem://queue-{next(_numbers)}", bus) as server,
-            Node(None, Bus()) as node,
+            await rpc.open_client(connect=server.endpoints[0], timeout=10) as client,
         ):
-            where = server.endpoints[0]
-            client = await node._open_client(where)
-            async with client:
-                tokens = [await client.rpc.connect_via_queue("job:*", 10, True) for _ in "ab"]
-                calls = [client.rpc.get(token) for token in tokens]
-                await waiting(server, 2)
-                await client.rpc.close_connection(tokens[0])
-                assert await calls[0] == "invalid token"
-                bus.twitter("job:new")
-                assert (await calls[1])["id"] == "job:new"
+            tokens = [await client.rpc.connect_via_queue("job:*", 10, True) for _ in "ab"]
+            calls = [client.rpc.get(token) for token in tokens]
+            await waiting(server, 2)
+            await client.rpc.close_connection(tokens[0])
+            assert await calls[0] == "invalid token"
+            bus.twitter("job:new")
+            assert (await calls[1])["id"] == "job:new"
 
 
 @pytest.mark.nodebug
@@ -235,12 +231,12 @@ async def test_10_000_that_wait() -> None:
         tasks = [asyncio.create_task(connection.get()) for _ in range(10_000)]
         await waiting(server, 10_000)
         assert threading.active_count() == threads
-        # Nobody else is held up.
+        # No other caller is held up.
         assert await connection.send_message("other:new") == "ok"
         for number in range(10_000):
             bus.twitter("job:new", number)
         numbers = [(await task).args[0] for task in tasks]
         # The node handed them out in the order in which they were asked for.
         assert numbers == [*range(10_000)]
-        assert not connection._calls
-        assert not mailbox_of(server)._consumers
+        assert connection.gets_waiting == 0
+        assert server.statistics()["consumers_waiting"] == 0

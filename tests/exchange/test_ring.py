@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Who connects to whom.
 LINES = {1: [0], 2: [1], 3: [2, 0, 1]}
 
-#: Of one node: it says where it listens, and then does what it is told, a line for each.
+#: Of one node: it prints where it listens, and then obeys the commands that it reads, one a line.
 NODE = """
 import asyncio, json, sys
 from berrymq_rpc import Bus, Node
@@ -67,7 +67,7 @@ async def main():
                 say("ok")
             elif command == "count":
                 say({name: len(numbers) for name, numbers in heard.items()})
-            elif command == "tell":
+            elif command == "report":
                 say({"heard": heard, "missed": missed, "news": news, **node.statistics()})
 
 def say(value):
@@ -142,7 +142,10 @@ async def heard(nodes: list[Process], expected: dict[int, dict[int, int]]) -> No
 
 @pytest.mark.parametrize(
     "count",
-    [1_000, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(180)])],
+    [
+        1_000,
+        pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(180)]),
+    ],
 )
 async def test_each_message_once_and_in_order(count: int) -> None:
     async with ring() as nodes:
@@ -150,11 +153,11 @@ async def test_each_message_once_and_in_order(count: int) -> None:
         others = {n: {m: count for m in range(4) if m != n} for n in range(4)}
         await heard(nodes, others)
         for node in nodes:
-            told = await node.ask("tell")
-            assert told["missed"] == []
-            assert told["news"] == []
+            reported = await node.ask("report")
+            assert reported["missed"] == []
+            assert reported["news"] == []
             for other in others[node.number]:
-                assert told["heard"][f"node {other}"] == [[1, n] for n in range(1, count + 1)]
+                assert reported["heard"][f"node {other}"] == [[1, n] for n in range(1, count + 1)]
 
 
 @pytest.mark.slow
@@ -185,27 +188,29 @@ async def test_one_that_is_killed_and_started_again(victim: int) -> None:
         names = {node.number for node in others}
         await heard(others, {n: {m: count + 1 for m in names if m != n} for n in names})
         for node in others:
-            told = await node.ask("tell")
+            reported = await node.ask("report")
             for other in names - {node.number}:
-                numbers = told["heard"][f"node {other}"]
+                numbers = reported["heard"][f"node {other}"]
                 assert numbers == [[1, n] for n in range(1, count + 2)]
             # Of the old life as far as it came, of the new one everything.
-            while [2, 100] not in told["heard"][f"node {victim}"]:
+            while [2, 100] not in reported["heard"][f"node {victim}"]:
                 await asyncio.sleep(0.05)
-                told = await node.ask("tell")
-            numbers = told["heard"][f"node {victim}"]
+                reported = await node.ask("report")
+            numbers = reported["heard"][f"node {victim}"]
             first, second = ([n for life, n in numbers if life == which] for which in (1, 2))
             assert first == sorted(set(first))
             assert second == [*range(1, 101)]
         while True:
-            told = await new.ask("tell")
-            if all([1, count + 1] in told["heard"].get(f"node {n}", []) for n in names):
+            reported = await new.ask("report")
+            if all([1, count + 1] in reported["heard"].get(f"node {n}", []) for n in names):
                 break
             await asyncio.sleep(0.05)
         for other in names:
-            numbers = [n for _, n in told["heard"][f"node {other}"]]
+            numbers = [n for _, n in reported["heard"][f"node {other}"]]
             assert numbers == sorted(set(numbers))
             missed = [
-                about["count"] for _, about in told["missed"] if about["origin"] == f"node {other}"
+                about["count"]
+                for _, about in reported["missed"]
+                if about["origin"] == f"node {other}"
             ]
             assert sum(missed) + len(numbers) == count + 1

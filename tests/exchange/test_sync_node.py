@@ -234,10 +234,11 @@ class TestReceivers:
             assert closed.wait(PATIENCE)
             assert there.node.endpoints == ()
 
-    def test_slow_ones_lose_the_oldest_and_are_told(self) -> None:
+    def test_slow_ones_lose_the_oldest_and_are_reported(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("berrymq_rpc.exchange.sync_node.MAX_MESSAGES", 3)
         with two() as (there, endpoint, here):
-            assert there.node._life is not None
-            there.node._life._receivers.max_items = 3
             begun, go = threading.Event(), threading.Event()
 
             def hold(_: Message) -> None:
@@ -255,9 +256,9 @@ class TestReceivers:
             assert there.next().id == "hold:on"
             heard = [there.next() for _ in range(3)]
             assert [message.args for message in heard if message.name == "job"] == [(4,)]
-            told = [message for message in heard if message.id == "receiver:dropped"]
-            assert told
-            assert all(message.kwargs["count"] in (1, 2, 4) for message in told)
+            reported = [message for message in heard if message.id == "receiver:dropped"]
+            assert reported
+            assert all(message.kwargs["count"] in (1, 2, 4) for message in reported)
 
     def test_async_ones_run(self) -> None:
         with two() as (there, endpoint, here):
@@ -330,7 +331,7 @@ class TestSendMessage:
             here.node.connect_oneway(endpoint)
             with pytest.raises(ValueError, match="local"):
                 here.node.send_message("_local:new")
-            with pytest.raises(ValueError, match="no identifier"):
+            with pytest.raises(ValueError, match="not an identifier"):
                 here.node.send_message("a:b:c")
             with pytest.raises(TypeError):
                 here.node.send_message("a:b", object())
@@ -366,7 +367,7 @@ class TestGet:
                 here.node.connect_via_queue(endpoint, "job:*")
                 there.bus.twitter("job:new", 1)
                 assert here.node.get(timeout=PATIENCE).args == (1,)
-                # With nothing to take, the problem is told.
+                # With nothing to take, the problem is raised.
                 with pytest.raises((rpc.ConnectionLostError, rpc.ServiceClosedError)):
                     here.node.get(timeout=0.5)
 
@@ -457,7 +458,7 @@ class TestCloseConnection:
         with node:
             pass
 
-    def test_nobody_there(self) -> None:
+    def test_no_one_there(self) -> None:
         node = SyncNode(Bus(), connect_timeout=0.1)
         with node, pytest.raises(rpc.ConnectionLostError):
             node.connect_oneway("tcp://127.0.0.1:1")
@@ -595,10 +596,7 @@ def test_ctrl_c_while_it_waits(program: Program) -> None:
 
 
 def waiting_gets(node: SyncNode) -> int:
-    life = node._life
-    assert life is not None
-    parts = [served.part for served in life.node._functions._table.values()]
-    return sum(len(getattr(part, "_consumers", ())) for part in parts)
+    return node.statistics()["consumers_waiting"]
 
 
 FORKED = """

@@ -1,4 +1,4 @@
-"""Routers in memory: any topology, with lines that open, break and end, and nodes that restart."""
+"""Routers in memory: any topology, with links that open, break and end, and nodes that restart."""
 
 from collections import Counter, deque
 from typing import Any
@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from berrymq_rpc.bus import Bus, Message
-from berrymq_rpc.exchange.bundle import Bundle, read_envelope
-from berrymq_rpc.exchange.outbox import Outbox
+from berrymq_rpc.exchange.batch import Batch, parse_batch
 from berrymq_rpc.exchange.router import Router
+from berrymq_rpc.exchange.send_buffer import SendBuffer
 
 
 class Place:
@@ -38,67 +38,67 @@ class Place:
 
 
 class Direction:
-    """A line in one direction: what waits, and what is under way."""
+    """A link in one direction: what waits, and what is in flight."""
 
     def __init__(self, source: Place, target: Place) -> None:
         self.source = source
         self.target = target
-        self.outbox = Outbox()
-        self.under_way: deque[tuple[Bundle, int]] = deque()
+        self.send_buffer = SendBuffer()
+        self.under_way: deque[tuple[Batch, int]] = deque()
         self.back: Direction | None = None
 
     def transmit(self) -> None:
         self.source.router.collect()
-        for bundle in self.outbox.take(1, 10**9):
-            self.under_way.append((bundle, self.outbox.mark))
+        for batch in self.send_buffer.take(1, 10**9):
+            self.under_way.append((batch, self.send_buffer.ack_position))
 
     def deliver(self, now: float) -> None:
         if self.under_way:
             assert self.back is not None
-            bundle, mark = self.under_way.popleft()
-            arrived = read_envelope(bundle.envelope(), bundle.data, bundle.frames)
-            self.target.router.receive(self.back.outbox, arrived, now)
-            self.outbox.confirm(mark)
+            batch, mark = self.under_way.popleft()
+            arrived = parse_batch(batch.envelope(), batch.data, batch.frames)
+            self.target.router.receive(self.back.send_buffer, arrived, now)
+            self.send_buffer.acknowledge(mark)
 
     def break_off(self) -> None:
         self.under_way.clear()
-        self.outbox.rewind()
+        self.send_buffer.retransmit()
 
 
 class Network:
     def __init__(self, count: int) -> None:
         self.now = 0.0
         self.places = [Place(self, f"node {n}", 0) for n in range(count)]
-        self.lines: dict[frozenset[int], tuple[Direction, Direction]] = {}
+        self.links: dict[frozenset[int], tuple[Direction, Direction]] = {}
 
     def open(self, a: int, b: int) -> None:
-        if a == b or frozenset((a, b)) in self.lines:
+        if a == b or frozenset((a, b)) in self.links:
             return
         there = Direction(self.places[a], self.places[b])
         back = Direction(self.places[b], self.places[a])
         there.back, back.back = back, there
         for direction in (there, back):
-            direction.source.router.add(direction.outbox)
-        self.lines[frozenset((a, b))] = (there, back)
+            direction.source.router.add(direction.send_buffer)
+        self.links[frozenset((a, b))] = (there, back)
 
     def close(self, a: int, b: int) -> None:
-        pair = self.lines.pop(frozenset((a, b)), None)
+        pair = self.links.pop(frozenset((a, b)), None)
         for direction in pair or ():
-            direction.source.router.remove(direction.outbox, self.now)
+            direction.source.router.remove(direction.send_buffer, self.now)
 
     def restart(self, index: int) -> None:
-        """Its lines are made anew; the peers keep what they have for it."""
+        """Its links are new; the peers keep what they have for it."""
         place = Place(self, f"node {index}", self.places[index].epoch + 1)
         self.places[index] = place
-        for there, back in self.lines.values():
+        for there, back in self.links.values():
             if index not in (self.index(there.source), self.index(there.target)):
                 continue
             for direction in (there, back):
                 direction.break_off()
                 if direction.source.router.name == place.router.name:
                     direction.source = place
-                    direction.outbox = Outbox()
-                    place.router.add(direction.outbox)
+                    direction.send_buffer = SendBuffer()
+                    place.router.add(direction.send_buffer)
                 else:
                     direction.target = place
 
@@ -107,7 +107,7 @@ class Network:
 
     @property
     def directions(self) -> list[Direction]:
-        return [direction for pair in self.lines.values() for direction in pair]
+        return [direction for pair in self.links.values() for direction in pair]
 
     def settle(self) -> None:
         """Let all arrive that can."""
@@ -159,13 +159,13 @@ MOVES = ["send"] * 3 + ["transmit"] * 4 + ["deliver"] * 4
 @settings(max_examples=150)
 @given(network=networks(), data=st.data())
 def test_each_message_once_and_in_order(network: Network, data: st.DataObject) -> None:
-    """Whatever lines are added meanwhile, and however often they break."""
+    """Whatever links are added meanwhile, and however often they break."""
     for _ in range(data.draw(st.integers(10, 80))):
         step(network, data, [*MOVES, "open", "break"])
     network.settle()
     for place in network.places:
         assert place.missed == []
-        assert place.router.sequences.held == 0
+        assert place.router.reorder.held == 0
         for other in network.places:
             if other is not place and other.sent:
                 assert place.heard[(other.router.name, 0)] == [*range(1, other.sent + 1)]
@@ -194,7 +194,7 @@ def test_one_that_restarts_costs_the_others_nothing(data: st.DataObject) -> None
     for place in network.places:
         for (origin, _), numbers in place.heard.items():
             assert numbers == sorted(set(numbers)), origin
-    # What it has not heard, it was told of.
+    # What it has not heard was reported to it as missed.
     counts = Counter(dict.fromkeys((other.router.name for other in others), 0))
     for missed in restarted.missed:
         counts[missed["origin"]] += missed["count"]
@@ -204,8 +204,8 @@ def test_one_that_restarts_costs_the_others_nothing(data: st.DataObject) -> None
         assert counts[other.router.name] + len(heard) in (other.sent, 0) or heard[-1] < other.sent
 
 
-def test_a_line_that_is_ahead_costs_nothing() -> None:
-    """A shortcut opens while much is on its way along the old lines."""
+def test_a_link_that_is_ahead_costs_nothing() -> None:
+    """A shortcut opens while much is on its way along the old links."""
     network = Network(3)
     network.open(0, 1)
     network.open(1, 2)
@@ -214,16 +214,16 @@ def test_a_line_that_is_ahead_costs_nothing() -> None:
         network.places[0].router.collect()
     network.open(0, 2)
     network.places[0].send()
-    there, _ = network.lines[frozenset((0, 2))]
+    there, _ = network.links[frozenset((0, 2))]
     there.transmit()
     there.deliver(0.0)
     assert network.places[2].heard == {}
-    assert network.places[2].router.sequences.held == 1
+    assert network.places[2].router.reorder.held == 1
     network.settle()
     assert network.places[2].heard == {("node 0", 0): [1, 2, 3, 4, 5, 6]}
 
 
-def test_who_comes_late_is_told() -> None:
+def test_who_comes_late_is_reported() -> None:
     network = Network(3)
     network.open(0, 1)
     for _ in range(5):

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from berrymq_rpc import Bus, Message, Node
-from berrymq_rpc.exchange.mailbox import Mailbox
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,12 +90,11 @@ async def test_a_consumer_that_is_killed_loses_nothing() -> None:
             assert await line_of(other) == "ready"
             bus.twitter("job:new", 1)
             assert await line_of(other) == "1"
-            mailbox = node._functions._table.values()[0].part
-            assert isinstance(mailbox, Mailbox)
+            (queue,) = node.handler.queues
             # It waits for the next one when it is killed.
-            while not mailbox._consumers:
+            while not queue.consumers:
                 await asyncio.sleep(0)
-        while mailbox._consumers:
+        while queue.consumers:
             await asyncio.sleep(0)
         bus.twitter("job:new", 2)
-        assert len(mailbox) == 1
+        assert len(queue) == 1

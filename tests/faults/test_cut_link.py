@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc import rpc
+from berrymq_rpc.testing import link_faults
 
 Until = Callable[..., Awaitable[None]]
 
@@ -208,10 +209,8 @@ async def test_a_link_that_refuses(server_process: Any, link: Any, until: Until)
 
 
 async def test_cut_connection_in_memory(until: Until, waiting: Any) -> None:
-    from berrymq_rpc.rpc.transport import memory
-
     endpoint = "mem://cut"
-    faults = memory.faults(endpoint)
+    faults = link_faults(endpoint)
     async with (
         await rpc.start_server(waiting, bind=endpoint) as server,
         await rpc.open_client(connect=endpoint) as client,
@@ -228,10 +227,8 @@ async def test_cut_connection_in_memory(until: Until, waiting: Any) -> None:
 
 async def test_silent_network_in_memory(until: Until, waiting: Any) -> None:
     """Nobody is told, so both sides ping."""
-    from berrymq_rpc.rpc.transport import memory
-
     endpoint = "mem://silence"
-    faults = memory.faults(endpoint)
+    faults = link_faults(endpoint)
     limits = rpc.Limits(heartbeat=0.2)
     async with (
         await rpc.start_server(waiting, bind=endpoint, limits=limits) as server,

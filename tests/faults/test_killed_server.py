@@ -61,7 +61,12 @@ async def test_progress_in_the_text(server_process: Any, until: Until, outcomes:
         unsent = [client.rpc.forever() for _ in range(600)]
         await asyncio.sleep(0.05)
         server.send(signal.SIGKILL)
-        texts = [str(error) for error in await outcomes([accepted, held, sent, *unsent], 5)]
+        errors = await outcomes([accepted, held, sent, *unsent], 5)
+        texts = list(map(str, errors))
+        assert [error.sent for error in errors[:3]] == [True] * 3
+        assert (errors[-1].sent, errors[-1].method) == (False, "forever")
+        assert {error.endpoint for error in errors} == {server.endpoint}
+        assert all(0.05 < error.elapsed < 5 for error in errors)
         assert "'forever' was accepted, and running for" in texts[0]
         assert "'hold' was sent" in texts[1]
         assert "'add' was sent" in texts[2]
@@ -117,5 +122,5 @@ def test_killed_server_of_a_client_without_asyncio(server_process: Any) -> None:
             with pytest.raises(rpc.ConnectionLostError, match="'forever' was accepted"):
                 call.result(5)
             assert time.monotonic() - killed < 0.1 + SLACK
-        with pytest.raises(rpc.ConnectionLostError, match="is it running"):
+        with pytest.raises(rpc.ConnectionLostError, match="is the server running"):
             client.rpc.add(1)

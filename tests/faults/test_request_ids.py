@@ -28,7 +28,7 @@ async def test_an_id_that_is_in_use_is_passed_over(
         )
         pool.ids = itertools.count(start)
         for connection in pool.connections:
-            connection.session._ids = pool.ids
+            connection.session.ids = pool.ids
         assert [await client.rpc.add(number) for number in range(100)] == list(range(1, 101))
         assert not pending.done()
         pending.cancel()

@@ -386,6 +386,9 @@ def test_values_that_become_others_are_no_levels() -> None:
     assert decode(encode(value))
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 14), reason="Python counts calls, whatever room the stack has"
+)
 def test_depth_in_a_thread_with_a_small_stack() -> None:
     failed: list[Exception] = []
 

@@ -396,7 +396,7 @@ async def test_timeout_reaches_the_handler(pair: Any, handler: Handler, until: U
     async with pair(handler, timeout=0.1) as (server, client):
         began = time.monotonic()
         with pytest.raises(
-            rpc.RPCTimeoutError, match="'forever' in time: it was accepted"
+            rpc.RPCTimeoutError, match="no answer in time: 'forever' was accepted"
         ) as caught:
             await client.rpc.forever()
         assert 0.09 < time.monotonic() - began < 0.1 + SOON
@@ -489,7 +489,7 @@ async def test_awaiting_a_stream(pair: Any, handler: Handler) -> None:
 async def test_iterating_over_what_is_no_stream(pair: Any, handler: Handler) -> None:
     async with pair(handler) as (_, client):
         for name in ("add", "add_later"):
-            with pytest.raises(rpc.ProtocolError, match=f"'{name}' is no stream: use 'await'"):
+            with pytest.raises(rpc.ProtocolError, match=f"'{name}' is not a stream: use 'await'"):
                 async for _ in client.call(name, 1):
                     pytest.fail("there is an item")
         with pytest.raises(ValueError, match="failed"):
@@ -501,7 +501,7 @@ async def test_iterating_over_what_is_no_stream(pair: Any, handler: Handler) -> 
         # It had been answered when somebody began to iterate.
         call = client.rpc.add(1)
         await call
-        with pytest.raises(rpc.ProtocolError, match="'add' is no stream"):
+        with pytest.raises(rpc.ProtocolError, match="'add' is not a stream"):
             await anext(call)
         assert await client.rpc.add(1) == 2
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import itertools
 import logging
 import os
 import pickle
@@ -16,6 +17,7 @@ import pytest
 import zmq
 
 from berrymq_rpc import rpc
+from berrymq_rpc.rpc import runtime
 
 try:
     from aiozmq import rpc as plain
@@ -408,16 +410,15 @@ async def test_hostile_plain_server_sends_a_pickle(tmp_path: Path) -> None:
 
 
 @needs_aiozmq
-async def test_ids_wrap(pair: Any, until: Until) -> None:
+async def test_ids_wrap(pair: Any, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     """A 32-bit number that is in use is passed over."""
     handler = Handler()
+    ids = itertools.chain([1], itertools.count(2**32 + 1))
+    monkeypatch.setattr(runtime, "count", lambda start: ids)
     async with pair(handler, dialect="aiozmq") as (_, client):
-        pool = client.pool
         held = client.rpc.hold()
         await until(lambda: handler.running == 1)
-        pool.ids = iter(range(held.id + 2**32, held.id + 2**32 + 10))
-        for connection in pool.connections:
-            connection.session._ids = pool.ids
+        assert held.id == 1
         assert [await client.rpc.add(number) for number in range(5)] == [1, 2, 3, 4, 5]
         handler.go_on.set()
         assert await held is None

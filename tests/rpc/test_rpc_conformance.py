@@ -60,7 +60,7 @@ class Setup:
         self, handler: Any, *, server: dict[str, Any] | None = None, **client: Any
     ) -> AsyncIterator[Any]:
         """The names of the client's methods."""
-        serve = self._plain_server if self.peer == "plain server" else self._our_server
+        serve = self._plain_server if self.peer == "plain server" else self.our_server
         connect = self._plain_client if self.peer == "plain client" else self._our_client
         async with (
             serve(handler, **(server or {})) as endpoint,
@@ -69,7 +69,7 @@ class Setup:
             yield names
 
     @asynccontextmanager
-    async def _our_server(self, handler: Any, **settings: Any) -> AsyncIterator[str]:
+    async def our_server(self, handler: Any, **settings: Any) -> AsyncIterator[str]:
         server = await rpc.start_server(handler, bind=self.endpoint(), grace=0.2, **settings)
         async with server:
             yield server.endpoints[0]
@@ -394,7 +394,7 @@ async def test_notifications(
 ) -> None:
     handler = Handler()
     setup = Setup(name, Path(tempfile.gettempdir()))
-    async with setup._our_server(handler) as endpoint:
+    async with setup.our_server(handler) as endpoint:
         dialect = "aiozmq" if setup.peer else "native"
         async with await rpc.open_client(connect=endpoint, dialect=dialect) as client:
             # The first ones are sent before there is a connection.
@@ -457,7 +457,7 @@ UNEXPORTED = [
 @pytest.mark.parametrize("name", ["mem", "tcp", "tcp-ours"])
 async def test_unexported_names(name: str) -> None:
     setup = Setup(name, Path())
-    async with setup._our_server(Handler()) as endpoint:
+    async with setup.our_server(Handler()) as endpoint:
         dialect = "aiozmq" if setup.peer else "native"
         async with await rpc.open_client(connect=endpoint, dialect=dialect) as client:
             for unexported in UNEXPORTED:

@@ -178,7 +178,7 @@ def test_streams(endpoint: str, handler: Handler) -> None:
         del unread
         gc.collect()
         until(lambda: not handler.open)
-        with pytest.raises(rpc.ProtocolError, match="is no stream"):
+        with pytest.raises(rpc.ProtocolError, match="is not a stream"):
             list(client.stream.add(1))
         with pytest.raises(rpc.ProtocolError, match="is a stream"):
             client.rpc.ticks(1)

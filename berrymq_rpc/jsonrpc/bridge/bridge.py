@@ -11,9 +11,9 @@ from ...exchange import Node
 from ...rpc import Client, Limits
 from ...rpc.connection import Connection
 from ...rpc.describe import describe
-from ...rpc.dispatcher import SLOW_HANDLER
 from ...rpc.method import Method
 from ...rpc.method_table import HandlerTable, collect_methods
+from ...rpc.options import SLOW_HANDLER
 from ...rpc.transport import endpoints_of
 from ...rpc.validation import checked_limits, checked_seconds, checked_threads
 from .forwarding_handler import ForwardingTable
@@ -295,7 +295,7 @@ class Bridge:
         if self._table is not None:
             # Forwarded calls wait at a remote server, which is not closing: they get `grace`.
             for connection in runtime.connections:
-                connection.stop_waiting()
+                connection.inbound.stop_waiting()
         loop = asyncio.get_running_loop()
         end = loop.time() + self._grace
         await runtime.answered(runtime.connections, self._grace)

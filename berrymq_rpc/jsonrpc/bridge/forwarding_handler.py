@@ -8,8 +8,8 @@ from typing import Any
 from ...common.tally import Tally
 from ...errors import NotFoundError
 from ...rpc import Client
-from ...rpc.context import current
 from ...rpc.dispatcher import DESCRIBE
+from ...rpc.inbound_call import current
 from ...rpc.method import Kind, Method
 from ...rpc.method_table import HandlerTable
 from ...rpc.signature import Signature

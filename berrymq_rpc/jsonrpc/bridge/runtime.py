@@ -10,6 +10,7 @@ from ...common.tally import Tally
 from ...rpc.connection import Connection
 from ...rpc.dispatcher import Dispatcher
 from ...rpc.method_table import HandlerTable
+from ...rpc.options import Options
 from ...rpc.port_connections import PortConnections
 from ...rpc.transport.port import Key, Port
 from ...rpc.wire.codec import Codec
@@ -39,7 +40,7 @@ class BridgeRuntime:
         max_batch: requests in a batch.
         max_peers: peers at one time.
         on_lost: called with each connection that is lost.
-        options: see `Dispatcher`.
+        options: how handlers are run and logged; see `rpc.options.Options`.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class BridgeRuntime:
         self.limits = replace(limits, max_peers=max_peers)
         self.max_size = max_size
         self.refused = Tally()
-        self.dispatcher = Dispatcher(table, limits, Codec(), **options)
+        self.dispatcher = Dispatcher(table, Options(limits=limits, **options), Codec())
         self._max_batch = max_batch
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -112,7 +113,7 @@ class BridgeRuntime:
     @property
     def in_progress(self) -> int:
         """Calls that are not answered yet, and notifications that run."""
-        return sum(map(_in_progress, self.connections))
+        return sum(connection.inbound.in_progress for connection in self.connections)
 
     def statistics(self) -> dict[str, int]:
         """What is counted here; see `Bridge.statistics`."""
@@ -165,13 +166,11 @@ class BridgeRuntime:
         """Cancel the calls of a peer that has closed its connection; its notifications run on."""
         connection = port.connections.get(key)
         if connection is not None:
-            for call in list(connection.running.values()):
-                if call.id is not None:
-                    call.cancel()
+            connection.inbound.cancel_calls()
             self._settle(port, key, connection)
 
     def _settle(self, port: PortConnections, key: Key, connection: Connection) -> None:
-        if _in_progress(connection):
+        if connection.inbound.in_progress:
             self._loop.call_later(SETTLE_PAUSE, self._settle, port, key, connection)
         else:
             port.peer_lost(key, "the connection was closed")
@@ -180,7 +179,7 @@ class BridgeRuntime:
         """Wait up to `grace` seconds for the calls of peers, and send the answers."""
         connections = list(connections)
         end = self._loop.time() + grace
-        while any(map(_in_progress, connections)) and self._loop.time() < end:
+        while any(c.inbound.in_progress for c in connections) and self._loop.time() < end:
             await asyncio.sleep(SETTLE_PAUSE)
         for connection in connections:
             connection.flush()
@@ -191,10 +190,6 @@ class BridgeRuntime:
             for key in list(port.connections):
                 port.peer_lost(key, "the bridge is closed")
         self.dispatcher.close()
-
-
-def _in_progress(connection: Connection) -> int:
-    return len(connection.running) + len(connection.queue) + len(connection.stalled or ())
 
 
 def _queued_bytes(connection: Connection) -> int:

@@ -12,7 +12,8 @@ from ...errors import Error, NotFoundError, OverloadedError, ServiceClosedError
 from ...identifier import Identifier
 from ...rpc import Client
 from ...rpc.connection import Connection
-from ...rpc.context import current
+from ...rpc.inbound import Inbound
+from ...rpc.inbound_call import current
 from ...rpc.wire.session import State
 from .message_source import BusSource, MessageSource, RemoteSource
 from .write_queue import ROOM
@@ -118,7 +119,9 @@ def _subscriber() -> Connection:
     """
     call = current.get()
     assert call is not None
-    connection: Connection = call.snapshot().connection
+    inbound = call.snapshot().inbound
+    assert isinstance(inbound, Inbound)
+    connection = inbound.connection
     if not connection.session.can_be_pushed:
         raise Error("subscriptions are for peers that can be sent messages: use /ws, TCP or ZeroMQ")
     return connection

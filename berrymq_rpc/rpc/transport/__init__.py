@@ -1,7 +1,8 @@
-"""Carries frames between call state and the outside: in memory, and by ZeroMQ.
+"""Transports, which carry frames between processes: in memory, and by ZeroMQ.
 
-Each transport is a module with `listen` and `dial`, which give a `Port` of `port`. Here is the
-registry of their schemes: a new transport is a module and a line in `TRANSPORTS`.
+Each transport is a module with `listen` and `dial`, which return a `Port` (see `port`). Here is the
+registry by scheme: a new transport is a module and a line in `TRANSPORTS`.
+`berrymq_rpc.testing.conformance` checks a transport.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,11 +15,11 @@ __all__ = ["TRANSPORTS", "Transport", "endpoints_of", "is_memory", "transport_fo
 
 
 class Transport(NamedTuple):
-    """What serves a scheme.
+    """The transport of a scheme.
 
     Args:
         form: how its endpoints are written.
-        load: gives the module, imported when the first of its endpoints is used.
+        load: returns the module, imported when the first of its endpoints is used.
     """
 
     form: str

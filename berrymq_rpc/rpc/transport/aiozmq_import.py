@@ -1,4 +1,4 @@
-"""The one place that imports `aiozmq`, and makes that import work where it would fail.
+"""The only module that imports `aiozmq`. It makes the import work where it would fail.
 
 `aiozmq` 1.0.0 was written before two names left asyncio:
 
@@ -9,7 +9,7 @@
 
 What is missing is put in place for this import alone and taken away again; the warnings that this
 import raises are silenced for this import alone. ``aiozmq.rpc`` is not imported: its protocol is
-spoken by the dialect in `berrymq_rpc.rpc.wire`, and it warns of more.
+spoken by the dialect in `berrymq_rpc.rpc.wire`, and it raises more warnings.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-# Before the warnings are silenced: what pyzmq has to say is not for this module to hide.
+# Imported before the warnings are silenced, so that those of pyzmq are not hidden.
 import zmq  # noqa: F401
 
 __all__ = ["ZmqProtocol", "ZmqTransport"]
@@ -55,7 +55,7 @@ def _names_in_place() -> Iterator[None]:
 
 
 if TYPE_CHECKING:
-    # aiozmq has no type hints. These are its interfaces, as far as this package uses them.
+    # aiozmq has no type hints. These are its classes, as far as this package uses them.
 
     class _SocketEvent(NamedTuple):
         event: int

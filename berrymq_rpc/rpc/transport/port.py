@@ -1,20 +1,22 @@
-"""The one interface between call state and the outside: a `Port` and its `PortHandler`.
+"""What every transport offers to the RPC: a `Port`, which calls a `PortHandler`.
 
-A port is one open end of a transport. It has peers, each named by a key that is any hashable
-value and is never used again for another peer of the same port. A message is a list of frames
-of bytes. What a transport has to keep:
+A port is one open end of a transport. It has peers, each named by a key: any hashable value that
+the port never uses for another peer. A message is a list of frames of bytes. A transport
+guarantees:
 
 * Messages from one peer arrive whole, once, and in the order in which they were sent, or the
   peer is lost. Between a peer's `PortHandler.peer_lost` and a later
   `PortHandler.peer_connected` there is a new key.
-* `Port.send` never blocks and never raises for what a peer did. It queues what cannot leave
-  yet; the owner bounds the queue by `Port.queued_bytes`.
-* All methods are called, and all the owner's methods are called back, on one event loop.
+* `Port.send` never blocks and never raises for what a peer did. It queues what cannot be sent yet;
+  the handler bounds the queue by `Port.queued_bytes`.
+* All methods of the port, and of its handler, are called on one event loop.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
+
+from ...security import Security
 
 __all__ = ["Buffer", "Key", "Port", "PortHandler", "PortOptions"]
 
@@ -23,36 +25,41 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class PortOptions(NamedTuple):
-    """What a transport is told when a port is opened.
+    """The options with which a port is opened.
 
     Args:
         heartbeat: seconds; a peer that is silent for up to twice as long is lost.
         max_frame: bytes; a peer that sends a larger frame is disconnected.
         linger: seconds that a closing port goes on sending what is queued.
+        single: a listening port expects one peer, which says nothing before it is called (a plain
+            aiozmq.rpc server).
+        security: who may come in, and how this side proves who it is.
     """
 
     heartbeat: float
     max_frame: int
     linger: float = 1.0
+    single: bool = False
+    security: Security | None = None
 
 
 class PortHandler(Protocol):
-    """Who is told what happens at a port. None of these may raise."""
+    """Receives the events of a port. None of its methods may raise."""
 
     def peer_connected(self, key: Key) -> None:
-        """A peer is there. A listening port may learn it only from the first message."""
+        """A peer has connected. A listening port may notice it only by the first message."""
 
     def message_received(self, key: Key, frames: Sequence[bytes]) -> None:
         """A whole message of one or more frames arrived."""
 
     def message_refused(self, key: Key, reason: str) -> None:
-        """A message arrived from a peer that this port cannot serve. Nothing is kept of either."""
+        """A message arrived from a peer that this port cannot serve. Both are ignored."""
 
     def read_complete(self) -> None:
-        """All that could be read for now was handed over: answers may leave together."""
+        """All that could be read for now was handed over: answers may be sent together."""
 
     def peer_lost(self, key: Key, reason: str) -> None:
-        """The peer is gone; nothing sent to this key arrives any more."""
+        """The connection to the peer was lost; nothing sent to this key arrives any more."""
 
 
 class Port(ABC):
@@ -61,14 +68,14 @@ class Port(ABC):
     @property
     @abstractmethod
     def endpoints(self) -> tuple[str, ...]:
-        """The real addresses, wildcards resolved."""
+        """The real addresses, with wildcards resolved."""
 
     @property
     @abstractmethod
     def notices_loss(self) -> bool:
         """Whether the transport finds dead and frozen peers by itself.
 
-        Where it does not, the owner sends pings.
+        Where it does not, the RPC sends pings.
         """
 
     @abstractmethod
@@ -78,8 +85,8 @@ class Port(ABC):
         Buffers other than bytes are copied: they may be changed once this returns.
 
         Returns:
-            Whether the peer is there. The owner has been or will be told of its loss, once;
-            never for an unknown key, nor after `close`.
+            Whether the peer is connected. If not, `PortHandler.peer_lost` was or will be called
+            once; never for an unknown key, nor after `close`.
         """
 
     @abstractmethod
@@ -87,16 +94,15 @@ class Port(ABC):
         """Bytes that wait in this process to be sent to the peer."""
 
     def address(self, key: Key) -> str | None:
-        """The host that a peer is at, as an IP address.
+        """The host of a peer, as an IP address.
 
         Returns:
-            An empty text for a peer that can only be of this host, and ``None`` where it is not
-            known.
+            Empty text for a peer that must be on this host, and ``None`` if it is not known.
         """
         return None
 
     def scheme(self, key: Key) -> str:
-        """How a peer may be called back that gives a host and a port: ``"tcp"`` or ``"http"``."""
+        """The scheme for calling a peer back at a host and port: ``"tcp"`` or ``"http"``."""
         return "tcp"
 
     @abstractmethod
@@ -110,7 +116,7 @@ class Port(ABC):
     def close(self) -> None:
         """Send what is queued for up to `PortOptions.linger` seconds, then close.
 
-        The owner is not called any more. The address is free once `wait_closed` returned.
+        The handler is not called any more. The address is free once `wait_closed` returned.
         """
 
     @abstractmethod

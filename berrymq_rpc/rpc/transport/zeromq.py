@@ -1,13 +1,13 @@
-"""ZeroMQ (`tcp://`, `ipc://`) behind aiozmq's protocol interface.
+"""The ZeroMQ transport, `tcp://` and `ipc://`.
 
 A listening port is a ROUTER with any number of peers, a connecting one a DEALER with a single
-peer: a socket for each endpoint is what lets a lost server fail only its own calls.
+peer: with a socket for each endpoint, a lost server fails only its own calls.
 
 How a lost peer is noticed (libzmq 4.3.5): the socket's monitor reports DISCONNECTED about 2 ms
 after a process is killed, and after the heartbeat's timeout for one that is frozen. For a
-DEALER that is all. A ROUTER's monitor gives no key but the file number of the connection, which
-each peer's first message carries as well (`zmq.SRCFD`). CONNECTED says only that the kernel
-accepted; HANDSHAKE_SUCCEEDED that the peer answered.
+DEALER that is all. A ROUTER's monitor reports only the file number of the connection, which each
+peer's first message carries as well (`zmq.SRCFD`). CONNECTED says only that the kernel accepted;
+HANDSHAKE_SUCCEEDED that the peer answered.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from typing import Any
 
 import zmq
 
+from ...common.backoff import Backoff
 from .aiozmq_import import ZmqProtocol
 from .port import Buffer, Key, Port, PortHandler, PortOptions
 from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
@@ -38,13 +39,14 @@ logger = logging.getLogger("berrymq_rpc.rpc")
 MAX_SOCKETS = 65_535
 
 #: Seconds between attempts to reach a peer that is down: the first and the longest. A restarted
-#: server is found within the longer one, and a dead one costs a few monitor events a second.
+#: server is found within the longer one, and a server that is down costs a few monitor events a
+#: second.
 RECONNECT_MIN = 0.02
 RECONNECT_MAX = 0.4
 
-#: Milliseconds after which libzmq would connect anew by itself: never, as `ZeroMQPort` does. By
-#: itself it does not after the peer broke ZMTP or sent a frame over MAXMSGSIZE; and it would
-#: send what was queued for the former connection.
+#: Milliseconds after which libzmq reconnects by itself: never, as `ZeroMQPort` does it. libzmq does
+#: not reconnect after the peer broke ZMTP or sent a frame over MAXMSGSIZE, and would send what was
+#: queued for the former connection.
 NEVER = 2**31 - 1
 
 #: Messages that ZeroMQ keeps for one peer before this process does. The bound in bytes is kept
@@ -54,8 +56,8 @@ SEND_MESSAGES = 16
 #: Seconds between attempts to hand over what is queued while a port closes.
 LINGER_PAUSE = 0.002
 
-#: Turns of the event loop that reading may go on before a peer's loss is told, so that a flood
-#: from others does not keep the news back for long.
+#: Turns of the event loop for which reading may go on before a peer's loss is reported, so that a
+#: flood from others does not delay the report for long.
 MAX_DRAINED = 100
 
 #: Seconds after which the messages of a burst that are not handled yet wait for the next turn.
@@ -70,18 +72,18 @@ _FAILED = (
     | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
 _STOPPED = zmq.Event.MONITOR_STOPPED
-#: Not of the monitor: a send found the peer gone.
+#: Not an event of the monitor: a send found that the peer is gone.
 _DEPARTED = -1
 _EVENT = struct.Struct("=Hi")
 
 _monitors = count()
-#: By process: a fork's child must neither use nor end its parent's.
+#: By process: the child of a fork must neither use nor terminate its parent's.
 _contexts: dict[int, zmq.Context[Any]] = {}
 _contexts_lock = threading.Lock()
 
 
 def _shared_context() -> zmq.Context[Any]:
-    """The context of this package in this process: users' own settings stay their own."""
+    """This package's context of this process, apart from the shared one of pyzmq."""
     with _contexts_lock:
         context = _contexts.get(os.getpid())
         if context is None or context.closed:
@@ -93,8 +95,10 @@ def _shared_context() -> zmq.Context[Any]:
 class ZeroMQPort(Port, ZmqProtocol):
     """One ROUTER or DEALER socket."""
 
-    def __init__(self, owner: PortHandler, zmq_socket: "zmq.Socket[bytes]", linger: float) -> None:
-        self._owner = owner
+    def __init__(
+        self, handler: PortHandler, zmq_socket: "zmq.Socket[bytes]", linger: float
+    ) -> None:
+        self._handler = handler
         self._linger = linger
         self._socket = zmq_socket
         self._routed = zmq_socket.get(zmq.SocketOption.TYPE) == zmq.SocketType.ROUTER
@@ -107,14 +111,14 @@ class ZeroMQPort(Port, ZmqProtocol):
         #: Keys by file number, oldest first: a number may be used again before the loss of its
         #: former connection was read.
         self._by_file: dict[int, list[Key]] = {}
-        #: The connections of a DEALER that is bound may be several, of one peer for all we know.
+        #: A bound DEALER may have several connections; all count as one peer.
         self._connections = 0
-        #: The endpoint of a connecting port, and the timer that connects anew.
+        #: The endpoint of a connecting port, and the timer that reconnects.
         self._dialled: str | None = None
         self._dialling: asyncio.TimerHandle | None = None
-        self._pause = RECONNECT_MIN
+        self._backoff = Backoff(RECONNECT_MIN, RECONNECT_MAX)
         self._guard: asyncio.TimerHandle | None = None
-        #: Each connection of a DEALER is a new peer to the owner.
+        #: Each connection of a DEALER is a new peer to the handler.
         self._dealer_key: Key = None
         self._monitor: Any = zmq_socket.get_monitor_socket(
             _CONNECTED | _LOST | _FAILED | _STOPPED,
@@ -124,12 +128,12 @@ class ZeroMQPort(Port, ZmqProtocol):
         )
         self._monitor_file = int(self._monitor.get(zmq.SocketOption.FD))
         self._loop.add_reader(self._monitor_file, self._read_monitor)
-        #: What the monitor told and sends found, in order.
+        #: Events of the monitor, and peers that sends found gone, in order.
         self._events: deque[tuple[int, Any]] = deque()
         #: Whether `_handle_events` goes on in the next turn of the event loop.
         self._events_planned = False
-        #: How many peers of a file number were found gone by a send: the news of the monitor, which
-        #: has but the number, is not about a later peer.
+        #: How many peers of a file number a send found gone: the monitor's event, which has only
+        #: the number, is not about a later peer.
         self._found_gone = Counter[int]()
         #: Turns that the next event has waited for messages that came before it.
         self._drained = 0
@@ -141,43 +145,43 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if not self._closing:
-            # The socket failed; aiozmq has told the event loop's exception handler why.
+            # The socket failed; the event loop's exception handler has been called.
             keys = [*self._peers, self._dealer_key]
             self.close()
             for key in keys:
                 if key is not None:
-                    self._owner.peer_lost(key, f"the socket failed: {exc}")
+                    self._handler.peer_lost(key, f"the socket failed: {exc}")
 
     def msg_received(self, messages: deque[Received]) -> None:
         if self._closing:
             messages.clear()
             return
-        owner = self._owner
+        handler = self._handler
         end = 0.0
         while True:
             key, frames, file = messages.popleft()
             if not self._routed:
-                # The first message may be read before the news of the connection.
+                # The first message may be read before the event of the connection.
                 self._ensure_dealer_key()
-                owner.message_received(self._dealer_key, frames)
+                handler.message_received(self._dealer_key, frames)
             elif file == NO_FILE:
-                owner.message_refused(key, "a peer of a version of ZeroMQ before 3.3")
+                handler.message_refused(key, "a peer of a version of ZeroMQ before 3.3")
             else:
                 if file != KNOWN and key not in self._peers:
                     self._arrived(key, file)
-                owner.message_received(key, frames)
+                handler.message_received(key, frames)
             if not messages:
                 break
             now = monotonic()
             end = end or now + BURST_TIME
             if now > end:
                 break
-        owner.read_complete()
+        handler.read_complete()
 
-    # -- who is there ---------------------------------------------------------------------
+    # -- peers ---------------------------------------------------------------------
 
     def _collect_events(self) -> None:
-        """Read the monitor until it is empty: its file number tells only of the first event."""
+        """Read the monitor until it is empty: its file shows only the first event."""
         while not self._monitor.closed:
             try:
                 event: list[bytes] = self._monitor.recv_multipart(zmq.NOBLOCK)
@@ -195,17 +199,17 @@ class ZeroMQPort(Port, ZmqProtocol):
         while self._events:
             event, value = self._events[0]
             if event in (_LOST, _DEPARTED) and self._is_reading():
-                # What the peer sent before it left is read first.
+                # Read first what the peer sent before it left.
                 self._plan_events()
                 return
             self._drained = 0
             self._events.popleft()
             if event == _STOPPED:
-                self._settle()
+                self._on_monitor_stopped()
             elif self._closing:
                 continue
             elif event == _CONNECTED:
-                self._pause = RECONNECT_MIN
+                self._backoff.reset()
                 self._on_connected()
             elif event == _DEPARTED:
                 if value in self._peers:
@@ -228,10 +232,9 @@ class ZeroMQPort(Port, ZmqProtocol):
         return self._transport.look()
 
     def _plan_dial(self) -> None:
-        """Connect anew after a pause, which grows while nobody is there."""
+        """Reconnect after a pause, which grows while no server is listening."""
         if self._dialled is not None and self._dialling is None and not self._closing:
-            self._dialling = self._loop.call_later(self._pause, self._dial)
-            self._pause = min(2 * self._pause, RECONNECT_MAX)
+            self._dialling = self._loop.call_later(self._backoff.next(), self._dial)
 
     def _dial(self) -> None:
         self._dialling = None
@@ -251,7 +254,7 @@ class ZeroMQPort(Port, ZmqProtocol):
     def _ensure_dealer_key(self) -> None:
         if self._dealer_key is None:
             self._dealer_key = object()
-            self._owner.peer_connected(self._dealer_key)
+            self._handler.peer_connected(self._dealer_key)
 
     def _on_disconnected(self, file: int) -> None:
         if self._routed:
@@ -264,19 +267,19 @@ class ZeroMQPort(Port, ZmqProtocol):
         if not self._connections and self._dealer_key is not None:
             key, self._dealer_key = self._dealer_key, None
             self._transport.forget(b"")
-            self._owner.peer_lost(key, "the connection was lost")
+            self._handler.peer_lost(key, "the connection was lost")
 
     def _arrived(self, key: bytes, file: int) -> None:
         if file not in self._by_file:
-            # Connections that never spoke may have had the same file number: the news of their
-            # end, sent before this peer's first message, must not be taken for its own.
+            # Connections that never sent anything may have had the same file number: the events of
+            # their end, older than this peer's first message, are not about this peer.
             self._collect_events()
             lost = (_LOST, file)
             self._events = deque(event for event in self._events if event != lost)
             del self._found_gone[file]
         self._peers[key] = file
         self._by_file.setdefault(file, []).append(key)
-        self._owner.peer_connected(key)
+        self._handler.peer_connected(key)
 
     def _departed(self, key: bytes) -> None:
         if self._routed:
@@ -285,7 +288,7 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _lose(self, key: Key) -> None:
         if self._forget(key):
-            self._owner.peer_lost(key, "the connection was lost")
+            self._handler.peer_lost(key, "the connection was lost")
 
     def _forget(self, key: Key) -> bool:
         file = self._peers.pop(key, None)
@@ -313,7 +316,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             return False
         for frame in frames:
             if type(frame) is not bytes:
-                # It may wait in a queue, and its owner may write to it meanwhile.
+                # It may wait in a queue, and the caller may change it meanwhile.
                 frames = [bytes(frame) for frame in frames]
                 break
         if self._routed:
@@ -338,7 +341,8 @@ class ZeroMQPort(Port, ZmqProtocol):
                 family, name = shared.family, shared.getpeername()
         except OSError:
             return None
-        # Its connection may have ended, and the number be another's by now: libzmq says so first.
+        # The connection may have ended, and another may have its number by now: the monitor reports
+        # that first.
         self._collect_events()
         if (_LOST, file) in self._events:
             return None
@@ -367,7 +371,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             self._loop.call_later(LINGER_PAUSE, self._finish, end)
             return
         if left:
-            logger.warning("%d messages dropped at closing: their peers did not read", left)
+            logger.warning("closing: %d messages dropped, as their peers did not read them", left)
         self._transport.close()
         self._guard = self._loop.call_later(self._linger + 1.0, self._give_up)
 
@@ -376,10 +380,10 @@ class ZeroMQPort(Port, ZmqProtocol):
             logger.error("libzmq did not close %s in time", ", ".join(self._endpoints))
             self._closed.set_result(None)
 
-    def _settle(self) -> None:
-        """The socket is closed, and its address free: the monitor's last word says so.
+    def _on_monitor_stopped(self) -> None:
+        """Close the monitor after its last event: the socket is closed, and its address free.
 
-        The monitor must not be closed before: libzmq's thread would wait for ever to tell it.
+        The monitor must not be closed earlier: libzmq's thread would wait forever to report to it.
         """
         if self._guard is not None:
             self._guard.cancel()
@@ -418,17 +422,17 @@ def _new_socket(kind: int, endpoint: str, options: PortOptions) -> "zmq.Socket[b
         zmq.MAXMSGSIZE: options.max_frame,
         zmq.SNDHWM: SEND_MESSAGES,
         # No bound: libzmq 4.3.5 with heartbeats aborts the process ("!_io_error",
-        # "_input_stopped") when a peer leaves while a bound keeps it from being read, and takes
-        # a healthy one for lost.
+        # "_input_stopped") when a peer leaves while a bound keeps it from being read, and reports a
+        # healthy one as lost.
         zmq.RCVHWM: 0,
     }
     for option, value in settings.items():
         made.set(option, value)
     if "[" in endpoint:
-        # Off by default in libzmq, and left so for addresses that need it not.
+        # Off by default in libzmq, and left so for other addresses.
         made.set(zmq.IPV6, 1)
     if kind == zmq.ROUTER:
-        # A peer that is gone or full is told of, not silently dropped.
+        # A send to a peer that is gone or full fails, and is not silently dropped.
         made.set(zmq.ROUTER_MANDATORY, 1)
     # ZMQ_IMMEDIATE stays off for a DEALER: with it, libzmq 4.3.5 drops what has arrived and is
     # not read when a connection ends, and aborts the process (fq.cpp, "!_more") where a message
@@ -437,9 +441,9 @@ def _new_socket(kind: int, endpoint: str, options: PortOptions) -> "zmq.Socket[b
 
 
 async def _open(
-    kind: int, owner: PortHandler, options: PortOptions, *, bind: str | None, connect: str | None
+    kind: int, handler: PortHandler, options: PortOptions, *, bind: str | None, connect: str | None
 ) -> Port:
-    port = ZeroMQPort(owner, _new_socket(kind, bind or connect or "", options), options.linger)
+    port = ZeroMQPort(handler, _new_socket(kind, bind or connect or "", options), options.linger)
     try:
         await port.open(bind=bind, connect=connect)
     except BaseException:
@@ -451,7 +455,7 @@ async def _open(
 
 
 def _refuse_path_in_use(path: str) -> None:
-    """See that nobody listens there: libzmq would take the path from them, without a word."""
+    """Raise if another process listens there: libzmq would silently take the path over."""
     if not hasattr(socket, "AF_UNIX") or not os.path.exists(path):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -460,33 +464,28 @@ def _refuse_path_in_use(path: str) -> None:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-async def listen(
-    endpoint: str, owner: PortHandler, options: PortOptions, *, single: bool = False
-) -> Port:
+async def listen(endpoint: str, handler: PortHandler, options: PortOptions) -> Port:
     """Bind a socket to `endpoint`, such as ``tcp://127.0.0.1:*`` or ``ipc:///run/x``.
 
-    Args:
-        single: one peer that says nothing first is expected (a plain aiozmq.rpc server).
-
     Raises:
-        OSError: the endpoint is in use, or none.
+        OSError: the endpoint is in use or invalid.
     """
     try:
         if endpoint.startswith("ipc://"):
             _refuse_path_in_use(endpoint[len("ipc://") :])
-        kind = zmq.DEALER if single else zmq.ROUTER
-        return await _open(kind, owner, options, bind=endpoint, connect=None)
+        kind = zmq.DEALER if options.single else zmq.ROUTER
+        return await _open(kind, handler, options, bind=endpoint, connect=None)
     except OSError as error:
         raise OSError(error.errno, f"cannot bind {endpoint}: {error.strerror}") from error
 
 
-async def dial(endpoint: str, owner: PortHandler, options: PortOptions) -> Port:
-    """Connect a socket to `endpoint`, now or as soon as somebody listens there.
+async def dial(endpoint: str, handler: PortHandler, options: PortOptions) -> Port:
+    """Connect a socket to `endpoint`, now or as soon as a server listens there.
 
     Raises:
-        OSError: the endpoint is none.
+        OSError: the endpoint is invalid.
     """
     try:
-        return await _open(zmq.DEALER, owner, options, bind=None, connect=endpoint)
+        return await _open(zmq.DEALER, handler, options, bind=None, connect=endpoint)
     except OSError as error:
         raise OSError(error.errno, f"cannot connect to {endpoint}: {error.strerror}") from error

@@ -1,16 +1,16 @@
-"""A transport of ROUTER and DEALER sockets with aiozmq's `ZmqTransport` interface.
+"""ROUTER and DEALER sockets on an event loop, as a `ZmqTransport` of aiozmq.
 
-aiozmq's own takes any error of a send other than EAGAIN as fatal, keeps one queue for all peers,
-reads one message in each turn of the event loop and, after every write, takes a turn to look
-whether there is something to read. Beside it, this one took 164 us instead of 188 us for a call
-alone (``benchmarks/rpc.py``), and it
+aiozmq's own transport treats every error of a send but EAGAIN as fatal, keeps one queue for all
+peers, reads one message in each turn of the event loop and, after every write, takes a turn to
+check whether there is something to read. This one takes 164 us instead of 188 us for a single call
+(``benchmarks/rpc.py``), and it
 
-* knows a peer that is gone and one that is full, with a queue for each;
+* recognises peers that are gone or full, and has a queue for each peer;
 * reads in bursts, bounded by messages, bytes and time, so that what many peers send shares the
   cost of a turn and no peer keeps the others waiting.
 
-The file of a ZeroMQ socket becomes readable when something *changed*: whoever finds it so has to
-read until nothing is left, and has to look again after each send, as a send takes the news in.
+The file of a ZeroMQ socket becomes readable when something *changed*: so one has to read until
+nothing is left, and to check again after each send, which consumes the change.
 """
 
 import asyncio
@@ -31,10 +31,11 @@ Received: TypeAlias = tuple[bytes, list[bytes], int]
 
 KNOWN = -1
 
-#: The peer speaks a former version of ZMTP, whose messages do not tell: its end would not be seen.
+#: The peer speaks an old version of ZMTP, whose messages lack the number: its loss would not be
+#: noticed.
 NO_FILE = -2
 
-# pyzmq's constants are enums, whose operators take longer than what they are used for here.
+# pyzmq's constants are enums, whose operators are slow.
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
@@ -44,15 +45,15 @@ _AGAIN = int(zmq.EAGAIN)
 _GONE = (int(zmq.EHOSTUNREACH), int(zmq.ENOTSOCK))
 
 #: Messages, and bytes of them, read in one turn of the event loop while more are there: enough to
-#: share the cost of the turn, few enough that timers and other sockets are not kept waiting.
+#: share the cost of the turn, few enough not to delay timers and other sockets.
 BURST = 64
 BURST_BYTES = 512 << 10
 
 #: Frames of this size are handed to ZeroMQ without a copy; below, the copy is cheaper than the
-#: bookkeeping (pyzmq tells a thread of its own when ZeroMQ is done with each).
+#: bookkeeping (pyzmq notifies a thread when ZeroMQ is done with each).
 MIN_UNCOPIED = 128 << 10
 
-#: Looking whether full peers have room takes at most one part in about so many of the loop's time.
+#: Retrying full peers takes at most about one part in so many of the loop's time.
 RETRY_SHARE = 10
 
 
@@ -65,9 +66,9 @@ class PeerTransport(ZmqTransport):
     Args:
         loop: the event loop.
         zmq_socket: a ROUTER with ROUTER_MANDATORY, or a DEALER.
-        protocol: is told what arrives.
+        protocol: receives what arrives.
         known: keys of the peers whose connection's file number is known.
-        departed: called with the key of a peer that a send found gone.
+        departed: called with the key of a peer that a send finds gone.
     """
 
     def __init__(
@@ -87,19 +88,19 @@ class PeerTransport(ZmqTransport):
         self._known = known
         self._departed = departed
         self._routed = kind == zmq.SocketType.ROUTER
-        # Those of the compiled class, without pyzmq's wrappers in Python around them.
+        # The methods of the compiled class, without pyzmq's wrappers in Python.
         compiled: Any = super(zmq.Socket, zmq_socket)
         self._recv = compiled.recv
         self._send = compiled.send
         self._get = compiled.get
         self._file = int(zmq_socket.get(zmq.SocketOption.FD))
-        #: What was read and is not handled yet.
+        #: Messages that were read and are not handled yet.
         self._messages: deque[Received] = deque()
         #: Whether there was more to read after the last read.
         self._burst = False
         self._next_turn: asyncio.Handle | None = None
         self._in_turn = False
-        #: Messages for peers that take none now, each with its size.
+        #: Messages for full peers, each with its size.
         self._blocked: dict[bytes, deque[tuple[int, Sequence[Buffer]]]] = {}
         self._blocked_bytes: dict[bytes, int] = {}
         self._next_retry: asyncio.TimerHandle | None = None
@@ -134,8 +135,8 @@ class PeerTransport(ZmqTransport):
         try:
             messages.append(self._receive())
             if self._burst:
-                # What is waited for is asked for at the end of a turn, for less than what a
-                # failed read costs.
+                # Otherwise the check at the end of a turn finds more, for less than a failed read
+                # costs.
                 size = 0
                 while len(messages) < BURST and size < BURST_BYTES:
                     message = self._receive()
@@ -162,7 +163,7 @@ class PeerTransport(ZmqTransport):
         return key, frames, file
 
     def look(self) -> bool:
-        """Whether there is something to read or to handle; if so, a turn is planned for it."""
+        """Check whether there is something to read or to handle; if so, plan a turn for it."""
         events = self._get(_EVENTS)
         if self._blocked and events & _POLLOUT:
             self._plan_retry()
@@ -174,7 +175,7 @@ class PeerTransport(ZmqTransport):
     # -- writing -------------------------------------------------------------------------
 
     def write(self, data: Any) -> None:
-        """Send `(key, *frames)`, or queue it while the peer takes nothing."""
+        """Send `(key, *frames)`, or queue it while the peer is full."""
         key, frames = data[0], data[1:]
         if self._closing:
             return
@@ -184,7 +185,7 @@ class PeerTransport(ZmqTransport):
             self.look()
 
     def _try(self, key: bytes, frames: Sequence[Buffer]) -> bool:
-        """Whether the message is off this socket's hands: sent, or its peer is gone."""
+        """Try to send a message. Returns whether it is done: sent, or its peer is gone."""
         send = self._send
         last = len(frames) - 1
         try:
@@ -219,7 +220,7 @@ class PeerTransport(ZmqTransport):
             self.look()
 
     def retry(self) -> None:
-        """Send what is queued, as far as the peers take it."""
+        """Send what is queued, as far as the peers have room."""
         began = self._loop.time()
         for key in list(self._blocked):
             queue = self._blocked.get(key)
@@ -229,7 +230,7 @@ class PeerTransport(ZmqTransport):
                 self._blocked_bytes[key] -= queue.popleft()[0]
             if not queue:
                 self.forget(key)
-        # A ROUTER is writable at all times, for all that is known of a peer that is full.
+        # A ROUTER is always writable, so it does not show when a full peer has room.
         ended = self._loop.time()
         self._retry_from = ended + (ended - began) * RETRY_SHARE
 
@@ -281,7 +282,7 @@ class PeerTransport(ZmqTransport):
         return self._closing
 
     def close(self) -> None:
-        """Close the socket: ZeroMQ sends what it has taken, and what is queued here is dropped."""
+        """Close the socket: ZeroMQ still sends what it has; what is queued here is dropped."""
         if not self._closing:
             self._end(None)
 

@@ -11,9 +11,9 @@ ext code  what
 127       a date, pickled
 ========  ====================================================================
 
-Such a peer takes text and bytes alone as keys of a map, no lone surrogates, and none of the other
-values that the native dialect carries: these are refused here, as there they would be lost without
-a word. The pickles are read by `pickled_dates`, and never unpickled.
+Such a peer takes only text and bytes as keys of a map, no lone surrogates, and no other value of
+the native dialect: these are refused here, because the peer would lose them silently. The pickles
+are read by `pickled_dates`, and never unpickled.
 """
 
 from collections.abc import Callable, Mapping
@@ -67,7 +67,7 @@ class AiozmqCodec(Codec):
     def pack_with_frames(
         self, value: Any, threshold: int, name: str = "value"
     ) -> tuple[bytes, list[Buffer]]:
-        """Pack a value. The peer knows no frames beside a message, so there never are any."""
+        """Pack a value. This dialect has no frames beside a message, so the list is empty."""
         return self.pack(value, name), []
 
     def _pack_checked(self, value: Any) -> bytes:
@@ -80,7 +80,7 @@ class AiozmqCodec(Codec):
         try:
             data = packb(value, use_bin_type=True, default=self._pack_ext)
         except UnicodeEncodeError as error:
-            raise TypeError("text with lone surrogates does not travel to this peer") from error
+            raise TypeError("text with lone surrogates cannot be sent to this peer") from error
         _check(value, data)
         return data
 
@@ -110,7 +110,7 @@ def _check(value: Any, data: bytes) -> None:
         # The bound on the depth, which is lower, comes next.
         return
     except ValueError:
-        raise TypeError("this peer takes text and bytes alone as keys of a map") from None
+        raise TypeError("this peer takes only text and bytes as keys of a map") from None
 
 
 def _ignore(code: int, data: bytes) -> None:

@@ -8,9 +8,9 @@ answer    [route...,] header, answer (msgpack)                          HHLd?, 1
 ========  ============================================================  ===================
 
 The header holds the sender's pid and a random number, the id of the call (32 bits), the
-sender's time in seconds (nobody reads it) and, in an answer, whether it is an error: then the
-answer is ``(type, args, repr)``. Frames before the header are the way back through proxies and REQ
-sockets, and are returned as they came.
+sender's time in seconds (which is not used) and, in an answer, whether it is an error: then the
+answer is ``(type, args, repr)``. Frames before the header are the route back through proxies and
+REQ sockets, and are returned unchanged.
 
 There are no notifications (a call whose answer is dropped takes their place), no deadlines, no
 cancelling, no window and no streams.
@@ -20,7 +20,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...errors import ProtocolError, ServiceClosedError, TooLargeError
+from ...errors import Error, ProtocolError, ServiceClosedError, TooLargeError
 from . import record as kinds
 from .aiozmq_codec import AiozmqCodec
 from .exception_codec import Failure, describe, from_aiozmq_name, restore, to_aiozmq
@@ -36,14 +36,14 @@ _REQUEST = struct.Struct("=HHLd")
 _RESPONSE = struct.Struct("=HHLd?")
 _MAX_ID = 0xFFFFFFFF
 
-#: Frames of the way back: proxies add one each; more is an attack.
+#: Most frames of the route back: each proxy adds one; more is an attack.
 MAX_ROUTE = 16
 
 
 class AiozmqSession(ForeignSession):
     """Calls in both directions with a peer that speaks aiozmq.rpc 1.0.
 
-    The id of a call of the peer's is its 32-bit number, with the way back where there is one.
+    The id of a peer's call is its 32-bit number, with the route back if there is one.
     """
 
     dialect = "aiozmq"
@@ -62,20 +62,21 @@ class AiozmqSession(ForeignSession):
         super().__init__(limits, error_table, ids=ids, connect_timeout=connect_timeout)
         self._codec = codec
         self._sender = sender
-        #: Their 32-bit ids of our calls in flight, which are longer and never used twice; and ours
-        #: of theirs. A call has one from when it is sent: before, it may move to another session.
-        self._wire_ids: dict[int, int] = {}
-        self._call_ids: dict[int, int] = {}
+        #: The 32-bit wire ids of our calls in flight, whose own ids are longer and never used
+        #: twice, and the reverse. A call gets its wire id when it is sent: before, it may move to
+        #: another session.
+        self.wire_ids: dict[int, int] = {}
+        self.call_ids: dict[int, int] = {}
 
     # -- packing -------------------------------------------------------------------------
 
     def _new_wire_id(self, call_id: int) -> int:
         wire_id = abs(call_id) & _MAX_ID
-        while wire_id in self._call_ids:
+        while wire_id in self.call_ids:
             wire_id = wire_id + 1 & _MAX_ID
         if call_id in self.pending:
-            self._call_ids[wire_id] = call_id
-            self._wire_ids[call_id] = wire_id
+            self.call_ids[wire_id] = call_id
+            self.wire_ids[call_id] = wire_id
         return wire_id
 
     def _encode_call(
@@ -91,8 +92,9 @@ class AiozmqSession(ForeignSession):
         return call_id, (method.encode("utf-8"), packed_args, packed_kwargs)
 
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # The answer is dropped, as no call of this id is pending. The sign tells it from a call.
-        return self._encode_call(-next(self._ids), method, args, kwargs, None)
+        # The answer is dropped, as no call of this id is pending. The sign distinguishes it from a
+        # call.
+        return self._encode_call(-next(self.ids), method, args, kwargs, None)
 
     def _is_notification(self, encoded: Any) -> bool:
         return len(encoded) == 2 and encoded[0] < 0
@@ -115,14 +117,14 @@ class AiozmqSession(ForeignSession):
 
     def _abandon(self, call_id: int) -> None:
         super()._abandon(call_id)
-        wire_id = self._wire_ids.pop(call_id, None)
+        wire_id = self.wire_ids.pop(call_id, None)
         if wire_id is not None:
-            del self._call_ids[wire_id]
+            del self.call_ids[wire_id]
 
-    def lost(self, error: BaseException, now: float) -> None:
+    def lost(self, error: Error, now: float) -> None:
         super().lost(error, now)
-        self._wire_ids.clear()
-        self._call_ids.clear()
+        self.wire_ids.clear()
+        self.call_ids.clear()
 
     def messages(self, now: float) -> list[Frames]:
         messages: list[Frames] = []
@@ -137,7 +139,7 @@ class AiozmqSession(ForeignSession):
                 messages.append((*route, header, data))
         return messages
 
-    # -- what arrives --------------------------------------------------------------------
+    # -- receiving --------------------------------------------------------------------
 
     def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
         self.last_heard = now
@@ -148,13 +150,15 @@ class AiozmqSession(ForeignSession):
             return []
         self.malformed += 1
         sizes = [len(frame) for frame in frames[:8]]
-        raise ProtocolError(f"no message of aiozmq.rpc: {len(frames)} frames of {sizes} bytes")
+        raise ProtocolError(
+            f"a malformed message of aiozmq.rpc: {len(frames)} frames of {sizes} bytes"
+        )
 
     def _take_call(self, frames: Frames) -> list[InboundEvent]:
         *route, header, method, args, kwargs = frames
         if len(route) > MAX_ROUTE:
             self.malformed += 1
-            raise ProtocolError(f"a way back of {len(route)} frames")
+            raise ProtocolError(f"a route back of {len(route)} frames")
         _, _, wire_id, _ = _REQUEST.unpack(header)
         call_id = (tuple(map(bytes, route)), wire_id) if route else wire_id
         try:
@@ -174,10 +178,10 @@ class AiozmqSession(ForeignSession):
 
     def _take_answer(self, frames: Frames, now: float) -> None:
         _, _, wire_id, _, is_error = _RESPONSE.unpack(frames[-2])
-        call_id = self._call_ids.pop(wire_id, None)
+        call_id = self.call_ids.pop(wire_id, None)
         if call_id is None:
             return
-        del self._wire_ids[call_id]
+        del self.wire_ids[call_id]
         caller = self._answered(call_id)
         assert caller is not None
         try:
@@ -190,13 +194,13 @@ class AiozmqSession(ForeignSession):
                 failure = Failure(from_aiozmq_name(str(name)), tuple(args), str(text), None)
         except TooLargeError as error:
             self.malformed += 1
-            caller.fail(error)
+            self.fail(caller, error, now)
         except (ProtocolError, TypeError, ValueError) as error:
             self.malformed += 1
-            caller.fail(ProtocolError(f"the answer of {caller.method!r}: {error}"))
+            self.fail(caller, ProtocolError(f"the answer cannot be read: {error}"), now)
         else:
             if is_error:
-                caller.fail(restore(failure, self._error_table))
+                self._fail_remotely(caller, restore(failure, self._error_table), now)
             else:
                 caller.succeed(value)
         self._release(now)
@@ -220,7 +224,7 @@ class AiozmqDialect:
         sender: tuple[int, int],
     ) -> None:
         self._codec = codec
-        # A closing server has no other word in this dialect.
+        # A closing server cannot say it in another way in this dialect.
         known: dict[str, type[Exception]] = {full_name(ServiceClosedError): ServiceClosedError}
         self._error_table = known | dict(error_table)
         self._sender = (sender[0] & 0xFFFF, sender[1] & 0xFFFF)

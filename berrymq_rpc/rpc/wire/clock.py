@@ -12,8 +12,8 @@ class PeerClock:
     """Translates a peer's monotonic clock, in microseconds, to ours in seconds.
 
     A message can be late but never early, so the least difference between arrival and sending
-    is the best guess of the offset: what a frozen process finds in its buffers when it goes on
-    is known to be old.
+    is the best estimate of the offset: so a process that was frozen knows that what it finds in its
+    buffers is old.
     """
 
     __slots__ = ("_least", "_seen_at")
@@ -23,7 +23,7 @@ class PeerClock:
         self._seen_at = 0.0
 
     def observe(self, sent: int, now: float) -> None:
-        """Take note of a message sent at `sent` (the peer's microseconds), read at `now`."""
+        """Record that a message sent at `sent` (the peer's microseconds) was read at `now`."""
         difference = now - sent * 1e-6
         if self._least is None or difference <= self._least + DRIFT * (now - self._seen_at):
             self._least = difference

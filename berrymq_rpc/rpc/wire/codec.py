@@ -8,14 +8,14 @@ are derived from these. The rest are ext types:
 code      what
 ========  ==============================================================================
 0 to 122  the user's own, see `translation`
-126       builtin values, see `values`
+126       builtin values, see `ext_types`
 127       a byte string that travels as a frame beside the message: its number, as
           shortest big-endian bytes (0 is one byte)
 -1        msgpack's timestamp, a `msgpack.Timestamp`
 others    `msgpack.ExtType`, as they are
 ========  ==============================================================================
 
-Nothing that arrives makes any code run, but for the user's own unpackers.
+What arrives never runs code, except for the user's own unpackers.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ __all__ = ["Codec", "Part"]
 class Codec(Packing, Unpacking):
     """Packs and unpacks values.
 
-    No value leaves anything behind in it. It serves one thread at a time, as msgpack's packer does.
+    It keeps no state between values, and serves one thread at a time, as msgpack's packer does.
 
     Args:
         translation_table: ``{code: (class, packer, unpacker)}`` for types of the user's own, see
@@ -41,7 +41,8 @@ class Codec(Packing, Unpacking):
         use_list: whether arrays arrive as `list`, and not as `tuple`. Those in the keys of maps and
             in sets are tuples all the same.
         max_depth: levels of arrays and maps inside one another, from 1 to 1,000. Sets and the
-            user's own types may be 16 levels deep, and what is inside of each is counted anew.
+            user's own types may be 16 levels deep, and the levels inside each are counted from
+            zero.
 
     Raises:
         TypeError, ValueError: `translation_table` or `max_depth` cannot be used.

@@ -1,4 +1,4 @@
-"""Deadlines of calls: which call's time is over next."""
+"""Deadlines of calls: which call expires next."""
 
 from collections.abc import Container, Sized
 from heapq import heapify, heappop, heappush
@@ -6,8 +6,8 @@ from typing import Protocol
 
 __all__ = ["Deadlines"]
 
-#: Entries of calls that have ended are dropped in one go once they outnumber the living by so
-#: many, which keeps the heap's size within a factor of the calls in flight.
+#: Entries of ended calls are dropped at once when there are so many more of them than of calls in
+#: flight. This keeps the heap's size within a factor of the calls in flight.
 SLACK = 256
 
 
@@ -16,9 +16,9 @@ class _Alive(Container[int], Sized, Protocol):
 
 
 class Deadlines:
-    """A heap of deadlines of the calls in `alive`, a table that its owner keeps.
+    """A heap of the deadlines of the calls in `alive`, a table that the session keeps.
 
-    A call that ends leaves its entry behind, to be skipped later: ending a call costs nothing.
+    A call that ends leaves its entry behind, which is skipped later: ending a call costs nothing.
     """
 
     __slots__ = ("_alive", "_heap")
@@ -31,7 +31,7 @@ class Deadlines:
         return len(self._heap)
 
     def add(self, when: float, call: int) -> None:
-        """Note that the time of `call` is over at `when`, in seconds of the owner's clock."""
+        """Add the deadline of `call`, in seconds of the session's clock."""
         heap = self._heap
         if len(heap) > 2 * len(self._alive) + SLACK:
             alive = self._alive
@@ -40,14 +40,14 @@ class Deadlines:
         heappush(heap, (when, call))
 
     def next(self) -> float | None:
-        """When the next living call's time is over; ``None`` without one."""
+        """The next deadline of a call in flight; ``None`` without one."""
         heap = self._heap
         while heap and heap[0][1] not in self._alive:
             heappop(heap)
         return heap[0][0] if heap else None
 
     def due(self, now: float) -> list[int]:
-        """Take out the living calls whose time is over at `now`, earliest first."""
+        """Remove and return the calls in flight that expire at `now`, earliest first."""
         heap = self._heap
         found = []
         while heap and heap[0][0] <= now:

@@ -1,8 +1,8 @@
-"""Exceptions on their way to another process: what travels of one, and how it is raised there.
+"""Exceptions between processes: what travels of one, and how it is raised there.
 
 The class travels as its name, and is never imported by it: the receiving side has a table of its
-own. The arguments are the exception's ``args``. Python's own exceptions travel with what makes
-them anew instead, where that is more: an `OSError` has its file names elsewhere.
+own. The arguments are the exception's ``args``. Python's own exceptions travel with the arguments
+of their constructor instead, where these are more: an `OSError` keeps its file names apart.
 """
 
 import builtins
@@ -15,7 +15,15 @@ from ... import errors
 from ...errors import GenericError
 from .safe_repr import MAX_TEXT, bounded, full_name, safe_repr, safe_str
 
-__all__ = ["Failure", "describe", "from_aiozmq_name", "restore", "to_aiozmq", "to_aiozmq_name"]
+__all__ = [
+    "Failure",
+    "describe",
+    "from_aiozmq_name",
+    "is_own",
+    "restore",
+    "to_aiozmq",
+    "to_aiozmq_name",
+]
 
 #: Bytes of the packed arguments of a failure, and of one in a group. An error has to fit into any
 #: message, so larger ones are replaced by their text.
@@ -38,7 +46,7 @@ _MAX_NAME = 500
 # Where asyncio has its exceptions. This layer does not import it; a process that did has them.
 _ASYNCIO_MODULES = ("asyncio", "asyncio.exceptions", "asyncio.queues")
 
-# Raised by an awaitable they would mean that it is at its end.
+# Raised by an awaitable, they would mean that it has ended.
 _NEVER = (StopIteration, StopAsyncIteration)
 
 _get_args = BaseException.args.__get__  # type: ignore[attr-defined]
@@ -52,7 +60,7 @@ class Failure(NamedTuple):
 
     Args:
         type_name: ``"module.qualname"`` of its class.
-        args: what its class is called with to make it anew; of a group the message and a tuple of
+        args: the arguments of its class; of a group the message and a tuple of
             failures, each a plain tuple.
         text: its ``repr``, of at most 4 KB.
         traceback: its traceback's text, or ``None``.
@@ -65,7 +73,7 @@ class Failure(NamedTuple):
 
 
 class Packer(Protocol):
-    """What of a codec is needed here."""
+    """The part of a codec that is needed here."""
 
     def pack(self, value: Any, name: str = ..., /) -> bytes: ...
 
@@ -79,10 +87,11 @@ def _exceptions(items: Iterable[object]) -> dict[str, type[Exception]]:
 
 
 _BUILTIN = _exceptions(vars(builtins).values())
-_KNOWN = {**_BUILTIN, **_exceptions(vars(errors).values())}
+_OWN = frozenset(getattr(errors, name) for name in errors.__all__)
+_KNOWN = {**_BUILTIN, **_exceptions(_OWN)}
 
-# What these say is about this side's own time, connection and peer, and not about those that a
-# remote handler called in its turn.
+# These are about this side's own timeouts, connections and peers, and not about those of calls that
+# a remote handler makes itself.
 _KNOWN[full_name(errors.RPCTimeoutError)] = TimeoutError
 _KNOWN[full_name(errors.ConnectionLostError)] = ConnectionError
 _KNOWN[full_name(errors.AuthenticationError)] = ConnectionError
@@ -105,11 +114,11 @@ _FROM_AIOZMQ = {theirs: ours for ours, theirs in _TO_AIOZMQ.items()}
 
 
 def describe(error: BaseException, codec: Packer, *, traceback: bool = False) -> Failure:
-    """What travels of an exception. It can be packed, whatever the exception is.
+    """Make what travels of an exception. It can always be packed.
 
-    Each argument that cannot be packed, or all when together they are more than 64 KB, are replaced
-    by their ``repr``, of at most 4 KB each. Of a group 32 exceptions travel, and 8 levels; what
-    does not is counted in one more.
+    An argument that cannot be packed is replaced by its ``repr``, of at most 4 KB; so are all
+    arguments when together they are more than 64 KB. At most 32 exceptions and 8 levels of a group
+    travel; one more says how many did not.
 
     Args:
         error: the exception.
@@ -119,7 +128,7 @@ def describe(error: BaseException, codec: Packer, *, traceback: bool = False) ->
     try:
         return _describe(error, codec, MAX_ARGUMENTS, [MAX_GROUPED], 0, traceback)
     except Exception as failure:
-        # A metaclass may fail at whatever is asked of its class.
+        # A metaclass may raise whatever is asked of its class.
         name = full_name(type(error))
         return Failure(name, (), f"<{name} that raises {full_name(type(failure))}>")
 
@@ -157,9 +166,17 @@ def _group_args(
     return bounded(_get_message(group)), tuple(tuple(failure) for failure in failures)
 
 
+def is_own(error: BaseException) -> bool:
+    """Whether the exception is of a class of this package, and not of a user's subclass."""
+    return type(error) in _OWN
+
+
 def _constructor_args(error: BaseException) -> tuple[Any, ...]:
     cls = type(error)
     args: tuple[Any, ...] = _get_args(error)
+    if cls in _OWN and error.progress is not None:  # type: ignore[attr-defined]
+        # The error is about a call that the handler made itself: the peer gets its text.
+        return (str(error),)
     if not _is_constructed_like_builtin(cls):
         return args
     try:
@@ -195,7 +212,7 @@ def _fits(args: tuple[Any, ...], codec: Packer, limit: int) -> bool:
     except KeyboardInterrupt:
         raise
     except BaseException:
-        # Whatever a packer of the user's raises, the answer is no.
+        # Whatever a user's packer raises, the value does not fit.
         return False
 
 
@@ -216,13 +233,13 @@ def _traceback_text(error: BaseException) -> str:
 def restore(
     failure: Failure, error_table: Mapping[str, type[Exception]] | None = None
 ) -> Exception:
-    """The exception to raise for a failure. Never raises, whatever the peer sent.
+    """Make the exception to raise for a failure. Never raises, whatever the peer sent.
 
     It has the same class and the same ``args`` when the class is an `Exception` of Python's, of
     asyncio's or of this package, or in `error_table`. It is a `GenericError` where the class is
     another one, or refuses the arguments, and in place of `StopIteration` and
-    `StopAsyncIteration`. What is about this side's own time, connection and peer is not raised
-    for what a remote handler met with: it is a `TimeoutError` in place of `RPCTimeoutError`, a
+    `StopAsyncIteration`. Errors about this side's own timeouts, connections and peers are not
+    raised for those of a remote handler: it is a `TimeoutError` in place of `RPCTimeoutError`, a
     `ConnectionError` in place of `ConnectionLostError` and `AuthenticationError`, and a
     `GenericError` in place of `ServiceClosedError`.
 
@@ -236,7 +253,7 @@ def restore(
         try:
             BaseException.add_note(error, f"{NOTE_HEADER}\n{traceback}")
         except Exception:
-            # A class that keeps something else in its notes goes without.
+            # A class that uses its notes for something else gets none.
             return error
     return error
 
@@ -291,12 +308,12 @@ def _construct(cls: type[Exception], args: Sequence[Any]) -> Exception | None:
         if not isinstance(error, cls):
             return None
         if not _is_constructed_like_builtin(cls) and full_name(cls) not in _KNOWN:
-            # A constructor may have made others of them, and has done so at the peer already.
+            # A constructor may change its arguments, and did so at the peer already.
             _set_args(error, tuple(args))
     except KeyboardInterrupt:
         raise
     except BaseException:
-        # It refuses these arguments.
+        # The constructor refuses these arguments.
         return None
     return error
 
@@ -318,11 +335,11 @@ def from_aiozmq_name(type_name: str) -> str:
 
 
 def to_aiozmq(failure: Failure) -> Failure:
-    """A failure as a plain aiozmq.rpc peer may be told it.
+    """Adapt a failure to a plain aiozmq.rpc peer.
 
-    Such a peer calls the class with the arguments, and when that fails, or gives what a future
-    does not take, its caller waits for ever. So the name of a class of Python's or asyncio's loses
-    its module where these arguments do not suit it, and the peer raises a ``GenericError``.
+    Such a peer calls the class with the arguments, and when that fails, or gives an exception that
+    a future refuses, its caller waits forever. So the name of a class of Python or asyncio loses
+    its module where the class refuses these arguments, and the peer raises a ``GenericError``.
     """
     name = to_aiozmq_name(failure.type_name)
     if name.startswith(("builtins.", "asyncio.")):

@@ -47,7 +47,7 @@ __all__ = ["VALUE_CODE", "Encoder", "Reader", "decode", "find_encoder", "fixed_z
 
 VALUE_CODE = 126
 
-#: Gives the ext's data for a value. Second argument: packs a value inside it.
+#: Returns the ext's data for a value. Second argument: packs a value inside it.
 Encoder: TypeAlias = Callable[[Any, Callable[[Any], bytes]], bytes]
 
 INTEGER, DATETIME, DATE, TIME, TIMEDELTA, ZONE, DECIMAL, IDENTIFIER, SET, FROZENSET, COMPLEX = (
@@ -141,9 +141,9 @@ def _encode_zone(zone: tzinfo | None, moment: datetime | time | None) -> bytes:
 
 
 def fixed_zone(zone: tzinfo, moment: datetime | time | None) -> timezone | ZoneInfo | None:
-    """A zone that another process knows as well, with the same offset at that moment.
+    """Return a zone that another process knows as well, with the same offset at that moment.
 
-    `None` where there is no offset: Python takes such a time for naive.
+    `None` where there is no offset: for Python such a time is naive.
     """
     if type(zone) is timezone:
         return zone
@@ -196,14 +196,14 @@ def decode(data: bytes, reader: Reader) -> Any:
     """The value of an ext of type 126.
 
     Raises:
-        Exception: of several builtin classes, when it is none.
+        Exception: of several builtin classes, when the data is malformed.
     """
     return _DECODERS[data[0]](data, reader)
 
 
 def _decode_integer(data: bytes, reader: Reader) -> int:
     if len(data) < 2:
-        raise ValueError("an integer of no bytes")
+        raise ValueError("an integer without bytes")
     return int.from_bytes(data[1:], "big", signed=True)
 
 

@@ -1,7 +1,7 @@
-"""What is common to sessions with peers that speak another library's dialect.
+"""What sessions with peers of other libraries share.
 
-Such a peer keeps to no window, and cannot be told that a call is given up. Its calls are larger
-than those of native peers, which have long byte strings beside them.
+Such a peer does not respect a window, and calls to it cannot be cancelled. Its calls are larger
+than those of native peers, which send long byte strings as frames of their own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ __all__ = ["ForeignSession"]
 
 
 class ForeignSession(Session):
-    """Calls in both directions with a peer that is none of this package."""
+    """Calls in both directions with a peer of another library."""
 
     keeps_window = False
     acknowledges = False
-    #: What the peer is, in an error.
+    #: What to call the peer in an error.
     peer_kind: ClassVar[str]
 
     def __init__(
@@ -43,17 +43,17 @@ class ForeignSession(Session):
         return data
 
     def _abandon(self, call_id: int) -> None:
-        # The peer cannot be told, and may never answer: the slot would be lost for good.
+        # The call cannot be cancelled there, and may never be answered: give its slot back now.
         self.in_window -= 1
 
     @property
     def pending_records(self) -> int:
-        # A call that is given up makes room with no answer after which others would be sent.
+        # A cancelled call makes room without an answer, so the backlog must be looked at as well.
         waiting = len(self.backlog) if self.in_window < self.window else 0
         return len(self._out) + waiting
 
     def _take_out(self, now: float) -> list[Any]:
-        """What is to be sent now, each as it was put into `_out`."""
+        """Remove and return what is to be sent now."""
         self._release(now)
         records, self._out = self._out, []
         self.large_bytes = 0

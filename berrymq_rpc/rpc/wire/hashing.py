@@ -1,13 +1,13 @@
 """How much work a dict or a set of given hashes makes: keys from a peer may be chosen to collide.
 
 CPython randomises the hashes of text and bytes alone. Numbers, and what is made of them, have
-hashes that anybody can compute, and then choose so that each new key meets the others before it
-finds a free slot. That takes no equal hashes: numbers that fill the way of one probe sequence,
-and others that lead onto it, make a dict of 40,000 keys take half a second, and one of twice as
-many four times as long.
+hashes that anyone can compute, and can choose so that each new key meets the others before it finds
+a free slot. This does not need equal hashes: numbers that fill the way of one probe sequence, and
+others that lead onto it, make a dict of 40,000 keys take half a second, and one of twice as many
+four times as long.
 
-So the probe sequences of CPython are followed here, without the keys, up to a bound. Were a
-version of Python to place its keys otherwise, the estimate would be less good, and no value wrong.
+So the probe sequences of CPython are followed here, without the keys, up to a bound. If a version
+of Python placed its keys in another way, the estimate would be worse, but no value wrong.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from ...errors import ProtocolError
 __all__ = ["MAX_COLLISIONS", "MIN_CHECKED", "dict_collisions", "set_collisions"]
 
 #: Steps from a taken slot to the next, in all maps and sets of a message. To follow so many takes
-#: some 30 ms. Keys that nobody has chosen take 1 to 2 (whole numbers, tuples) or up to 20
+#: some 30 ms. Keys that were not chosen on purpose take 1 to 2 (whole numbers, tuples) or up to 20
 #: (fractions with few binary digits) each: 12,000 of the worst pass, and 150,000 usual ones.
 MAX_COLLISIONS = 250_000
 
@@ -48,7 +48,7 @@ def dict_collisions(hashes: list[int], limit: float) -> int:
     for size, capacity in _dict_tables(len(hashes)):
         mask = size - 1
         taken = bytearray(size)
-        # A table that grows is filled anew.
+        # A table that grows is filled again.
         for key_hash in hashes[:capacity]:
             slot = key_hash & mask
             if taken[slot]:

@@ -15,7 +15,7 @@ _MAX_PATH = 500
 
 
 def unknown_type(value: Any) -> TypeError:
-    """What to raise for an object that nothing packs."""
+    """Make the error for an object of a type that does not travel."""
     cls = type(value)
     name = full_name(cls)
     if issubclass(cls, enum.Enum):
@@ -30,7 +30,7 @@ def unknown_type(value: Any) -> TypeError:
 
 
 def too_deep(path: str, max_depth: int) -> ValueError:
-    """What to raise for a value that contains itself, or almost."""
+    """Make the error for a value that contains itself, or is nested too deep."""
     where = bounded(path, _MAX_PATH)
     return ValueError(f"{where} contains itself, or is nested more than {max_depth} levels deep")
 
@@ -44,14 +44,14 @@ def explain(
     inside: Callable[[Any], Any],
     max_depth: int,
 ) -> TypeError | ValueError:
-    """The error that says where in a value the fault is.
+    """Make the error that says which part of a value cannot be packed.
 
     Args:
         value: what could not be packed.
         path: what to call it.
         error: what packing it raised.
         attempt: packs a part by itself and raises when that fails.
-        inside: for an object that is packed as another value, that value, else the object.
+        inside: returns the value that an object is packed as, or the object itself.
         max_depth: levels of nesting that are allowed.
     """
     root = path

@@ -31,7 +31,7 @@ class PackEntry(NamedTuple):
     Args:
         code: the ext type.
         encode: gives its data; the second argument packs a value inside it.
-        inside: gives the value that is packed in the object's stead, where there is one.
+        inside: returns the value that is packed in place of the object, if there is one.
     """
 
     code: int
@@ -47,8 +47,8 @@ class Packing:
         limit: levels of arrays and maps.
     """
 
-    #: Packs a value by one call of C. It raises anything for what it cannot pack, and then `pack`
-    #: has to be asked, which can do more, and says what is wrong. It bounds no depth below 1,024.
+    #: Packs a value by one call of C. It may raise any exception; then use `pack`, which can do
+    #: more and says what is wrong. It bounds the depth at 1,024 only.
     fast_pack: Callable[[Any], bytes]
 
     def __init__(self, table: list[Entry], limit: DepthLimit) -> None:
@@ -70,7 +70,7 @@ class Packing:
             ValueError: it contains itself or is nested too deep, or the user's packer refused it.
         """
         try:
-            # When a packer of the user's calls this, the fast one is in use.
+            # When a user's packer calls this, the fast one is in use.
             data = self._pack_apart(value) if self._packing else self.fast_pack(value)
         except MemoryError:
             raise
@@ -102,7 +102,7 @@ class Packing:
         try:
             replaced = self._detach(value, threshold, frames, 0)
         except Exception:
-            # A class with ways of its own. What is wrong with it is for `pack` to say.
+            # A subclass with methods of its own. `pack` says what is wrong with it.
             frames.clear()
             replaced = value
         return self.pack(replaced, name), frames
@@ -203,7 +203,7 @@ class Packing:
         return PackEntry(VALUE_CODE, encoder, list if issubclass(cls, set | frozenset) else None)
 
     def _inside(self, value: Any) -> Any:
-        """What a set or an object of a nested translation is packed as."""
+        """Return the value that a set, or an object of a nested translation, is packed as."""
         entry = self._packers.get(type(value))
         return value if entry is None or entry.inside is None else entry.inside(value)
 

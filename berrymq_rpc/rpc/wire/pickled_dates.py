@@ -73,7 +73,7 @@ _TRUTH = {b"00": False, b"01": True}
 
 
 def write_pickled_date(value: PickledDate) -> bytes:
-    """A pickle that a plain aiozmq.rpc peer unpickles.
+    """Make a pickle for a plain aiozmq.rpc peer.
 
     Subclasses are written as what they are derived from, and any other tzinfo as the offset that
     it has at that moment: the peer need not have these classes.
@@ -85,21 +85,21 @@ def write_pickled_date(value: PickledDate) -> bytes:
 
 
 def read_pickled_date(data: bytes) -> PickledDate:
-    """The object whose pickle `data` is.
+    """Return the object that `data` is a pickle of.
 
     Raises:
-        ValueError: it is no pickle of such an object, or longer than 256 bytes.
+        ValueError: it is not a pickle of such an object, or is longer than 256 bytes.
     """
     if len(data) > MAX_PICKLE:
         raise ValueError(f"a pickled date of {len(data):,} bytes")
     try:
         value = _Reader(data).read()
     except Exception:
-        # With the bytes as bad as they like, what went wrong first says nothing.
+        # The first error in malformed bytes says nothing useful.
         value = None
     if isinstance(value, date | time | timedelta | tzinfo):
         return value
-    raise ValueError("no pickled date")
+    raise ValueError("not a pickled date")
 
 
 def _plain(value: PickledDate) -> PickledDate:
@@ -135,7 +135,7 @@ def _plain(value: PickledDate) -> PickledDate:
 
 
 class _Reader:
-    """Follows the opcodes of one pickle. Raises anything when they make no date."""
+    """Interprets the opcodes of one pickle. Raises any exception if they make no date."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -155,7 +155,7 @@ class _Reader:
         end = self._position + size
         taken = self._data[self._position : end]
         if len(taken) != size:
-            raise ValueError("cut short")
+            raise ValueError("truncated")
         self._position = end
         return taken
 

@@ -1,4 +1,4 @@
-"""The records of the native dialect, and the events that a session gives its owner.
+"""The records of the native dialect, and the events that a session returns.
 
 A record is a msgpack array whose first element is its kind:
 
@@ -64,8 +64,7 @@ END: Final = 13
 CLOSED: Final = 14
 
 
-#: What a peer asks of this side, in one shape for all dialects: a plain tuple, as one is made
-#: for each call.
+#: A request of a peer, the same for all dialects. A plain tuple, as each call makes one.
 #:
 #: 0. kind: `CALL`, `NOTIFY`, `CANCEL`, `CREDIT`, `ACKNOWLEDGE` or `GOODBYE`
 #: 1. the id of the call that it is about; ``None`` for `NOTIFY` and `GOODBYE`

@@ -1,11 +1,11 @@
-"""Text about any object: bounded, packable by every dialect, and whatever its methods do."""
+"""Text about any object: bounded, packable by every dialect, and safe whatever its methods do."""
 
 from itertools import islice
 from typing import Any
 
 __all__ = ["MAX_TEXT", "bounded", "full_name", "safe_repr", "safe_str"]
 
-#: Bytes of UTF-8. Enough to tell what an object was, little enough for any message and any log.
+#: Bytes of UTF-8. Enough to recognise an object, and small enough for any message and any log.
 MAX_TEXT = 4096
 
 _CUT = "..."
@@ -50,7 +50,7 @@ def bounded(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def safe_repr(value: Any, limit: int = MAX_TEXT) -> str:
-    """``repr(value)``, cut at `limit` bytes; never raises, and takes no long time for builtins."""
+    """``repr(value)``, cut at `limit` bytes; never raises, and is fast for builtins."""
     try:
         return bounded(repr(value) if _is_small(value) else _brief(value, _SHOWN_LEVELS), limit)
     except KeyboardInterrupt:

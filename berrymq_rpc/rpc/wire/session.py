@@ -1,9 +1,9 @@
 """What the sessions of all dialects share: calls in flight, the window, the backlog.
 
 A session takes frames and gives frames, with the time passed in; it never touches a socket, a
-clock or an event loop. A call that this side makes is a `Caller`, an object that is told what
-became of it. A call that the peer makes is handed to the owner as an `InboundEvent`, and each one
-is answered by exactly one of `result`, `error` and `end`.
+clock or an event loop. A call that this side makes is a `Caller`, whose methods report its outcome.
+A call that the peer makes is returned as an `InboundEvent`, and each one is answered by exactly one
+of `result`, `error` and `end`.
 
 States::
 
@@ -11,8 +11,7 @@ States::
         |                        |                   |
         +---------lost()---------+-------------------+----> LOST
 
-CONNECTING keeps calls in the backlog. CLOSING takes no new ones, but those in flight are
-answered.
+CONNECTING keeps calls in the backlog. CLOSING takes no new calls, but answers those in flight.
 """
 
 import enum
@@ -23,9 +22,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from ...errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
+from ...errors import (
+    ConnectionLostError,
+    Error,
+    NotFoundError,
+    OverloadedError,
+    ParametersError,
+    RPCTimeoutError,
+    ServiceClosedError,
+)
 from .deadlines import Deadlines
-from .exception_codec import Failure
+from .exception_codec import Failure, is_own
 from .limits import CONNECT_TIMEOUT, Limits
 from .record import InboundEvent
 from .safe_repr import full_name
@@ -40,9 +47,12 @@ Frames: TypeAlias = Sequence[Buffer]
 
 _SERVICE_CLOSED = full_name(ServiceClosedError)
 
+#: The errors with which a peer answers a call that it did not run.
+_REFUSALS = (NotFoundError, OverloadedError, ParametersError)
+
 
 class State(enum.Enum):
-    """Where a session is in its life."""
+    """The state of a session's connection."""
 
     CONNECTING = "connecting"
     OPEN = "open"
@@ -59,13 +69,17 @@ _NEXT = {
 
 
 class Caller(Protocol):
-    """One call that this side made, told once what became of it."""
+    """One call that this side made. Its outcome is reported once."""
 
     id: int
     method: str
     deadline: float | None
-    #: The time at which it was handed to the transport, ``None`` before.
+    #: When the call was made.
+    made_at: float
+    #: When the call was handed to the transport; ``None`` before.
     sent: float | None
+    #: When the peer said that the method had begun.
+    accepted_at: float | None
 
     def succeed(self, value: Any, /) -> None:
         """The result arrived."""
@@ -74,19 +88,16 @@ class Caller(Protocol):
         """The call failed, here or there."""
 
     def refused(self, error: BaseException, /) -> None:
-        """The peer is closing and did not run it: it fails, or is sent to another peer."""
+        """The closing peer did not run the call: fail it, or send it to another peer."""
 
     def accepted(self, now: float, released: bool, /) -> None:
-        """The peer runs it; `released`: it holds no slot of the window any more."""
+        """The peer has begun the call; `released`: it holds no slot of the window any more."""
 
     def item(self, value: Any, /) -> None:
-        """An item of the stream that the call turned out to be."""
+        """An item arrived: the call is a stream."""
 
     def end(self) -> None:
         """The stream is over."""
-
-    def progress(self, now: float, /) -> str:
-        """How far it came, for the text of an error."""
 
 
 class Unsent(NamedTuple):
@@ -113,7 +124,7 @@ class Session(ABC):
     keeps_window: bool
     #: Whether the peer can say that a result reached its caller.
     acknowledges: bool
-    #: Whether the peer can be sent what is no answer.
+    #: Whether the peer can be sent anything but answers.
     can_be_pushed = True
 
     def __init__(
@@ -124,38 +135,39 @@ class Session(ABC):
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self.limits = limits
-        #: What to call the peer in an error.
-        self.peer = "the peer"
+        #: The peer's address, or the addresses that are tried.
+        self.endpoint: str | None = None
         self.state = State.CONNECTING
         #: Calls that this side made and that are not answered yet.
         self.pending: dict[int, Caller] = {}
         #: Calls in flight that hold a slot of the peer's window.
         self.in_window = 0
-        #: How many may; 0 while there is no connection.
+        #: The size of that window; 0 while there is no connection.
         self.window = 0
-        #: What waits for a slot or for the connection, oldest first.
+        #: Calls and notifications that wait for a slot or for the connection, oldest first.
         self.backlog: deque[Unsent] = deque()
-        #: Messages and records of the peer that made no sense.
+        #: Malformed messages and records of the peer.
         self.malformed = 0
         #: The peer's calls that were too old to run when they were read.
         self.expired = 0
-        #: Notifications of this side that are known not to have arrived.
+        #: Notifications of this side that did not arrive, as far as is known.
         self.notifications_lost = 0
         #: Items of a stream that may be sent before the peer asks for more.
         self.stream_credit = limits.stream_window
         self.last_heard = 0.0
-        #: Bytes of long records and frames that wait for `messages`.
+        #: Bytes of long records and frames that wait to be sent.
         self.large_bytes = 0
         self.connect_timeout = connect_timeout
-        self._ids = count(1) if ids is None else ids
+        self.ids = count(1) if ids is None else ids
         self._deadlines = Deadlines(self.pending)
-        #: Calls given up here that the peer has not answered: they still hold their slot.
-        self._abandoned: set[int] = set()
+        #: Calls cancelled here that the peer has not answered: they still hold their slot.
+        self.abandoned: set[int] = set()
         #: Calls that the peer accepted and took out of the window.
-        self._released: set[int] = set()
+        self.released: set[int] = set()
         self._out: list[Any] = []
 
-    def _enter(self, state: State) -> None:
+    def enter(self, state: State) -> None:
+        """Change the state. Raises `RuntimeError` for a change that there is not."""
         if state not in _NEXT[self.state]:
             raise RuntimeError(f"a session that is {self.state.value} cannot be {state.value}")
         logger.debug("session %#x: %s -> %s", id(self), self.state.value, state.value)
@@ -178,17 +190,21 @@ class Session(ABC):
             TooLargeError: it is larger than this side or the peer allows; nothing was sent.
             ServiceClosedError: the session is CLOSING or LOST.
         """
-        call_id = caller.id = next(self._ids)
+        call_id = caller.id = next(self.ids)
         deadline = caller.deadline
-        encoded = self._encode_call(call_id, method, args, kwargs, deadline)
-        if self.in_window < self.window and not self.backlog:
-            self.in_window += 1
-            caller.sent = now
-            self._out.append(encoded)
-        else:
-            self._check_open()
-            caller.sent = None
-            self.backlog.append(Unsent(caller, encoded, now))
+        try:
+            encoded = self._encode_call(call_id, method, args, kwargs, deadline)
+            if self.in_window < self.window and not self.backlog:
+                self.in_window += 1
+                caller.sent = now
+                self._out.append(encoded)
+            else:
+                self._check_open()
+                caller.sent = None
+                self.backlog.append(Unsent(caller, encoded, now))
+        except Error as error:
+            self.note_unsent(error, method)
+            raise
         self.pending[call_id] = caller
         if deadline is not None:
             self._deadlines.add(deadline, call_id)
@@ -197,19 +213,29 @@ class Session(ABC):
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], now: float
     ) -> None:
         """Send a call that is never answered. Raises as `call` does."""
-        encoded = self._encode_notify(method, args, kwargs)
-        if self.window:
-            self._out.append(encoded)
-        else:
-            self._check_open()
-            self.backlog.append(Unsent(None, encoded, now))
+        try:
+            encoded = self._encode_notify(method, args, kwargs)
+            if self.window:
+                self._out.append(encoded)
+            else:
+                self._check_open()
+                self.backlog.append(Unsent(None, encoded, now))
+        except Error as error:
+            self.note_unsent(error, method)
+            raise
 
     def _check_open(self) -> None:
         if self.state is State.CLOSING or self.state is State.LOST:
             raise ServiceClosedError("the peer takes no more calls on this connection")
 
+    def note_unsent(self, error: Error, method: str) -> None:
+        """Set the fields of an error about a call or notification that was never sent."""
+        error.method = method
+        error.endpoint = self.endpoint
+        error.sent = False
+
     def cancel(self, call_id: int) -> None:
-        """Give up a call: the peer is told, and an answer that still comes is dropped."""
+        """Cancel a call: tell the peer, and drop an answer that still arrives."""
         caller = self.pending.pop(call_id, None)
         if caller is None or self.state is State.LOST:
             return
@@ -217,28 +243,28 @@ class Session(ABC):
             self._abandon(call_id)
 
     def _abandon(self, call_id: int) -> None:
-        self._abandoned.add(call_id)
+        self.abandoned.add(call_id)
 
     def _answered(self, call_id: Any) -> Caller | None:
-        """Take the call that the peer's last word is about out of the tables."""
+        """Remove the call that this final record answers."""
         caller = self.pending.get(call_id)
         if caller is None:
-            if call_id not in self._abandoned:
+            if call_id not in self.abandoned:
                 return None
-            self._abandoned.discard(call_id)
+            self.abandoned.discard(call_id)
         elif caller.sent is None:
-            # It holds no slot, and the peer cannot know of it.
+            # It holds no slot, and the peer does not know it.
             return None
         else:
             del self.pending[call_id]
-        if call_id in self._released:
-            self._released.discard(call_id)
+        if call_id in self.released:
+            self.released.discard(call_id)
         else:
             self.in_window -= 1
         return caller
 
     def _release(self, now: float) -> None:
-        """Send what waits, as far as the window has room."""
+        """Send calls from the backlog, as far as the window has room."""
         backlog = self.backlog
         pending = self.pending
         while backlog:
@@ -259,21 +285,20 @@ class Session(ABC):
             backlog.popleft()
             self._out.append(encoded)
 
-    def refuse_backlog(self, error: Exception) -> None:
-        """Fail the calls that were not sent and cannot be any more."""
+    def refuse_backlog(self, error: Error, now: float) -> None:
+        """Fail the calls of the backlog, which can no longer be sent."""
         for entry in self.take_backlog():
             if entry.caller is None:
                 self.notifications_lost += 1
             else:
-                text = f"{error}: {entry.caller.method!r} was not sent"
-                entry.caller.fail(type(error)(text))
+                self.fail(entry.caller, error, now)
 
     def packed(self, caller: Caller) -> Any:
-        """The encoded that `call` has just made for `caller`."""
+        """What `call` has just encoded for `caller`."""
         return self.backlog[-1].encoded if caller.sent is None else self._out[-1]
 
     def take_backlog(self) -> list[Unsent]:
-        """Take out what was not sent yet, for another session to `adopt`."""
+        """Remove and return the backlog, for another session to `adopt`."""
         entries = []
         for entry in self.backlog:
             if entry.caller is None:
@@ -286,7 +311,7 @@ class Session(ABC):
         return entries
 
     def adopt(self, entries: Iterable[Unsent], now: float) -> None:
-        """Take over what another session of the same client had not sent."""
+        """Take over the backlog of another session of the same client."""
         for entry in entries:
             caller = entry.caller
             if caller is not None:
@@ -299,32 +324,34 @@ class Session(ABC):
     # -- time ----------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """When `expire` has something to do next, or ``None``."""
+        """When to call `expire` next, or ``None``."""
         when = self._deadlines.next()
         if self.state is State.CONNECTING and self.backlog:
             limit = self.backlog[0].since + self.connect_timeout
             return limit if when is None else min(when, limit)
         return when
 
-    def _time_is_over(self, caller: Caller, now: float) -> RPCTimeoutError:
-        progress = caller.progress(now)
+    def _time_is_over(self) -> RPCTimeoutError:
         if self.state is State.CONNECTING:
-            progress += f", as there is no connection to {self.peer}"
-        return RPCTimeoutError(f"no answer from {caller.method!r} in time: it was {progress}")
+            return RPCTimeoutError("no answer in time, as there is no connection")
+        return RPCTimeoutError("no answer in time")
 
     def expire(self, now: float) -> None:
-        """Fail the calls whose time is over at `now`, and tell the peer to stop them."""
+        """Fail the calls whose deadline has passed at `now`, and tell the peer to stop them."""
         for call_id in self._deadlines.due(now):
             caller = self.pending.get(call_id)
             if caller is None or caller.deadline is None:
-                # It was adopted twice, and is noted twice; or it turned out to be a stream, of
-                # which each item has a time of its own.
+                # It was adopted twice, and has two entries; or it is a stream, where each item has
+                # a timeout of its own.
                 continue
-            error = self._time_is_over(caller, now)
             self.cancel(call_id)
-            caller.fail(error)
+            self.fail(caller, self._time_is_over(), now)
         if self.state is not State.CONNECTING:
             return
+        unreachable = ConnectionLostError(
+            f"no connection within {self.connect_timeout:g} s (is the server running, and is the "
+            "address right?)"
+        )
         while self.backlog and self.backlog[0].since + self.connect_timeout <= now:
             unsent = self.backlog.popleft().caller
             if unsent is None:
@@ -332,28 +359,23 @@ class Session(ABC):
                 continue
             caller = self.pending.pop(unsent.id, None)
             if caller is not None:
-                caller.fail(
-                    ConnectionLostError(
-                        f"no connection to {self.peer} within {self.connect_timeout:g} s: is it "
-                        "running, and is the address right?"
-                    )
-                )
+                self.fail(caller, unreachable, now)
 
     # -- the life of the connection ------------------------------------------------------
 
     def connected(self, now: float) -> None:
         """The transport reached the peer."""
-        self._enter(State.OPEN)
+        self.enter(State.OPEN)
         self.last_heard = now
         self.window = self._first_window()
         self._greet()
         self._release(now)
 
-    def lost(self, error: BaseException, now: float) -> None:
-        """The peer is gone: fail what is in flight, each with how far it came."""
+    def lost(self, error: Error, now: float) -> None:
+        """The peer is gone: fail the calls in flight, each with an error of its own."""
         if self.state is State.LOST:
             return
-        self._enter(State.LOST)
+        self.enter(State.LOST)
         self.window = 0
         self.in_window = 0
         pending = list(self.pending.values())
@@ -361,17 +383,40 @@ class Session(ABC):
         self.notifications_lost += sum(entry.caller is None for entry in self.backlog)
         self.notifications_lost += sum(map(self._is_notification, self._out))
         self.backlog.clear()
-        self._abandoned.clear()
-        self._released.clear()
+        self.abandoned.clear()
+        self.released.clear()
         self._out.clear()
         for caller in pending:
-            _fail(caller, error, now)
+            self.fail(caller, error, now)
 
-    def give_up(self, error: BaseException, now: float) -> None:
-        """Cancel all calls of this side; they fail with `error`."""
+    def give_up(self, error: Error, now: float) -> None:
+        """Cancel all calls of this side; each fails with a copy of `error`."""
         for call_id, caller in list(self.pending.items()):
             self.cancel(call_id)
-            _fail(caller, error, now)
+            self.fail(caller, error, now)
+
+    def fail(self, caller: Caller, error: Error, now: float) -> None:
+        """Fail a call with a copy of `error` that says how far the call came."""
+        own = self.note_call(type(error)(*error.args), caller, now)
+        own.progress = _progress(caller, now)
+        caller.fail(own)
+
+    def _fail_remotely(self, caller: Caller, error: Exception, now: float) -> None:
+        """Fail a call with the error that the peer answered."""
+        if is_own(error):
+            assert isinstance(error, Error)
+            self.note_call(error, caller, now)
+            if isinstance(error, _REFUSALS) and caller.accepted_at is None:
+                error.sent = False
+        caller.fail(error)
+
+    def note_call(self, error: Error, caller: Caller, now: float) -> Error:
+        """Set an error's fields to what is known of its call, and return the error."""
+        error.method = caller.method
+        error.endpoint = self.endpoint
+        error.sent = caller.sent is not None
+        error.elapsed = now - caller.made_at
+        return error
 
     @property
     def idle(self) -> bool:
@@ -380,40 +425,40 @@ class Session(ABC):
 
     @property
     def load(self) -> int:
-        """Calls in flight and waiting, for choosing the least loaded of several peers."""
+        """Calls in flight and waiting: the measure for the least loaded of several peers."""
         return self.in_window + len(self.backlog)
 
     def _first_window(self) -> int:
         return self.limits.window
 
     def _greet(self) -> None:
-        """Say what has to be said first on a new connection."""
+        """Send the first record of a new connection."""
 
     def goodbye(self, reason: str) -> None:
         """Tell the peer that this side takes no more calls."""
 
     #: Whether the peer has read what was sent before `barrier`, as far as this side can ask.
-    settled = True
+    barrier_passed = True
 
     def barrier(self) -> None:
-        """Ask the peer to say when it has read what was sent so far."""
+        """Ask the peer to report when it has read what was sent so far."""
 
     def tick(self, now: float) -> bool:
         """Keep a connection alive whose transport does not; call it each quarter heartbeat.
 
         Returns:
-            Whether the peer is there as far as can be known.
+            Whether the peer is alive, as far as is known.
         """
         return True
 
-    # -- what the peer asks --------------------------------------------------------------
+    # -- the peer's requests --------------------------------------------------------------
 
     @abstractmethod
     def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
-        """Take one message.
+        """Read one message.
 
         Raises:
-            ProtocolError: the bytes are no message of this dialect. The session works on.
+            ProtocolError: the message is malformed. The session works on.
         """
 
     @abstractmethod
@@ -425,30 +470,30 @@ class Session(ABC):
         """Answer a call with a failure. Never raises."""
 
     def closed(self, call_id: Any, reason: str, *, began: bool) -> None:
-        """Answer a call that did not run, or was stopped, as this side is closing. Never raises."""
+        """Answer a call that was refused or stopped because this side is closing. Never raises."""
         self.error(call_id, Failure(_SERVICE_CLOSED, (reason,), f"ServiceClosedError({reason!r})"))
 
     def accepted(self, running: list[Any], released: list[Any]) -> None:
-        """Tell which calls were begun, and which of them hold no slot of the window."""
+        """Report which calls have begun, and which of them hold no slot of the window."""
 
     def item(self, call_id: Any, value: Any) -> None:
         """Send an item of a stream. Raises as `call` does."""
-        raise TypeError(f"a peer that speaks {self.dialect} knows no streams")
+        raise TypeError(f"a peer that speaks {self.dialect} does not support streams")
 
     def end(self, call_id: Any) -> None:
-        """Tell that a stream is over."""
-        raise TypeError(f"a peer that speaks {self.dialect} knows no streams")
+        """Report the end of a stream."""
+        raise TypeError(f"a peer that speaks {self.dialect} does not support streams")
 
     def credit(self, call_id: int, items: int) -> None:
         """Ask for more items of a stream."""
 
     @abstractmethod
     def messages(self, now: float) -> list[Frames]:
-        """Take out what is to be sent, as messages in order."""
+        """Remove and return what is to be sent, as messages in order."""
 
     @property
     def pending_records(self) -> int:
-        """How many records wait for `messages`."""
+        """How many records wait to be sent."""
         return len(self._out)
 
     # -- packing -------------------------------------------------------------------------
@@ -468,16 +513,19 @@ class Session(ABC):
 
     @abstractmethod
     def _is_notification(self, encoded: Any) -> bool:
-        """Whether `_encode_notify` made it."""
+        """Whether an encoded record is a notification."""
 
 
-def _fail(caller: Caller, error: BaseException, now: float) -> None:
-    """Fail a call with an error of its own, which says how far it came."""
-    caller.fail(type(error)(f"{error}: {caller.method!r} was {caller.progress(now)}"))
+def _progress(caller: Caller, now: float) -> str:
+    if caller.sent is None:
+        return "was not sent"
+    if caller.accepted_at is None:
+        return f"was sent {now - caller.sent:.1f} s ago, not accepted"
+    return f"was accepted, and running for {now - caller.accepted_at:.1f} s"
 
 
 class Dialect(Protocol):
-    """One language of the wire: tells its messages from others', and makes sessions."""
+    """One language of the wire: recognises its messages, and makes sessions."""
 
     name: str
 
@@ -491,4 +539,4 @@ class Dialect(Protocol):
         ids: Iterator[int] | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> Session:
-        """A session with a peer that speaks it."""
+        """Make a session with a peer that speaks it."""

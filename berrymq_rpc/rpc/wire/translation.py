@@ -2,8 +2,8 @@
 
 A table is ``{code: (class, packer, unpacker)}`` as in aiozmq.rpc: `packer` makes bytes of an object
 of the class, `unpacker` an object of bytes. Codes are msgpack ext types from 0 to 122; both sides
-need the same. An object's own class is found before a base class, and of two base classes that
-fit the one with the lower code.
+need the same table. An object's own class is found before a base class; of two base classes, the
+one with the lower code.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def read_table(table: Mapping[int, Any] | None) -> list[Entry]:
     """The entries of a translation table in the order of their codes.
 
     Raises:
-        ValueError: a code is no whole number from 0 to 122, or a class is derived from a type of
+        ValueError: a code is not a whole number from 0 to 122, or a class is derived from a type of
             msgpack's, which packs it as that.
         TypeError: an entry is not a class and two callables.
     """
@@ -90,18 +90,18 @@ def _is_code(code: object) -> bool:
 def dataclass_translation(cls: Any) -> NestedTranslation:
     """An entry of a translation table that carries the objects of a dataclass.
 
-    They travel as a map of field names and values, and are made anew by the class with them;
-    fields that are no parameters of it are set afterwards. A field that is missing has its default.
-    Objects of a subclass are refused, as they would lose what it adds: give it an entry too.
+    They travel as a map of field names and values, and the class makes a new object of them; fields
+    that are not parameters are set afterwards. A field that is missing has its default. Objects of
+    a subclass are refused, as they would lose what it adds: give it an entry too.
 
     Args:
         cls: the dataclass.
 
     Raises:
-        TypeError: `cls` is no dataclass.
+        TypeError: `cls` is not a dataclass.
     """
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise TypeError(f"{cls!r} is no dataclass")
+        raise TypeError(f"{cls!r} is not a dataclass")
     fields = dataclasses.fields(cls)
     names = [field.name for field in fields]
     later = {field.name for field in fields if not field.init}
@@ -139,11 +139,11 @@ def enum_translation(cls: Any) -> NestedTranslation:
         cls: the enum.
 
     Raises:
-        TypeError: `cls` is no enum, or one whose members are numbers or text, such as an
-            `enum.IntEnum`: they travel as that with no entry.
+        TypeError: `cls` is not an enum, or is one whose members are numbers or text, such as an
+            `enum.IntEnum`: they travel as numbers or text without an entry.
     """
     if not (isinstance(cls, type) and issubclass(cls, enum.Enum)):
-        raise TypeError(f"{cls!r} is no enum")
+        raise TypeError(f"{cls!r} is not an enum")
     if issubclass(cls, NATIVE):
         raise TypeError(f"members of {full_name(cls)} travel as their plain values")
     if issubclass(cls, enum.Flag):

@@ -28,18 +28,19 @@ MAX_HOOKED = 100_000
 #: What a set, or an object that is packed as another value, takes of `MAX_HOOKED`.
 _NESTED_COST = 4
 
-#: Bytes of a message that is taken apart when it has a bad record, unless that is the only one.
-#: It takes up to three times as long as to unpack it at once. Batches of records are smaller.
+#: Most bytes of a message that is unpacked record by record when one is malformed, unless that is
+#: the only one. It takes up to three times as long as to unpack it at once. Batches of records are
+#: smaller.
 MAX_DIVIDED = 256 << 10
 
-#: Bad records that are told apart in a message: each takes 10 to 100 us.
+#: Most malformed records of a message that are unpacked one by one: each takes 10 to 100 us.
 MAX_BAD_PARTS = 500
 
 #: Lone surrogates in the text of a message. Each takes 0.4 us.
 MAX_SURROGATES = 50_000
 
-#: Bytes of a message that may hold so many containers that looking through them for garbage, over
-#: and over, would take two thirds of the time.
+#: Bytes of a message that may hold so many containers that garbage collection, again and again,
+#: would take two thirds of the time.
 _MANY_CONTAINERS = 64 << 10
 
 #: Bytes of a frame's number.
@@ -54,7 +55,7 @@ Decoder: TypeAlias = Callable[[bytes, "Message"], Any]
 
 
 class Part(NamedTuple):
-    """One element of a message whose elements are unpacked each for itself.
+    """One element of a message whose elements are unpacked one by one.
 
     Args:
         value: the element, or ``None``.
@@ -95,20 +96,20 @@ class Unpacking:
             frames: the byte strings that travelled beside it.
 
         Raises:
-            ProtocolError: the bytes are no such value, or one that is over a bound.
+            ProtocolError: the bytes are malformed, or a value is over a bound.
         """
         if len(data) <= SMALL and not frames and not self.nesting:
             try:
                 if len(data) <= self._levels or not self.limit.is_exceeded(data):
                     return unpackb(data, use_list=self.use_list, ext_hook=self._small_ext)
             except Exception:
-                # The slow way decides: it takes any keys, and lone surrogates.
+                # Try the slow way, which takes any keys, and lone surrogates.
                 return Message(self, frames).unpack(data, careful=True)
         with _rare_collection(len(data)):
             return Message(self, frames).unpack(data)
 
     def unpack_each(self, data: Buffer, frames: Sequence[Buffer] = ()) -> list[Part]:
-        """Unpack the elements of an array each for itself, so that a bad one fails alone.
+        """Unpack the elements of an array one by one, so that a malformed one fails alone.
 
         Never raises.
 
@@ -117,7 +118,7 @@ class Unpacking:
             frames: the byte strings that travelled beside it.
 
         Returns:
-            A part for each element. Where the rest cannot be told apart, the last part is an error.
+            A part for each element. Where the rest cannot be split, the last part is an error.
         """
         parts: list[Part] = []
         with _rare_collection(len(data)):
@@ -131,11 +132,11 @@ class Unpacking:
         try:
             count = unpacker.read_array_header()
             if count > 1 and len(data) > MAX_DIVIDED:
-                raise ProtocolError("a bad record in a large batch")
+                raise ProtocolError("a malformed record in a large batch")
             for _ in range(count):
                 start = unpacker.tell()
                 if bad == MAX_BAD_PARTS:
-                    raise ProtocolError(f"{bad:,} bad records in a message")
+                    raise ProtocolError(f"{bad:,} malformed records in a message")
                 unpacker.skip()
                 element = data[start : unpacker.tell()]
                 try:
@@ -168,7 +169,7 @@ class Unpacking:
                     break
                 head.append(unpacker.unpack())
         except Exception:
-            # As far as it can be read is what was asked for.
+            # The rest cannot be read, and is not needed.
             return tuple(head)
         return tuple(head)
 
@@ -200,7 +201,8 @@ class Message:
     def unpack(self, data: Buffer, *, careful: bool = False) -> Any:
         """Unpack the message, or a part of it; raises `ProtocolError` alone."""
         try:
-            # Below a user's unpacker there is one attempt: two for each level would be thousands.
+            # Inside a user's unpacker there is one attempt: two for each level would make
+            # thousands.
             self._careful = careful or self._unpacking.nesting > 0
             try:
                 return self.nested(data)
@@ -235,7 +237,7 @@ class Message:
         except (ProtocolError, _NeedsCareError, ExtraData, FormatError, StackError):
             raise
         except Exception:
-            # Text that is no UTF-8, a key that is no text, or the end.
+            # Text that is not UTF-8, a key that is not text, or truncated data.
             raise _NeedsCareError from None
 
     def ext(self, code: int, data: bytes) -> Any:
@@ -268,7 +270,7 @@ class Message:
         """Unpack the array of a set."""
         members: Any = self.nested(data)
         if not isinstance(members, tuple | list):
-            raise ProtocolError("a set that is no array")
+            raise ProtocolError("a set that is not an array")
         if self._unpacking.use_list:
             members = self._frozen(members)
         self._check_hashes(members, set_collisions)
@@ -303,7 +305,7 @@ class Message:
 
 @contextmanager
 def _rare_collection(size: int) -> Iterator[None]:
-    """Keep Python from looking for garbage while a large message of that size is unpacked."""
+    """Pause Python's garbage collection while a large message is unpacked."""
     pause = size >= _MANY_CONTAINERS and gc.isenabled()
     if pause:
         gc.disable()

@@ -10,12 +10,12 @@ __all__ = ["is_zone_key", "zone_info"]
 #: Longer than any in the database (32).
 _MAX_KEY = 64
 
-# No dots: neither "..", nor the files beside the zones that are none, nor a module's name.
+# No dots: so neither "..", nor the other files beside the zones, nor a module's name.
 _KEY = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
 
 
 def is_zone_key(key: object) -> bool:
-    """Whether it has the form of a zone's name, such as ``"Europe/Berlin"``."""
+    """Whether a key has the form of a zone's name, such as ``"Europe/Berlin"``."""
     return type(key) is str and len(key) <= _MAX_KEY and _KEY.fullmatch(key) is not None
 
 
@@ -26,16 +26,17 @@ def zone_info(key: str) -> zoneinfo.ZoneInfo:
     it is asked only for what is known to be there.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such zone.
     """
     if not is_zone_key(key):
-        raise ValueError("no name of a time zone")
+        raise ValueError("not the name of a time zone")
     if any(isfile(f"{path}/{key}") for path in zoneinfo.TZPATH) or key in _known_keys():
         return zoneinfo.ZoneInfo(key)
-    raise ValueError(f"this machine knows no time zone {key!r}")
+    raise ValueError(f"this machine has no time zone {key!r}")
 
 
 @cache
 def _known_keys() -> frozenset[str]:
-    # Some 70 ms: asked only where the system has no database, or for a zone that it lacks.
+    # This takes some 70 ms, so it is done only where the system has no database, or for a zone that
+    # it lacks.
     return frozenset(zoneinfo.available_timezones())

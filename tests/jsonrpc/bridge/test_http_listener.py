@@ -315,7 +315,7 @@ async def test_an_interconnection_needs_a_way_back() -> None:
         async with session.post(url, data=json.dumps(ask), headers=JSON) as response:
             error = (await response.json())["error"]
         assert error["data"]["type"] == "builtins.ValueError"
-        assert "come by WebSocket" in error["message"]
+        assert "connect by WebSocket" in error["message"]
         async with session.ws_connect(url + "/ws") as socket:
             await socket.send_json(ask)
             token = (await asyncio.wait_for(socket.receive_json(), 5))["result"]

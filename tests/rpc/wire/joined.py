@@ -23,6 +23,9 @@ DIALECTS = {"native": NATIVE, "aiozmq": AIOZMQ}
 class Recorder:
     """A call of this side that notes what it is told."""
 
+    made_at = 0.0
+    accepted_at: float | None = None
+
     def __init__(self, method: str = "method", deadline: float | None = None) -> None:
         self.id = 0
         self.method = method
@@ -44,6 +47,7 @@ class Recorder:
         self.outcomes.append(("refused", error))
 
     def accepted(self, now: float, released: bool, /) -> None:
+        self.accepted_at = now
         self.acceptances.append((now, released))
 
     def item(self, value: Any, /) -> None:
@@ -51,9 +55,6 @@ class Recorder:
 
     def end(self) -> None:
         self.outcomes.append(("end",))
-
-    def progress(self, now: float, /) -> str:
-        return "not sent" if self.sent is None else f"sent {now - self.sent:g} s ago"
 
     @property
     def value(self) -> Any:
@@ -87,6 +88,12 @@ def opened(session: Any, now: float = 0.0, window: int | None = None) -> Any:
     return session
 
 
+def connected(limits: Limits | None = None, **settings: Any) -> NativeSession:
+    """A native session, connected, its greeting taken out."""
+    session: NativeSession = opened(native(limits), **settings)
+    return session
+
+
 def start(
     session: Session,
     method: str = "method",
@@ -97,6 +104,7 @@ def start(
 ) -> Recorder:
     """Make a call."""
     caller = Recorder(method, deadline)
+    caller.made_at = now
     session.call(caller, method, args, kwargs, now)
     return caller
 
@@ -222,16 +230,16 @@ def check(session: Any) -> None:
     waiting = {entry.caller.id for entry in session.backlog if entry.caller is not None}
     assert session.pending.keys() - under_way <= waiting
     if session.state is State.LOST:
-        tables = (session.pending, session.backlog, session._abandoned, session._released)
+        tables = (session.pending, session.backlog, session.abandoned, session.released)
         assert not any(tables)
         assert session.in_window == 0
         if isinstance(session, AiozmqSession):
-            assert not session._wire_ids
-            assert not session._call_ids
+            assert not session.wire_ids
+            assert not session.call_ids
         return
-    assert not under_way & session._abandoned
-    assert session._released <= under_way | session._abandoned
-    assert session.in_window == len((under_way | session._abandoned) - session._released)
+    assert not under_way & session.abandoned
+    assert session.released <= under_way | session.abandoned
+    assert session.in_window == len((under_way | session.abandoned) - session.released)
     if isinstance(session, AiozmqSession):
-        assert session._wire_ids == {call: wire for wire, call in session._call_ids.items()}
-        assert session._wire_ids.keys() <= under_way
+        assert session.wire_ids == {call: wire for wire, call in session.call_ids.items()}
+        assert session.wire_ids.keys() <= under_way

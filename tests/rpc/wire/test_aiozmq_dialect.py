@@ -194,7 +194,7 @@ def test_the_same_id_by_two_ways() -> None:
 
 def test_a_way_back_that_is_too_long() -> None:
     session = connected()
-    with pytest.raises(ProtocolError, match="a way back of 17 frames"):
+    with pytest.raises(ProtocolError, match="a route back of 17 frames"):
         session.receive([b""] * (MAX_ROUTE + 1) + their_call(5, "method"), 0.0)
     assert session.malformed == 1
 
@@ -272,7 +272,7 @@ def test_a_call_that_is_too_large_is_answered(part: str) -> None:
 )
 def test_what_is_no_message(frames: list[bytes]) -> None:
     session = connected()
-    with pytest.raises(ProtocolError, match=r"no message of aiozmq\.rpc"):
+    with pytest.raises(ProtocolError, match=r"malformed message of aiozmq\.rpc"):
         session.receive(frames, 5.0)
     assert session.malformed == 1
     assert session.messages(5.0) == []
@@ -401,7 +401,8 @@ def test_an_answer_that_cannot_be_read_fails_the_caller(is_error: bool, answer: 
     header, _ = their_answer(caller.id, None, is_error)
     session.receive([header, answer], 0.0)
     assert isinstance(caller.error, ProtocolError)
-    assert str(caller.error).startswith("the answer of 'ns.add': ")
+    assert str(caller.error).startswith("the answer cannot be read: ")
+    assert "'ns.add' was sent" in str(caller.error)
     assert session.malformed == 1
     assert session.idle
     check(session)
@@ -538,7 +539,7 @@ def test_a_server_that_answers_nothing_for_a_while_serves_the_others_later() -> 
 def test_ids_wrap_with_one_pending() -> None:
     session = connected(ids=count(0xFFFFFFFE))
     old = [start(session), start(session)]
-    session._ids = count((1 << 32) + 0xFFFFFFFE)
+    session.ids = count((1 << 32) + 0xFFFFFFFE)
     new = [start(session) for _ in range(4)]
     requests = [read_call(frames)[0] for frames in session.messages(0.0)]
     # Those of the old ones are taken, and then those that took the next instead.
@@ -556,12 +557,12 @@ def test_an_id_is_free_again_after_its_call() -> None:
     caller = start(session)
     session.messages(0.0)
     session.receive(their_answer(5, None), 0.0)
-    session._ids = count((1 << 32) + 5)
+    session.ids = count((1 << 32) + 5)
     caller = start(session)
     (frames,) = session.messages(0.0)
     assert read_call(frames)[0] == 5
     session.cancel(caller.id)
-    session._ids = count((2 << 32) + 5)
+    session.ids = count((2 << 32) + 5)
     start(session)
     (frames,) = session.messages(0.0)
     assert read_call(frames)[0] == 5
@@ -571,7 +572,7 @@ def test_an_id_is_free_again_after_its_call() -> None:
 def test_a_notification_takes_no_id_that_is_in_use() -> None:
     session = connected(ids=count(5))
     caller = start(session)
-    session._ids = count((1 << 32) + 5)
+    session.ids = count((1 << 32) + 5)
     session.notify("log", (), {}, 0.0)
     requests = [read_call(frames)[0] for frames in session.messages(0.0)]
     assert requests == [5, 6]
@@ -584,7 +585,7 @@ def test_moved_calls_get_an_id_where_they_are_sent() -> None:
     ids = count(5)
     waiting, session = aiozmq(ids=ids), connected(ids=ids)
     caller = start(waiting)
-    session._ids = count((1 << 32) + 5)
+    session.ids = count((1 << 32) + 5)
     own = start(session)
     session.adopt(waiting.take_backlog(), 0.0)
     requests = [read_call(frames)[0] for frames in session.messages(0.0)]

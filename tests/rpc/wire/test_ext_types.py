@@ -173,7 +173,7 @@ REFUSED = {
     "": "nothing at all",
     "00": "no tag",
     "0c": "a tag of later",
-    "01": "an integer of no bytes",
+    "01": "an integer without bytes",
     "02": "cut short",
     "02 07e5 0c 1f 17 3b 3a 00 000000": "cut short",
     "02 0000 01 01 00 00 00 00 00000000": "year",

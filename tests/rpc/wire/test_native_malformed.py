@@ -246,7 +246,7 @@ def test_an_malformed_call_is_answered(record: Any) -> None:
     ((kind, call_id, name, _, text),) = sent(session)
     assert (kind, call_id, name) == (ERROR, 7, "berrymq_rpc.errors.ProtocolError")
     told = (
-        "an malformed record",
+        "a malformed record",
         "a call is a method's name, an array and a map",
         "a deadline is a whole number of microseconds",
         "an ext value of type 126",
@@ -332,7 +332,8 @@ def test_the_text_for_the_caller_names_the_method(record: Any) -> None:
     caller = start(session, "ns.add")
     session.receive(message(record), 0.0)
     assert isinstance(caller.error, ProtocolError)
-    assert str(caller.error).startswith("the answer of 'ns.add': ")
+    assert str(caller.error).startswith("the answer cannot be read: ")
+    assert "'ns.add' was sent" in str(caller.error)
 
 
 def test_order_is_kept_around_a_bad_record() -> None:

@@ -11,7 +11,7 @@ from berrymq_rpc.errors import ProtocolError
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.exception_codec import Failure
 from berrymq_rpc.rpc.wire.limits import Limits
-from berrymq_rpc.rpc.wire.record import CALL, NOTIFY
+from berrymq_rpc.rpc.wire.record import CALL, NOTIFY, PING
 from berrymq_rpc.rpc.wire.session import State
 
 CODEC = Codec()
@@ -139,7 +139,7 @@ def conversation(dialect: str) -> list[tuple[bool, list[bytes]]]:
         pair.server.item(ids[1], "item")
         pair.server.end(ids[1])
         pair.client.credit(ids[1], 5)
-        pair.client._out.append(CODEC.pack((10, 5)))
+        pair.right.arriving.append(message((PING, 5), clock=int(pair.now * 1e6)))
         pair.server.goodbye("closing")
     pair.client.cancel(callers[4].id)
     shuttle()

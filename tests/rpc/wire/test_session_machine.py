@@ -14,7 +14,7 @@ from joined import DIALECTS, Recorder, check
 from berrymq_rpc.errors import ConnectionLostError, ServiceClosedError
 from berrymq_rpc.rpc.wire.exception_codec import Failure
 from berrymq_rpc.rpc.wire.limits import Limits
-from berrymq_rpc.rpc.wire.native_session import MIN_DETACHED
+from berrymq_rpc.rpc.wire.native_records import MIN_DETACHED
 from berrymq_rpc.rpc.wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY
 from berrymq_rpc.rpc.wire.session import Session, State
 
@@ -230,8 +230,8 @@ class Machine(RuleBasedStateMachine):
         for end in self.ends:
             assert end.session.in_window == 0
             assert not end.session.pending
-            assert not end.session._abandoned
-            assert not end.session._released
+            assert not end.session.abandoned
+            assert not end.session.released
             assert not end.unacknowledged
             # What the peer's goodbye came before waits for another peer.
             end.waiting.lost(ConnectionLostError("nobody came"), self.now)

@@ -178,7 +178,7 @@ def test_too_many_bad_records() -> None:
     parts = CODEC.unpack_each(data)
     assert len(parts) == unpacking.MAX_BAD_PARTS + 1
     assert all(part.error for part in parts)
-    assert "500 bad records" in str(parts[-1].error)
+    assert "500 malformed records" in str(parts[-1].error)
 
 
 def test_a_large_message() -> None:

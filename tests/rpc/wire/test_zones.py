@@ -34,7 +34,7 @@ def test_known() -> None:
 @pytest.mark.parametrize("key", HOSTILE)
 def test_no_names(key: str) -> None:
     assert not is_zone_key(key)
-    with pytest.raises(ValueError, match="no name"):
+    with pytest.raises(ValueError, match="not the name"):
         zone_info(key)
 
 
@@ -47,7 +47,7 @@ def test_no_text(key: object) -> None:
 def test_unknown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # What it does not know to be there it does not ask for: that would import a package.
     monkeypatch.setattr(zoneinfo, "ZoneInfo", None)
-    with pytest.raises(ValueError, match="knows no time zone"):
+    with pytest.raises(ValueError, match="has no time zone"):
         zone_info(key)
 
 
@@ -55,7 +55,7 @@ def test_without_a_database_of_the_system(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(zoneinfo, "TZPATH", ())
     monkeypatch.setattr(zones, "_known_keys", lambda: frozenset({"Europe/Berlin"}))
     assert zone_info("Europe/Berlin").key == "Europe/Berlin"
-    with pytest.raises(ValueError, match="knows no time zone"):
+    with pytest.raises(ValueError, match="has no time zone"):
         zone_info("Europe/Vienna")
 
 

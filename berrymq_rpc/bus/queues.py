@@ -1,0 +1,404 @@
+"""Pull: queues keep messages until a thread (`Queue`) or a coroutine (`AsyncQueue`) asks for them.
+
+A full queue drops its oldest message (`Overflow.DROP_OLDEST`).
+"""
+
+import operator
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from queue import Empty
+from types import TracebackType
+from typing import Self
+
+from ..common.tally import Tally
+from ..identifier import Identifier
+from .bus import Bus
+from .completion import Waiter
+from .default import default_bus
+from .diagram import DiagramNode
+from .log import bus_logger
+from .message import Message
+from .registrations import sink
+
+__all__ = ["AsyncQueue", "BaseQueue", "Empty", "Queue"]
+
+
+class Backlog:
+    """Messages in the order in which they came, for one queue or for several that share them.
+
+    Args:
+        identifier: the messages that are kept.
+        maxsize: how many at most; 0 for any number.
+
+    Attributes:
+        queues: those that have not been closed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_dropped",
+        "_messages",
+        "_ready",
+        "_threads",
+        "_waiters",
+        "identifier",
+        "maxsize",
+        "queues",
+    )
+
+    def __init__(self, identifier: Identifier, maxsize: int) -> None:
+        self.identifier = identifier
+        self.maxsize = maxsize
+        self._dropped = Tally()
+        self.queues: weakref.WeakSet[BaseQueue] = weakref.WeakSet()
+        # Not `Bounded`: messages have no sizes here, and this is filled by the sender.
+        self._messages: deque[Message] = deque(maxlen=maxsize or None)
+        # With a reentrant lock, as it has by default: an object that is collected in the middle
+        # of `put` may send a message that comes here.
+        self._ready = threading.Condition()
+        # How many threads wait.
+        self._threads = 0
+        # The coroutines that wait, the longest waiting first.
+        self._waiters: deque[Waiter] = deque()
+
+    @sink
+    def put(self, message: Message) -> None:
+        """Add a message; over `maxsize`, the oldest is dropped."""
+        with self._ready:
+            is_full = len(self._messages) == self._messages.maxlen
+            is_logged = is_full and self._dropped.add()
+            dropped = self._dropped.count
+            self._messages.append(message)
+            self._wake()
+        if is_logged:
+            bus_logger().warning(
+                "queue %s is full with %d messages: %d dropped so far",
+                self.identifier,
+                self.maxsize,
+                dropped,
+            )
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped, always the oldest, as newer ones came."""
+        return self._dropped.count
+
+    @property
+    def waiting(self) -> int:
+        """How many threads and coroutines wait for a message."""
+        return self._threads + len(self._waiters)
+
+    def get(self, queue: "BaseQueue", block: bool, timeout: float | None) -> Message:
+        """Take the oldest message, for `queue`. Arguments and exceptions are those of its `get`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._ready:
+            while True:
+                # What a closed queue leaves is for those that share it, or else still its own.
+                if self._messages and (queue in self.queues or not self.queues):
+                    return self._messages.popleft()
+                if not block or queue not in self.queues:
+                    raise Empty
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise Empty
+                self._threads += 1
+                try:
+                    self._ready.wait(remaining)
+                except BaseException:
+                    # This thread may have been chosen for a message that it does not take now.
+                    self._wake()
+                    raise
+                finally:
+                    self._threads -= 1
+
+    def take(self, queue: "BaseQueue", waiter: Waiter) -> Message | None:
+        """Take the oldest message, for `queue`, or let `waiter` wait for one.
+
+        Raises:
+            Empty: there is none, and the queue is closed.
+        """
+        with self._ready:
+            if self._messages and (queue in self.queues or not self.queues):
+                return self._messages.popleft()
+            if queue not in self.queues:
+                raise Empty
+            self._waiters.append(waiter)
+            return None
+
+    def give_up(self, waiter: Waiter) -> None:
+        """Remove a waiter; if it was chosen for a message, wake another one."""
+        with self._ready:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            else:
+                self._wake()
+
+    def leave(self, queue: "BaseQueue") -> bool:
+        """Close a queue, and wake what waits for it; whether it was the last one."""
+        with self._ready:
+            self.queues.discard(queue)
+            self._ready.notify_all()
+            while self._waiters:
+                self._waiters.popleft().wake()
+            return not self.queues
+
+    def _wake(self) -> None:
+        """Wake one thread and one coroutine that wait; one of them finds nothing, and waits on."""
+        self._ready.notify()
+        while self._waiters and not self._waiters.popleft().wake():
+            continue
+
+    def bus_diagram_nodes(self) -> list[DiagramNode]:
+        """How `Bus.show_network` draws it."""
+        count = len(self.queues)
+        return [DiagramNode("queue", "Queue" if count < 2 else f"{count} shared queues")]
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+
+class Backlogs:
+    """Opens and closes the backlogs of a bus; has those that are shared, by identifier."""
+
+    __slots__ = ("_lock", "_shared")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._shared: weakref.WeakValueDictionary[Identifier, Backlog]
+        self._shared = weakref.WeakValueDictionary()
+
+    def open(
+        self, bus: Bus, queue: "BaseQueue", identifier: Identifier, shared: bool, maxsize: int
+    ) -> Backlog:
+        """The backlog of a new queue, which follows `identifier` on `bus` from now on.
+
+        Raises:
+            ValueError: it is shared, and has another `maxsize`.
+        """
+        with self._lock:
+            backlog = self._shared.get(identifier) if shared else None
+            if backlog is None:
+                backlog = Backlog(identifier, maxsize)
+                # The bus holds it weakly, as any object whose method follows: a backlog whose
+                # queues have all been forgotten is not filled any more.
+                bus.regist_method(identifier, backlog.put)
+                if shared:
+                    self._shared[identifier] = backlog
+            elif backlog.maxsize != maxsize:
+                raise ValueError(
+                    f"the shared queues of {str(identifier)!r} have maxsize={backlog.maxsize}, "
+                    f"not {maxsize}"
+                )
+            backlog.queues.add(queue)
+            return backlog
+
+    def close(self, bus: Bus, queue: "BaseQueue", backlog: Backlog) -> None:
+        """Undo `open`; a second time changes nothing."""
+        with self._lock:
+            if backlog.leave(queue):
+                bus.unfollow(backlog.identifier, backlog.put)
+                if self._shared.get(backlog.identifier) is backlog:
+                    del self._shared[backlog.identifier]
+
+
+_backlogs: weakref.WeakKeyDictionary[Bus, Backlogs] = weakref.WeakKeyDictionary()
+
+
+class BaseQueue:
+    """What queues of threads and of coroutines have in common."""
+
+    def __init__(
+        self,
+        identifier: Identifier | str,
+        shared: bool = False,
+        maxsize: int = 0,
+        bus: Bus | None = None,
+    ) -> None:
+        maxsize = operator.index(maxsize)
+        if maxsize < 0:
+            raise ValueError(f"maxsize must be a number of messages, not {maxsize}")
+        self._bus = default_bus if bus is None else bus
+        self._shared = bool(shared)
+        self._backlogs = _backlogs.setdefault(self._bus, Backlogs())
+        self._backlog = self._backlogs.open(
+            self._bus, self, Identifier(identifier), self._shared, maxsize
+        )
+
+    @property
+    def identifier(self) -> Identifier:
+        """Which messages it keeps."""
+        return self._backlog.identifier
+
+    @property
+    def shared(self) -> bool:
+        """Whether it shares its messages."""
+        return self._shared
+
+    @property
+    def maxsize(self) -> int:
+        """How many messages are kept at most; 0 for any number."""
+        return self._backlog.maxsize
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped because the queue was full."""
+        return self._backlog.dropped
+
+    @property
+    def waiting(self) -> int:
+        """How many threads and coroutines wait in `get`; of all queues, if it is shared."""
+        return self._backlog.waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self not in self._backlog.queues
+
+    def get_nowait(self) -> Message:
+        """Take the oldest message, or raise `Empty`."""
+        return self._backlog.get(self, False, None)
+
+    def qsize(self) -> int:
+        """How many messages are kept; another thread may change that at once."""
+        return len(self._backlog)
+
+    def empty(self) -> bool:
+        """Whether no message is kept; another thread may change that at once."""
+        return not len(self._backlog)
+
+    def full(self) -> bool:
+        """Whether the next message makes the oldest drop; another thread may change that."""
+        return 0 < self.maxsize <= len(self._backlog)
+
+    def close(self) -> None:
+        """Keep no further messages, and end each `get` that waits. Can be called again.
+
+        What is there can still be taken, without waiting; of shared queues only once all of them
+        are closed, as it is for the others until then.
+        """
+        self._backlogs.close(self._bus, self, self._backlog)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self.qsize()} waiting"
+        return f"<{type(self).__name__} {self.identifier} {state}>"
+
+
+class Queue(BaseQueue):
+    """Keeps the messages of an identifier until they are asked for: first in, first out.
+
+    Any number of threads may use it. It keeps messages until it is closed or no reference to it is
+    left. It is a context manager that closes it, and an iterator of its messages that ends when it
+    was closed and is empty.
+
+    Args:
+        identifier: which messages to keep.
+        shared: whether it shares its messages with all shared queues of this identifier on this
+            bus: each message is given out once. Otherwise each queue gets all messages.
+        maxsize: how many messages to keep at most; when one more comes, the oldest is dropped,
+            counted and, at a bounded rate, logged. 0 for any number.
+        bus: the bus to follow; `None` for the default one.
+
+    Raises:
+        ValueError: `identifier` is not an identifier, `maxsize` is negative, or queues that share
+            the messages have another `maxsize`.
+        TypeError: `identifier` is not text, or `maxsize` not an integer.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Message:
+        """Take the oldest message.
+
+        Args:
+            block: whether to wait for one.
+            timeout: how long to wait, in seconds; `None` for as long as it takes.
+
+        Raises:
+            Empty: there is none and it does not wait, its time is over, or the queue is closed.
+            ValueError: `timeout` is negative.
+        """
+        if block:
+            _check_timeout(timeout)
+        return self._backlog.get(self, block, timeout if block else None)
+
+    def __iter__(self) -> Iterator[Message]:
+        while True:
+            try:
+                message = self.get()
+            except Empty:
+                return
+            yield message
+
+
+class AsyncQueue(BaseQueue):
+    """A `Queue` whose messages are awaited: ``await queue.get()``, ``async for message in queue``.
+
+    Messages may be sent from any thread, and any number of tasks, on any event loops, may wait.
+    Shared queues share their messages with those of class `Queue`. Arguments and exceptions are
+    those of `Queue`. It is a context manager, with or without ``async``, that closes it.
+    """
+
+    async def get(self, block: bool = True, timeout: float | None = None) -> Message:
+        """Take the oldest message, as `Queue.get` does. If it is cancelled, none is taken."""
+        if not block:
+            return self.get_nowait()
+        _check_timeout(timeout)
+        if timeout is None:
+            return await self._wait()
+        import asyncio
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._wait()
+        except TimeoutError:
+            # One may have come in the very moment.
+            return self.get_nowait()
+
+    async def _wait(self) -> Message:
+        while True:
+            waiter = Waiter()
+            message = self._backlog.take(self, waiter)
+            if message is not None:
+                return message
+            try:
+                await waiter.wait()
+            except BaseException:
+                self._backlog.give_up(waiter)
+                raise
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return await self.get()
+        except Empty:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be a number of seconds from 0 on, not {timeout}")

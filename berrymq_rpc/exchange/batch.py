@@ -1,0 +1,165 @@
+"""Batches: consecutive messages of one node, packed once, and the envelope that they travel in.
+
+The envelope says whose they are::
+
+    {"origin": the name of the node on whose bus they were sent, "epoch": when it started, in
+     microseconds since 1970, "seq": the number of the first, "count": how many}
+
+The numbers of an origin's messages begin with 1 in each epoch and increase by one. The answers of
+``talk`` are numbered separately, and have two more elements: ``"to"``, the name and epoch of the
+node that asked, and ``"error"``, if a receiver failed.
+
+The messages are an array in msgpack of ``[identifier, args[, kwargs[, reply_to]]]``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+__all__ = [
+    "MAX_COUNT",
+    "MAX_NAME_LENGTH",
+    "MAX_NUMBER",
+    "Batch",
+    "Source",
+    "checked_name",
+    "parse_batch",
+]
+
+#: A node during one run: its name and epoch.
+Source: TypeAlias = tuple[str, int]
+
+#: Characters of a node's name; a UUID has 36.
+MAX_NAME_LENGTH = 100
+
+#: One bit less than msgpack's integers have, so that sums of these fit as well.
+MAX_NUMBER = 2**63 - 1
+
+#: Messages in one batch. Larger ones gain nothing, and hold up the receiver's event loop.
+MAX_COUNT = 1000
+
+#: Bytes that a batch takes beside its messages, as objects in memory and on the wire.
+OVERHEAD = 200
+
+
+class Batch:
+    """Consecutive messages of one source. Immutable: all links share it.
+
+    Args:
+        source: the node that they come from.
+        first: the number of the first.
+        count: how many.
+        data: the messages, packed.
+        frames: the long byte strings in them.
+        target: for an answer, the node that gets it.
+        error: for an answer, what a receiver failed with: type, args and text, as on the wire.
+    """
+
+    __slots__ = ("count", "data", "error", "first", "frames", "size", "source", "target")
+
+    def __init__(
+        self,
+        source: Source,
+        first: int,
+        count: int,
+        data: bytes,
+        frames: Sequence[bytes] = (),
+        target: Source | None = None,
+        error: Any = None,
+    ) -> None:
+        self.source = source
+        self.first = first
+        self.count = count
+        self.data = data
+        self.frames = frames
+        self.target = target
+        self.error = error
+        self.size = len(data) + sum(map(len, frames)) + OVERHEAD
+
+    @property
+    def last(self) -> int:
+        """The number of the last message."""
+        return self.first + self.count - 1
+
+    def envelope(self) -> dict[str, Any]:
+        """The envelope, as it travels."""
+        name, epoch = self.source
+        envelope: dict[str, Any] = {
+            "origin": name,
+            "epoch": epoch,
+            "seq": self.first,
+            "count": self.count,
+        }
+        if self.target is not None:
+            envelope["to"] = self.target
+            if self.error is not None:
+                envelope["error"] = self.error
+        return envelope
+
+    def __repr__(self) -> str:
+        numbers = f"{self.first}" if self.count == 1 else f"{self.first} to {self.last}"
+        kind = "Messages" if self.target is None else "Answer"
+        return f"<{kind} {numbers} of {self.source[0]}>"
+
+
+def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
+    """Check what a peer has sent and make a batch of it; its messages are not unpacked yet.
+
+    Raises:
+        TypeError, ValueError: a part is invalid.
+    """
+    if not isinstance(envelope, Mapping):
+        raise TypeError(f"envelope must be a map, not {type(envelope).__name__}")
+    if type(data) is not bytes:
+        raise TypeError(f"messages must be bytes, not {type(data).__name__}")
+    if not isinstance(frames, list | tuple) or not all(type(frame) is bytes for frame in frames):
+        raise TypeError("frames must be an array of bytes")
+    count = envelope.get("count", 1)
+    first = _number("seq", envelope.get("seq"), 1)
+    if not 0 < _number("count", count, 1) <= MAX_COUNT:
+        raise ValueError(f"a batch has at most {MAX_COUNT:,} messages, not {count:,}")
+    if first + count - 1 > MAX_NUMBER:
+        raise ValueError("the numbers of the messages are too large")
+    source = _source(envelope.get("origin"), envelope.get("epoch"))
+    target, error = envelope.get("to"), envelope.get("error")
+    if target is None:
+        return Batch(source, first, count, data, frames)
+    if not isinstance(target, list | tuple) or len(target) != 2:
+        raise TypeError("to must be an array of a name and an epoch")
+    if count != 1:
+        raise ValueError("an answer must travel alone")
+    if error is not None and not _is_failure(error):
+        raise TypeError("error must be an array of a type, args and a text")
+    return Batch(source, first, 1, data, frames, _source(*target), error)
+
+
+def checked_name(name: Any) -> str:
+    """Return the name of a node if it is valid.
+
+    Raises:
+        TypeError, ValueError: it is not.
+    """
+    if type(name) is not str:
+        raise TypeError(f"the name of a node must be text, not {type(name).__name__}")
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise ValueError(f"the name of a node must be 1 to {MAX_NAME_LENGTH} printable characters")
+    return name
+
+
+def _source(name: Any, epoch: Any) -> Source:
+    return checked_name(name), _number("epoch", epoch, 0)
+
+
+def _number(name: str, value: Any, least: int) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+    if not least <= value <= MAX_NUMBER:
+        raise ValueError(f"{name} must be a whole number from {least} to 2**63 - 1")
+    return value
+
+
+def _is_failure(error: Any) -> bool:
+    match error:
+        case [str(), list() | tuple(), str()]:
+            return True
+        case _:
+            return False

@@ -1,0 +1,183 @@
+"""Dial back: carry a link's messages to a peer that has said where it listens."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from ..common.backoff import Backoff
+from ..endpoint import Endpoint, endpoint_of
+from ..jsonrpc.http import HTTPClient, is_url, open_http_client
+from ..rpc import Client
+from ..rpc.client import open_client_with
+from ..rpc.options import ClientOptions
+from .link import Carrier, Link
+from .serial_sender import SerialSender
+from .status import OK
+
+__all__ = ["Allowed", "DialBack", "allowed_endpoint"]
+
+logger = logging.getLogger("berrymq_rpc.exchange")
+
+#: Where nodes may be called back: only at the caller's address, anywhere, or at these hosts too.
+Allowed: TypeAlias = bool | Collection[str]
+
+SCHEMES = ("tcp", "ipc", "mem", "http", "https")
+
+#: Seconds between two attempts: the first pause, and the longest.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+
+
+class DialBack:
+    """The way to a peer that listens at an address of its own; restored when it is lost.
+
+    Args:
+        endpoint: where the peer listens.
+        token: what the peer knows the connection by.
+        link: the link to the peer.
+        takes_batches: whether the peer is a node that numbers messages.
+        options: of the clients that it opens, but for the endpoint.
+    """
+
+    def __init__(
+        self, endpoint: str, token: str, link: Link, takes_batches: bool, options: ClientOptions
+    ) -> None:
+        self._endpoint = endpoint
+        self._token = token
+        self._link = link
+        self._takes_batches = takes_batches
+        self._options = options
+        self._task = asyncio.create_task(self._keep(), name=f"call back {endpoint}")
+
+    def close(self) -> None:
+        """Stop calling back."""
+        self._task.cancel()
+
+    async def _keep(self) -> None:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                if is_url(self._endpoint):
+                    async with await open_http_client(self._endpoint, version="1.0") as client:
+                        await self._use_http(client)
+                else:
+                    options = replace(self._options, connect=(self._endpoint,))
+                    async with await open_client_with(options) as client:
+                        await self._use(client)
+            except Exception as error:
+                logger.debug("calling back %s: %r", self._endpoint, error)
+            finally:
+                self._link.cut(self)
+            await asyncio.sleep(backoff.next(loop.time() - began))
+
+    async def _use(self, client: Client) -> None:
+        """Carry the link's messages until the peer does not want them any more."""
+        down = asyncio.Event()
+        self._link.on_down = down.set
+        if not self._takes_batches:
+            # It has no function that would show whether it is there.
+            self._link.open(self, Carrier.to_server(client, self._token))
+            await down.wait()
+            return
+        stream = client.with_timeout(None).rpc.keep_alive((self._token,))
+        async for statuses in stream:
+            peer = client.peer
+            if statuses.get(self._token) != OK or peer is None:
+                return
+            self._link.open(self, Carrier.to_peer(peer, self._token, True))
+
+    async def _use_http(self, client: HTTPClient) -> None:
+        """Carry the link's messages until the peer has forgotten the token."""
+        sender = SerialSender(client, self._endpoint, self._token)
+        try:
+            # Only batches need `call`, and such a peer gets none.
+            carrier = Carrier(self._token, client.call, sender.notify, False)  # type: ignore[arg-type]
+            self._link.open(self, carrier)
+            await sender.forgotten.wait()
+        finally:
+            sender.close()
+
+
+async def allowed_endpoint(
+    addr: Any, caller: str | None, allowed: Allowed, scheme: str = "tcp"
+) -> str:
+    """Check where to call back.
+
+    Args:
+        addr: what the caller has given: an endpoint or (host, port).
+        caller: the caller's own address, an empty text for one of this host, or ``None`` if it is
+            not known.
+        allowed: which other addresses are allowed.
+        scheme: of the endpoint that (host, port) stands for.
+
+    Returns:
+        The endpoint. Its host is the very address that was checked, not a name that may stand for
+        another address a moment later.
+
+    Raises:
+        TypeError, ValueError: it is not an address, or not allowed.
+    """
+    text = endpoint_of(tuple(addr) if isinstance(addr, list) else addr)
+    if not isinstance(addr, str):
+        text = scheme + text.removeprefix("tcp")
+    if text.partition("://")[0] not in SCHEMES:
+        raise ValueError(f"{text!r} is not an endpoint that can be called back: {SCHEMES}")
+    if allowed is True:
+        return text
+    endpoint = Endpoint.parse(text)
+    if not endpoint.host:
+        if caller == "" or _is_loopback(caller):
+            return text
+        raise ValueError(f"{text} is not the caller's own host: see callback_allowed")
+    if not isinstance(allowed, bool) and endpoint.host in allowed:
+        return text
+    for address in await _addresses_of(endpoint.host):
+        if caller is not None and (
+            _same(address, caller) or (caller == "" and _is_loopback(address))
+        ):
+            return str(replace(endpoint, host=address))
+    raise ValueError(
+        f"{text} is not the caller's own address, so it is not called back there: see "
+        "callback_allowed"
+    )
+
+
+async def _addresses_of(host: str) -> list[str]:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return [host]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{host!r} is not a host: {error}") from None
+    return [str(address[0]) for *_, address in found]
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return _plain(one) == _plain(other)
+    except ValueError:
+        return False
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        return address is not None and _plain(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Parse an address; unpack an IPv4 address that is mapped to IPv6."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return parsed if mapped is None else mapped

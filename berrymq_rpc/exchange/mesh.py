@@ -1,0 +1,219 @@
+"""The mesh: a node's router and its links on an event loop, and what wakes them when."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from ..bus.diagram import DiagramNode
+from ..bus.gateway import Gateway
+from ..rpc import Limits
+from .batch import Batch
+from .link import Link
+from .reorder import FIRST_PATIENCE
+from .router import Router
+from .send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
+
+__all__ = ["Mesh"]
+
+#: What a link carries in both directions.
+ALL = "*@*:*"
+
+
+class Mesh:
+    """The links of a node, and the router that fills them. A `LinkHost` to each link.
+
+    Args:
+        gateway: of the bus that messages come from, and that those of other nodes go to.
+        name: the node's; ``None`` for a random one.
+        limits: the bounds of a message.
+        maximum, maximum_bytes: the bounds of each link's send buffer.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        name: str | None = None,
+        *,
+        limits: Limits | None = None,
+        maximum: int = MAX_MESSAGES,
+        maximum_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.router = Router(
+            gateway,
+            name,
+            epoch=time.time_ns() // 1000,
+            limits=limits,
+            wake=self._wake_from_any_thread,
+        )
+        self.gateway = gateway
+        self._maximum = maximum
+        self._maximum_bytes = maximum_bytes
+        self._links: dict[Link, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> str:
+        """The node's name: the origin of what is sent on its bus."""
+        return self.router.name
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """All links."""
+        return tuple(self._links)
+
+    def start(self) -> None:
+        """Number the bus's messages from now on, and belong to the running event loop."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread = threading.get_ident()
+            self.gateway.add_forwarder(self.router.forward)
+            self.gateway.add_diagram_source(self.diagram_nodes)
+
+    def stop(self) -> None:
+        """Close all links, and leave the bus."""
+        if self._loop is None:
+            return
+        self.gateway.remove_forwarder(self.router.forward)
+        self.gateway.remove_diagram_source(self.diagram_nodes)
+        for link in self.links:
+            link.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._loop = None
+
+    def diagram_nodes(self) -> list[DiagramNode]:
+        """The links, for the diagram of the bus. From any thread."""
+        return [DiagramNode("connection", link.peer, (ALL,), (ALL,)) for link in self.links]
+
+    # -- links -----------------------------------------------------------------------------
+
+    def add_link(self, peer: str, *, has_envelopes: bool = True, node: str | None = None) -> Link:
+        """Make a link, to which messages go from now on.
+
+        Args:
+            peer: what to call the other side.
+            has_envelopes: whether the peer is a node, whose messages have envelopes.
+            node: the peer's name, if it is known. If a link to a node of that name is down, it is
+                closed, and what waited for it goes here: the node was restarted.
+        """
+        self.start()
+        former = self._former(node) if node is not None else None
+        if former is None:
+            send_buffer = SendBuffer(self._maximum, self._maximum_bytes)
+            self.router.add(send_buffer, has_envelopes=has_envelopes)
+        else:
+            send_buffer = former.give_up()
+            del self._links[former]
+        link = Link(self, peer, send_buffer)
+        link.node = node
+        self._links[link] = None
+        return link
+
+    def _former(self, node: str) -> Link | None:
+        for link in self._links:
+            if link.node == node and not link.is_up:
+                return link
+        return None
+
+    async def drain(self, timeout: float) -> None:
+        """Wait until all reachable peers have acknowledged everything, or the time is over."""
+        waiting = [link.drain(timeout) for link in self._links if link.is_up]
+        if waiting:
+            await asyncio.gather(*waiting)
+
+    def set_leaf(self, link: Link) -> None:
+        """Expect no envelopes from a link's peer: no missed message can come by it."""
+        self.router.set_leaf(link.send_buffer, time.monotonic())
+
+    # -- messages --------------------------------------------------------------------------
+
+    def receive(self, link: Link, batch: Batch) -> None:
+        """Take a batch. Raises `ProtocolError` if its messages are malformed."""
+        router = self.router
+        try:
+            router.receive(link.send_buffer, batch, time.monotonic())
+        finally:
+            if self._timer is None and router.reorder.held:
+                self._set_timer()
+
+    def receive_single(
+        self,
+        link: Link,
+        identifier: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        envelope: Any,
+    ) -> None:
+        """Take one message; this node becomes its origin if it has no envelope.
+
+        Raises:
+            TypeError, ValueError: a part is invalid.
+            ProtocolError: it cannot be passed on.
+        """
+        if envelope is None:
+            self.router.publish(link.send_buffer, identifier, args, kwargs)
+        else:
+            self.receive(link, self.router.enclosed(identifier, args, kwargs, envelope))
+
+    # -- for links -------------------------------------------------------------------------
+
+    @property
+    def lock(self) -> threading.RLock:
+        return self.router.lock
+
+    def wake(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        self.router.rest()
+        self.router.collect()
+        for link in self.links:
+            link.flush()
+
+    def unpack(self, batch: Batch) -> tuple[tuple[Any, ...], ...]:
+        return self.router.unpack(batch)
+
+    def renew(self, link: Link) -> None:
+        self.router.reorder.renew_link(link.send_buffer)
+
+    def discard(self, link: Link) -> None:
+        if link in self._links:
+            del self._links[link]
+            self.router.remove(link.send_buffer, time.monotonic())
+
+    def report(self, action: str, **about: Any) -> None:
+        self.router.report(action, **about)
+
+    # -- time ------------------------------------------------------------------------------
+
+    def _wake_from_any_thread(self) -> None:
+        """Have `flush` called soon, for the router."""
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            if threading.get_ident() == self._thread:
+                loop.call_soon(self.flush)
+            else:
+                loop.call_soon_threadsafe(self.flush)
+        except RuntimeError:
+            # The loop was closed, and the node was not.
+            self.gateway.remove_forwarder(self.router.forward)
+            self.gateway.remove_diagram_source(self.diagram_nodes)
+
+    def _set_timer(self) -> None:
+        when = self.router.reorder.next_expiry()
+        if when is not None and self._loop is not None:
+            # Later messages may have less time.
+            delay = min(max(0.0, when - time.monotonic()), FIRST_PATIENCE)
+            self._timer = self._loop.call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.router.expire(time.monotonic())
+        self._set_timer()

@@ -1,0 +1,364 @@
+"""Queues that a node keeps for other processes (style 03): messages wait until a consumer asks.
+
+`RemoteQueue` is one queue; `RemoteQueues` opens them on a bus and knows which of them are shared.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+from ..bus import Message
+from ..bus.diagram import DiagramNode
+from ..bus.gateway import Gateway
+from ..bus.registrations import remote_sink
+from ..common.tally import Tally
+from ..identifier import Identifier
+from .stored_message import MessagePacker, StoredMessage
+
+__all__ = ["MAX_BYTES", "MAX_MESSAGES", "RemoteQueue", "RemoteQueues"]
+
+logger = logging.getLogger("berrymq_rpc.exchange")
+
+#: Messages kept for a consumer that does not come: some MB of small ones.
+MAX_MESSAGES = 10_000
+
+#: Bytes of the same, for large ones: as many as a link keeps.
+MAX_BYTES = 64 << 20
+
+
+class RemoteQueue:
+    """Messages, first in, first out, each for one consumer.
+
+    Any thread may `put`; everything else belongs to the event loop on which it was made.
+
+    Args:
+        identifier: the messages that it keeps, for logs.
+        maxsize: how many at most; when one more comes, the oldest is dropped.
+        maxbytes: bytes that they may take; over it, the oldest are dropped.
+        packer: packs and unpacks the messages.
+        on_dropped: called with the queue after messages were dropped, when their number has
+            reached 1, 2, 4, 8 and so on; in the thread that sent the last one.
+    """
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        maxsize: int = MAX_MESSAGES,
+        maxbytes: int = MAX_BYTES,
+        *,
+        packer: MessagePacker | None = None,
+        on_dropped: Callable[["RemoteQueue"], object] | None = None,
+    ) -> None:
+        self.identifier = identifier
+        self.maxsize = maxsize
+        self.maxbytes = maxbytes
+        self.is_closed = False
+        self._packer = MessagePacker() if packer is None else packer
+        self._on_dropped = on_dropped
+        self._loop = asyncio.get_running_loop()
+        self._kept: deque[StoredMessage] = deque()
+        self._bytes = 0
+        self._dropped = Tally()
+        #: Whether `on_dropped` is to be called.
+        self._report_due = False
+        #: How many dropped messages no consumer has been informed of.
+        self._dropped_since = 0
+        # In the order in which they came; a dict, as any of them may leave.
+        self._consumers: dict[asyncio.Future[StoredMessage | None], object] = {}
+        self._numbers = count()
+        self._is_scheduled = False
+        # Reentrant: an object that is garbage-collected during `put` may send a message.
+        self._lock = threading.RLock()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the kept messages take."""
+        return self._bytes
+
+    @property
+    def consumers(self) -> int:
+        """How many consumers wait for a message."""
+        return len(self._consumers)
+
+    @property
+    def dropped(self) -> int:
+        """How many messages were dropped: too many of them, or impossible to send."""
+        return self._dropped.count
+
+    def bus_diagram_nodes(self) -> list[DiagramNode]:
+        """How `Bus.show_network` draws it."""
+        return [DiagramNode("connection", "queue for other processes")]
+
+    @remote_sink
+    def put(self, message: Message) -> None:
+        """Keep a message, or hand it to a waiting consumer. From any thread.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be packed; the message counts as dropped.
+        """
+        try:
+            stored = self._packer.pack(message)
+        except Exception:
+            with self._lock:
+                self._count_dropped(1, "a message cannot be packed")
+            self._report_dropped()
+            raise
+        with self._lock:
+            if self.is_closed:
+                return
+            stored.number = next(self._numbers)
+            if stored.size > self.maxbytes:
+                # No other message makes way for one that does not fit anyway.
+                self._count_dropped(1, f"a message of {stored.size:,} bytes is too large")
+            else:
+                self._kept.append(stored)
+                self._bytes += stored.size
+                self._drop_oldest()
+                self._schedule()
+        self._report_dropped()
+
+    def take(self) -> StoredMessage | None:
+        """Take the oldest message, or ``None``."""
+        with self._lock:
+            return self._pop() if self._kept else None
+
+    async def get(self, timeout: float | None, owner: object = None) -> StoredMessage | None:
+        """Wait for a message; consumers are served in the order in which they came.
+
+        Args:
+            timeout: seconds; ``None`` for no limit.
+            owner: what `dismiss` names it by.
+
+        Returns:
+            The message, or ``None`` when the time is over, the consumer was dismissed or the queue
+            closed. When cancelled, it leaves the message where it was.
+        """
+        with self._lock:
+            if self.is_closed:
+                return None
+            if self._kept and not self._consumers:
+                return self._pop()
+            consumer: asyncio.Future[StoredMessage | None] = self._loop.create_future()
+            self._consumers[consumer] = owner
+            self._schedule()
+        # No `asyncio.wait`: ten thousand may wait here.
+        timer = None
+        if timeout is not None:
+            timer = self._loop.call_later(timeout, _give_up, consumer)
+        try:
+            return await consumer
+        except asyncio.CancelledError:
+            if consumer.done() and not consumer.cancelled():
+                stored = consumer.result()
+                if stored is not None:
+                    self.put_back(stored)
+            raise
+        finally:
+            self._consumers.pop(consumer, None)
+            if timer is not None:
+                timer.cancel()
+
+    def put_back(self, stored: StoredMessage) -> None:
+        """Return a message whose consumer went away to its old place, before newer ones."""
+        with self._lock:
+            if self.is_closed:
+                return
+            self._dropped_since += stored.dropped
+            stored.dropped = 0
+            place = 0
+            # Several may come back, in any order.
+            while place < len(self._kept) and self._kept[place].number < stored.number:
+                place += 1
+            self._kept.insert(place, stored)
+            self._bytes += stored.size
+            self._drop_oldest()
+            self._schedule()
+        self._report_dropped()
+
+    def discard(self, stored: StoredMessage) -> None:
+        """Count a message that cannot be sent as dropped."""
+        with self._lock:
+            self._dropped_since += stored.dropped
+            self._count_dropped(1, f"a message {stored.id} cannot be sent")
+        self._report_dropped()
+
+    def dismiss(self, owner: object) -> None:
+        """End the waiting of one owner's consumers, without a message."""
+        with self._lock:
+            dismissed = [c for c, whose in self._consumers.items() if whose is owner]
+            for consumer in dismissed:
+                del self._consumers[consumer]
+        for consumer in dismissed:
+            _give_up(consumer)
+
+    def message(self, stored: StoredMessage) -> Message:
+        """Unpack a stored message."""
+        return self._packer.message(stored)
+
+    def arguments(self, stored: StoredMessage) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Unpack the positional and keyword arguments of a stored message."""
+        return self._packer.arguments(stored)
+
+    def close(self) -> None:
+        """Drop what is kept, and end the waiting of all consumers, without a message."""
+        with self._lock:
+            self.is_closed = True
+            if self._kept:
+                self._count_dropped(len(self._kept), "closed with messages left")
+            self._kept.clear()
+            self._bytes = 0
+            consumers = list(self._consumers)
+            self._consumers.clear()
+        for consumer in consumers:
+            _give_up(consumer)
+        self._report_dropped()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __repr__(self) -> str:
+        return f"<remote queue {self.identifier}>"
+
+    def _pop(self) -> StoredMessage:
+        stored = self._kept.popleft()
+        self._bytes -= stored.size
+        stored.dropped, self._dropped_since = self._dropped_since, 0
+        return stored
+
+    def _drop_oldest(self) -> None:
+        dropped = 0
+        while len(self._kept) > self.maxsize or self._bytes > self.maxbytes:
+            self._bytes -= self._kept.popleft().size
+            dropped += 1
+        if dropped:
+            is_long = len(self._kept) >= self.maxsize
+            bound = f"{self.maxsize:,} messages" if is_long else f"{self.maxbytes:,} bytes"
+            self._count_dropped(dropped, f"full with {bound}")
+
+    def _count_dropped(self, count: int, reason: str) -> None:
+        self._dropped_since += count
+        # A consumer that never comes must not fill the log instead.
+        if self._dropped.add(count):
+            self._report_due = True
+            logger.warning(
+                "remote queue %s: %s, %d dropped so far", self.identifier, reason, self.dropped
+            )
+
+    def _report_dropped(self) -> None:
+        """Call `on_dropped` if it is due. Nothing is locked, as it may send messages."""
+        with self._lock:
+            is_due, self._report_due = self._report_due, False
+        if is_due and self._on_dropped is not None:
+            self._on_dropped(self)
+
+    def _schedule(self) -> None:
+        if not (self._kept and self._consumers) or self._is_scheduled:
+            return
+        self._is_scheduled = True
+        try:
+            self._loop.call_soon_threadsafe(self._hand_out)
+        except RuntimeError:
+            # The loop was closed while another thread sent its last message.
+            self.is_closed = True
+
+    def _hand_out(self) -> None:
+        with self._lock:
+            self._is_scheduled = False
+            while self._kept and self._consumers:
+                consumer = next(iter(self._consumers))
+                del self._consumers[consumer]
+                # A cancelled one has not run since.
+                if not consumer.done():
+                    consumer.set_result(self._pop())
+
+
+def _give_up(consumer: "asyncio.Future[StoredMessage | None]") -> None:
+    if not consumer.done():
+        consumer.set_result(None)
+
+
+class RemoteQueues:
+    """Opens queues on a bus, and closes each when its last owner leaves.
+
+    Args:
+        gateway: of the bus whose messages are kept.
+        origin: the origin of events about the queues on the bus.
+        maxsize, maxbytes: the bounds of each queue.
+    """
+
+    def __init__(self, gateway: Gateway, origin: str, maxsize: int, maxbytes: int) -> None:
+        self._gateway = gateway
+        self._origin = origin
+        self._maxsize = maxsize
+        self._maxbytes = maxbytes
+        self._packer = MessagePacker()
+        #: How many connections have each queue.
+        self._owners: dict[RemoteQueue, int] = {}
+        self._shared: dict[Identifier, RemoteQueue] = {}
+        #: Messages that closed queues have dropped.
+        self._dropped = 0
+
+    def open(self, identifier: Identifier, shared: bool) -> RemoteQueue:
+        """Open a queue that follows `identifier` from now on.
+
+        Args:
+            shared: whether it is the one queue of all who ask for a shared one of this identifier.
+        """
+        queue = self._shared.get(identifier) if shared else None
+        if queue is None:
+            queue = RemoteQueue(
+                identifier,
+                self._maxsize,
+                self._maxbytes,
+                packer=self._packer,
+                on_dropped=self._report_dropped,
+            )
+            # Local messages stay here, whatever wildcards the queue has.
+            self._gateway.follow(identifier, queue.put, _is_exportable)
+            if shared:
+                self._shared[identifier] = queue
+        self._owners[queue] = self._owners.get(queue, 0) + 1
+        return queue
+
+    def leave(self, queue: RemoteQueue, owner: object) -> None:
+        """Undo one `open`.
+
+        Args:
+            owner: the owner whose `RemoteQueue.get` ends now, without a message.
+        """
+        self._owners[queue] -= 1
+        if self._owners[queue]:
+            queue.dismiss(owner)
+            return
+        del self._owners[queue]
+        if self._shared.get(queue.identifier) is queue:
+            del self._shared[queue.identifier]
+        self._gateway.unfollow(queue.identifier, queue.put)
+        queue.close()
+        self._dropped += queue.dropped
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait in all queues."""
+        return sum(map(len, self._owners))
+
+    @property
+    def dropped(self) -> int:
+        """How many messages all queues have dropped, closed ones included."""
+        return self._dropped + sum(queue.dropped for queue in self._owners)
+
+    def __iter__(self) -> Iterator[RemoteQueue]:
+        return iter(self._owners)
+
+    def _report_dropped(self, queue: RemoteQueue) -> None:
+        about = {"identifier": str(queue.identifier), "count": queue.dropped}
+        # As `Router.report` does it: no other node gets it.
+        self._gateway.relay("queue:dropped", (), about, self._origin)
+
+
+def _is_exportable(message: Message) -> bool:
+    return not message.name.startswith("_")

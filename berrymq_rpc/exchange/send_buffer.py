@@ -1,0 +1,121 @@
+"""The send buffer of a link: batches that are to be sent, or that the peer has not acknowledged."""
+
+from collections import deque
+
+from .batch import Batch
+
+__all__ = ["MAX_BYTES", "MAX_MESSAGES", "SendBuffer"]
+
+#: Messages kept for a link: some seconds to minutes of a busy bus.
+MAX_MESSAGES = 100_000
+
+#: Bytes kept for a link. All links of a node share the batches themselves.
+MAX_BYTES = 64 << 20
+
+
+class SendBuffer:
+    """Batches in the order in which they were put in, until the peer has acknowledged them.
+
+    ::
+
+        put --> waiting --take--> sent --acknowledge--> gone
+                   ^               |
+                   +--retransmit---+
+
+    Over a bound the oldest waiting batch is dropped. A sent one is not, as it may have arrived.
+    The class knows no time and no threads: its user takes care of them.
+
+    Args:
+        maximum: messages, waiting and unacknowledged ones together.
+        maximum_bytes: bytes of the same.
+
+    Attributes:
+        messages: how many it holds.
+        bytes: how many these take.
+        dropped: how many messages were dropped.
+        refused: how many messages the peer, or the way to it, did not accept.
+    """
+
+    def __init__(self, maximum: int = MAX_MESSAGES, maximum_bytes: int = MAX_BYTES) -> None:
+        self.maximum = maximum
+        self.maximum_bytes = maximum_bytes
+        self.messages = 0
+        self.bytes = 0
+        self.dropped = 0
+        self.refused = 0
+        self._waiting: deque[Batch] = deque()
+        self._sent: deque[Batch] = deque()
+        #: How many batches were acknowledged.
+        self._acknowledged = 0
+
+    def put(self, batch: Batch) -> None:
+        """Add a batch; the newest one stays, whatever its size."""
+        waiting = self._waiting
+        waiting.append(batch)
+        self.messages += batch.count
+        self.bytes += batch.size
+        while (self.messages > self.maximum or self.bytes > self.maximum_bytes) and len(
+            waiting
+        ) > 1:
+            oldest = waiting.popleft()
+            self._remove(oldest)
+            self.dropped += oldest.count
+
+    def take(self, maximum: int, maximum_bytes: int) -> list[Batch]:
+        """Take the batches to send next: at least one if there is one.
+
+        Args:
+            maximum: how many batches at most.
+            maximum_bytes: bytes of all of them; the first may be larger.
+        """
+        waiting = self._waiting
+        taken: list[Batch] = []
+        size = 0
+        while waiting and len(taken) < maximum:
+            size += waiting[0].size
+            if taken and size > maximum_bytes:
+                break
+            taken.append(waiting.popleft())
+        self._sent.extend(taken)
+        return taken
+
+    @property
+    def ack_position(self) -> int:
+        """The position with which `acknowledge` covers all that was taken so far."""
+        return self._acknowledged + len(self._sent)
+
+    def acknowledge(self, ack_position: int) -> None:
+        """Forget what had been taken when `ack_position` was read; ignore an older position."""
+        while self._acknowledged < ack_position and self._sent:
+            self._remove(self._sent.popleft())
+            self._acknowledged += 1
+
+    def retransmit(self) -> None:
+        """Send again what is not acknowledged. Positions read before become void."""
+        self._waiting.extendleft(reversed(self._sent))
+        self._sent.clear()
+
+    def refuse(self, batch: Batch) -> None:
+        """Count a batch that the peer does not accept; it is acknowledged in its turn."""
+        self.refused += batch.count
+
+    def clear(self) -> int:
+        """Drop everything; return how many messages that were."""
+        dropped = self.messages
+        self._waiting.clear()
+        self._sent.clear()
+        self.messages = self.bytes = 0
+        self.dropped += dropped
+        return dropped
+
+    @property
+    def next_size(self) -> int:
+        """Bytes of the batch that `take` gives next; 0 if there is none."""
+        return self._waiting[0].size if self._waiting else 0
+
+    def _remove(self, batch: Batch) -> None:
+        self.messages -= batch.count
+        self.bytes -= batch.size
+
+    def __len__(self) -> int:
+        return self.messages

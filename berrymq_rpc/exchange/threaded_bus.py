@@ -1,0 +1,133 @@
+"""A gateway that calls receivers on a thread of their own, for a node without asyncio."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from ..bus import Message
+from ..bus.completion import OnEnd
+from ..bus.diagram import DiagramSource
+from ..bus.gateway import Gateway
+from ..bus.registrations import Guard, Receiver
+from ..bus.routing_table import Forwarder
+from ..identifier import Identifier
+from ..runtime.worker_thread import WorkerThread
+
+__all__ = ["ThreadedBus", "estimated_size"]
+
+#: Elements of a container that are measured; the others are taken to be like them.
+SAMPLE = 50
+
+#: Bytes that a message takes beside its arguments, while it waits.
+OVERHEAD = 500
+
+
+class ThreadedBus(Gateway):
+    """A `Gateway` that publishes messages on a thread of their own.
+
+    So a receiver may wait for the node. Identifiers are checked at once.
+
+    Args:
+        gateway: of the bus.
+        thread: calls the receivers.
+    """
+
+    def __init__(self, gateway: Gateway, thread: WorkerThread) -> None:
+        self._gateway = gateway
+        self._thread = thread
+        #: What the node has on the bus.
+        self._forwarders: dict[Forwarder, None] = {}
+        self._followings: dict[tuple[Identifier, Receiver], None] = {}
+
+    def relay(
+        self,
+        identifier: Identifier | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        origin: object,
+        answer: OnEnd | None = None,
+    ) -> int:
+        parsed = Identifier(identifier).require_exportable()
+        self._thread.put(
+            partial(self._gateway.relay, parsed, args, kwargs, origin, answer),
+            OVERHEAD + estimated_size(args) + (estimated_size(kwargs) if kwargs else 0),
+        )
+        return 0
+
+    def answer(
+        self,
+        callback_identifier: Identifier | str,
+        result: Any = None,
+        error: BaseException | None = None,
+        origin: object = None,
+    ) -> int:
+        parsed = Identifier(callback_identifier)
+        self._thread.put(
+            partial(self._gateway.answer, parsed, result, error, origin),
+            OVERHEAD + estimated_size((result, error)),
+        )
+        return 0
+
+    def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
+        self._gateway.report(error, message, receiver, problem)
+
+    def set_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._gateway.set_loop(loop)
+
+    def add_diagram_source(self, source: DiagramSource) -> None:
+        self._gateway.add_diagram_source(source)
+
+    def remove_diagram_source(self, source: DiagramSource) -> None:
+        self._gateway.remove_diagram_source(source)
+
+    # -- what the node has on the bus ------------------------------------------------------
+
+    def add_forwarder(self, forwarder: Forwarder) -> None:
+        self._gateway.add_forwarder(forwarder)
+        self._forwarders[forwarder] = None
+
+    def remove_forwarder(self, forwarder: Forwarder) -> None:
+        self._gateway.remove_forwarder(forwarder)
+        self._forwarders.pop(forwarder, None)
+
+    def follow(
+        self, identifier: Identifier | str, receiver: Receiver, guard: Guard | None = None
+    ) -> None:
+        self._gateway.follow(identifier, receiver, guard)
+        self._followings[Identifier(identifier), receiver] = None
+
+    def unfollow(self, identifier: Identifier | str, receiver: Receiver) -> int:
+        self._followings.pop((Identifier(identifier), receiver), None)
+        return self._gateway.unfollow(identifier, receiver)
+
+    def detach(self) -> None:
+        """Remove everything of the node from the bus, in the child of a fork."""
+        for forwarder in list(self._forwarders):
+            self.remove_forwarder(forwarder)
+        for identifier, receiver in list(self._followings):
+            self.unfollow(identifier, receiver)
+
+
+def estimated_size(value: Any) -> int:
+    """Estimate the bytes that a value takes in memory by a few of its parts.
+
+    The value was unpacked, and so has no cycles.
+    """
+    size = sys.getsizeof(value, 100)
+    match value:
+        case dict():
+            return size + _sampled(value.items(), len(value))
+        case list() | tuple() | set() | frozenset():
+            return size + _sampled(value, len(value))
+        case _:
+            return size
+
+
+def _sampled(parts: Iterable[Any], count: int) -> int:
+    if not count:
+        return 0
+    measured = min(count, SAMPLE)
+    return sum(map(estimated_size, islice(parts, SAMPLE))) * count // measured

@@ -1,0 +1,135 @@
+"""The options of clients, servers and calls: frozen values, checked once and passed whole."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..endpoint import check_exposure
+from ..security import Security
+from .validation import (
+    checked_error_table,
+    checked_exceptions,
+    checked_seconds,
+    checked_threads,
+    checked_timeout,
+)
+from .wire.limits import CONNECT_TIMEOUT, Limits
+
+__all__ = [
+    "DIALECTS",
+    "GRACE",
+    "SLOW_HANDLER",
+    "CallOptions",
+    "ClientOptions",
+    "Options",
+    "ServerOptions",
+]
+
+#: Names of the dialects, in the order in which a message is tried.
+DIALECTS = ("native", "aiozmq", "jsonrpc")
+
+#: Seconds that calls in progress have when a server closes.
+GRACE = 5.0
+
+#: Seconds that a handler may hold the event loop before it is named: as in asyncio's debug mode.
+SLOW_HANDLER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a call is made.
+
+    Args:
+        timeout: seconds for the call, and for each item of a stream; ``None`` for no limit.
+
+    Raises:
+        TypeError, ValueError: an option is invalid.
+    """
+
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, timeout=checked_timeout(self.timeout))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What clients and servers have in common; `open_client` and `start_server` explain it.
+
+    Args:
+        connect, bind: as `endpoints_of` gives them.
+        security: who may come in, and how this side proves who it is.
+
+    Raises:
+        TypeError, ValueError: an option is invalid.
+    """
+
+    connect: tuple[str, ...] = ()
+    bind: tuple[str, ...] = ()
+    loop: asyncio.AbstractEventLoop | None = None
+    dialects: Iterable[str] = DIALECTS
+    error_table: Mapping[str, type[Exception]] | None = None
+    translation_table: Mapping[int, Any] | None = None
+    use_list: bool = False
+    limits: Limits = field(default_factory=Limits)
+    connect_timeout: float = CONNECT_TIMEOUT
+    threads: int | None = None
+    slow_handler: float = SLOW_HANDLER
+    log_exceptions: bool = False
+    exclude_log_exceptions: Sequence[type[BaseException]] = ()
+    send_traceback: bool = False
+    insecure: bool = False
+    security: Security | None = None
+
+    def __post_init__(self) -> None:
+        for endpoint in self.bind:
+            check_exposure(endpoint, self.insecure)
+        _set(
+            self,
+            dialects=_checked_dialects(self.dialects),
+            error_table=checked_error_table(self.error_table),
+            connect_timeout=checked_seconds(self.connect_timeout, "connect_timeout"),
+            threads=checked_threads(self.threads),
+            slow_handler=checked_seconds(self.slow_handler, "slow_handler"),
+            exclude_log_exceptions=checked_exceptions(self.exclude_log_exceptions),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions(Options):
+    """The options of a client.
+
+    Args:
+        call: how its calls are made.
+    """
+
+    call: CallOptions = field(default_factory=CallOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(Options):
+    """The options of a server.
+
+    Args:
+        grace: seconds that calls in progress have when it closes.
+    """
+
+    grace: float = GRACE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _set(self, grace=checked_seconds(self.grace, "grace", zero=True))
+
+
+def _checked_dialects(names: Iterable[str]) -> tuple[str, ...]:
+    wanted = (names,) if isinstance(names, str) else tuple(names)
+    if not wanted or any(name not in DIALECTS for name in wanted):
+        raise ValueError(f"the dialects are {', '.join(DIALECTS)}, not {wanted!r}")
+    return wanted
+
+
+def _set(options: Any, **checked: Any) -> None:
+    """Put checked values into options that are being made."""
+    for name, value in checked.items():
+        object.__setattr__(options, name, value)

@@ -1,0 +1,87 @@
+"""The other side of a connection, as handlers and clients call it."""
+
+from threading import get_ident
+from typing import Any
+
+from .call import Call
+from .connection import Connection
+from .options import CallOptions
+from .proxy import Namespace
+
+__all__ = ["Peer"]
+
+#: A handler that calls its peer sets a time for itself, as with `asyncio.timeout`.
+DEFAULT_OPTIONS = CallOptions()
+
+
+class Peer:
+    """The other side of a connection, which may be called as a client calls a server.
+
+    It belongs to the event loop: a ``thread=True`` method that uses it gets a `RuntimeError`.
+
+    Attributes:
+        identity: text that names this connection, for logs; a peer that connects again gets
+            another.
+        rpc: ``await peer.rpc.namespace.method(...)``.
+        notify: ``peer.notify.method(...)``, one way.
+    """
+
+    __slots__ = ("_connection", "identity", "notify", "rpc")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.identity = connection.identity
+        self.rpc: Namespace[Call] = Namespace(self._call)
+        self.notify: Namespace[None] = Namespace(self._notify)
+
+    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        return self._checked().call(method, args, kwargs, DEFAULT_OPTIONS)
+
+    def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._checked().notify(method, args, kwargs)
+
+    def _checked(self) -> Connection:
+        connection = self._connection
+        if get_ident() != connection.thread:
+            raise RuntimeError(
+                "the peer may be called only in the thread of its event loop: make the method "
+                "async, or use loop.call_soon_threadsafe"
+            )
+        return connection
+
+    @property
+    def address(self) -> str | None:
+        """The IP address of the host that it is at.
+
+        An empty text for a peer that can only be on this host (``ipc://``, ``mem://``); ``None``
+        where it is not known.
+        """
+        port = self._connection.port
+        return None if port is None else port.address(self._connection.key)
+
+    @property
+    def scheme(self) -> str:
+        """How it may be called back where it gives a host and a port.
+
+        It is ``"tcp"``, or ``"http"`` where it has come through the HTTP listener of a bridge.
+        """
+        port = self._connection.port
+        return "tcp" if port is None else port.scheme(self._connection.key)
+
+    @property
+    def can_be_called(self) -> bool:
+        """Whether it can be sent more than answers; one that posts to an HTTP listener cannot."""
+        return self._connection.session.can_be_pushed
+
+    def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
+        """Call a method by a name that need not be an identifier."""
+        return self._call(method, args, kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Peer) and other._connection is self._connection
+
+    def __hash__(self) -> int:
+        return hash(id(self._connection))
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.identity}>"
