@@ -125,4 +125,4 @@ def test_the_defaults() -> None:
         assert (None if text is None else float(text.replace(",", ""))) == defaults[name], name
     # In the text as well.
     assert f"``connect_timeout`` ({defaults['connect_timeout']:g} s)" in PAGE
-    assert f"with the {defaults['heartbeat']:g} s by default" in PAGE
+    assert f"with the default of {defaults['heartbeat']:g} s" in PAGE

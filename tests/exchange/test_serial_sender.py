@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.errors import ConnectionLostError, OverloadedError, ServiceClosedError
-from berrymq_rpc.exchange import sender as module
+from berrymq_rpc.exchange import serial_sender as module
 from berrymq_rpc.exchange.serial_sender import MAX_WAITING, SerialSender
 
 
