@@ -13,6 +13,7 @@ import functools
 import gc
 import inspect
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
@@ -53,6 +54,9 @@ PROCESS_EVENTS = frozenset(
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell has its background jobs ignore Ctrl-C, and so would the programs of the tests.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--no-processes"):
         # A list of these tests would have to be kept up by hand.
         sys.addaudithook(skip_at_process)
