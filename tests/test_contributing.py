@@ -26,8 +26,8 @@ def files_in(text: str) -> set[str]:
 
 def files_of_journey(title: str) -> set[str]:
     """The files in the numbered steps of a journey."""
-    (steps,) = re.findall(rf"^{title}\n\.+\n(.*?)(?=^\w[^\n]*\n[.-]+\n)", TEXT, re.M | re.S)
-    found = files_in(steps.partition("Over ``mem://``")[0])
+    (journey,) = re.findall(rf"^{title}\n\.+\n(.*?)(?=^\w[^\n]*\n[.-]+\n)", TEXT, re.M | re.S)
+    found = files_in("".join(re.findall(r"^\d\. .*\n(?: +\S.*\n)*", journey, re.M)))
     assert found
     return found
 
