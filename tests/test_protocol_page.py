@@ -109,7 +109,7 @@ RECORDS = [example for example in EXAMPLES if example.kind in KINDS]
 MESSAGES = [example for example in EXAMPLES if example.kind == "MESSAGE"]
 VALUES = {example.title: example for example in EXAMPLES if example.kind == "VALUE"}
 FRAMES = {example.title: example for example in EXAMPLES if example.kind == "FRAMES"}
-BUNDLES = [example for example in EXAMPLES if example.kind == "BUNDLE"]
+BATCHES = [example for example in EXAMPLES if example.kind == "BATCH"]
 
 
 def table(title: str) -> list[str]:
@@ -202,7 +202,7 @@ def test_every_block_is_read() -> None:
         "MESSAGE",
         "VALUE",
         "FRAMES",
-        "BUNDLE",
+        "BATCH",
     }
     assert all(example.frames for example in EXAMPLES)
 
@@ -515,14 +515,14 @@ PYTHON_VALUES: dict[str, Any] = {
         2024, 2, 29, 23, 59, 58, 500_000, timezone(timedelta(hours=1))
     ),
     "29 February 2024": date(2024, 2, 29),
-    "23:59, of no zone": time(23, 59),
+    "23:59, without a zone": time(23, 59),
     "minus one second": timedelta(seconds=-1),
     "the zone UTC": UTC,
     "the zone Europe/Berlin": ZoneInfo("Europe/Berlin"),
     "the decimal number 1.50": Decimal("1.50"),
     "the UUID 00010203-0405-0607-0809-0a0b0c0d0e0f": UUID(bytes=bytes(range(16))),
     "the set of 1": {1},
-    "the frozen set of nothing": frozenset(),
+    "the empty frozenset": frozenset(),
     "the complex number 1.5 - 2j": 1.5 - 2j,
 }
 
@@ -617,7 +617,7 @@ class Place:
 
 
 def test_batches() -> None:
-    messages, answer = BUNDLES
+    messages, answer = BATCHES
     plant, far = Place("plant", 1700000000000000), Place("far", 5)
     for _ in range(6):
         plant.bus.twitter("earlier:one")
@@ -656,5 +656,5 @@ def test_numbers_of_nodes_on_the_page() -> None:
     assert f"from 1 to {MAX_COUNT:,}; if it is left out, 1" in PROSE
     assert MAX_IN_FLIGHT == 4 << 20
     assert "more than 4 MiB are not confirmed" in PROSE
-    assert f"for {PATIENCE:g} seconds at most in which" in PROSE
-    assert f"({FIRST_PATIENCE:g} second of an origin that is new)" in PROSE
+    assert f"for at most {PATIENCE:g} seconds in which" in PROSE
+    assert f"({FIRST_PATIENCE:g} second for a new origin)" in PROSE
