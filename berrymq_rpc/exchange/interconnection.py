@@ -180,7 +180,7 @@ class Interconnection(Connection):
 
     @property
     def dropped(self) -> int:
-        """How many messages were not carried: too many waited, or the peer did not accept them."""
+        """How many messages were not carried, as too many waited or the peer did not accept them."""
         return self._link.dropped
 
     @property

@@ -151,12 +151,12 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The node's name at other nodes: the `Message.origin` of its messages there."""
+        """The node's name at other nodes, the `Message.origin` of its messages there."""
         return self._mesh.name
 
     @property
     def handler(self) -> Any:
-        """What it serves: berryMQ's functions and the methods of its handler."""
+        """What it serves, berryMQ's functions and the methods of its handler."""
         return self._handler
 
     @property

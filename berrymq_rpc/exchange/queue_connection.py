@@ -104,7 +104,7 @@ class QueueConnection(Connection):
             timeout: seconds to wait; ``None`` for as long as it takes.
 
         Returns:
-            The message. No other caller gets it. When this is cancelled, no message is lost: it
+            The message. No other caller gets it. When this is cancelled, no message is lost; it
             goes back to the queue's head, or, if it had come already, to the next `get` of this
             connection.
 
