@@ -180,7 +180,7 @@ class Interconnection(Connection):
 
     @property
     def dropped(self) -> int:
-        """How many messages were not carried, as too many waited or the peer did not accept them."""
+        """How many messages were not carried, as too many waited or the peer refused them."""
         return self._link.dropped
 
     @property
