@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import heapq
 import logging
 import threading
 from collections import deque
@@ -61,6 +62,8 @@ class RemoteQueue:
         self._on_dropped = on_dropped
         self._loop = asyncio.get_running_loop()
         self._kept: deque[StoredMessage] = deque()
+        #: A heap of those that came back, by their numbers: all are older than those in `_kept`.
+        self._returned: list[tuple[int, StoredMessage]] = []
         self._bytes = 0
         self._dropped = Tally()
         #: Whether `on_dropped` is to be called.
@@ -124,7 +127,7 @@ class RemoteQueue:
     def take(self) -> StoredMessage | None:
         """Take the oldest message, or ``None``."""
         with self._lock:
-            return self._pop() if self._kept else None
+            return self._pop() if self._kept or self._returned else None
 
     async def get(self, timeout: float | None, owner: object = None) -> StoredMessage | None:
         """Wait for a message; consumers are served in the order in which they came.
@@ -140,7 +143,7 @@ class RemoteQueue:
         with self._lock:
             if self.is_closed:
                 return None
-            if self._kept and not self._consumers:
+            if (self._kept or self._returned) and not self._consumers:
                 return self._pop()
             consumer: asyncio.Future[StoredMessage | None] = self._loop.create_future()
             self._consumers[consumer] = owner
@@ -169,11 +172,8 @@ class RemoteQueue:
                 return
             self._dropped_since += stored.dropped
             stored.dropped = 0
-            place = 0
             # Several may come back, in any order.
-            while place < len(self._kept) and self._kept[place].number < stored.number:
-                place += 1
-            self._kept.insert(place, stored)
+            heapq.heappush(self._returned, (stored.number, stored))
             self._bytes += stored.size
             self._drop_oldest()
             self._schedule()
@@ -207,9 +207,10 @@ class RemoteQueue:
         """Drop what is kept, and end the waiting of all consumers, without a message."""
         with self._lock:
             self.is_closed = True
-            if self._kept:
-                self._count_dropped(len(self._kept), "closed with messages left")
+            if len(self):
+                self._count_dropped(len(self), "closed with messages left")
             self._kept.clear()
+            self._returned.clear()
             self._bytes = 0
             consumers = list(self._consumers)
             self._consumers.clear()
@@ -218,24 +219,28 @@ class RemoteQueue:
         self._report_dropped()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._returned) + len(self._kept)
 
     def __repr__(self) -> str:
         return f"<remote queue {self.identifier}>"
 
     def _pop(self) -> StoredMessage:
-        stored = self._kept.popleft()
-        self._bytes -= stored.size
+        stored = self._pop_oldest()
         stored.dropped, self._dropped_since = self._dropped_since, 0
+        return stored
+
+    def _pop_oldest(self) -> StoredMessage:
+        stored = heapq.heappop(self._returned)[1] if self._returned else self._kept.popleft()
+        self._bytes -= stored.size
         return stored
 
     def _drop_oldest(self) -> None:
         dropped = 0
-        while len(self._kept) > self.maxsize or self._bytes > self.maxbytes:
-            self._bytes -= self._kept.popleft().size
+        while len(self._kept) + len(self._returned) > self.maxsize or self._bytes > self.maxbytes:
+            self._pop_oldest()
             dropped += 1
         if dropped:
-            is_long = len(self._kept) >= self.maxsize
+            is_long = len(self) >= self.maxsize
             bound = f"{self.maxsize:,} messages" if is_long else f"{self.maxbytes:,} bytes"
             self._count_dropped(dropped, f"full with {bound}")
 
@@ -256,7 +261,7 @@ class RemoteQueue:
             self._on_dropped(self)
 
     def _schedule(self) -> None:
-        if not (self._kept and self._consumers) or self._is_scheduled:
+        if self._is_scheduled or not (self._consumers and (self._kept or self._returned)):
             return
         self._is_scheduled = True
         try:
@@ -268,7 +273,7 @@ class RemoteQueue:
     def _hand_out(self) -> None:
         with self._lock:
             self._is_scheduled = False
-            while self._kept and self._consumers:
+            while self._consumers and (self._kept or self._returned):
                 consumer = next(iter(self._consumers))
                 del self._consumers[consumer]
                 # A cancelled one has not run since.

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import random
 import threading
 import time
 from collections.abc import Coroutine
@@ -151,6 +152,20 @@ class TestPutBack:
             assert stored is not None
             box.put_back(stored)
         assert numbers(box) == [0, 1, 2, 3, 4]
+
+    async def test_many_come_back_in_linear_time(self) -> None:
+        count = 30_000
+        box = queue(count, holding=count)
+        messages = [stored for _ in range(count) if (stored := box.take()) is not None]
+        assert len(messages) == count
+        random.Random(1).shuffle(messages)
+        began = time.perf_counter()
+        for stored in messages:
+            box.put_back(stored)
+        # A search for the place of each takes minutes.
+        assert time.perf_counter() - began < 2
+        box.put(message(count))
+        assert numbers(box) == [*range(1, count + 1)]
 
     async def test_goes_to_who_waits(self) -> None:
         box = queue(holding=1)
