@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 from ..common.backoff import Backoff
 from ..endpoint import Endpoint, endpoint_of
-from ..jsonrpc.http import HTTPClient, is_url, open_http_client
+from ..jsonrpc.http import HTTPClient
 from ..rpc import Client
-from ..rpc.client import open_client_with
 from ..rpc.options import ClientOptions
 from .link import Carrier, Link
+from .peer_client import open_peer_client
 from .serial_sender import SerialSender
 from .status import OK
 
@@ -63,12 +63,10 @@ class DialBack:
         while True:
             began = loop.time()
             try:
-                if is_url(self._endpoint):
-                    async with await open_http_client(self._endpoint, version="1.0") as client:
+                async with await open_peer_client(self._endpoint, self._options) as client:
+                    if isinstance(client, HTTPClient):
                         await self._use_http(client)
-                else:
-                    options = replace(self._options, connect=(self._endpoint,))
-                    async with await open_client_with(options) as client:
+                    else:
                         await self._use(client)
             except Exception as error:
                 logger.debug("calling back %s: %r", self._endpoint, error)

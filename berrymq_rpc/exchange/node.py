@@ -1,7 +1,6 @@
 """The node: a bus that other processes can reach, and that can reach them."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any, Self
 
 from ..bus import Bus, default_bus
@@ -9,12 +8,11 @@ from ..bus.gateway import Gateway
 from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
-from ..jsonrpc.http import is_url, open_http_client
+from ..jsonrpc.http import is_url
 from ..rpc import Limits, Server, start_server
-from ..rpc.client import open_client_with
 from ..rpc.options import CallOptions, ClientOptions
-from ..rpc.transport import endpoints_of
 from ..rpc.validation import checked_limits
+from ..security import Security
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
 from .dial_back import Allowed
 from .functions import TTL, ExportedFunctions
@@ -29,6 +27,7 @@ from .interconnection import (
 from .leases import MAX_LEASES, checked_ttl
 from .merged_handler import merge_handlers
 from .mesh import Mesh
+from .peer_client import open_peer_client
 from .queue_connection import QueueConnection
 from .remote_queue import MAX_BYTES, MAX_MESSAGES
 from .send_buffer import MAX_BYTES as MAX_LINK_BYTES
@@ -75,6 +74,7 @@ class Node:
         callback_allowed: where a peer of style 01 may be called back: ``False``: only at its own
             address; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
         limits: the bounds of what travels; see `rpc.Limits`.
+        security: who may connect, and how this node proves who it is; ``None`` for neither.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
 
@@ -100,6 +100,7 @@ class Node:
         line_bytes: int = MAX_LINK_BYTES,
         callback_allowed: Allowed = False,
         limits: Limits | None = None,
+        security: Security | None = None,
         gateway: Gateway | None = None,
     ) -> None:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
@@ -119,6 +120,7 @@ class Node:
             call=CallOptions(timeout),
             connect_timeout=connect_timeout,
             limits=checked_limits(limits),
+            security=security,
         )
         self._functions = ExportedFunctions(
             self._bus,
@@ -133,9 +135,7 @@ class Node:
             self._functions if handler is None else merge_handlers(self._functions, handler)
         )
         self._timeout = timeout
-        self._connect_timeout = connect_timeout
         self._insecure = insecure
-        self._limits = limits
         self._servers: list[Server] = []
         self._connections: set[Connection] = set()
         #: Endpoints of interconnections that are open or being opened.
@@ -222,7 +222,11 @@ class Node:
 
     async def _listen(self, endpoints: tuple[str, ...], insecure: bool) -> Server:
         server = await start_server(
-            self._handler, bind=endpoints, insecure=insecure, limits=self._limits
+            self._handler,
+            bind=endpoints,
+            insecure=insecure,
+            limits=self._client_options.limits,
+            security=self._client_options.security,
         )
         self._servers.append(server)
         return server
@@ -394,15 +398,7 @@ class Node:
         )
 
     async def _open_client(self, endpoint: str, incoming: IncomingMessages | None = None) -> Any:
-        if is_url(endpoint):
-            return await open_http_client(
-                endpoint,
-                version="1.0",
-                timeout=self._timeout,
-                connect_timeout=self._connect_timeout,
-            )
-        options = replace(self._client_options, connect=endpoints_of(endpoint, "connect"))
-        return await open_client_with(options, incoming)
+        return await open_peer_client(endpoint, self._client_options, incoming)
 
     async def _opened(self, connection: Connection) -> None:
         # Closing the node closes it as well, while it is being opened too.

@@ -19,6 +19,7 @@ from ..errors import (
 )
 from ..rpc.proxy import Namespace
 from ..rpc.validation import checked_timeout
+from ..security import Security, checked_security
 from .error_objects import to_exception
 from .items import RPCError, RPCRequest, RPCResponse
 from .protocols import JSONRPC, JSONRPCLoose, JSONRPCv1, JSONRPCv2
@@ -78,6 +79,7 @@ class HTTPClient:
         rpc: the methods of the server: ``await client.rpc.namespace.method(1)``. Arguments go by
             position or by name, and not both.
         notify: the same, one way; in version 1.0, that is a call whose answer is dropped.
+        security: how it proves who it is, as `open_http_client` was given it.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class HTTPClient:
         headers: Mapping[str, str],
         error_table: Mapping[str, type[Exception]] | None,
         max_size: int,
+        security: Security | None,
         tasks: set[asyncio.Task[Any]] | None = None,
     ) -> None:
         self._url = url
@@ -98,6 +101,7 @@ class HTTPClient:
         self._headers = headers
         self._error_table = error_table
         self._max_size = max_size
+        self.security = security
         self._ids = count(1)
         self._tasks: set[asyncio.Task[Any]] = set() if tasks is None else tasks
         self._closing: asyncio.Future[None] | None = None
@@ -128,6 +132,7 @@ class HTTPClient:
             self._headers,
             self._error_table,
             self._max_size,
+            self.security,
             self._tasks,
         )
 
@@ -257,6 +262,7 @@ async def open_http_client(
     ssl: ssl_module.SSLContext | bool = True,
     error_table: Mapping[str, type[Exception]] | None = None,
     max_size: int = MAX_SIZE,
+    security: Security | None = None,
 ) -> HTTPClient:
     """Open a client. The server need not be running yet: calls connect when they have to.
 
@@ -270,6 +276,7 @@ async def open_http_client(
         ssl: what to check of a server of ``https://``; ``True`` as usual.
         error_table: remote exceptions to be raised here as these classes, as in `open_client`.
         max_size: bytes that an answer may have.
+        security: how this side proves who it is; ``None`` for not at all.
 
     Raises:
         ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
@@ -280,6 +287,7 @@ async def open_http_client(
         raise ValueError(f"{url!r} is not a URL: write http://host:port")
     if version not in _PROTOCOLS:
         raise ValueError(f"version is '1.0' or '2.0', not {version!r}")
+    security = checked_security(security)
     parts = urlsplit(url)
     if parts.path in ("", "/"):
         parts = parts._replace(path=LEGACY_PATH if version == "1.0" else "/")
@@ -300,4 +308,5 @@ async def open_http_client(
         headers,
         error_table,
         max_size,
+        security,
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
+from ..security import Security
 from .call import Call
 from .connection_pool import ConnectionPool
 from .dispatcher import DESCRIBE
@@ -160,6 +161,7 @@ async def open_client(
     log_exceptions: bool = False,
     exclude_log_exceptions: Sequence[type[BaseException]] = (),
     insecure: bool = False,
+    security: Security | None = None,
 ) -> Client:
     """Open a client. It need not find a server yet: calls wait for one.
 
@@ -185,6 +187,7 @@ async def open_client(
         threads, slow_handler, log_exceptions, exclude_log_exceptions: for `handler`, as in
             `start_server`.
         insecure: allow `bind` to addresses beyond this host without authentication.
+        security: who may connect, and how this side proves who it is; ``None`` for neither.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -201,6 +204,7 @@ async def open_client(
         use_list=use_list,
         limits=checked_limits(limits),
         insecure=insecure,
+        security=security,
         connect_timeout=connect_timeout,
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..endpoint import check_exposure
-from ..security import Security
+from ..security import Security, checked_security
 from .validation import (
     checked_error_table,
     checked_exceptions,
@@ -59,7 +59,7 @@ class Options:
 
     Args:
         connect, bind: as `endpoints_of` gives them.
-        security: who may come in, and how this side proves who it is.
+        security: who may connect, and how this side proves who it is; ``None`` for neither.
 
     Raises:
         TypeError, ValueError: an option is invalid.
@@ -93,6 +93,7 @@ class Options:
             threads=checked_threads(self.threads),
             slow_handler=checked_seconds(self.slow_handler, "slow_handler"),
             exclude_log_exceptions=checked_exceptions(self.exclude_log_exceptions),
+            security=checked_security(self.security),
         )
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..security import Security
 from .method_table import collect_methods
 from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
 from .runtime import Runtime
@@ -107,6 +108,7 @@ async def start_server(
     exclude_log_exceptions: Sequence[type[BaseException]] = (),
     send_traceback: bool = False,
     insecure: bool = False,
+    security: Security | None = None,
 ) -> Server:
     """Start to serve a handler's methods.
 
@@ -135,6 +137,7 @@ async def start_server(
         exclude_log_exceptions: exception classes not to log.
         send_traceback: send the text of tracebacks to callers, as a note of the exception.
         insecure: allow `bind` to addresses beyond this host without authentication.
+        security: who may connect, and how this side proves who it is; ``None`` for neither.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -151,6 +154,7 @@ async def start_server(
         use_list=use_list,
         limits=checked_limits(limits),
         insecure=insecure,
+        security=security,
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,
         exclude_log_exceptions=exclude_log_exceptions,

@@ -16,7 +16,6 @@ from berrymq_rpc.rpc.transport import memory
 from berrymq_rpc.rpc.transport.port import PortOptions
 from berrymq_rpc.security import Security
 
-PRIVATE = {"security"}
 NOT_OPTIONS = {"handler"}
 
 
@@ -25,7 +24,7 @@ def names(function: Any) -> set[str]:
 
 
 def fields(options: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(options)} - PRIVATE
+    return {field.name for field in dataclasses.fields(options)}
 
 
 def test_each_argument_is_an_option() -> None:

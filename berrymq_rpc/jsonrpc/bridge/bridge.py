@@ -16,6 +16,7 @@ from ...rpc.method_table import HandlerTable, collect_methods
 from ...rpc.options import SLOW_HANDLER
 from ...rpc.transport import endpoints_of
 from ...rpc.validation import checked_limits, checked_seconds, checked_threads
+from ...security import Security, checked_security
 from .forwarding_handler import ForwardingTable
 from .http_access import Access
 from .listener import Listener
@@ -65,6 +66,7 @@ class Bridge:
         send_traceback: send the text of tracebacks of a handler's exceptions.
         log_exceptions: log them.
         threads, slow_handler: as in `rpc.start_server`.
+        security: of all listeners: who may connect; ``None`` for no choice.
 
     Raises:
         TypeError: `target` is none of them.
@@ -88,6 +90,7 @@ class Bridge:
         log_exceptions: bool = False,
         threads: int | None = None,
         slow_handler: float = SLOW_HANDLER,
+        security: Security | None = None,
     ) -> None:
         counts: tuple[tuple[str, Any], ...] = (
             ("max_body", max_body),
@@ -102,6 +105,7 @@ class Bridge:
         self._limits = checked_limits(limits)
         self._grace = checked_seconds(grace, "grace", zero=True)
         self._bounds = {"max_size": max_body, "max_batch": max_batch, "max_peers": max_peers}
+        self._security = checked_security(security)
         self._title = title
         self._version = version
         self._subscriptions: Subscriptions | None = None
@@ -275,7 +279,12 @@ class Bridge:
         else:
             table, options = _MergedTable(self._own, self._table), self._options
         self._runtime = BridgeRuntime(
-            table, self._limits, on_lost=self._connection_lost, **self._bounds, **options
+            table,
+            self._limits,
+            security=self._security,
+            on_lost=self._connection_lost,
+            **self._bounds,
+            **options,
         )
         return self
 

@@ -138,6 +138,7 @@ class HTTPListener(Listener):
     """Serves peers that speak HTTP. Made by `open`."""
 
     def __init__(self, runtime: BridgeRuntime, access: Access) -> None:
+        super().__init__(runtime.port_options)
         self._runtime = runtime
         self._access = access
         self._port = ListenerPort()
@@ -159,7 +160,7 @@ class HTTPListener(Listener):
         Raises:
             OSError: the address cannot be bound.
         """
-        max_size = self._runtime.max_size
+        max_size = self.options.max_frame
         loop = asyncio.get_running_loop()
 
         def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Any:

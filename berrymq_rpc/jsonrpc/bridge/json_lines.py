@@ -23,6 +23,7 @@ class JSONLinesListener(Listener):
     """Serves peers that send lines of JSON. Made by `open`."""
 
     def __init__(self, runtime: BridgeRuntime) -> None:
+        super().__init__(runtime.port_options)
         self._runtime = runtime
         self._port = ListenerPort()
         self._connections = runtime.attach(self._port)
@@ -37,7 +38,7 @@ class JSONLinesListener(Listener):
             OSError: the address cannot be bound.
         """
         self._server = await asyncio.start_server(
-            self._accepted, host, port, ssl=ssl, limit=self._runtime.max_size + 1
+            self._accepted, host, port, ssl=ssl, limit=self.options.max_frame + 1
         )
         self.url = url_of("tls" if ssl else "tcp", self._server.sockets[0].getsockname())
         self._port.url = self.url

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from ...rpc.transport.port import Key, Port
+from ...rpc.transport.port import Key, Port, PortOptions
 from .write_queue import WriteQueue
 
 __all__ = [
@@ -26,10 +26,17 @@ EOF_GRACE = 1.0
 
 
 class Listener(ABC):
-    """One address at which peers are served."""
+    """One address at which peers are served.
+
+    Args:
+        options: with which it is opened.
+    """
 
     #: The address, with the real port.
     url: str
+
+    def __init__(self, options: PortOptions) -> None:
+        self.options = options
 
     @abstractmethod
     async def close(self, grace: float) -> None:

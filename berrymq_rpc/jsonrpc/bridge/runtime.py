@@ -12,9 +12,10 @@ from ...rpc.dispatcher import Dispatcher
 from ...rpc.method_table import HandlerTable
 from ...rpc.options import Options
 from ...rpc.port_connections import PortConnections
-from ...rpc.transport.port import Key, Port
+from ...rpc.transport.port import Key, Port, PortOptions
 from ...rpc.wire.codec import Codec
 from ...rpc.wire.limits import Limits
+from ...security import Security
 from ..message import IncomingMessage
 from .listener_dialect import ListenerDialect, PostDialect
 
@@ -39,6 +40,7 @@ class BridgeRuntime:
         max_size: bytes of a text from a peer, and of the text that answers it.
         max_batch: requests in a batch.
         max_peers: peers at one time.
+        security: of all listeners: who may connect.
         on_lost: called with each connection that is lost.
         options: how handlers are run and logged; see `rpc.options.Options`.
     """
@@ -51,11 +53,16 @@ class BridgeRuntime:
         max_size: int,
         max_batch: int,
         max_peers: int,
+        security: Security | None,
         on_lost: Callable[[Connection], object],
         **options: Any,
     ) -> None:
         self.limits = replace(limits, max_peers=max_peers)
         self.max_size = max_size
+        #: With which all listeners are opened.
+        self.port_options = PortOptions(
+            heartbeat=limits.heartbeat, max_frame=max_size, security=security
+        )
         self.refused = Tally()
         self.dispatcher = Dispatcher(table, Options(limits=limits, **options), Codec())
         self._max_batch = max_batch

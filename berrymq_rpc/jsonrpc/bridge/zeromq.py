@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ...rpc.port_connections import PortConnections
 from ...rpc.transport import transport_for
-from ...rpc.transport.port import Key, PortOptions
+from ...rpc.transport.port import Key
 from .listener import Listener
 from .runtime import BridgeRuntime
 
@@ -31,7 +31,7 @@ class ZeroMQListener(Listener):
     """Serves peers that speak ZeroMQ. Made by `open`."""
 
     def __init__(self, runtime: BridgeRuntime) -> None:
-        self._runtime = runtime
+        super().__init__(runtime.port_options)
         self._connections = runtime.attach(connections_type=_Connections)
 
     async def open(self, endpoint: str) -> None:
@@ -40,9 +40,7 @@ class ZeroMQListener(Listener):
         Raises:
             OSError: the endpoint cannot be bound.
         """
-        runtime = self._runtime
-        options = PortOptions(heartbeat=runtime.limits.heartbeat, max_frame=runtime.max_size)
-        port = await transport_for(endpoint).listen(endpoint, self._connections, options)
+        port = await transport_for(endpoint).listen(endpoint, self._connections, self.options)
         self._connections.opened(port)
         self.url = port.endpoints[0]
 

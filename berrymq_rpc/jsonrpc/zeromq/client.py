@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import zmq
 
 from ...errors import ProtocolError, RPCTimeoutError, ServiceClosedError
+from ...security import Security
 from ..items import RPCError as ErrorObject
 from ..items import RPCResponse
 from ..protocols.json_codec import MAX_SIZE, TextError, decode, encode
@@ -85,6 +86,7 @@ class RPCClient(SocketOwner):
         socket_type: of ZeroMQ; the default is the class's.
         logger: the default is ``berrymq_rpc.jsonrpc.zeromq``.
         max_size: bytes of an answer.
+        security: who may connect, and how this side proves who it is; ``None`` for neither.
 
     Attributes:
         notify: ``client.notify.NAME(...)`` sends and returns ``None``. From a REQ socket, it waits
@@ -113,8 +115,9 @@ class RPCClient(SocketOwner):
         logger: logging.Logger | None = None,
         *,
         max_size: int = MAX_SIZE,
+        security: Security | None = None,
     ) -> None:
-        super().__init__(endpoint, socket_type, timeout, context, logger, max_size)
+        super().__init__(endpoint, socket_type, timeout, context, logger, max_size, security)
         self.notify = _Notifier(self)
         self._ids = count(1)
         self._guard = threading.RLock()

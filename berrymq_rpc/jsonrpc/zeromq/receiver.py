@@ -10,6 +10,7 @@ from typing import Any
 import zmq
 
 from ...errors import OverloadedError, ParametersError, ProtocolError, ServiceClosedError
+from ...security import Security
 from ..items import RPCError as ErrorObject
 from ..items import RPCResponse
 from ..message import IncomingMessage, IncomingRequest
@@ -63,6 +64,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         logger: logging.Logger | None = None,
         *,
         max_size: int = MAX_SIZE,
+        security: Security | None = None,
     ) -> None:
         threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}", daemon=True)
         self._pending: dict[int, queue.SimpleQueue[RPCResponse | Exception]] = {}
@@ -71,7 +73,14 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         self._handlers = Handlers(self, "handle_{}_notification")
         self._is_over = threading.Event()
         RPCNotifierClient.__init__(
-            self, endpoint, context, timeout, socket_type, logger, max_size=max_size
+            self,
+            endpoint,
+            context,
+            timeout,
+            socket_type,
+            logger,
+            max_size=max_size,
+            security=security,
         )
         self._waker = Waker(self.socket)
         # Without the thread, calls would get no answer.

@@ -9,6 +9,7 @@ import zmq
 
 from ...endpoint import check_exposure
 from ...errors import ParametersError
+from ...security import Security
 from ..items import RPCError
 from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC
@@ -49,6 +50,7 @@ class RPCServer(SocketOwner, threading.Thread):
         logger: the default is ``berrymq_rpc.jsonrpc.zeromq``.
         insecure: allow an address beyond loopback: everybody who reaches it may call.
         max_size: bytes of a request, and of an answer.
+        security: who may connect, and how this side proves who it is; ``None`` for neither.
 
     Raises:
         ValueError: the address is beyond loopback, and `insecure` is not set.
@@ -73,10 +75,13 @@ class RPCServer(SocketOwner, threading.Thread):
         *,
         insecure: bool = False,
         max_size: int = MAX_SIZE,
+        security: Security | None = None,
     ) -> None:
         threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}")
         check_exposure(endpoint, insecure)
-        SocketOwner.__init__(self, endpoint, socket_type, timeout, context, logger, max_size)
+        SocketOwner.__init__(
+            self, endpoint, socket_type, timeout, context, logger, max_size, security
+        )
         self._methods = Handlers(self, "handle_{}_method")
         self._notifications = Handlers(self, "handle_{}_notification", "handle_{}_method")
         self._queues: RouterQueues | None = None

@@ -5,6 +5,8 @@ from typing import Any
 
 import zmq
 
+from ...security import Security, checked_security
+
 __all__ = ["CLOSE_LINGER", "SocketOwner", "logger"]
 
 logger = _logger = logging.getLogger("berrymq_rpc.jsonrpc.zeromq")
@@ -26,6 +28,7 @@ class SocketOwner:
         context: the `zmq.Context` that the socket belongs to.
         socket: the socket. It belongs to the thread that runs or calls.
         logger: where it logs.
+        security: who may connect, and how this side proves who it is; ``None`` for neither.
     """
 
     #: The kind of socket where none is given.
@@ -40,6 +43,7 @@ class SocketOwner:
         context: zmq.Context[Any] | None,
         logger: logging.Logger | None,
         max_size: int,
+        security: Security | None,
     ) -> None:
         self.endpoint = endpoint
         self.socket_type = socket_type or self.default_socket_type
@@ -47,6 +51,7 @@ class SocketOwner:
         self.context = context or zmq.Context.instance()
         self.logger = _logger if logger is None else logger
         self.max_size = max_size
+        self.security = checked_security(security)
 
     def _new_socket(self) -> Any:
         socket = self.context.socket(self.socket_type)

@@ -33,7 +33,7 @@ class PortOptions(NamedTuple):
         linger: seconds that a closing port goes on sending what is queued.
         single: a listening port expects one peer, which says nothing before it is called (a plain
             aiozmq.rpc server).
-        security: who may come in, and how this side proves who it is.
+        security: who may connect, and how this side proves who it is; ``None`` for neither.
     """
 
     heartbeat: float

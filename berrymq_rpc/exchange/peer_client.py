@@ -1,0 +1,39 @@
+"""Open the client of another node, over whichever transport its endpoint has."""
+
+from dataclasses import replace
+from typing import Any
+
+from ..jsonrpc.http import is_url, open_http_client
+from ..rpc.client import open_client_with
+from ..rpc.options import ClientOptions
+from ..rpc.transport import endpoints_of
+
+__all__ = ["open_peer_client"]
+
+
+async def open_peer_client(endpoint: str, options: ClientOptions, handler: Any = None) -> Any:
+    """Open a client: a `Client`, or an `HTTPClient` if the endpoint is a URL.
+
+    All clients of a node are opened here, so that each has its options.
+
+    Args:
+        endpoint: where the other node is.
+        options: of the client, but for the endpoint.
+        handler: methods that the peer may call over the same connection; not used over HTTP, where
+            a peer cannot call back.
+
+    Raises:
+        ValueError: the endpoint is malformed.
+        ModuleNotFoundError: it is a URL, and aiohttp is not installed.
+    """
+    if is_url(endpoint):
+        return await open_http_client(
+            endpoint,
+            version="1.0",
+            timeout=options.call.timeout,
+            connect_timeout=options.connect_timeout,
+            security=options.security,
+        )
+    return await open_client_with(
+        replace(options, connect=endpoints_of(endpoint, "connect")), handler
+    )
