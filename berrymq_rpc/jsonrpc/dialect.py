@@ -4,7 +4,8 @@ A message is one JSON text in a frame of its own, after an empty frame where a R
 is at one end. An answer starts with the frames that its request started with. A call from this
 side starts with the empty frame: a REP server needs it, and a ROUTER server accepts it.
 
-There are no deadlines, no cancelling, no window and no streams.
+There are no deadlines, no cancelling, no window and no streams. A peer that calls in version 1.0 is
+called in it as well; named arguments are one object there, the only one in the array.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,9 @@ from ..rpc.wire.session import Buffer, Frames
 from .error_objects import to_error, to_exception
 from .items import RPCError, RPCResponse
 from .message import IncomingMessage, IncomingRequest
+from .protocols.base import JSONRPC
 from .protocols.json_codec import encode
+from .protocols.version1 import JSONRPCv1
 
 __all__ = ["JSONRPCDialect", "JSONRPCSession"]
 
@@ -38,6 +41,10 @@ class JSONRPCSession(ForeignSession):
 
     #: The frames before the text of a call or notification from this side.
     _route: Frames = _DELIMITER
+    #: The version in which calls and notifications to the peer are written: that of its latest
+    #: call. A peer that this side called first is called in version 2.0 for good.
+    _version: type[JSONRPC] | None = None
+    _called_first = False
 
     # -- packing -------------------------------------------------------------------------
 
@@ -46,10 +53,17 @@ class JSONRPCSession(ForeignSession):
     ) -> Frames:
         if args and kwargs:
             raise TypeError("JSON-RPC takes arguments by position or by name, not both")
-        # Always with params: servers of jsonrpc2-zeromq refuse a request without.
-        payload: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": kwargs or args}
-        if call_id is not None:
-            payload["id"] = call_id
+        payload: dict[str, Any]
+        if self._version is JSONRPCv1:
+            # Version 1.0 has no named arguments, and an id of null makes a notification.
+            payload = {"method": method, "params": [kwargs] if kwargs else args, "id": call_id}
+        else:
+            if self._version is None:
+                self._called_first = True
+            # Always with params: servers of jsonrpc2-zeromq refuse a request without.
+            payload = {"jsonrpc": "2.0", "method": method, "params": kwargs or args}
+            if call_id is not None:
+                payload["id"] = call_id
         return (*self._route, self._checked(encode(payload, self.limits.max_depth)))
 
     def _encode_call(
@@ -100,6 +114,8 @@ class JSONRPCSession(ForeignSession):
             for response in message.responses:
                 self._take_response(response, now)
             self._release(now)
+        if message.calls and not self._called_first:
+            self._version = message.calls[-1].protocol
         return [
             (NOTIFY, None, request.method, request.args, request.kwargs, None)
             if request.is_notification

@@ -5,6 +5,7 @@ code    exception                       data
 ======  ==============================  ==========================================================
 -32601  `NotFoundError`                 what is wrong, as text
 -32602  `ParametersError`               what is wrong, as text
+-32603  what writing the result raised  the same as for -32000
 its own `RPCError`                      its own
 -32000  any other                       ``{"type", "args", "repr"}``: the class's full name, its
                                         arguments, its ``repr``; and ``"traceback"`` where the
@@ -49,6 +50,10 @@ _STANDARD = {
     full_name(NotFoundError): JSONRPC.METHOD_NOT_FOUND,
     full_name(ParametersError): JSONRPC.INVALID_ARGS,
 }
+
+#: The codes whose data may say which exception it was.
+_DESCRIBED = frozenset((SERVER_ERROR, JSONRPC.INTERNAL_ERROR))
+
 _RPC_ERROR = full_name(RPCError)
 _GENERIC_ERROR = full_name(GenericError)
 
@@ -106,7 +111,7 @@ def to_exception(
         return NotFoundError(said)
     if error.code == JSONRPC.INVALID_ARGS:
         return ParametersError(said)
-    if error.code == SERVER_ERROR and isinstance(data, dict) and isinstance(data.get("type"), str):
+    if error.code in _DESCRIBED and isinstance(data, dict) and isinstance(data.get("type"), str):
         args, text = data.get("args"), data.get("repr")
         failure = Failure(
             data["type"],

@@ -1,16 +1,16 @@
 """One message from a peer: its requests, its responses, and the text that answers it.
 
 Everything that serves JSON-RPC reads messages with this module, so that all listeners answer
-alike: in the version of the request, never to a notification, and to a batch with one text when
+alike: in the version of each request, never to a notification, and to a batch with one text when
 its last answer is ready.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import TooLargeError
-from .error_objects import standard
-from .items import RPCBatch, RPCError, RPCRequest, RPCResponse
+from .error_objects import SERVER_ERROR, standard
+from .items import RPCError, RPCRequest, RPCResponse
 from .protocols.base import JSONRPC
 from .protocols.detect import JSONRPCAutoDetect
 from .protocols.json_codec import MAX_DEPTH, MAX_SIZE, TextError, decode, encode
@@ -26,6 +26,9 @@ MAX_BATCH = 1000
 #: Bytes reserved in a batch's answer for each missing one: the error that says it is too large.
 _RESERVE = 512
 
+#: What is wrong with a part of a message, and the version in which that is answered.
+_Refused: TypeAlias = tuple[RPCError, type[JSONRPC]]
+
 
 class IncomingRequest:
     """One well-formed request or notification.
@@ -36,17 +39,23 @@ class IncomingRequest:
         kwargs: the arguments by name; there are never both.
         request_id: its id.
         is_notification: whether it is not answered.
+        protocol: the version of its answer: `JSONRPCv1` or `JSONRPCv2`.
     """
 
-    __slots__ = ("args", "is_notification", "kwargs", "message", "method", "request_id")
+    __slots__ = ("_is_unwritable", "args", "is_notification", "kwargs", "message", "method",
+                 "protocol", "request_id")  # fmt: skip
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def __init__(self, message: "IncomingMessage", request: RPCRequest) -> None:
+    def __init__(
+        self, message: "IncomingMessage", request: RPCRequest, protocol: type[JSONRPC]
+    ) -> None:
         method = request.method
         assert isinstance(method, str)
         self.message = message
+        self.protocol = protocol
+        self._is_unwritable = False
         self.method = method
         args = request.args
         if isinstance(args, dict):
@@ -64,18 +73,27 @@ class IncomingRequest:
             TooLargeError: it is larger than a text may be; likewise.
         """
         message = self.message
-        payload = message.protocol.result_payload(value, self.request_id)
-        message.answer(encode(payload, message.answer_depth))
+        try:
+            payload = self.protocol.result_payload(value, self.request_id)
+            message.answer(encode(payload, message.answer_depth))
+        except BaseException:
+            self._is_unwritable = True
+            raise
 
     def error(self, error: RPCError) -> None:
-        """Answer with an error. Never raises."""
+        """Answer with an error. Never raises.
+
+        An error that is about writing the result has the code -32603, and keeps its data.
+        """
+        if self._is_unwritable and error.code == SERVER_ERROR:
+            error = RPCError(JSONRPC.INTERNAL_ERROR, "Internal error", data=error.data)
         error.request_id = self.request_id
         message = self.message
         try:
-            message.answer(message.protocol.error_message(error))
+            message.answer(self.protocol.error_message(error))
         except TooLargeError:
             short = RPCError(error.code, "the error is larger than a text may be", self.request_id)
-            message.answer(message.protocol.error_message(short), checked=False)
+            message.answer(self.protocol.error_message(short), checked=False)
 
 
 class IncomingMessage:
@@ -95,11 +113,11 @@ class IncomingMessage:
             already.
         responses: well-formed responses, and malformed ones that cannot be anything else (their
             result is an `RPCError`).
-        protocol: the version that its answers are written in.
+        malformed: how many of its parts are malformed.
     """
 
     __slots__ = ("_is_batch", "_max_depth", "_max_size", "_missing", "_parts", "_size", "calls",
-                 "done", "malformed", "protocol", "responses")  # fmt: skip
+                 "done", "malformed", "responses")  # fmt: skip
 
     def __init__(
         self,
@@ -112,9 +130,7 @@ class IncomingMessage:
     ) -> None:
         self.calls: list[IncomingRequest] = []
         self.responses: list[RPCResponse] = []
-        self.protocol: type[JSONRPC] = JSONRPCv2
         self.done = done
-        #: How many of its parts are malformed.
         self.malformed = 0
         self._max_size = max_size
         self._max_depth = max_depth
@@ -126,61 +142,70 @@ class IncomingMessage:
         try:
             payload = decode(data, max_size, max_depth)
         except TextError as problem:
-            self._refuse([RPCError(JSONRPC.PARSE_ERROR, str(problem))])
+            self._refuse([(RPCError(JSONRPC.PARSE_ERROR, str(problem)), JSONRPCv2)])
             return
         if type(payload) is dict and payload.get("jsonrpc") == "2.0":
             # The common case, in as few steps as possible; `_read` takes all others.
             item = JSONRPCv2.payload_to_item(payload)
             if type(item) is RPCRequest and type(item.method) is str:
-                request = IncomingRequest(self, item)
+                request = IncomingRequest(self, item, JSONRPCv2)
                 self.calls.append(request)
                 self._missing = 0 if request.is_notification else 1
                 return
         self._read(payload, max_batch)
 
     def _read(self, payload: Any, max_batch: int) -> None:
-        refused: list[RPCError] = []
-        if isinstance(payload, list) and len(payload) > max_batch:
-            refused.append(
-                JSONRPC.invalid_request(f"a batch of {len(payload):,} is over {max_batch:,}")
-            )
+        refused: list[_Refused] = []
+        if not isinstance(payload, list):
+            self._take(payload, refused)
+        elif not payload:
+            refused.append((JSONRPC.invalid_request("a batch is not empty"), JSONRPCv2))
+        elif len(payload) > max_batch:
+            error = JSONRPC.invalid_request(f"a batch of {len(payload):,} is over {max_batch:,}")
+            refused.append((error, _version_of(payload[0])))
         else:
-            protocol = JSONRPCAutoDetect.protocol_of(payload)
-            item = protocol.payload_to_item(payload)
-            if protocol is JSONRPCv1 or _is_version1(payload):
-                self.protocol = JSONRPCv1
-            if isinstance(item, RPCBatch):
-                self._is_batch = True
-                for part, said in zip(item, payload, strict=True):
-                    self._take(part, said, refused)
-            else:
-                self._take(item, payload, refused)
+            self._is_batch = True
+            for part in payload:
+                self._take(part, refused)
         self._missing = sum(not call.is_notification for call in self.calls)
         self._refuse(refused)
 
-    def _refuse(self, errors: list[RPCError]) -> None:
+    def _refuse(self, errors: list[_Refused]) -> None:
         self.malformed += len(errors)
         self._missing += len(errors)
-        for error in errors:
-            self.answer(self.protocol.error_message(standard(error)), checked=False)
+        for error, protocol in errors:
+            self.answer(protocol.error_message(standard(error)), checked=False)
 
-    def _take(self, item: RPCRequest | RPCResponse, said: Any, refused: list[RPCError]) -> None:
-        if isinstance(item, RPCRequest):
-            if isinstance(item.method, RPCError):
-                refused.append(_as_specified(item.method))
-            else:
-                self.calls.append(IncomingRequest(self, item))
-        elif not item.malformed:
-            self.responses.append(item)
-        elif isinstance(said, dict) and ("result" in said or "error" in said):
+    def _take(self, said: Any, refused: list[_Refused]) -> None:
+        """Interpret one part of a batch, or all of another message, by its own version."""
+        protocol = _protocol_of(said)
+        if (
+            isinstance(said, dict)
+            and "method" not in said
+            and ("result" in said or "error" in said)
+        ):
+            self._take_response(said, protocol)
+            return
+        request = protocol.payload_to_request(_without_null_params(said))
+        version = _version_of(said)
+        if isinstance(request.method, RPCError):
+            refused.append((_as_specified(request.method), version))
+        else:
+            self._take_request(request, said, version)
+
+    def _take_request(
+        self, request: RPCRequest, said: dict[str, Any], version: type[JSONRPC]
+    ) -> None:
+        self.calls.append(IncomingRequest(self, request, version))
+
+    def _take_response(self, said: dict[str, Any], protocol: type[JSONRPC]) -> None:
+        response = protocol.payload_to_response(said)
+        if response.malformed:
             # A response is never answered: two peers could go on for ever. Some peers write a null
             # result beside an error in version 2.0, and leave out an id that is null.
-            response = JSONRPCLoose.payload_to_item({"id": None, **said})
-            assert isinstance(response, RPCResponse)
+            response = JSONRPCLoose.payload_to_response({"id": None, **said})
             self.malformed += response.malformed
-            self.responses.append(response)
-        else:
-            refused.append(item.result)
+        self.responses.append(response)
 
     def answer(self, part: bytes, *, checked: bool = True) -> None:
         """Take the answer to one request.
@@ -217,11 +242,28 @@ class IncomingMessage:
         """The text that answers it; empty for notifications and responses alone."""
         if not self._is_batch:
             return self._parts[0] if self._parts else b""
-        return self.protocol.batch_message_from_parts(self._parts) if self._parts else b""
+        return JSONRPC.batch_message_from_parts(self._parts) if self._parts else b""
 
 
-def _is_version1(payload: Any) -> bool:
-    return isinstance(payload, dict) and "method" in payload and "jsonrpc" not in payload
+def _protocol_of(said: Any) -> type[JSONRPC]:
+    """What interprets one request or response."""
+    # There are no batches inside a batch.
+    return JSONRPCLoose if isinstance(said, list) else JSONRPCAutoDetect.protocol_of(said)
+
+
+def _version_of(said: Any) -> type[JSONRPC]:
+    """The version in which a request is answered. Without any, a request has version 1.0."""
+    is_version1 = _protocol_of(said) is JSONRPCv1 or (
+        isinstance(said, dict) and "method" in said and "jsonrpc" not in said
+    )
+    return JSONRPCv1 if is_version1 else JSONRPCv2
+
+
+def _without_null_params(said: Any) -> Any:
+    # Many serializers write null for what their program left out.
+    if isinstance(said, dict) and "params" in said and said["params"] is None:
+        return {key: value for key, value in said.items() if key != "params"}
+    return said
 
 
 def _as_specified(error: RPCError) -> RPCError:

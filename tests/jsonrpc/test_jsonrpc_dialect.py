@@ -190,6 +190,30 @@ def test_the_window() -> None:
     assert session.in_window == 0
 
 
+def test_a_peer_of_version_1_is_called_in_version_1() -> None:
+    session = connected()
+    session.receive([b"", text({"method": "a", "params": [], "id": None})], 0.0)
+    session.call(Recorder(), "a", (1,), {}, 0.0)
+    session.call(Recorder(), "b", (), {"x": 1}, 0.0)
+    session.notify("c", (2,), {}, 0.0)
+    assert sent(session) == [
+        {"method": "a", "params": [1], "id": 1},
+        {"method": "b", "params": [{"x": 1}], "id": 2},
+        {"method": "c", "params": [2], "id": None},
+    ]
+    session.receive([b"", text({"jsonrpc": "2.0", "method": "a"})], 0.0)
+    session.notify("c", (), {"x": 2}, 0.0)
+    assert sent(session) == [{"jsonrpc": "2.0", "method": "c", "params": {"x": 2}}]
+
+
+def test_a_server_is_called_in_version_2_whatever_it_sends() -> None:
+    session = connected()
+    session.call(Recorder(), "a", (), {"x": 1}, 0.0)
+    session.receive([b"", text({"method": "note", "params": [], "id": None})], 0.0)
+    session.notify("a", (), {"x": 1}, 0.0)
+    assert all(payload["jsonrpc"] == "2.0" for payload in sent(session))
+
+
 def test_lost_notifications_are_counted() -> None:
     session = connected()
     session.notify("a", (), {}, 0.0)

@@ -94,6 +94,49 @@ def test_version_1_is_answered_as_version_1(versioned: bool) -> None:
     assert serve(json.dumps(payload)) is None
 
 
+def test_a_batch_is_answered_part_by_part() -> None:
+    old = {"version": "1.1", "method": "sum", "params": [1, 2], "id": 1}
+    assert serve(json.dumps([old])) == [{"result": 3, "error": None, "id": 1}]
+    named = {"jsonrpc": "1.0", "method": "sum", "params": [1], "id": [2]}
+    new = {"jsonrpc": "2.0", "method": "sum", "params": [4], "id": 3}
+    note = {"method": "sum", "params": [], "id": None}
+    answers = serve(json.dumps([old, named, new, note, new | {"id": None}]))
+    assert answers == [
+        {"result": 3, "error": None, "id": 1},
+        {"result": 1, "error": None, "id": [2]},
+        {"jsonrpc": "2.0", "result": 4, "id": 3},
+        {"jsonrpc": "2.0", "result": 4, "id": None},
+    ]
+    malformed = [old | {"method": 5}, named | {"params": 5}, new | {"method": 5}, 5, [old], {}]
+    answers = serve(json.dumps(malformed))
+    assert [(answer["error"]["code"], answer["id"]) for answer in answers] == [
+        (-32600, 1),
+        (-32602, [2]),
+        (-32600, 3),
+        (-32600, None),
+        (-32600, None),
+        (-32600, None),
+    ]
+    assert ["jsonrpc" in answer for answer in answers] == [False, False, True, True, True, True]
+    assert serve(json.dumps([old] * 3), max_batch=2)["result"] is None
+
+
+def test_requests_and_responses_in_one_batch() -> None:
+    request = {"jsonrpc": "2.0", "method": "sum", "params": [1], "id": 1}
+    responses = [{"jsonrpc": "2.0", "result": 5, "id": 7}, {"result": 6, "error": None, "id": 8}]
+    message = IncomingMessage(json.dumps([responses[0], request, responses[1]]))
+    assert [(each.result, each.request_id) for each in message.responses] == [(5, 7), (6, 8)]
+    message.calls[0].result(1)
+    assert json.loads(message.text()) == [{"jsonrpc": "2.0", "result": 1, "id": 1}]
+
+
+@pytest.mark.parametrize("version", [{"jsonrpc": "2.0"}, {}, {"version": "1.1"}])
+def test_null_params_are_absent(version: dict[str, str]) -> None:
+    request = {**version, "method": "get_data", "params": None, "id": 1}
+    assert serve(json.dumps(request))["result"] == ["hello", 5]
+    assert serve(json.dumps([request]))[0]["result"] == ["hello", 5]
+
+
 def test_an_unversioned_request_may_name_its_arguments() -> None:
     payload = {"method": "subtract", "params": {"minuend": 3, "subtrahend": 1}, "id": [1]}
     # Without a version, ids are those of version 2.0.
@@ -120,6 +163,27 @@ def test_an_id_of_null_is_answered_in_version_2() -> None:
 def test_malformed(payload: Any, code: int, request_id: Any) -> None:
     answer = serve(json.dumps(payload).encode())
     assert (answer["error"]["code"], answer["id"]) == (code, request_id)
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ({"jsonrpc": "2.0", "id": 7}, "a request has a method"),
+        ({"jsonrpc": "1.0", "id": 7}, "a request has a method"),
+        ({"jsonrpc": "2.0", "method": 1, "id": 7}, "a method is a string, not 1"),
+        ({"jsonrpc": "3.0", "method": "a", "id": {}}, "an id is a number, a text or null"),
+        ({"jsonrpc": "2.0", "method": "a", "params": 1, "id": 7}, "params are an array or an"),
+        (5, "a request or response is an object, not 5"),
+        ([], "a batch is not empty"),
+    ],
+)
+@pytest.mark.parametrize("in_batch", [False, True])
+def test_what_is_wrong_is_said(payload: Any, said: str, in_batch: bool) -> None:
+    if in_batch and payload:
+        (answer,) = serve(json.dumps([payload]))
+    else:
+        answer = serve(json.dumps(payload))
+    assert answer["error"]["data"].startswith(said)
 
 
 def test_responses_are_not_answered() -> None:
@@ -159,7 +223,7 @@ def test_a_result_that_is_too_large() -> None:
         message.calls[0].result("x" * 1000)
     message.calls[0].error(RPCError(-32000, "x" * 1000))
     answer = json.loads(message.text())
-    assert (answer["error"]["code"], answer["id"]) == (-32000, 1)
+    assert (answer["error"]["code"], answer["id"]) == (-32603, 1)
     assert len(message.text()) < 200
 
 
@@ -184,6 +248,13 @@ def test_a_result_that_cannot_be_written(value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         call.result(value)
     assert not call.message.is_answered
+    call.error(RPCError(-32000, "no", data={"type": "x"}))
+    assert json.loads(call.message.text()) == {
+        "jsonrpc": "2.0",
+        "error": {"code": -32603, "message": "Internal error", "data": {"type": "x"}},
+        "id": 1,
+    }
+    call = asked({"jsonrpc": "2.0", "method": "a", "id": 1})
     call.error(RPCError(-32000, "no", data=value))
     # What cannot be written of the error itself is left out.
     assert json.loads(call.message.text())["error"]["code"] == -32603

@@ -14,8 +14,9 @@ version is served as everywhere else.
 from collections.abc import Mapping
 from typing import Any
 
-from ..items import RPCError, RPCRequest, RPCResponse
+from ..items import RPCRequest
 from ..message import IncomingMessage, IncomingRequest
+from ..protocols.base import JSONRPC
 
 __all__ = ["LegacyMessage", "LegacyRequest"]
 
@@ -43,14 +44,11 @@ class LegacyMessage(IncomingMessage):
 
     __slots__ = ()
 
-    def _take(self, item: RPCRequest | RPCResponse, said: Any, refused: list[RPCError]) -> None:
-        if (
-            isinstance(item, RPCRequest)
-            and not item.malformed
-            and not self._is_batch
-            and "jsonrpc" not in said
-        ):
-            item.null_id = item.request_id is None
-            self.calls.append(LegacyRequest(self, item))
+    def _take_request(
+        self, request: RPCRequest, said: dict[str, Any], version: type[JSONRPC]
+    ) -> None:
+        if self._is_batch or "jsonrpc" in said:
+            super()._take_request(request, said, version)
         else:
-            super()._take(item, said, refused)
+            request.null_id = request.request_id is None
+            self.calls.append(LegacyRequest(self, request, version))

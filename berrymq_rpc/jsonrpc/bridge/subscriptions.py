@@ -8,7 +8,13 @@ from typing import Any
 
 from ...bus import Bus
 from ...common.tally import Tally
-from ...errors import Error, NotFoundError, OverloadedError, ServiceClosedError
+from ...errors import (
+    Error,
+    NotFoundError,
+    OverloadedError,
+    ParametersError,
+    ServiceClosedError,
+)
 from ...identifier import Identifier
 from ...rpc import Client
 from ...rpc.connection import Connection
@@ -127,6 +133,18 @@ def _subscriber() -> Connection:
     return connection
 
 
+def _exportable(identifier: Any) -> Identifier:
+    """The identifier that a peer has sent.
+
+    Raises:
+        ParametersError: it is not one, or stays in its process.
+    """
+    try:
+        return Identifier(identifier).require_exportable()
+    except (TypeError, ValueError) as error:
+        raise ParametersError(str(error)) from None
+
+
 class Subscriptions:
     """``subscribe`` and ``unsubscribe`` for the bus of a node.
 
@@ -164,8 +182,8 @@ class Subscriptions:
             The subscription's id, for unsubscribe.
         """
         connection = _subscriber()
-        exportable = Identifier(identifier).require_exportable()
-        return self._start(connection, BusSource(exportable, self._bus, self._queue_size))
+        source = BusSource(_exportable(identifier), self._bus, self._queue_size)
+        return self._start(connection, source)
 
     def _start(self, connection: Connection, source: MessageSource) -> str:
         subscription = Subscription(source)
@@ -192,8 +210,10 @@ class Subscriptions:
         """
         # It comes from the peer, and may have any type.
         key: Any = id
+        if not isinstance(key, str):
+            raise ParametersError(f"a subscription's id is text, not {type(key).__name__}")
         connection = _subscriber()
-        subscription = self._of[connection].pop(key, None) if isinstance(key, str) else None
+        subscription = self._of[connection].pop(key, None)
         if subscription is None:
             raise ValueError("there is no subscription with that id")
         self._end(subscription)
@@ -222,7 +242,7 @@ class RemoteSubscriptions(Subscriptions):
 
     async def subscribe(self, identifier: str) -> str:
         connection = _subscriber()
-        source = RemoteSource(Identifier(identifier).require_exportable(), self._client)
+        source = RemoteSource(_exportable(identifier), self._client)
         try:
             await source.open()
         except NotFoundError:

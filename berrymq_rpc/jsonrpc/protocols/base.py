@@ -76,18 +76,21 @@ class JSONRPC(ABC):
 
     @classmethod
     def _single(cls, payload: dict[str, Any]) -> RPCRequest | RPCResponse:
-        return cls._request(payload) if "method" in payload else cls._response(payload)
+        if "method" in payload:
+            return cls.payload_to_request(payload)
+        return cls.payload_to_response(payload)
 
     @classmethod
     def _batch(cls, payload: list[Any]) -> RPCRequest | RPCBatch:
         if not payload:
             return RPCRequest(cls.invalid_request("a batch is not empty"), None, None)
         if _is_response_batch(payload):
-            return RPCBatch([cls._response(part) for part in payload])
-        return RPCBatch([cls._request(part) for part in payload])
+            return RPCBatch([cls.payload_to_response(part) for part in payload])
+        return RPCBatch([cls.payload_to_request(part) for part in payload])
 
     @classmethod
-    def _request(cls, payload: Any) -> RPCRequest:
+    def payload_to_request(cls, payload: Any) -> RPCRequest:
+        """Interpret a decoded message, or a part of a batch, as a request. Never raises."""
         request_id = None
         try:
             request_id = cls._message_id(payload, required=False)
@@ -104,7 +107,8 @@ class JSONRPC(ABC):
             return RPCRequest(error, None, request_id)
 
     @classmethod
-    def _response(cls, payload: Any) -> RPCResponse:
+    def payload_to_response(cls, payload: Any) -> RPCResponse:
+        """Interpret a decoded message, or a part of a batch, as a response. Never raises."""
         request_id = None
         try:
             request_id = cls._message_id(payload, required=True)

@@ -63,7 +63,7 @@ class JSONRPCv2(JSONRPC):
     def _result(cls, payload: dict[str, Any]) -> Any:
         if "result" in payload:
             if "error" in payload:
-                raise cls.invalid_request("a response has a result or an error, , not both")
+                raise cls.invalid_request("a response has a result or an error, not both")
             return payload["result"]
         if "error" not in payload:
             raise cls.invalid_request("a response has a result or an error")

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import zmq
 
 from ...errors import OverloadedError, ServiceClosedError
-from ..protocols.json_codec import encode
+from ..items import RPCRequest
+from ..message import IncomingRequest
+from ..protocols.base import JSONRPC
+from ..protocols.json_codec import decode, encode
+from ..protocols.version1 import JSONRPCv1
+from ..protocols.version2 import JSONRPCv2
 from .errors import ServerError
 from .server import RPCNotificationServer
 
@@ -63,13 +68,15 @@ class SubscriptionServer(RPCNotificationServer):
         logger: logging.Logger | None = None,
         **options: Any,
     ) -> None:
-        #: The recipients of `publish`, the oldest first.
-        self._subscribers: dict[Subscriber, None] = {}
+        #: The recipients of `publish`, the oldest first, each with the version that it speaks.
+        self._subscribers: dict[Subscriber, type[JSONRPC]] = {}
         #: The same as a tuple, which what is published shares.
         self._all: tuple[Subscriber, ...] = ()
-        #: The recipients, whether only those that still subscribe, and the text.
+        #: The recipients, whether only those that still subscribe, and the text in version 2.0.
         self._waiting: deque[tuple[Sequence[Subscriber], bool, bytes]] = deque()
         self._asking: Subscriber | None = None
+        #: The version of the request that a handler serves.
+        self._version: type[JSONRPC] = JSONRPCv2
         self._guard = threading.Lock()
         super().__init__(endpoint, context, timeout, socket_type, logger, **options)
 
@@ -96,8 +103,8 @@ class SubscriptionServer(RPCNotificationServer):
             if asking not in self._subscribers:
                 if len(self._subscribers) >= MAX_SUBSCRIBERS:
                     raise ServerError(f"there are {MAX_SUBSCRIBERS:,} subscribers already")
-                self._subscribers[asking] = None
-                self._all = tuple(self._subscribers)
+                self._all = (*self._all, asking)
+            self._subscribers[asking] = self._version
         return asking
 
     @property
@@ -175,11 +182,19 @@ class SubscriptionServer(RPCNotificationServer):
         assert self._queues is not None
         while self._waiting:
             to, is_published, text = self._waiting.popleft()
+            texts: dict[type[JSONRPC], bytes] = {JSONRPCv2: text}
             for subscriber in to:
-                if is_published and subscriber not in self._subscribers:
+                version = self._subscribers.get(subscriber)
+                if is_published and version is None:
                     continue
-                if not self._queues.send([*subscriber.route, text]):
+                if version is JSONRPCv1 and JSONRPCv1 not in texts:
+                    texts[JSONRPCv1] = _as_version1(text)
+                if not self._queues.send([*subscriber.route, texts[version or JSONRPCv2]]):
                     self.forget(subscriber)
+
+    def _run_request(self, request: IncomingRequest) -> None:
+        self._version = request.protocol
+        super()._run_request(request)
 
     def _answer(self, route: Sequence[bytes], payload: bytes) -> bytes:
         self._asking = Subscriber(tuple(route))
@@ -187,3 +202,11 @@ class SubscriptionServer(RPCNotificationServer):
             return super()._answer(route, payload)
         finally:
             self._asking = None
+
+
+def _as_version1(text: bytes) -> bytes:
+    """The same notification in version 1.0, where named arguments are one object."""
+    payload = decode(text)
+    params = payload["params"]
+    args = params if isinstance(params, list) else [params]
+    return encode(JSONRPCv1.request_payload(RPCRequest(payload["method"], args, None)))

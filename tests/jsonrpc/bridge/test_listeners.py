@@ -24,6 +24,12 @@ async def test_version_1_is_answered_as_version_1(
         assert (failed["result"], failed["error"]["code"]) == (None, -32000)
         await line.told(b'{"method": "update", "params": [1], "id": null}')
         assert handler.told == [(1,)]
+        batch = [{"version": "1.1", **asked}, V2 | {"method": "sum", "params": None, "id": 2}]
+        answers = await line.ask(batch)
+        assert sorted(answers, key=lambda answer: answer["id"]) == [
+            {"result": 19, "error": None, "id": 1},
+            {"jsonrpc": "2.0", "result": 0, "id": 2},
+        ]
 
 
 async def test_namespaces_names_and_later_results(
@@ -47,7 +53,10 @@ async def test_errors_of_handlers(handler: Any, line_to: Any, listener: str) -> 
             "args": ["not so", 7],
             "repr": "ValueError('not so', 7)",
         }
-        assert (await line.ask(V2 | {"method": "unwritable"}))["error"]["code"] == -32000
+        unwritable = (await line.ask(V2 | {"method": "unwritable"}))["error"]
+        assert (unwritable["code"], unwritable["message"]) == (-32603, "Internal error")
+        assert unwritable["data"]["type"] == "builtins.TypeError"
+        assert (await line.ask(V2))["error"]["data"] == "a request has a method"
         wrong = (await line.ask(V2 | {"method": "subtract", "params": [1]}))["error"]
         assert wrong["code"] == -32602
         for name in ("_told", "told", "__init__", "math", "math.__class__", "rpc.nothing", ""):
@@ -92,7 +101,7 @@ async def test_bounds(handler: Any, line_to: Any, listener: str) -> None:
         assert (await line.ask(over))["error"]["code"] == -32600
         large = (await line.ask(V2 | {"method": "large", "params": [20_000]}))["error"]
         assert (large["code"], large["data"]["type"]) == (
-            -32000,
+            -32603,
             "berrymq_rpc.errors.TooLargeError",
         )
         assert (await line.ask(V2 | {"method": "sum"}))["result"] == 0

@@ -53,6 +53,43 @@ async def test_messages_come_as_they_are_sent(
         assert (await line.ask(ended))["error"]["code"] == -32000
 
 
+async def test_version_1_is_sent_version_1(bus: Bus, line_to: Any, pushing_listener: str) -> None:
+    async with (
+        Node("tcp://127.0.0.1:0", bus) as node,
+        Bridge(node) as bridge,
+        line_to(bridge, pushing_listener) as line,
+    ):
+        asked = {"version": "1.1", "method": "subscribe", "params": ["a:*"], "id": 1}
+        subscription = (await line.ask(asked))["result"]
+        bus.twitter("a:b", 1, by="me")
+        message = {"subscription": subscription, "id": "a:b", "args": [1], "kwargs": {"by": "me"}}
+        assert json.loads(await line.receive()) == {
+            "method": "message",
+            "params": [message],
+            "id": None,
+        }
+        # It is the version of the peer's latest request that counts.
+        await line.ask(V2 | {"method": "get_nowait", "params": ["x"]})
+        bus.twitter("a:b", 1, by="me")
+        assert json.loads(await line.receive()) == {
+            "jsonrpc": "2.0",
+            "method": "message",
+            "params": message,
+        }
+
+
+async def test_version_1_is_called_in_version_1(
+    handler: Any, line_to: Any, pushing_listener: str
+) -> None:
+    async with Bridge(handler) as bridge, line_to(bridge, pushing_listener) as line:
+        await line.send(b'{"method": "ask_back", "params": [], "id": "b"}')
+        call = json.loads(await line.receive())
+        assert call == {"method": "whoami", "params": [], "id": call["id"]}
+        answer = {"result": "me", "error": None, "id": call["id"]}
+        await line.send(json.dumps(answer).encode())
+        assert json.loads(await line.receive()) == {"result": "me", "error": None, "id": "b"}
+
+
 async def test_from_another_thread(bus: Bus, line_to: Any, pushing_listener: str) -> None:
     async with (
         Node("tcp://127.0.0.1:0", bus) as node,
@@ -72,7 +109,10 @@ async def test_local_messages_stay(bus: Bus, line_to: Any) -> None:
     ):
         for wrong in ("_a:b", "", "a:b:c", 3, None):
             refused = V2 | {"method": "subscribe", "params": [wrong]}
-            assert (await line.ask(refused))["error"]["code"] == -32000
+            assert (await line.ask(refused))["error"]["code"] == -32602
+        for wrong in (3, None, []):
+            refused = V2 | {"method": "unsubscribe", "params": [wrong]}
+            assert (await line.ask(refused))["error"]["code"] == -32602
         await subscribe(line, "*:*")
         bus.twitter("_a:b", 1)
         bus.twitter("a:b", 2)

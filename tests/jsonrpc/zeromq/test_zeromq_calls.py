@@ -161,7 +161,7 @@ def test_what_handlers_raise(pair: tuple[Any, Any], caplog: pytest.LogCaptureFix
     with pytest.raises(zeromq.InvalidParams, match="not these") as refused:
         client.refuses()
     assert refused.value.error_data == {"a": 1}
-    with pytest.raises(zeromq.ServerError, match="no form in JSON"):
+    with pytest.raises(zeromq.InternalError, match="no form in JSON"):
         client.object()
     with pytest.raises(zeromq.ServerError, match="3"):
         client.exits()

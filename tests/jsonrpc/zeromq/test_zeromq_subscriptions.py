@@ -90,6 +90,29 @@ def test_subscribe_and_publish() -> None:
         assert [one.echo(number) for number in range(100)] == list(range(100))
 
 
+def test_subscribers_of_version_1() -> None:
+    context = zmq.Context.instance()
+    with Feed(WILD) as feed, Watcher(feed.endpoint) as watcher, context.socket(zmq.DEALER) as old:
+        old.linger = 0
+        old.rcvtimeo = 10_000
+        old.connect(feed.endpoint)
+        watcher.subscribe()
+        old.send_json({"method": "subscribe", "params": [], "id": "s"})
+        assert old.recv_json() == {"result": True, "error": None, "id": "s"}
+        feed.publish("event", 1)
+        feed.publish("event", a=2)
+        assert old.recv_json() == {"method": "event", "params": [1], "id": None}
+        assert old.recv_json() == {"method": "event", "params": [{"a": 2}], "id": None}
+        wait_until(lambda: len(watcher.events) == 2)
+        assert watcher.events == [(1,), {"a": 2}]
+        # A later request of version 2.0 makes it a subscriber of that version.
+        old.send_json({"jsonrpc": "2.0", "method": "subscribe", "id": 1})
+        assert old.recv_json() == {"jsonrpc": "2.0", "result": True, "id": 1}
+        assert len(feed.subscribers) == 2
+        feed.publish("event", a=3)
+        assert old.recv_json() == {"jsonrpc": "2.0", "method": "event", "params": {"a": 3}}
+
+
 def test_the_dead_are_forgotten() -> None:
     with Feed(WILD) as feed:
         with Watcher(feed.endpoint) as watcher:
