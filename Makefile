@@ -10,10 +10,11 @@ BASE := $(shell tools/pythons --default $(PYTHON))
 BIN := $(VENV)/bin/python
 # On all cores; tests that measure how long something takes stay together on one.
 PARALLEL := --numprocesses auto --dist loadgroup --quiet
-PURE := berrymq_rpc/errors.py,berrymq_rpc/identifier.py,berrymq_rpc/rpc/wire/*
+PURE := berrymq_rpc/errors.py,berrymq_rpc/identifier.py,berrymq_rpc/common/*,berrymq_rpc/rpc/wire/*
 PURE := $(PURE),berrymq_rpc/jsonrpc/items.py,berrymq_rpc/jsonrpc/message.py,berrymq_rpc/jsonrpc/error_objects.py
 PURE := $(PURE),berrymq_rpc/jsonrpc/dialect.py,berrymq_rpc/jsonrpc/protocols/*
-PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/rpc/wire tests/jsonrpc/test_*.py)
+PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/common tests/rpc/wire)
+PURE_TESTS := $(PURE_TESTS) $(wildcard tests/jsonrpc/test_*.py)
 
 .PHONY: help run test test-all test-others test-slow test-uvloop test-debian
 .PHONY: lint types docs coverage clean

@@ -130,6 +130,18 @@ def test_an_exception_of_ones_own() -> None:
     assert type(round_trip(error, error_table=table)) is OwnError
 
 
+def test_an_exception_that_another_server_raised_is_passed_on_as_it_was() -> None:
+    # A bridge before a server that has a class of its own: the peer sees that class.
+    error = OwnError("no", 1)
+    first = sent(error)
+    passed_on = sent(round_trip(error))
+    assert passed_on == first
+    assert passed_on["data"]["type"].endswith("OwnError")
+    assert passed_on["data"]["args"] == ["no", 1]
+    # One that only looks like it is described as any other.
+    assert sent(errors.GenericError("a.B", [1], "B(1)"))["data"]["type"].endswith("GenericError")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "error",
     [
