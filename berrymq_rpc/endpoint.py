@@ -5,12 +5,17 @@
     tcp://host:port       a host and a port; ``*`` or 0 is any free port; [::1] is an IPv6 address
     ipc://path            a socket of this host
     mem://name            within this process
-    http://host:port/path and every other scheme of a host and a port
+    http://host:port/path and every other scheme of a host and a port; http:// and https:// have
+                          their usual ports where none is given
+
+No part of an address is left to another parser to understand: what two of them could read in two
+ways, such as ``http://one.host:80@another.host/``, is not an address.
 
 Which schemes there are transports for is known to `berrymq_rpc.rpc.transport`.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -25,6 +30,7 @@ __all__ = [
     "endpoint_of",
     "host_and_port",
     "is_loopback",
+    "split_user",
 ]
 
 #: An endpoint such as ``"tcp://127.0.0.1:5555"``, or a host and a port: ``("127.0.0.1", 5555)`` or
@@ -40,6 +46,14 @@ _MAX_DIGITS = 5
 
 #: Schemes without a host, and so without a port.
 _WITHOUT_HOST = frozenset(("ipc", "mem"))
+
+#: The ports of schemes that have one of their own.
+_USUAL_PORTS = {"http": 80, "https": 443}
+
+#: What neither a host nor a port has. Each of these ends the host for some parsers.
+_NOT_IN_HOST = re.compile(r"[\x00-\x20\x7f@?#\\]")
+#: What no path has, as it could end the line that carries it.
+_NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,8 @@ class Endpoint:
 
         Raises:
             TypeError: it is not text.
-            ValueError: it has no scheme or place, or no port where its scheme wants one.
+            ValueError: it has no scheme or place, or no port where its scheme wants one; or it has
+                a user part, or a character that no host has.
         """
         if not isinstance(text, str):
             raise TypeError(f"an endpoint is text such as 'tcp://127.0.0.1:5555', not {text!r}")
@@ -75,14 +90,23 @@ class Endpoint:
         if scheme in _WITHOUT_HOST:
             return cls(scheme, "", None, place)
         authority, slash, path = place.partition("/")
+        if "@" in authority:
+            # Without the text, which may have a password.
+            raise ValueError(
+                f"an address of {scheme}:// is a host and a port, without a user part before them"
+            )
+        if _NOT_IN_HOST.search(authority) or _NOT_IN_PATH.search(path):
+            raise ValueError(f"{text!r} has a character that no address has")
         host, colon, digits = authority.rpartition(":")
+        if scheme in _USUAL_PORTS and ("]" in digits or not colon):
+            host, colon, digits = authority, ":", str(_USUAL_PORTS[scheme])
         if not (host and colon and (digits == "*" or is_port(digits))):
             raise ValueError(
                 f"{text!r} has no host and port: a port is a number from 0 to {MAX_PORT}, or * for "
                 "a free one"
             )
         port = None if digits == "*" else int(digits)
-        return cls(scheme, host.strip("[]"), port, slash + path)
+        return cls(scheme, _host_of(host, text), port, slash + path)
 
     @property
     def is_loopback(self) -> bool:
@@ -95,6 +119,36 @@ class Endpoint:
         # The brackets that everybody wants around an IPv6 address.
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{'*' if self.port is None else self.port}{self.path}"
+
+
+def split_user(url: str) -> tuple[str, str]:
+    """Take the user part out of a URL.
+
+    Returns:
+        What is before the ``@``, such as ``"user:password"``, or an empty text; and the URL
+        without it.
+    """
+    scheme, separator, place = url.partition("://")
+    authority, slash, path = place.partition("/")
+    user, at, rest = authority.rpartition("@")
+    return (user, f"{scheme}{separator}{rest}{slash}{path}") if at else ("", url)
+
+
+def _host_of(host: str, text: str) -> str:
+    """Take the brackets off an IPv6 address; refuse those that are not around one."""
+    has_brackets = "[" in host or "]" in host
+    inner = host[1:-1] if has_brackets else host
+    # Several colons: an address of IPv6, or for ZeroMQ a source address before the ";".
+    if has_brackets or (":" in host and ";" not in host):
+        try:
+            ipaddress.IPv6Address(inner)
+        except ValueError:
+            is_whole = False
+        else:
+            is_whole = not has_brackets or host == f"[{inner}]"
+        if not is_whole:
+            raise ValueError(f"{text!r} has no host: write an IPv6 address in brackets")
+    return inner
 
 
 def is_port(digits: str) -> bool:
@@ -153,6 +207,8 @@ def endpoint_of(address: Address) -> str:
             f"(host, port), not {address!r}"
         )
     host, port = address
+    if "/" in host or _NOT_IN_HOST.search(host):
+        raise ValueError(f"{host.rpartition('@')[2]!r} has a character that no host has")
     _check_port(str(port))
     return str(Endpoint("tcp", host, port))
 

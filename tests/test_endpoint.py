@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc.endpoint import bind_endpoints, endpoint_of
+from berrymq_rpc.endpoint import Endpoint, bind_endpoints, endpoint_of, split_user
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,69 @@ def test_bind(binding: Any, endpoints: tuple[str, ...]) -> None:
 def test_no_binding(binding: Any) -> None:
     with pytest.raises(TypeError):
         bind_endpoints(binding)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("tcp://127.0.0.1:5", Endpoint("tcp", "127.0.0.1", 5)),
+        ("tcp://*:*", Endpoint("tcp", "*", None)),
+        ("tcp://eth0:5", Endpoint("tcp", "eth0", 5)),
+        ("tcp://[::1]:5", Endpoint("tcp", "::1", 5)),
+        ("tcp://[fe80::1%eth0]:5", Endpoint("tcp", "fe80::1%eth0", 5)),
+        ("mem://a@b", Endpoint("mem", "", None, "a@b")),
+        ("ipc:///run/a b", Endpoint("ipc", "", None, "/run/a b")),
+        ("http://one.host:8080/JSON?a=b@c", Endpoint("http", "one.host", 8080, "/JSON?a=b@c")),
+        ("http://one.host", Endpoint("http", "one.host", 80)),
+        ("https://one.host/x", Endpoint("https", "one.host", 443, "/x")),
+        ("http://[::1]", Endpoint("http", "::1", 80)),
+        ("http://[::1]/x", Endpoint("http", "::1", 80, "/x")),
+    ],
+)
+def test_parse(text: str, endpoint: Endpoint) -> None:
+    assert Endpoint.parse(text) == endpoint
+    assert Endpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp://one.host",
+        "http://user:password@one.host:80",
+        "http://user@one.host",
+        "http://one.host:80@another.host",
+        "tcp://user@one.host:5",
+        "http://one.host\\@another.host:80",
+        "http://one.host#another.host:80",
+        "http://one.host?x",
+        "http://one host:80",
+        "http://one.host:80/a b",
+        "http://one.host:80/\r\n",
+        "http://one.host\x00:80",
+        "http://[one.host]:80",
+        "http://[127.0.0.1]:80",
+        "http://[::1:80",
+        "http://::1]:80",
+        "http://one.host:80:80",
+        "http://:80",
+        "http:///x",
+        "http://one.host:",
+        "http://one.host:65536",
+    ],
+)
+def test_what_cannot_be_parsed(text: str) -> None:
+    with pytest.raises(ValueError, match=r"host|not an endpoint|no address") as info:
+        Endpoint.parse(text)
+    assert "password" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("http://one.host:80/a@b", ("", "http://one.host:80/a@b")),
+        ("http://user:pass@one.host/a", ("user:pass", "http://one.host/a")),
+        ("http://a@b@one.host", ("a@b", "http://one.host")),
+    ],
+)
+def test_user_part(url: str, parts: tuple[str, str]) -> None:
+    assert split_user(url) == parts

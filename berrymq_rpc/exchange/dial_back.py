@@ -6,7 +6,7 @@ import logging
 import socket
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..common.backoff import Backoff
 from ..endpoint import Endpoint, endpoint_of
@@ -18,13 +18,14 @@ from .peer_client import open_peer_client
 from .serial_sender import SerialSender
 from .status import OK
 
-__all__ = ["Allowed", "DialBack", "allowed_endpoint"]
+__all__ = ["Allowed", "DialBack", "Target", "allowed_target"]
 
 logger = logging.getLogger("berrymq_rpc.exchange")
 
 #: Where nodes may be called back: only at the caller's address, anywhere, or at these hosts too.
 Allowed: TypeAlias = bool | Collection[str]
 
+#: The schemes that can be called back.
 SCHEMES = ("tcp", "ipc", "mem", "http", "https")
 
 #: Seconds between two attempts: the first pause, and the longest.
@@ -32,11 +33,24 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
 
+class Target(NamedTuple):
+    """Where a peer is called back.
+
+    Args:
+        endpoint: the endpoint.
+        address: the IP address that its host stands for, if it has a name and that was checked. A
+            name may stand for another address a moment later.
+    """
+
+    endpoint: str
+    address: str | None = None
+
+
 class DialBack:
     """The way to a peer that listens at an address of its own; restored when it is lost.
 
     Args:
-        endpoint: where the peer listens.
+        target: where the peer listens.
         token: what the peer knows the connection by.
         link: the link to the peer.
         takes_batches: whether the peer is a node that numbers messages.
@@ -44,14 +58,15 @@ class DialBack:
     """
 
     def __init__(
-        self, endpoint: str, token: str, link: Link, takes_batches: bool, options: ClientOptions
+        self, target: Target, token: str, link: Link, takes_batches: bool, options: ClientOptions
     ) -> None:
-        self._endpoint = endpoint
+        self._endpoint = target.endpoint
+        self._address = target.address
         self._token = token
         self._link = link
         self._takes_batches = takes_batches
         self._options = options
-        self._task = asyncio.create_task(self._keep(), name=f"call back {endpoint}")
+        self._task = asyncio.create_task(self._keep(), name=f"call back {target.endpoint}")
 
     def close(self) -> None:
         """Stop calling back."""
@@ -63,7 +78,9 @@ class DialBack:
         while True:
             began = loop.time()
             try:
-                async with await open_peer_client(self._endpoint, self._options) as client:
+                async with await open_peer_client(
+                    self._endpoint, self._options, address=self._address
+                ) as client:
                     if isinstance(client, HTTPClient):
                         await self._use_http(client)
                     else:
@@ -102,9 +119,9 @@ class DialBack:
             sender.close()
 
 
-async def allowed_endpoint(
+async def allowed_target(
     addr: Any, caller: str | None, allowed: Allowed, scheme: str = "tcp"
-) -> str:
+) -> Target:
     """Check where to call back.
 
     Args:
@@ -114,10 +131,6 @@ async def allowed_endpoint(
         allowed: which other addresses are allowed.
         scheme: of the endpoint that (host, port) stands for.
 
-    Returns:
-        The endpoint. Its host is the very address that was checked, not a name that may stand for
-        another address a moment later.
-
     Raises:
         TypeError, ValueError: it is not an address, or not allowed.
     """
@@ -126,20 +139,27 @@ async def allowed_endpoint(
         text = scheme + text.removeprefix("tcp")
     if text.partition("://")[0] not in SCHEMES:
         raise ValueError(f"{text!r} is not an endpoint that can be called back: {SCHEMES}")
-    if allowed is True:
-        return text
     endpoint = Endpoint.parse(text)
+    # What was checked is what is dialled, as it was understood here.
+    text = str(endpoint)
     if not endpoint.host:
-        if caller == "" or _is_loopback(caller):
-            return text
+        # What is within a process is reached by a peer of that process, which has no address.
+        is_own = caller == "" or (endpoint.scheme == "ipc" and _is_loopback(caller))
+        if allowed is True or is_own:
+            return Target(text)
         raise ValueError(f"{text} is not the caller's own host: see callback_allowed")
-    if not isinstance(allowed, bool) and endpoint.host in allowed:
-        return text
+    if not endpoint.port or (endpoint.scheme == "tcp" and endpoint.path):
+        raise ValueError(f"{text!r} is not an endpoint that can be called back: {SCHEMES}")
+    if allowed is True or (not isinstance(allowed, bool) and endpoint.host in allowed):
+        return Target(text)
     for address in await _addresses_of(endpoint.host):
         if caller is not None and (
             _same(address, caller) or (caller == "" and _is_loopback(address))
         ):
-            return str(replace(endpoint, host=address))
+            if endpoint.scheme == "tcp":
+                return Target(str(replace(endpoint, host=address)))
+            # An HTTP server and its certificate are known by the name.
+            return Target(text, address)
     raise ValueError(
         f"{text} is not the caller's own address, so it is not called back there: see "
         "callback_allowed"

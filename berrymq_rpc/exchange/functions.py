@@ -13,7 +13,7 @@ from ..identifier import Identifier
 from ..rpc import AttrHandler, Peer, context, method
 from ..rpc.options import ClientOptions
 from .batch import checked_name, parse_batch
-from .dial_back import Allowed, DialBack, allowed_endpoint
+from .dial_back import Allowed, DialBack, allowed_target
 from .leases import MAX_LEASES, Lease, LeaseTable, TokenError
 from .link import Carrier, Link
 from .mesh import Mesh
@@ -133,11 +133,9 @@ class ExportedFunctions(AttrHandler):
         """
         peer = context().peer
         name = None if node is None else checked_name(node)
-        endpoint = None
+        target = None
         if addr is not None:
-            endpoint = await allowed_endpoint(
-                addr, peer.address, self._callback_allowed, peer.scheme
-            )
+            target = await allowed_target(addr, peer.address, self._callback_allowed, peer.scheme)
         elif not peer.can_be_called:
             raise ValueError(
                 "messages cannot go back over HTTP POST: give the addr to call back, or connect by "
@@ -148,12 +146,12 @@ class ExportedFunctions(AttrHandler):
         added = self._add(served, ttl, token)
         link = self._mesh.add_link(name or peer.identity, has_envelopes=name is not None, node=name)
         served.resource = served.link = link
-        if endpoint is None:
+        if target is None:
             link.on_down = partial(self._report_lost, served, link)
             _attach(served, added, peer)
         else:
             served.dial_back = DialBack(
-                endpoint, added, link, served.takes_batches, self._client_options
+                target, added, link, served.takes_batches, self._client_options
             )
         return added
 

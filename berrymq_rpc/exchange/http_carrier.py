@@ -8,8 +8,8 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
-from urllib.parse import urlsplit
 
+from ..endpoint import Endpoint
 from ..errors import ProtocolError
 from .functions import ExportedFunctions
 from .interconnection import IncomingMessages
@@ -63,7 +63,7 @@ class HTTPLinkKeeper:
         self._ttl = ttl
         self._incoming = incoming
         self._functions = functions
-        self._callback = urlsplit(callback)
+        self._callback = Endpoint.parse(callback)
         self._sender: SerialSender | None = None
 
     async def register(self) -> str:
@@ -73,7 +73,7 @@ class HTTPLinkKeeper:
         self._incoming.set_leaf()
         try:
             given: Any = await self._client.rpc.interconnect(
-                [self._callback.hostname, self._callback.port], token, self._ttl
+                [self._callback.host, self._callback.port], token, self._ttl
             )
         except BaseException:
             self._functions.close_connection(token)

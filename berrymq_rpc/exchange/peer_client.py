@@ -11,7 +11,9 @@ from ..rpc.transport import endpoints_of
 __all__ = ["open_peer_client"]
 
 
-async def open_peer_client(endpoint: str, options: ClientOptions, handler: Any = None) -> Any:
+async def open_peer_client(
+    endpoint: str, options: ClientOptions, handler: Any = None, *, address: str | None = None
+) -> Any:
     """Open a client: a `Client`, or an `HTTPClient` if the endpoint is a URL.
 
     All clients of a node are opened here, so that each has its options.
@@ -21,6 +23,7 @@ async def open_peer_client(endpoint: str, options: ClientOptions, handler: Any =
         options: of the client, but for the endpoint.
         handler: methods that the peer may call over the same connection; not used over HTTP, where
             a peer cannot call back.
+        address: over HTTP, the IP address to connect to; ``None`` for any that the host has.
 
     Raises:
         ValueError: the endpoint is malformed.
@@ -33,6 +36,7 @@ async def open_peer_client(endpoint: str, options: ClientOptions, handler: Any =
             timeout=options.call.timeout,
             connect_timeout=options.connect_timeout,
             security=options.security,
+            address=address,
         )
     return await open_client_with(
         replace(options, connect=endpoints_of(endpoint, "connect")), handler

@@ -1,12 +1,17 @@
 """A client of a JSON-RPC server over HTTP."""
 
 import asyncio
+import ipaddress
+import socket
 import ssl as ssl_module
+from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote
 
+from ..endpoint import Endpoint, split_user
 from ..errors import (
     AuthenticationError,
     ConnectionLostError,
@@ -199,7 +204,10 @@ class HTTPClient:
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._session.post(self._url, data=body, headers=self._headers) as response,
+                # A redirect would carry the call, and the token with it, to another server.
+                self._session.post(
+                    self._url, data=body, headers=self._headers, allow_redirects=False
+                ) as response,
             ):
                 data: bytes = await response.content.read(self._max_size + 1)
                 while data and not response.content.at_eof() and len(data) <= self._max_size:
@@ -215,6 +223,10 @@ class HTTPClient:
             raise ConnectionLostError(f"{self._url}: {method!r}: {error}") from None
         if len(data) > self._max_size:
             raise TooLargeError(f"{self._url}: the answer has more than {self._max_size:,} bytes")
+        if 300 <= status < 400:
+            raise ProtocolError(
+                f"{self._url} answered with status {status}: redirects are not followed"
+            )
         if status not in (200, 204):
             reason = data[:200].decode("utf-8", "replace").strip()
             raise _STATUSES.get(status, ProtocolError)(
@@ -247,6 +259,47 @@ class HTTPClient:
         return f"<HTTPClient {self._url}>"
 
 
+class _Resolver:
+    """Resolves every host to one address: an aiohttp ``AbstractResolver``."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        is_ipv6 = ipaddress.ip_address(address).version == 6
+        self._family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
+
+    async def resolve(
+        self, host: str, port: int = 0, family: int = socket.AF_INET
+    ) -> list[dict[str, Any]]:
+        return [
+            {
+                "hostname": host,
+                "host": self._address,
+                "port": port,
+                "family": self._family,
+                "proto": socket.IPPROTO_TCP,
+                "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            }
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: it holds nothing."""
+
+
+def _parse(url: str) -> tuple[str, Endpoint]:
+    """The user part of a URL, and the rest of it.
+
+    Raises:
+        TypeError, ValueError: it is not the URL of an HTTP server.
+    """
+    if not is_url(url):
+        raise ValueError(f"{url!r} is not a URL: write http://host:port")
+    user, rest = split_user(url)
+    endpoint = Endpoint.parse(rest)
+    if not endpoint.port:
+        raise ValueError(f"{rest!r} has no port of a server")
+    return user, endpoint
+
+
 def _looked_at(task: "asyncio.Task[Any]") -> None:
     if not task.cancelled():
         task.exception()
@@ -263,12 +316,16 @@ async def open_http_client(
     error_table: Mapping[str, type[Exception]] | None = None,
     max_size: int = MAX_SIZE,
     security: Security | None = None,
+    address: str | None = None,
 ) -> HTTPClient:
     """Open a client. The server need not be running yet: calls connect when they have to.
 
+    Redirects are not followed: neither a call nor what proves who calls goes to another server.
+
     Args:
         url: where calls are posted to, such as ``"http://127.0.0.1:8080"``. With version 1.0, the
-            path is ``/JSON`` where the URL has none, as a berryMQ 0.3 server has it.
+            path is ``/JSON`` where the URL has none, as a berryMQ 0.3 server has it. A user and a
+            password in it are sent as ``Authorization: Basic ...``, and shown nowhere.
         timeout: seconds for each call; ``None`` waits until the server answers or is lost.
         connect_timeout: seconds for a connection to the server.
         version: of JSON-RPC: ``"2.0"`` or ``"1.0"``.
@@ -277,31 +334,36 @@ async def open_http_client(
         error_table: remote exceptions to be raised here as these classes, as in `open_client`.
         max_size: bytes that an answer may have.
         security: how this side proves who it is; ``None`` for not at all.
+        address: the IP address to connect to; ``None`` for any that the URL's host has.
 
     Raises:
         ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
         TypeError, ValueError: an argument is invalid.
     """
     aiohttp = _aiohttp()
-    if not is_url(url):
-        raise ValueError(f"{url!r} is not a URL: write http://host:port")
     if version not in _PROTOCOLS:
         raise ValueError(f"version is '1.0' or '2.0', not {version!r}")
     security = checked_security(security)
-    parts = urlsplit(url)
-    if parts.path in ("", "/"):
-        parts = parts._replace(path=LEGACY_PATH if version == "1.0" else "/")
+    user, endpoint = _parse(url)
+    if endpoint.path in ("", "/"):
+        endpoint = replace(endpoint, path=LEGACY_PATH if version == "1.0" else "/")
     headers = {"Content-Type": "application/json"}
+    if token is not None and user:
+        raise ValueError("give a token, or a user in the URL, and not both")
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
+    elif user:
+        headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=ssl),
+        connector=aiohttp.TCPConnector(
+            limit=MAX_CONNECTIONS, ssl=ssl, resolver=None if address is None else _Resolver(address)
+        ),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
         # Calls do not depend on one another.
         cookie_jar=aiohttp.DummyCookieJar(),
     )
     return HTTPClient(
-        urlunsplit(parts),
+        str(endpoint),
         session,
         _PROTOCOLS[version],
         checked_timeout(timeout),

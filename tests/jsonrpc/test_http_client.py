@@ -181,3 +181,55 @@ async def test_what_is_no_url(url: str) -> None:
 async def test_what_is_no_version() -> None:
     with pytest.raises(ValueError, match="version"):
         await open_http_client("http://127.0.0.1:1", version="3.0")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(status: int) -> None:
+    """A call and its token stay with the server that they were meant for."""
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().split()[1])
+        head = f"HTTP/1.1 {status} Elsewhere\r\nLocation: http://127.0.0.1:{port}/other\r\n"
+        writer.write(head.encode() + b"Content-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with await open_http_client(f"http://127.0.0.1:{port}/", token="secret") as client:
+        with pytest.raises(rpc.ProtocolError, match=f"{status}: redirects are not followed"):
+            await client.rpc.add(1)
+    server.close()
+    await server.wait_closed()
+    assert asked == ["/"]
+
+
+async def test_a_user_part_is_sent_as_basic_and_shown_nowhere() -> None:
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with await open_http_client(f"http://me:pass%40word@127.0.0.1:{port}") as client:
+        with pytest.raises(rpc.AuthenticationError) as info:
+            await client.rpc.add(1)
+        shown = f"{client!r} {client.endpoints} {info.value}"
+    server.close()
+    await server.wait_closed()
+    assert "Authorization: Basic bWU6cGFzc0B3b3Jk" in heads[0]
+    assert "pass" not in shown
+    assert f"http://127.0.0.1:{port}/" in shown
+    with pytest.raises(ValueError, match="token"):
+        await open_http_client("http://me:pw@127.0.0.1:1", token="x")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:80@other.host#x", "http://127.0.0.1:0", "http://a b:80", "http://"]
+)
+async def test_urls_without_a_server(url: str) -> None:
+    with pytest.raises(ValueError, match=r"no port|no address|not an endpoint"):
+        await open_http_client(url)
