@@ -6,6 +6,7 @@ a bus; programs do not need it.
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..common.start_context import StartContext
 from ..identifier import Identifier
 from .completion import OnEnd, track_route
 from .delivery import Delivery
@@ -34,7 +35,8 @@ class Gateway(Protocol):
         """Send a message that came from another process, as `Bus.twitter` does.
 
         The message's `origin` is set, and no receiver with a local name gets it, by a wildcard of
-        the sender either.
+        the sender either. Its receivers run in a copy of the context in which `set_loop` was
+        called last, each message in one of its own.
 
         Args:
             answer: called as ``answer(result, error)`` when a receiver has run, in the thread where
@@ -58,7 +60,7 @@ class Gateway(Protocol):
 
         Args:
             origin: where it came from; if it is another process, no receiver with a local name
-                gets it.
+                gets it, and receivers run in a context as in `relay`.
 
         Returns:
             As `relay`.
@@ -107,19 +109,21 @@ class Gateway(Protocol):
     def set_loop(self, loop: "asyncio.AbstractEventLoop | None") -> None:
         """Set where ``async def`` receivers run if there is no event loop in the sender's thread.
 
-        It is used while that loop runs, and is held weakly.
+        It is used while that loop runs, and is held weakly. The context of the caller becomes that
+        in which the receivers of other processes' messages begin.
         """
 
 
 class BusGateway:
     """The gateway of a bus: what comes is delivered in the thread that calls."""
 
-    __slots__ = ("_delivery", "_diagram", "_routing_table")
+    __slots__ = ("_delivery", "_diagram", "_routing_table", "_start_context")
 
     def __init__(self, routing_table: RoutingTable, delivery: Delivery, diagram: Diagram) -> None:
         self._routing_table = routing_table
         self._delivery = delivery
         self._diagram = diagram
+        self._start_context = StartContext()
 
     def relay(
         self,
@@ -137,7 +141,8 @@ class BusGateway:
             return 0
         if answer is not None:
             route, _ = track_route(route, answer)
-        return self._delivery.run(route, RelayedMessage(route.identifier, args, kwargs, origin))
+        message = RelayedMessage(route.identifier, args, kwargs, origin)
+        return self._start_context.new().run(self._delivery.run, route, message)
 
     def answer(
         self,
@@ -154,7 +159,10 @@ class BusGateway:
         except (KeyError, TypeError):
             route = self._routing_table.find(callback_identifier, relayed)
         message = OutcomeMessage(route.identifier, (result,), {}, error, origin)
-        return self._delivery.run(Route(route.identifier, route.receivers, route.reached), message)
+        route = Route(route.identifier, route.receivers, route.reached)
+        if not relayed:
+            return self._delivery.run(route, message)
+        return self._start_context.new().run(self._delivery.run, route, message)
 
     def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
         self._delivery.report(error, message, receiver, problem)
@@ -181,4 +189,5 @@ class BusGateway:
         self._diagram.remove_source(source)
 
     def set_loop(self, loop: "asyncio.AbstractEventLoop | None") -> None:
+        self._start_context = StartContext()
         self._delivery.async_receivers.set_loop(loop)

@@ -1,6 +1,7 @@
 """What a handler may know of the call that it serves: `berrymq_rpc.rpc.context`."""
 
 from collections.abc import Callable
+from contextvars import copy_context
 
 from ..errors import Error
 from .inbound_call import InboundCall, current
@@ -52,7 +53,9 @@ class Context:
         """
         if self._call.is_stream:
             raise Error("on_delivery is for methods with a result, and this one is a stream")
-        self._call.on_delivery = callback
+        # It belongs to this call, in whose context it is called; others are served meanwhile.
+        own = copy_context()
+        self._call.on_delivery = lambda delivered: own.run(callback, delivered)
 
 
 def context() -> Context:

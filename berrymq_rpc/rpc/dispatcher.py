@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
+from ..common.start_context import StartContext
 from ..common.tally import Tally
 from .describe import describe as describe_methods
 from .method import Kind, Method
@@ -44,6 +45,8 @@ class Dispatcher:
         self.table = table
         self.limits = options.limits
         self.slow_handler = options.slow_handler
+        #: What each call's context is a copy of.
+        self.start_context = StartContext()
         #: Why calls are refused, once this side is closing.
         self.closing: str | None = None
         #: Calls of all peers that run and hold a slot of their peer's window, and those that run

@@ -137,7 +137,10 @@ class Inbound:
         answered = controls = 0
         is_blocked = self._is_blocked()
         frame = SyncCalls(self)
-        token = current.set(frame)
+        start_context = dispatcher.start_context
+        context = start_context.new()
+        context.run(current.set, frame)
+        new_context = start_context.copier(context)
         try:
             for event in events:
                 kind, call_id, name, args, kwargs, _ = event
@@ -158,8 +161,9 @@ class Inbound:
                 frame.event = event
                 frame.method = method
                 frame.call = None
+                run = new_context().run
                 try:
-                    value = function(*args, **kwargs) if kwargs else function(*args)
+                    value = run(function, *args, **kwargs) if kwargs else run(function, *args)
                     if frame.call is not None:
                         self._answer(frame.call, value)
                     elif call_id is not None:
@@ -188,7 +192,6 @@ class Inbound:
                     self.connection.flush()
                     is_blocked = self._is_blocked()
         finally:
-            current.reset(token)
             frame.end()
             dispatcher.calls += len(events) - controls
 
@@ -355,7 +358,8 @@ class Inbound:
             self.waiting += 1
             self.dispatcher.waiting += 1
         try:
-            call.start(self.loop, self.dispatcher.executor_for(method))
+            executor = self.dispatcher.executor_for(method)
+            self.dispatcher.start_context.new().run(call.start, self.loop, executor)
         except Exception as error:
             # A decorated coroutine function may raise when it is called, and not when awaited.
             self.failed(call, error)

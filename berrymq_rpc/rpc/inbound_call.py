@@ -123,26 +123,23 @@ class InboundCall(Coroutine[Any, Any, None]):
     # -- starting and stopping -----------------------------------------------------------
 
     def start(self, loop: asyncio.AbstractEventLoop, executor: Any) -> None:
-        """Begin to run it, as a task or on a thread."""
-        token = current.set(self)
-        try:
-            args, kwargs = self.arguments
-            if self.method.kind is Kind.THREAD:
-                self.task = loop.run_in_executor(executor, self._in_thread, copy_context())
-                self.task.add_done_callback(self._thread_ended)
+        """Begin to run it, as a task or on a thread. Called in a context of its own."""
+        current.set(self)
+        args, kwargs = self.arguments
+        if self.method.kind is Kind.THREAD:
+            self.task = loop.run_in_executor(executor, self._in_thread, copy_context())
+            self.task.add_done_callback(self._thread_ended)
+        else:
+            if self.is_stream:
+                self.credit = self.inbound.stream_credit
+                self._coroutine = self._produce(self.method.function(*args, **kwargs))
             else:
-                if self.is_stream:
-                    self.credit = self.inbound.stream_credit
-                    self._coroutine = self._produce(self.method.function(*args, **kwargs))
-                else:
-                    self._coroutine = self.method.function(*args, **kwargs)
-                task = loop.create_task(self, name=f"rpc {self.method.name}")
-                # An eager task factory may have run it to its end.
-                self.task = None if task.done() else task
-            if self.deadline is not None and self.task is not None and not self.is_stream:
-                self.timer = loop.call_later(self.deadline - monotonic(), self._expire)
-        finally:
-            current.reset(token)
+                self._coroutine = self.method.function(*args, **kwargs)
+            task = loop.create_task(self, name=f"rpc {self.method.name}")
+            # An eager task factory may have run it to its end.
+            self.task = None if task.done() else task
+        if self.deadline is not None and self.task is not None and not self.is_stream:
+            self.timer = loop.call_later(self.deadline - monotonic(), self._expire)
 
     def cancel(self) -> None:
         """Stop it, as its caller does not wait for it any more.

@@ -58,6 +58,9 @@ def method(function: Any = None, *, thread: bool = False, waits: bool = False) -
     ``@staticmethod`` and ``@classmethod`` may stand above or below. A `functools.partial` can be
     marked; a bound method and a function written in C cannot, so wrap them in one.
 
+    Each call runs in a copy of the context (`contextvars`) in which the server was started, with
+    settings of `decimal` of its own. What a handler sets there is not seen by any other call.
+
     Args:
         function: what to export.
         thread: run it on a thread, off the event loop. For functions that block.

@@ -11,6 +11,7 @@ import operator
 import types
 import weakref
 from collections.abc import Iterator, Mapping
+from contextvars import copy_context
 from typing import Any
 
 from ..errors import NotFoundError
@@ -125,7 +126,8 @@ class HandlerTable:
         else:
             return None
         try:
-            return self._look_up(name, namespace, parts[count:])
+            # What `__getitem__` of a handler sets in its context is not for the calls of others.
+            return copy_context().run(self._look_up, name, namespace, parts[count:])
         except LookupError:
             return None
         except KeyboardInterrupt:

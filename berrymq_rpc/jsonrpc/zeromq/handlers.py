@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ...common.start_context import StartContext
 from ...errors import ParametersError
 from ...rpc.signature import Signature
 from ...rpc.wire.exception_codec import describe
@@ -43,6 +44,8 @@ def error_of(error: BaseException) -> RPCError:
 class Handlers:
     """The handlers of an object, each looked up once.
 
+    Each call runs in a copy of the context in which this object was made.
+
     Args:
         owner: the object.
         patterns: of their names, such as ``"handle_{}_method"``; the first match counts.
@@ -51,6 +54,7 @@ class Handlers:
     def __init__(self, owner: object, *patterns: str) -> None:
         self._owner = owner
         self._patterns = patterns
+        self._start_context = StartContext()
         self._found: dict[str, tuple[Callable[..., Any], Signature]] = {}
 
     def call(self, request: IncomingRequest) -> Any:
@@ -66,7 +70,7 @@ class Handlers:
         args, kwargs = request.args, request.kwargs
         if kwargs or not signature.minimum <= len(args) <= signature.maximum:
             signature.check(args, kwargs)
-        return function(*args, **kwargs)
+        return self._start_context.new().run(function, *args, **kwargs)
 
     def _find(self, name: str, method: str) -> tuple[Callable[..., Any], Signature]:
         for pattern in self._patterns:

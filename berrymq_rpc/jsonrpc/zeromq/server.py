@@ -40,7 +40,8 @@ class RPCServer(SocketOwner, threading.Thread):
     A request for ``echo`` calls ``handle_echo_method``; in the name, capitals count as small
     letters and ``-`` as ``_``. What a handler returns is the result, what it raises an error: an
     `RPCError` the error that it says, any other exception a `ServerError`. Handlers run one after
-    another. `run` serves in this thread, `start` and ``with server:`` in a new one.
+    another, each in a copy of the context (`contextvars`) in which the server was made. `run`
+    serves in this thread, `start` and ``with server:`` in a new one.
 
     Args:
         endpoint: where to listen; with port ``*``, `endpoint` has the free port that was taken.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -42,6 +43,30 @@ async def test_namespaces_names_and_later_results(
         batch = [V2 | {"method": "later", "params": [n], "id": n} for n in range(100)]
         answers = await line.ask(batch)
         assert sorted(answer["result"] for answer in answers) == list(range(100))
+
+
+async def test_what_a_handler_sets_in_its_context_is_not_there_for_the_next(
+    line_to: Any, listener: str
+) -> None:
+    user: ContextVar[str] = ContextVar("user", default="nobody")
+
+    class Visited(rpc.AttrHandler):
+        @rpc.method
+        def plain(self, name: str) -> str:
+            found = user.get()
+            user.set(name)
+            return found
+
+        @rpc.method
+        async def later(self, name: str) -> str:
+            return self.plain(name)
+
+    async with Bridge(Visited()) as bridge, line_to(bridge, listener) as line:
+        for method in ("plain", "plain", "later", "later"):
+            answer = await line.ask(V2 | {"method": method, "params": ["alice"]})
+            assert answer["result"] == "nobody"
+        batch = [V2 | {"method": "plain", "params": [name], "id": name} for name in "abc"]
+        assert [answer["result"] for answer in await line.ask(batch)] == ["nobody"] * 3
 
 
 async def test_errors_of_handlers(handler: Any, line_to: Any, listener: str) -> None:

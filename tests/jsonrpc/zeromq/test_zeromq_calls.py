@@ -1,12 +1,15 @@
 """Servers and clients with threads, beside each other and beside bare sockets."""
 
+import decimal
 import gc
 import json
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import Context, ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -600,3 +603,38 @@ def test_names_that_are_private() -> None:
                 thing._private  # noqa: B018
         with pytest.raises(zeromq.MethodNotFound, match=r"ns\.deep\.echo"):
             client.ns.deep.echo(1)
+
+
+def test_what_a_handler_sets_in_its_context_is_not_there_for_the_next() -> None:
+    user: ContextVar[str] = ContextVar("user", default="nobody")
+    told: queue.Queue[Any] = queue.Queue()
+
+    def visit(name: str) -> list[Any]:
+        found = [user.get(), decimal.getcontext().prec]
+        user.set(name)
+        decimal.getcontext().prec = 5
+        return found
+
+    class Visited(zeromq.SubscriptionServer):
+        def handle_visit_method(self, name):
+            return visit(name)
+
+        def handle_visit_notification(self, name):
+            told.put(visit(name))
+
+    class Watcher(zeromq.NotificationReceiverClient):
+        def handle_visit_notification(self, name):
+            told.put(visit(name))
+
+    def run() -> None:
+        user.set("starter")
+        with Visited(WILD) as server, Watcher(server.endpoint) as watcher:
+            watcher.subscribe()
+            for name in ("alice", "bob"):
+                assert watcher.visit(name) == ["starter", 28]
+                watcher.notify.visit(name)
+                server.publish("visit", name)
+            for _ in range(4):
+                assert told.get(timeout=PATIENCE) == ["starter", 28]
+
+    Context().run(run)
