@@ -41,7 +41,7 @@ Binding: TypeAlias = Address | Iterable[Address]
 
 MAX_PORT = 65_535
 
-#: A port has so many digits at most: Python refuses to read thousands.
+#: Digits of a port at most: Python refuses to parse thousands.
 _MAX_DIGITS = 5
 
 #: Schemes without a host, and so without a port.
@@ -58,7 +58,7 @@ _NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address, taken apart.
+    """A parsed address.
 
     Args:
         scheme: such as ``"tcp"``, in lower case.
@@ -75,7 +75,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> "Endpoint":
-        """Take an endpoint apart.
+        """Parse an endpoint.
 
         Raises:
             TypeError: it is not text.
@@ -110,13 +110,13 @@ class Endpoint:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is reached from this host alone."""
+        """Whether only this host can reach it."""
         return self.scheme in _WITHOUT_HOST or is_loopback(self.host)
 
     def __str__(self) -> str:
         if self.scheme in _WITHOUT_HOST:
             return f"{self.scheme}://{self.path}"
-        # The brackets that everybody wants around an IPv6 address.
+        # An IPv6 address is written in brackets.
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{'*' if self.port is None else self.port}{self.path}"
 
@@ -162,7 +162,7 @@ def is_port(digits: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as it is bound, is reached from this host alone."""
+    """Whether only this host can reach a port that is bound to `host`."""
     if host == "localhost":
         return True
     try:
@@ -243,7 +243,7 @@ def check_exposure(endpoint: str, insecure: bool) -> None:
     host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]") or "*"
     if not is_loopback(host):
         raise ValueError(
-            f"{endpoint} would let everybody who reaches {host!r} call this side: there is no "
+            f"{endpoint} would let anyone who reaches {host!r} call this side: there is no "
             "authentication. Bind to 127.0.0.1, or pass insecure=True if the network is trusted"
         )
 

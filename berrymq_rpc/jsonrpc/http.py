@@ -36,18 +36,18 @@ __all__ = ["HTTPClient", "is_url", "open_http_client"]
 TIMEOUT = 30.0
 CONNECT_TIMEOUT = 5.0
 
-#: Connections to the server at one time: further calls wait for one of them.
+#: Connections to the server at one time; further calls wait for one.
 MAX_CONNECTIONS = 100
 
 #: Calls in flight, with those that wait for a connection; further ones are refused.
 MAX_CALLS = 10_000
 
-#: The path that a server of berryMQ 0.3 serves beside ``/``, and ours for clients of it.
+#: The path besides ``/`` that berryMQ 0.3 serves, and that a bridge serves for its clients.
 LEGACY_PATH = "/JSON"
 
 _PROTOCOLS: Mapping[str, type[JSONRPC]] = {"1.0": JSONRPCv1, "2.0": JSONRPCv2}
 
-#: The exceptions for statuses without an answer.
+#: Exceptions for statuses that come without an answer.
 _STATUSES: Mapping[int, type[Error]] = {
     401: AuthenticationError,
     403: AuthenticationError,
@@ -169,7 +169,7 @@ class HTTPClient:
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], call_id: int | None
     ) -> bytes:
         if args and kwargs:
-            raise TypeError("JSON-RPC takes arguments by position or by name, and not both")
+            raise TypeError("JSON-RPC takes arguments by position or by name, not both")
         request = RPCRequest(method, kwargs or args, call_id)
         return encode(self._protocol.request_payload(request), self._protocol.max_depth)
 
@@ -342,7 +342,7 @@ async def open_http_client(
     """
     aiohttp = _aiohttp()
     if version not in _PROTOCOLS:
-        raise ValueError(f"version is '1.0' or '2.0', not {version!r}")
+        raise ValueError(f"version must be '1.0' or '2.0', not {version!r}")
     security = checked_security(security)
     user, endpoint = _parse(url)
     if endpoint.path in ("", "/"):

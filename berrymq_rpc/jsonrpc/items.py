@@ -67,7 +67,7 @@ class RPCRequest:
         if args is None:
             args = []
         elif not isinstance(args, _ARGUMENTS):
-            raise ValueError(f"the arguments are a list or a dict, not {type(args).__name__}")
+            raise ValueError(f"the arguments must be a list or a dict, not {type(args).__name__}")
         self.method = method
         self.args = args
         self.request_id = request_id
@@ -81,7 +81,7 @@ class RPCRequest:
         return isinstance(self.method, RPCError)
 
     def is_notification(self) -> bool:
-        """Whether it is never answered. A malformed one is, with or without an id."""
+        """Whether it is never answered. A malformed request is answered, with or without an id."""
         return self.request_id is None and not self.null_id and not self.malformed
 
     def __repr__(self) -> str:
@@ -127,10 +127,10 @@ class RPCBatch:
     def __init__(self, items: Sequence[RPCRequest] | Sequence[RPCResponse]) -> None:
         self.items: list[Any] = list(items)
         if not self.items:
-            raise ValueError("a batch is not empty")
+            raise ValueError("a batch must not be empty")
         kind = RPCRequest if isinstance(self.items[0], RPCRequest) else RPCResponse
         if not all(isinstance(item, kind) for item in self.items):
-            raise ValueError("a batch is of requests alone, or of responses alone")
+            raise ValueError("a batch must consist of requests only or of responses only")
 
     def requests(self) -> Iterator[Any]:
         """The requests that are not notifications, or the responses that have an id."""
@@ -145,7 +145,7 @@ class RPCBatch:
         return frozenset(item.request_id for item in self.items if item.request_id is not None)
 
     def is_request_batch(self) -> bool:
-        """Whether it is of requests."""
+        """Whether it consists of requests."""
         return isinstance(self.items[0], RPCRequest)
 
     def __len__(self) -> int:

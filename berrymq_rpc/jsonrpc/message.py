@@ -137,7 +137,7 @@ class IncomingMessage:
         self._parts: list[bytes] = []
         self._size = 0
         self._is_batch = False
-        #: Answers that are still missing.
+        #: How many answers are missing.
         self._missing = 0
         try:
             payload = decode(data, max_size, max_depth)
@@ -159,7 +159,7 @@ class IncomingMessage:
         if not isinstance(payload, list):
             self._take(payload, refused)
         elif not payload:
-            refused.append((JSONRPC.invalid_request("a batch is not empty"), JSONRPCv2))
+            refused.append((JSONRPC.invalid_request("a batch must not be empty"), JSONRPCv2))
         elif len(payload) > max_batch:
             error = JSONRPC.invalid_request(f"a batch of {len(payload):,} is over {max_batch:,}")
             refused.append((error, _version_of(payload[0])))
@@ -201,7 +201,7 @@ class IncomingMessage:
     def _take_response(self, said: dict[str, Any], protocol: type[JSONRPC]) -> None:
         response = protocol.payload_to_response(said)
         if response.malformed:
-            # A response is never answered: two peers could go on for ever. Some peers write a null
+            # A response is never answered: two peers could go on forever. Some peers write a null
             # result beside an error in version 2.0, and leave out an id that is null.
             response = JSONRPCLoose.payload_to_response({"id": None, **said})
             self.malformed += response.malformed
@@ -235,7 +235,7 @@ class IncomingMessage:
 
     @property
     def is_answered(self) -> bool:
-        """Whether there is nothing left to answer."""
+        """Whether nothing is left to answer."""
         return not self._missing
 
     def text(self) -> bytes:

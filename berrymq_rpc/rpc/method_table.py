@@ -93,7 +93,7 @@ class HandlerTable:
                 `KeyboardInterrupt` excepted.
         """
         if not isinstance(name, str):
-            raise NotFoundError(f"the name of a method is text, not {type(name).__name__}")
+            raise NotFoundError(f"the name of a method must be text, not {type(name).__name__}")
         found = self.methods.get(name)
         if found is None and self._asked and len(name) <= MAX_NAME:
             found = self._ask(name)

@@ -102,5 +102,5 @@ def test_response_batch() -> None:
 
 @pytest.mark.parametrize("items", [[], [RPCRequest("a", [], 1), RPCResponse(1, 1)], [1]])
 def test_other_batches_are_refused(items: Any) -> None:
-    with pytest.raises(ValueError, match="a batch is"):
+    with pytest.raises(ValueError, match="a batch must"):
         RPCBatch(items)

@@ -168,13 +168,13 @@ def test_malformed(payload: Any, code: int, request_id: Any) -> None:
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
-        ({"jsonrpc": "2.0", "id": 7}, "a request has a method"),
-        ({"jsonrpc": "1.0", "id": 7}, "a request has a method"),
-        ({"jsonrpc": "2.0", "method": 1, "id": 7}, "a method is a string, not 1"),
-        ({"jsonrpc": "3.0", "method": "a", "id": {}}, "an id is a number, a text or null"),
+        ({"jsonrpc": "2.0", "id": 7}, "a request must have a method"),
+        ({"jsonrpc": "1.0", "id": 7}, "a request must have a method"),
+        ({"jsonrpc": "2.0", "method": 1, "id": 7}, "a method must be a string, not 1"),
+        ({"jsonrpc": "3.0", "method": "a", "id": {}}, "an id must be a number, a string or null"),
         ({"jsonrpc": "2.0", "method": "a", "params": 1, "id": 7}, "params are an array or an"),
-        (5, "a request or response is an object, not 5"),
-        ([], "a batch is not empty"),
+        (5, "a request or response must be an object, not 5"),
+        ([], "a batch must not be empty"),
     ],
 )
 @pytest.mark.parametrize("in_batch", [False, True])

@@ -203,13 +203,13 @@ def test_errors() -> None:
     ("error", "code", "words"),
     [
         ("words", -100, "words"),
-        (5, 5, "the peer gave no message"),
-        ({"code": 5}, 5, "the peer gave no message"),
+        (5, 5, "the peer sent an error without a message"),
+        ({"code": 5}, 5, "the peer sent an error without a message"),
         ({"message": "words"}, -100, "words"),
-        ({"code": "5", "message": 6}, -100, "the peer gave no message"),
-        ({}, -100, "the peer gave no message"),
-        (["?"], -100, "the peer gave no message"),
-        (True, -100, "the peer gave no message"),
+        ({"code": "5", "message": 6}, -100, "the peer sent an error without a message"),
+        ({}, -100, "the peer sent an error without a message"),
+        (["?"], -100, "the peer sent an error without a message"),
+        (True, -100, "the peer sent an error without a message"),
     ],
 )
 def test_errors_of_version_1(error: Any, code: int, words: str) -> None:
@@ -404,7 +404,7 @@ def test_batch_messages(protocol: Protocol) -> None:
 def test_batch_message_from_parts(protocol: Protocol) -> None:
     assert protocol.batch_message_from_parts([b"1"]) == b"[1]"
     assert protocol.batch_message_from_parts(iter([b"1", b"{}"])) == b"[1, {}]"
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="must not be empty"):
         protocol.batch_message_from_parts([])
 
 

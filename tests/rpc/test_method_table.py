@@ -410,7 +410,7 @@ def test_what_is_not_exported_is_not_found(name):
 @pytest.mark.parametrize("name", NO_NAMES, ids=repr)
 def test_what_is_no_text_is_not_found(name):
     for table in TABLES:
-        with pytest.raises(NotFoundError, match=f"is text, not {type(name).__name__}"):
+        with pytest.raises(NotFoundError, match=f"must be text, not {type(name).__name__}"):
             table.find(name)
 
 

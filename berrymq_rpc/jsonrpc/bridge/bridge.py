@@ -154,9 +154,9 @@ class Bridge:
             host, port: where to listen; port 0 is any free one.
             ssl: makes it HTTPS.
             token: what clients have to send as ``Authorization: Bearer ...``; a page sends it as
-                the WebSocket protocol ``bearer.TOKEN`` beside ``jsonrpc``.
-            hosts: names beside `host`, ``localhost`` and loopback addresses by which clients may
-                call this server, without ports; ``"*"`` for any.
+                the WebSocket protocol ``bearer.TOKEN``, along with ``jsonrpc``.
+            hosts: names by which clients may call this server, in addition to `host`,
+                ``localhost`` and loopback addresses; without ports; ``"*"`` for any.
             origins: pages that may open the WebSocket, such as ``"https://example.org"``, beside
                 those that came from this address; ``"*"`` for any, ``"null"`` for pages from
                 files. (No page of another origin can post: that would need CORS, which is off.)
@@ -248,7 +248,7 @@ class Bridge:
         return tuple(listener.url for listener in self._listeners)
 
     def statistics(self) -> dict[str, int]:
-        """Counts: peers, calls, bytes that wait to be sent, and what was refused or dropped."""
+        """Counts: peers, calls, bytes queued, and what was refused or dropped."""
         if self._runtime is None:
             return {}
         dropped = 0 if self._subscriptions is None else self._subscriptions.dropped
@@ -263,7 +263,7 @@ class Bridge:
             self._target.reached_at(listener.url)
         return listener.url
 
-    # -- its life --------------------------------------------------------------------------
+    # -- life cycle --------------------------------------------------------------------------
 
     async def start(self) -> Self:
         """Prepare for listeners. ``async with`` does it.
@@ -272,7 +272,7 @@ class Bridge:
             RuntimeError: it was started already.
         """
         if self._runtime is not None:
-            raise RuntimeError("the bridge is running already")
+            raise RuntimeError("the bridge is already running")
         table: HandlerTable
         if self._table is None:
             table, options = ForwardingTable(self._target, self._own), {}
@@ -289,7 +289,7 @@ class Bridge:
         return self
 
     async def close(self) -> None:
-        """Accept no more peers, let running calls end, and close. Can be called again.
+        """Accept no more peers, wait for running calls, and close. Can be called again.
 
         The calls have `grace` seconds. WebSockets are closed with code 1001.
         """
@@ -332,7 +332,7 @@ class Bridge:
         if self._subscriptions is not None:
             self._subscriptions.connection_lost(connection)
 
-    # -- its own methods -------------------------------------------------------------------
+    # -- the bridge's methods -------------------------------------------------------------------
 
     def _own_methods(self) -> dict[str, Method]:
         functions: dict[str, Any] = {DISCOVER: self._discover}

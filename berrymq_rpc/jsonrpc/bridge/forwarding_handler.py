@@ -45,7 +45,7 @@ class ForwardingTable(HandlerTable):
 
     def find(self, name: object) -> Method:
         if not isinstance(name, str):
-            raise NotFoundError(f"the name of a method is text, not {type(name).__name__}")
+            raise NotFoundError(f"the name of a method must be text, not {type(name).__name__}")
         return self.methods.get(name) or self._forwarded(name)
 
     def _forwarded(self, name: str) -> Method:
@@ -62,7 +62,7 @@ class ForwardingTable(HandlerTable):
         except Exception as error:
             if self._dropped.add():
                 logger.warning(
-                    "notification %.100r was not passed on (%d so far): %s",
+                    "notification %.100r was not forwarded (%d so far): %s",
                     name,
                     self._dropped.count,
                     error,

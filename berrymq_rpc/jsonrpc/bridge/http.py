@@ -99,14 +99,14 @@ class _PostPath:
         peer = _PostPeer(request.remote, "http")
         self._connections.peer_connected(peer)
         if request.transport is None:
-            # It has gone already, and no event will report that.
+            # The peer has left already, and no event will report it.
             asyncio.get_running_loop().call_soon(self._runtime.hang_up, self._connections, peer)
         else:
             self._peers[request.protocol] = peer
         return peer
 
     def connection_lost(self, protocol: Any) -> None:
-        """A connection was closed."""
+        """Note that a connection was closed."""
         peer = self._peers.pop(protocol, None)
         if peer is not None:
             self._runtime.hang_up(self._connections, peer)
@@ -258,7 +258,7 @@ class HTTPListener(Listener):
         if request.method != "POST":
             return _refusal(Refusal(405, "calls are made with POST"), {"Allow": "POST"})
         content_type = headers.get("Content-Type", "")
-        # What most clients send, without parsing.
+        # The common case, without parsing.
         if content_type != "application/json" and not is_json(content_type, or_xml=path != "/"):
             return _refusal(Refusal(415, "the content type must be application/json"))
         if "Content-Encoding" in headers:

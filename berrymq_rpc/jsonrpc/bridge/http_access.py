@@ -75,7 +75,7 @@ class Access:
         token: str | None = None,
     ) -> None:
         if token is not None and not token:
-            raise ValueError("an empty token protects nothing")
+            raise ValueError("the token must not be empty")
         for name, value in (("hosts", hosts), ("origins", origins)):
             if isinstance(value, str):
                 raise TypeError(f"{name} is a list of strings, not one string")
@@ -107,7 +107,7 @@ class Access:
         origin = origin.lower()
         if origin in self._origins or "*" in self._origins:
             return True
-        # A page that this listener's address has served.
+        # A page that was loaded from this listener's address.
         scheme, _, where = origin.partition("://")
         return scheme in ("http", "https") and where == authority.lower()
 

@@ -68,7 +68,7 @@ class JSONLinesListener(Listener):
         peer = StreamPeer(address[0] if address else None, "tcp")
 
         async def write(text: bytes) -> None:
-            # What the JSON writers make has no line breaks; a batch's separators neither.
+            # Neither JSON texts nor the separators of a batch contain line breaks.
             writer.write(text + b"\n")
             await writer.drain()
 

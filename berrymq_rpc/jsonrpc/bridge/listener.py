@@ -66,7 +66,7 @@ class ListenerPeer:
         self.scheme = scheme
 
     def send(self, text: bytes) -> bool:
-        """Send a text; whether the peer is there."""
+        """Send a text; return whether the peer is connected."""
         raise NotImplementedError
 
     def queued_bytes(self) -> int:
@@ -114,7 +114,7 @@ class StreamPeer(ListenerPeer):
 class ListenerPort(Port):
     """The port of a listener: each key is a `ListenerPeer`, which sends the texts."""
 
-    #: The listener's address, once it has one.
+    #: The listener's address, once it listens.
     url = ""
 
     @property

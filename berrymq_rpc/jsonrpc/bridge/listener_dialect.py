@@ -68,7 +68,7 @@ class PostSession(ListenerSession):
     can_be_pushed = False
 
     def _check_open(self) -> None:
-        raise ServiceClosedError("the peer posts its calls: it can be answered, but not called")
+        raise ServiceClosedError("the peer posts its calls, so it can be answered but not called")
 
     def _first_window(self) -> int:
         # Without a window, `_check_open` sees every call and notification.

@@ -19,7 +19,7 @@ TTL = 60.0
 #: Seconds that each request to a remote node waits for a message.
 WAIT = 20.0
 
-#: Seconds between two requests to a remote node that is not there.
+#: Seconds between two requests to a remote node that does not answer.
 PAUSE = 0.5
 
 
@@ -51,7 +51,7 @@ class MessageSource(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Keep no further messages."""
+        """Stop collecting messages."""
 
 
 class BusSource(MessageSource):

@@ -27,7 +27,7 @@ __all__ = ["BridgeRuntime"]
 
 logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 
-#: Seconds between two looks whether a peer's calls have ended.
+#: Seconds between two checks whether a peer's calls have ended.
 SETTLE_PAUSE = 0.01
 
 

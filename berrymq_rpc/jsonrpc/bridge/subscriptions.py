@@ -38,7 +38,7 @@ logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
 #: busy bus. The oldest are dropped first.
 QUEUE_SIZE = 1000
 
-#: Seconds between two looks whether a peer has read what waits for it.
+#: Seconds between two checks whether a peer has read what is queued for it.
 CONGESTION_PAUSE = 0.01
 
 #: Subscriptions of one peer: each is a queue and a task.
@@ -97,12 +97,12 @@ class Subscription:
                 reported = dropped
                 connection.flush()
         except Exception:
-            logger.exception("a subscription has ended")
+            logger.exception("a subscription failed")
 
     def _count_unwritable(self, identifier: str, error: Exception) -> None:
         if self._unwritable.add():
             logger.warning(
-                "message %s cannot be written for a subscriber (%d so far): %s",
+                "message %s cannot be encoded for a subscriber (%d so far): %s",
                 identifier,
                 self._unwritable.count,
                 error,
@@ -129,7 +129,9 @@ def _subscriber() -> Connection:
     assert isinstance(inbound, Inbound)
     connection = inbound.connection
     if not connection.session.can_be_pushed:
-        raise Error("subscriptions are for peers that can be sent messages: use /ws, TCP or ZeroMQ")
+        raise Error(
+            "subscriptions need a connection that can push messages: use /ws, TCP or ZeroMQ"
+        )
     return connection
 
 
@@ -160,7 +162,7 @@ class Subscriptions:
 
     def _init(self) -> None:
         self._of: defaultdict[Connection, dict[str, Subscription]] = defaultdict(dict)
-        #: What the subscriptions that have ended dropped.
+        #: How many messages ended subscriptions dropped.
         self._dropped = 0
 
     @property
@@ -211,7 +213,7 @@ class Subscriptions:
         # It comes from the peer, and may have any type.
         key: Any = id
         if not isinstance(key, str):
-            raise ParametersError(f"a subscription's id is text, not {type(key).__name__}")
+            raise ParametersError(f"a subscription's id must be text, not {type(key).__name__}")
         connection = _subscriber()
         subscription = self._of[connection].pop(key, None)
         if subscription is None:

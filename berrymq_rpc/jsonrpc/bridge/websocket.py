@@ -90,7 +90,7 @@ class WebSockets:
             request.transport.abort()
 
     async def close(self) -> None:
-        """Close all WebSockets with a code that says that this side goes away."""
+        """Close all WebSockets with the code for "going away"."""
         await asyncio.gather(
             *(socket.close(code=_GOING_AWAY, message=b"closing") for socket in list(self._open)),
             return_exceptions=True,

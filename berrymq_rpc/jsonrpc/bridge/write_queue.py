@@ -1,4 +1,4 @@
-"""What waits to be sent to one peer of a listener."""
+"""The queue of texts to send to one peer of a listener."""
 
 import asyncio
 from collections import deque
@@ -29,7 +29,7 @@ class WriteQueue:
         return self._size
 
     def put(self, text: bytes) -> bool:
-        """Add a text; whether the peer is there."""
+        """Add a text; return whether the peer is connected."""
         if self._is_closed:
             return False
         self._texts.append(text)
@@ -72,7 +72,7 @@ class WriteQueue:
         self._has_room.set()
 
     def drop(self) -> None:
-        """Accept nothing more, and forget what is queued: the peer is gone."""
+        """Accept nothing more and discard the queue: the peer is gone."""
         self._texts.clear()
         self._size = 0
         self._is_empty.set()

@@ -1,4 +1,4 @@
-"""What all protocols share: from JSON values to items, and from items to messages."""
+"""What all protocols share: JSON values to items, and items to messages."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ class JSONRPC(ABC):
 
     @classmethod
     def message_to_item(cls, message: bytes) -> Item:
-        """Interpret a message. Never raises, whatever it is.
+        """Interpret a message. Never raises, whatever was sent.
 
         Args:
             message: JSON text in UTF-8.
@@ -83,7 +83,7 @@ class JSONRPC(ABC):
     @classmethod
     def _batch(cls, payload: list[Any]) -> RPCRequest | RPCBatch:
         if not payload:
-            return RPCRequest(cls.invalid_request("a batch is not empty"), None, None)
+            return RPCRequest(cls.invalid_request("a batch must not be empty"), None, None)
         if _is_response_batch(payload):
             return RPCBatch([cls.payload_to_response(part) for part in payload])
         return RPCBatch([cls.payload_to_request(part) for part in payload])
@@ -96,10 +96,10 @@ class JSONRPC(ABC):
             request_id = cls._message_id(payload, required=False)
             cls._check_version(payload)
             if "method" not in payload:
-                raise cls.invalid_request("a request has a method")
+                raise cls.invalid_request("a request must have a method")
             method = payload["method"]
             if type(method) is not str:
-                raise cls.method_not_found(f"a method is a string, not {shown(method)}")
+                raise cls.method_not_found(f"a method must be a string, not {shown(method)}")
             args = cls._arguments(payload)
             null_id = request_id is None and cls._has_null_id(payload)
             return RPCRequest(method, args, request_id, null_id=null_id)
@@ -217,7 +217,7 @@ class JSONRPC(ABC):
         """
         middle = b", ".join(messages)
         if not middle:
-            raise ValueError("a batch is not empty")
+            raise ValueError("a batch must not be empty")
         return b"[" + middle + b"]"
 
     @classmethod
@@ -252,7 +252,7 @@ class JSONRPC(ABC):
 
     @classmethod
     def invalid_request(cls, message: str, request_id: Any = None) -> RPCError:
-        """The error for what is not a request."""
+        """The error for something that is not a request."""
         return RPCError(cls.INVALID_REQUEST, message, request_id)
 
     @classmethod

@@ -65,8 +65,8 @@ def _as_bytes(data: object) -> bytes:
         try:
             return data.encode("utf-8")
         except UnicodeEncodeError:
-            raise TextError("a text has half of a surrogate pair") from None
-    raise TextError(f"a JSON text is bytes, not {type(data).__name__}")
+            raise TextError("a text contains half of a surrogate pair") from None
+    raise TextError(f"a JSON text must be bytes, not {type(data).__name__}")
 
 
 def _check_depth(data: bytes, levels: int) -> None:
@@ -92,7 +92,7 @@ def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
     try:
         data = _written(value, max_depth)
     except RecursionError:
-        raise ValueError("the value contains itself, or is nested too deep") from None
+        raise ValueError("the value contains itself, or is nested too deeply") from None
     # Both libraries recurse until Python stops them, which it does at a depth that differs from
     # one version and one thread to another.
     _check_depth(data, max_depth)

@@ -44,12 +44,12 @@ def parse(data: bytes) -> Any:
     text = data.decode("utf-8").strip(_SPACE)
     value, end = _raw_decode(text)
     if end != len(text):
-        raise ValueError(f"something follows the JSON text, at character {end}")
+        raise ValueError(f"unexpected data after the JSON text, at character {end}")
     if _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            raise ValueError("a text has half of a surrogate pair") from None
+            raise ValueError("a text contains half of a surrogate pair") from None
     return value
 
 

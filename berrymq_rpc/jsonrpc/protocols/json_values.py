@@ -117,7 +117,7 @@ def simplify(value: Any, levels: int) -> Any:
     if type(value) is float:
         return value if math.isfinite(value) else None
     if levels <= 0:
-        raise ValueError("the value contains itself, or is nested too deep")
+        raise ValueError("the value contains itself, or is nested too deeply")
     if isinstance(value, dict):
         return {_key(key): simplify(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -17,7 +17,7 @@ class JSONRPCLoose(JSONRPCv2):
 
     @classmethod
     def _check_version(cls, payload: dict[str, Any]) -> None:
-        """Take any."""
+        """Accept any version."""
 
     @classmethod
     def _has_null_id(cls, payload: dict[str, Any]) -> bool:
@@ -28,8 +28,8 @@ class JSONRPCLoose(JSONRPCv2):
         result, error = payload.get("result"), payload.get("error")
         if error is not None:
             if result is not None:
-                raise cls.invalid_request("one of a response's result and error is null")
+                raise cls.invalid_request("a response's result or error must be null")
             return best_effort_error(error)
         if "result" not in payload:
-            raise cls.invalid_request("a response has a result or an error")
+            raise cls.invalid_request("a response must have a result or an error")
         return result

@@ -11,7 +11,7 @@ __all__ = ["JSONRPCv1", "best_effort_error"]
 def best_effort_error(error: Any) -> RPCError:
     """Interpret an error of version 1.0, which only says that it is an object."""
     code = JSONRPC.ERROR_CODE_UNAVAILABLE
-    message = "the peer gave no message"
+    message = "the peer sent an error without a message"
     data = None
     if isinstance(error, str):
         message = error
@@ -34,7 +34,7 @@ class JSONRPCv1(JSONRPC):
     @classmethod
     def _message_id(cls, payload: dict[str, Any], *, required: bool) -> Any:
         if "id" not in payload:
-            raise cls.invalid_request("a message of version 1.0 has an id")
+            raise cls.invalid_request("a message of version 1.0 must have an id")
         return payload["id"]
 
     @classmethod
@@ -47,12 +47,12 @@ class JSONRPCv1(JSONRPC):
     @classmethod
     def _result(cls, payload: dict[str, Any]) -> Any:
         if "result" not in payload or "error" not in payload:
-            raise cls.invalid_request("a response of version 1.0 has a result and an error")
+            raise cls.invalid_request("a response of version 1.0 must have a result and an error")
         result, error = payload["result"], payload["error"]
         if error is None:
             return result
         if result is not None:
-            raise cls.invalid_request("one of a response's result and error is null")
+            raise cls.invalid_request("a response's result or error must be null")
         return best_effort_error(error)
 
     @classmethod

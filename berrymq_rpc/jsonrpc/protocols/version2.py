@@ -31,14 +31,18 @@ class JSONRPCv2(JSONRPC):
     @classmethod
     def _message_id(cls, payload: Any, *, required: bool) -> Any:
         if not isinstance(payload, dict):
-            raise cls.invalid_request(f"a request or response is an object, not {shown(payload)}")
+            raise cls.invalid_request(
+                f"a request or response must be an object, not {shown(payload)}"
+            )
         if "id" not in payload:
             if required:
-                raise cls.invalid_request("a response has an id")
+                raise cls.invalid_request("a response must have an id")
             return None
         request_id = payload["id"]
         if type(request_id) not in _ID_TYPES:
-            raise cls.invalid_request(f"an id is a number, a text or null, not {shown(request_id)}")
+            raise cls.invalid_request(
+                f"an id must be a number, a string or null, not {shown(request_id)}"
+            )
         return request_id
 
     @classmethod
@@ -63,16 +67,16 @@ class JSONRPCv2(JSONRPC):
     def _result(cls, payload: dict[str, Any]) -> Any:
         if "result" in payload:
             if "error" in payload:
-                raise cls.invalid_request("a response has a result or an error, not both")
+                raise cls.invalid_request("a response must have a result or an error, not both")
             return payload["result"]
         if "error" not in payload:
-            raise cls.invalid_request("a response has a result or an error")
+            raise cls.invalid_request("a response must have a result or an error")
         error = payload["error"]
         if isinstance(error, dict):
             code, message = error.get("code"), error.get("message")
             if type(code) is int and isinstance(message, str):
                 return RPCError(code, message, data=error.get("data"))
-        raise cls.invalid_request(f"an error has a code and a message, not {shown(error)}")
+        raise cls.invalid_request(f"an error must have a code and a message, not {shown(error)}")
 
     @classmethod
     def request_payload(cls, request: RPCRequest) -> dict[str, Any]:

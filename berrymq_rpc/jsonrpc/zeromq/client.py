@@ -102,7 +102,7 @@ class RPCClient(SocketOwner):
     """
 
     default_socket_type: int = zmq.REQ
-    #: Classes of one's own by error code, called with the message and the data.
+    #: The user's exception classes by error code, called with the message and the data.
     error_code_exceptions: Mapping[int, type[Exception]] | None = None
     request_method_class = RequestMethod
 
@@ -134,7 +134,7 @@ class RPCClient(SocketOwner):
         self.socket = socket
 
     def _reconnect(self) -> None:
-        """Give up what was sent on this socket, and what would still arrive."""
+        """Replace the socket: drop what was sent on it and what would still arrive."""
         self.socket.close(0)
         self._connect()
 
@@ -222,7 +222,7 @@ class RPCClient(SocketOwner):
     def _receive(self, request_id: int, method: str, deadline: float | None) -> Any:
         while True:
             payload = self._receive_text(method, deadline)
-            # The common case in as few steps as there can be.
+            # The common case, in as few steps as possible.
             if (
                 type(payload) is dict
                 and payload.get("id") == request_id
@@ -291,7 +291,7 @@ def milliseconds_until(deadline: float | None) -> int:
 
 
 def time_is_over(method: str, endpoint: str, what: str) -> RPCTimeoutError:
-    """The exception for a call that was not sent, or not answered, in time."""
+    """Make the exception for a call that was not sent, or not answered, in time."""
     return RPCTimeoutError(f"{method!r} was not {what} by {endpoint} in time")
 
 

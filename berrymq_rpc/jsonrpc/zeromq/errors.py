@@ -101,7 +101,7 @@ class MethodNotFound(RPCError):
 
 
 class InvalidParams(RPCError):
-    """The arguments do not suit the method; it was not called."""
+    """The arguments do not fit the method; it was not called."""
 
     error_code = -32602
 
@@ -117,7 +117,7 @@ class ServerError(RPCError):
 
 
 class ApplicationError(RPCError):
-    """An error of the application's own, by its code."""
+    """An error that the application defines, by its code."""
 
 
 def _words(name: str) -> str:

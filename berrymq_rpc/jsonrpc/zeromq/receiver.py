@@ -24,10 +24,10 @@ from .waker import Waker
 
 __all__ = ["NotificationReceiverClient"]
 
-#: Messages that wait for a connection.
+#: Messages that may wait for a connection.
 MAX_UNSENT = 1000
 
-#: Notifications that wait for the handler that runs.
+#: Notifications that may wait while a handler runs.
 MAX_WAITING = 100_000
 
 #: Messages that are read before the thread sends what waits.
@@ -136,7 +136,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
     def _wait_here(
         self, answer: queue.SimpleQueue[RPCResponse | Exception], deadline: float | None
     ) -> RPCResponse | Exception:
-        """Wait in the thread that reads: a handler called."""
+        """Wait in the thread that reads, for a call made by a handler."""
         while answer.empty():
             left = milliseconds_until(deadline)
             self._turn(None if left < 0 else left)
@@ -193,7 +193,9 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
                 self._waiting.append(request)
             else:
                 self.logger.warning(
-                    "notification %.100r dropped: %d wait already", request.method, MAX_WAITING
+                    "notification %.100r dropped: %d are waiting already",
+                    request.method,
+                    MAX_WAITING,
                 )
         if message.malformed:
             self.logger.warning("%s sent a malformed message: %.200r", self.endpoint, text)

@@ -11,8 +11,8 @@ from ...common.tally import Tally
 
 __all__ = ["RouterQueues"]
 
-#: Bytes that are kept for one peer that does not read, beside what ZeroMQ keeps. Each message
-#: counts as 500 more than it is long.
+#: Bytes that are kept for one peer that does not read, in addition to ZeroMQ's own queue. Each
+#: message counts as its length plus 500.
 MAX_QUEUED = 5 << 20
 _OVERHEAD = 500
 
@@ -39,7 +39,7 @@ class RouterQueues:
         return self._dropped.count
 
     def __bool__(self) -> bool:
-        """Whether something waits."""
+        """Whether any message is queued."""
         return bool(self._queues)
 
     def send(self, frames: Sequence[bytes]) -> bool:
@@ -75,7 +75,7 @@ class RouterQueues:
             self._logger.warning("message dropped: %s (%d so far)", reason, self.dropped)
 
     def retry(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send queued messages, as far as there is room."""
         for peer, queue in list(self._queues.items()):
             try:
                 while queue:

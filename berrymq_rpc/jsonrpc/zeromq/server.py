@@ -46,10 +46,10 @@ class RPCServer(SocketOwner, threading.Thread):
     Args:
         endpoint: where to listen; with port ``*``, `endpoint` has the free port that was taken.
         context: of ZeroMQ; the default is the process's.
-        timeout: milliseconds between two looks at `should_stop`; `stop` does not wait for them.
+        timeout: milliseconds between two checks of `should_stop`; `stop` does not wait for them.
         socket_type: of ZeroMQ; the default is the class's.
         logger: the default is ``berrymq_rpc.jsonrpc.zeromq``.
-        insecure: allow an address beyond loopback: everybody who reaches it may call.
+        insecure: allow an address beyond loopback: anyone who reaches it may call.
         max_size: bytes of a request, and of an answer.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
 
@@ -146,7 +146,7 @@ class RPCServer(SocketOwner, threading.Thread):
         self._waker.wake()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the thread is over.
+        """Wait until the thread has ended.
 
         Args:
             timeout: seconds at most.
@@ -186,7 +186,7 @@ class RPCServer(SocketOwner, threading.Thread):
     # -- serving -----------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Serve what there is, or wait for something."""
+        """Serve one message, or wait for something."""
         timeout = self.timeout
         if self._queues:
             self._queues.retry()
@@ -262,7 +262,7 @@ class RPCServer(SocketOwner, threading.Thread):
         elif self.socket_type == zmq.REP:
             self.socket.send(text)
         elif text:
-            self.logger.warning("no way to answer at this socket: %.200r", text)
+            self.logger.warning("answer dropped: this socket cannot send: %.200r", text)
 
 
 class RPCNotificationServer(RPCServer):

@@ -55,7 +55,7 @@ class SocketOwner:
 
     def _new_socket(self) -> Any:
         socket = self.context.socket(self.socket_type)
-        # A peer that is gone must not keep the context from ending.
+        # A peer that is gone must not keep the context from terminating.
         socket.linger = CLOSE_LINGER
         socket.maxmsgsize = _ANSWERED_SIZE * self.max_size
         return socket

@@ -23,7 +23,7 @@ __all__ = ["Subscriber", "SubscriptionServer"]
 #: Subscribers at one time. One that is gone is removed when something is sent to it.
 MAX_SUBSCRIBERS = 10_000
 
-#: Notifications that wait for the server's thread.
+#: Notifications that may wait for the server's thread.
 MAX_WAITING = 100_000
 
 #: Milliseconds: a frozen subscriber, or one whose host is gone, is noticed within the sum.
@@ -98,7 +98,7 @@ class SubscriptionServer(RPCNotificationServer):
         """
         asking = self._asking
         if asking is None or threading.get_ident() != self._serving_thread:
-            raise RuntimeError("there is a subscriber only inside a handler")
+            raise RuntimeError("subscriber can only be read inside a handler")
         with self._guard:
             if asking not in self._subscribers:
                 if len(self._subscribers) >= MAX_SUBSCRIBERS:
@@ -113,7 +113,7 @@ class SubscriptionServer(RPCNotificationServer):
         return self._all
 
     def forget(self, subscriber: Subscriber) -> None:
-        """Remove a subscriber, if it is there."""
+        """Remove a subscriber, if it is one."""
         with self._guard:
             if subscriber in self._subscribers:
                 del self._subscribers[subscriber]

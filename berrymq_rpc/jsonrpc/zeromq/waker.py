@@ -9,7 +9,7 @@ __all__ = ["Waker"]
 
 
 class Waker:
-    """A pair of sockets of which one is polled, beside a socket of ZeroMQ.
+    """A pair of sockets, one of which is polled together with a ZeroMQ socket.
 
     Args:
         socket_: the socket of ZeroMQ whose messages end a poll too.
@@ -30,7 +30,7 @@ class Waker:
         try:
             self._write.send(b"\0")
         except OSError:
-            # It is full, which wakes as well, or closed.
+            # The socket is full, so the poll ends anyway, or it is closed.
             return
 
     def wait_for_room(self, wanted: bool) -> None:
@@ -62,6 +62,6 @@ class Waker:
             return
 
     def close(self) -> None:
-        """Close both. `wake` may be called still, and does nothing."""
+        """Close both. `wake` may still be called, and does nothing."""
         self._read.close()
         self._write.close()

@@ -81,7 +81,7 @@ async def test_errors_of_handlers(handler: Any, line_to: Any, listener: str) -> 
         unwritable = (await line.ask(V2 | {"method": "unwritable"}))["error"]
         assert (unwritable["code"], unwritable["message"]) == (-32603, "Internal error")
         assert unwritable["data"]["type"] == "builtins.TypeError"
-        assert (await line.ask(V2))["error"]["data"] == "a request has a method"
+        assert (await line.ask(V2))["error"]["data"] == "a request must have a method"
         wrong = (await line.ask(V2 | {"method": "subtract", "params": [1]}))["error"]
         assert wrong["code"] == -32602
         for name in ("_told", "told", "__init__", "math", "math.__class__", "rpc.nothing", ""):

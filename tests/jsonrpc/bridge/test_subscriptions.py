@@ -168,7 +168,7 @@ async def test_what_cannot_be_written(
             bus.twitter("a:b", 2)
             params = json.loads(await line.receive())["params"]
         assert (params["args"], params["dropped"]) == ([2], 1)
-        assert "cannot be written" in caplog.text
+        assert "cannot be encoded" in caplog.text
 
 
 async def test_not_too_many(bus: Bus, line_to: Any) -> None:
