@@ -1,6 +1,7 @@
 """The bridge: serves a handler, a node or a remote server to peers that are not Python."""
 
 import asyncio
+import re
 import ssl as ssl_module
 from collections.abc import Iterable
 from typing import Any, Self
@@ -40,6 +41,12 @@ MAX_PEERS = 900
 GRACE = 5.0
 
 DISCOVER = "rpc.discover"
+
+#: What clients may post to, but for what is there already.
+_PATH = re.compile(r"/[\w.~/-]*", re.ASCII)
+_RESERVED_PATHS = ("/JSON", "/ws")
+
+_NOTIFICATION_STATUSES = (200, 202, 204)
 
 
 class Bridge:
@@ -147,33 +154,49 @@ class Bridge:
         hosts: Iterable[str] = (),
         origins: Iterable[str] = (),
         insecure: bool = False,
+        path: str = "/",
+        notification_status: int = 204,
+        require_content_type: bool = True,
     ) -> str:
-        """Serve HTTP: POST at ``/``, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
+        """Serve HTTP: POST at `path`, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
 
         Args:
             host, port: where to listen; port 0 is any free one.
             ssl: makes it HTTPS.
-            token: what clients have to send as ``Authorization: Bearer ...``; a page sends it as
-                the WebSocket protocol ``bearer.TOKEN``, along with ``jsonrpc``.
+            token: what clients have to send as ``Authorization: Bearer ...``, or as the password
+                of ``Basic`` with any user; a page sends it as the WebSocket protocol
+                ``bearer.TOKEN``, along with ``jsonrpc``.
             hosts: names by which clients may call this server, in addition to `host`,
                 ``localhost`` and loopback addresses; without ports; ``"*"`` for any.
-            origins: pages that may open the WebSocket, such as ``"https://example.org"``, beside
-                those that came from this address; ``"*"`` for any, ``"null"`` for pages from
-                files. (No page of another origin can post: that would need CORS, which is off.)
+            origins: pages that may post and open the WebSocket, such as
+                ``"https://example.org"``, beside those that came from this address; ``"*"`` for
+                any, ``"null"`` for pages from files. Browsers are sent CORS headers for them, and
+                for no others.
             insecure: allow a `host` beyond loopback without a token.
+            path: where clients post to, such as ``"/rpc"``.
+            notification_status: of the response where there is no answer: 200, 202 or 204.
+            require_content_type: refuse a body that does not say that it is JSON. Without, there
+                has to be a token: a form of any page could post otherwise.
 
         Returns:
-            The URL, such as ``"http://127.0.0.1:8080"``.
+            The URL, such as ``"http://127.0.0.1:8080"``, without the path.
 
         Raises:
             ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
             OSError: the address cannot be bound.
-            ValueError: `host` is beyond loopback, and there is neither `token` nor `insecure`.
+            ValueError: `host` is beyond loopback, and there is neither `token` nor `insecure`; or
+                an argument is invalid.
         """
         runtime = self._running()
         if token is None and not is_loopback(host):
             check_exposure(f"tcp://{host}:{port}", insecure)
         access = Access(host, hosts=hosts, origins=origins, token=token)
+        if path in _RESERVED_PATHS or not _PATH.fullmatch(path):
+            raise ValueError(f"path is one such as '/' or '/rpc', not {path!r}")
+        if notification_status not in _NOTIFICATION_STATUSES:
+            raise ValueError(f"notification_status is 200, 202 or 204, not {notification_status!r}")
+        if not require_content_type and token is None:
+            raise ValueError("require_content_type=False needs a token")
         try:
             from .http import HTTPListener
         except ModuleNotFoundError as error:
@@ -184,7 +207,13 @@ class Bridge:
                 '"http": pip install "berrymq-rpc[http]"',
                 name="aiohttp",
             ) from None
-        listener = HTTPListener(runtime, access)
+        listener = HTTPListener(
+            runtime,
+            access,
+            path=path,
+            notification_status=notification_status,
+            require_content_type=require_content_type,
+        )
         await listener.open(host, port, ssl)
         return await self._opened(listener)
 

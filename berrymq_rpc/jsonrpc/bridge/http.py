@@ -4,7 +4,8 @@
 status  when
 ======  =====================================================================================
 200     there is an answer, an error object included
-204     there is no answer: the text had notifications alone
+204     there is no answer: the text had notifications alone (or `notification_status`); or a page
+        of another origin is allowed to post
 401     the token is missing or wrong
 403     the host is not one of this server's, or the page may not use it
 404     another path
@@ -12,9 +13,13 @@ status  when
 408     the body did not arrive in time
 413     the body is larger than it may be
 415     the content type is not JSON in UTF-8, or the body is compressed
+417     it expects something else than ``100-continue``
 426     at ``/ws``: it is not a request for a WebSocket
 503     `max_peers` is reached, or the listener is closing
 ======  =====================================================================================
+
+A client that sends ``Expect: 100-continue`` waits with its body for the status 100, which it gets
+if its head is in order.
 """
 
 import asyncio
@@ -23,11 +28,11 @@ import ssl as ssl_module
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ..message import IncomingMessage
 from .berrymq03 import LegacyMessage
-from .http_access import Access, Refusal, is_json
+from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
 from .listener import SEND_TIMEOUT, Listener, ListenerPeer, ListenerPort, url_of
 from .runtime import BridgeRuntime
 from .websocket import WebSockets
@@ -49,6 +54,10 @@ SMALL = 64 << 10
 
 #: Connections that wait to be accepted.
 BACKLOG = 1024
+
+#: Where clients of berryMQ 0.3 post to, and where the WebSocket is.
+LEGACY_PATH = "/JSON"
+WEBSOCKET_PATH = "/ws"
 
 _HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
 
@@ -112,6 +121,24 @@ class _PostPath:
             self._runtime.hang_up(self._connections, peer)
 
 
+class _Protocol(web.RequestHandler):
+    """One connection, whose malformed requests are not quoted: they may hold a token."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        logger.warning("malformed HTTP request from %s: %s", request.remote, type(exc).__name__)
+        response = _refusal(Refusal(status, "the request is malformed"))
+        response.force_close()
+        return response
+
+
 class _Server(web.Server):
     """Reports the end of each connection, and bounds how many there are."""
 
@@ -121,6 +148,9 @@ class _Server(web.Server):
         super().__init__(handler, **kwargs)
         self._runtime = runtime
         self._paths = tuple(paths)
+
+    def __call__(self) -> _Protocol:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -135,16 +165,33 @@ class _Server(web.Server):
 
 
 class HTTPListener(Listener):
-    """Serves peers that speak HTTP. Made by `open`."""
+    """Serves peers that speak HTTP. Made by `open`.
 
-    def __init__(self, runtime: BridgeRuntime, access: Access) -> None:
+    Args:
+        path: where clients post to.
+        notification_status: of the response where there is no answer.
+        require_content_type: whether to refuse what does not say that it is JSON.
+    """
+
+    def __init__(
+        self,
+        runtime: BridgeRuntime,
+        access: Access,
+        *,
+        path: str = "/",
+        notification_status: int = 204,
+        require_content_type: bool = True,
+    ) -> None:
         super().__init__(runtime.port_options)
         self._runtime = runtime
         self._access = access
+        self._path = path
+        self._notification_status = notification_status
+        self._require_content_type = require_content_type
         self._port = ListenerPort()
         self._paths = {
-            "/": _PostPath(runtime, self._port, IncomingMessage),
-            "/JSON": _PostPath(runtime, self._port, LegacyMessage),
+            path: _PostPath(runtime, self._port, IncomingMessage),
+            LEGACY_PATH: _PostPath(runtime, self._port, LegacyMessage),
         }
         self._web_sockets = WebSockets(runtime, self._port)
         self._runner: web.ServerRunner | None = None
@@ -215,24 +262,31 @@ class HTTPListener(Listener):
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
-        refused = self._refused(request, path)
-        if refused is not None:
-            return refused
+        headers = request.headers
+        shared = self._access.shared(headers)
+        response = self._by_head(request, path)
+        if response is not None:
+            response.headers.update(shared)
+            if "Expect" in headers:
+                # Whether the client still sends its body, it alone knows.
+                response.force_close()
+            return response
         self._serving += 1
         try:
-            if path == "/ws":
+            if path == WEBSOCKET_PATH:
                 return await self._web_sockets.serve(request)
             content = request.content
             # Almost always, the body has arrived with the head.
             body = content.read_nowait() if content.is_eof() else await self._rest(request)
+            if not isinstance(body, web.Response) and len(body) > self._runtime.max_size:
+                body = _too_large(self._runtime.max_size)
             if isinstance(body, web.Response):
+                body.headers.update(shared)
                 return body
-            if len(body) > self._runtime.max_size:
-                return _too_large(self._runtime.max_size)
             answer = await self._paths[path].ask(request, body)
             if not answer:
-                return web.Response(status=204)
-            response = web.Response(body=answer, headers=_HEADERS)
+                return web.Response(status=self._notification_status, headers=shared)
+            response = web.Response(body=answer, headers=_HEADERS | shared if shared else _HEADERS)
             if len(answer) > SMALL:
                 await _send(request, response)
             return response
@@ -241,28 +295,43 @@ class HTTPListener(Listener):
             if self._is_closing and not self._serving:
                 self._idle.set()
 
-    def _refused(self, request: web.BaseRequest, path: str) -> web.Response | None:
-        """The response to a request that is refused by its head alone."""
+    def _by_head(self, request: web.BaseRequest, path: str) -> web.Response | None:
+        """The response that follows from the head alone, or ``None``: the request is served."""
         if self._is_closing:
             return _refusal(Refusal(503, "the server is closing"))
         headers = request.headers
-        refusal = self._access.refusal(headers)
+        permission = self._access.preflight(request.method, headers)
+        refusal = self._access.refusal(headers, is_preflight=bool(permission))
         if refusal is not None:
             return _refusal(refusal)
-        if path == "/ws":
+        if path == WEBSOCKET_PATH:
             if request.method != "GET":
                 return _refusal(Refusal(405, "a WebSocket is opened with GET"), {"Allow": "GET"})
             return None
         if path not in self._paths:
-            return _refusal(Refusal(404, "calls are posted to /, and the WebSocket is at /ws"))
+            where = f"calls are posted to {self._path}, and the WebSocket is at {WEBSOCKET_PATH}"
+            return _refusal(Refusal(404, where))
+        if permission:
+            return web.Response(status=204, headers=permission)
         if request.method != "POST":
             return _refusal(Refusal(405, "calls are made with POST"), {"Allow": "POST"})
+        return self._by_fields(request, path)
+
+    def _by_fields(self, request: web.BaseRequest, path: str) -> web.Response | None:
+        """The same for a POST to a path that there is, by what it says of its body."""
+        headers = request.headers
         content_type = headers.get("Content-Type", "")
         # The common case, without parsing.
-        if content_type != "application/json" and not is_json(content_type, or_xml=path != "/"):
-            return _refusal(Refusal(415, "the content type must be application/json"))
+        if content_type != "application/json":
+            if not self._require_content_type:
+                if not is_utf8(content_type):
+                    return _refusal(Refusal(415, "the body must be in UTF-8"))
+            elif not is_json(content_type, or_xml=path == LEGACY_PATH):
+                return _refusal(Refusal(415, "the content type must be application/json"))
         if "Content-Encoding" in headers:
             return _refusal(Refusal(415, "the body must not be compressed"))
+        if headers.get("Expect", "100-continue").lower() != "100-continue":
+            return _refusal(Refusal(417, "only 100-continue can be expected"))
         length = request.content_length
         if length is not None and length > self._runtime.max_size:
             return _too_large(self._runtime.max_size)
@@ -272,6 +341,10 @@ class HTTPListener(Listener):
         """Read a body that arrives after its head."""
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
+                if "Expect" in request.headers and request.version >= HttpVersion11:
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    # It is not a part of the response.
+                    request.writer.output_size = 0
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
             return _too_large(self._runtime.max_size)
@@ -293,9 +366,11 @@ async def _send(request: web.BaseRequest, response: web.Response) -> None:
 
 
 def _refusal(refusal: Refusal, headers: Mapping[str, str] | None = None) -> web.Response:
+    response = web.Response(status=refusal.status, text=refusal.reason + "\n", headers=headers)
     if refusal.status == 401:
-        headers = {"WWW-Authenticate": "Bearer"}
-    return web.Response(status=refusal.status, text=refusal.reason + "\n", headers=headers)
+        for challenge in CHALLENGES:
+            response.headers.add("WWW-Authenticate", challenge)
+    return response
 
 
 def _too_large(max_size: int) -> web.Response:

@@ -6,6 +6,7 @@ from functools import partial
 
 from aiohttp import WSMsgType, web
 
+from .http_access import offered_protocols
 from .listener import ListenerPort, StreamPeer
 from .runtime import BridgeRuntime
 
@@ -39,6 +40,11 @@ class WebSockets:
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request for a WebSocket until that is closed."""
+        if PROTOCOL not in offered_protocols(request.headers):
+            # aiohttp logs what is offered in vain, which may be the token alone.
+            headers = request.headers.copy()
+            headers.popall("Sec-WebSocket-Protocol", None)
+            request = request.clone(headers=headers)
         socket = web.WebSocketResponse(
             max_msg_size=self._runtime.max_size,
             heartbeat=HEARTBEAT,

@@ -1,9 +1,12 @@
 """The HTTP listener: statuses, who may use it, bodies in pieces, and the WebSocket beside it."""
 
 import asyncio
+import base64
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hmac import compare_digest
 from typing import Any
 
 import aiohttp
@@ -28,7 +31,6 @@ async def served(
 async def status(session: aiohttp.ClientSession, method: str, url: str, **request: Any) -> int:
     async with session.request(method, url, **request) as response:
         await response.read()
-        assert "Access-Control-Allow-Origin" not in response.headers
         return response.status
 
 
@@ -124,18 +126,132 @@ async def test_origins(handler: Any, origin: str | None, expected: int) -> None:
             await session.ws_connect(url + "/ws", headers=headers)
 
 
+async def test_no_page_is_named_where_none_is_allowed(handler: Any) -> None:
+    async with served(handler) as (session, url):
+        for origin in (url, "http://127.0.0.1:1", "null", None):
+            for method in ("POST", "OPTIONS"):
+                headers = JSON | {"Access-Control-Request-Method": "POST"}
+                headers |= {} if origin is None else {"Origin": origin}
+                async with session.request(method, url, data=ASKED, headers=headers) as response:
+                    assert response.status in ((200, 405) if origin in (url, None) else (403,))
+                    assert not any(name.startswith("Access-Control") for name in response.headers)
+
+
+async def test_pages_of_other_origins(handler: Any) -> None:
+    app = "https://app.example"
+    options = {"max_body": 1000}
+    async with served(handler, origins=[app], token="sesame", options=options) as (session, url):
+        # A browser asks first, and without the token.
+        asks = {
+            "Origin": app,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type,x-request-id",
+        }
+        async with session.options(url, headers=asks) as response:
+            assert (response.status, await response.read()) == (204, b"")
+            fields = {name: value for name, value in response.headers.items() if "Access" in name}
+            assert fields == {
+                "Access-Control-Allow-Origin": app,
+                "Access-Control-Allow-Methods": "POST",
+                "Access-Control-Allow-Headers": "Authorization, Content-Type, "
+                "content-type,x-request-id",
+                "Access-Control-Max-Age": "600",
+            }
+            assert response.headers["Vary"] == "Origin"
+        private = asks | {"Access-Control-Request-Private-Network": "true"}
+        async with session.options(url + "/JSON", headers=private) as response:
+            assert response.headers["Access-Control-Allow-Private-Network"] == "true"
+        assert await status(session, "OPTIONS", url + "/elsewhere", headers=asks) == 404
+        for refused in (asks | {"Origin": "https://evil.example"}, asks | {"Host": "evil.example"}):
+            assert await status(session, "OPTIONS", url, headers=refused) == 403
+        # It may read whatever answers it.
+        token = {"Authorization": "Bearer sesame"}
+        told = b'{"jsonrpc": "2.0", "method": "sum"}'
+        for expected, headers, data in (
+            (200, JSON | token, ASKED),
+            (204, JSON | token, told),
+            (401, JSON, ASKED),
+            (413, JSON | token, b" " * 1001),
+            (415, token, ASKED),
+        ):
+            headers = headers | {"Origin": app}
+            async with session.post(url, data=data, headers=headers) as response:
+                assert response.status == expected
+                assert response.headers["Access-Control-Allow-Origin"] == app
+                assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+async def test_pages_of_any_origin(handler: Any) -> None:
+    async with served(handler, origins=["*"]) as (session, url):
+        for origin in ("https://app.example", "null"):
+            headers = JSON | {"Origin": origin}
+            async with session.post(url, data=ASKED, headers=headers) as response:
+                assert await response.json() == ANSWERED
+                assert response.headers["Access-Control-Allow-Origin"] == origin
+
+
+def basic(credentials: bytes) -> str:
+    return "Basic " + base64.b64encode(credentials).decode()
+
+
 async def test_a_token(handler: Any) -> None:
     async with served(handler, host="0.0.0.0", token="sésame") as (session, url):
         url = url.replace("0.0.0.0", "127.0.0.1")
         post = {"data": ASKED}
-        assert await status(session, "POST", url, headers=JSON, **post) == 401
-        for wrong in ("Bearer", "Bearer x", "Basic sésame", "sésame"):
+        async with session.post(url, headers=JSON, **post) as response:
+            assert response.status == 401
+            assert response.headers.getall("WWW-Authenticate") == [
+                "Bearer",
+                'Basic realm="JSON-RPC", charset="UTF-8"',
+            ]
+        for wrong in (
+            "Bearer",
+            "Bearer x",
+            "Bearer sésame2",
+            "Basic sésame",
+            "sésame",
+            "Basic",
+            "Basic =",
+            basic("sésame".encode()),
+            basic("sésame:".encode()),
+            basic(b"user:sesame"),
+            basic("user:sésame:".encode()),
+        ):
             headers = JSON | {"Authorization": wrong}
             assert await status(session, "POST", url, headers=headers, **post) == 401
-        headers = JSON | {"Authorization": "Bearer sésame"}
-        assert await status(session, "POST", url, headers=headers, **post) == 200
+        for right in (
+            "Bearer sésame",
+            "bearer sésame",
+            basic("user:sésame".encode()),
+            basic(":sésame".encode()),
+            basic("user:sésame".encode("latin-1")),
+            basic("user:sésame".encode()).replace("Basic", "BASIC"),
+        ):
+            headers = JSON | {"Authorization": right}
+            assert await status(session, "POST", url, headers=headers, **post) == 200
+            async with session.ws_connect(url + "/ws", headers=headers):
+                pass
         with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
             await session.ws_connect(url + "/ws")
+
+
+async def test_a_token_is_compared_in_constant_time(
+    handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return compare_digest(one, other)
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    async with served(handler, token="sesame") as (session, url):
+        for shown in ("Bearer wrong", basic(b"user:wrong")):
+            headers = JSON | {"Authorization": shown}
+            assert await status(session, "POST", url, data=ASKED, headers=headers) == 401
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+            await session.ws_connect(url + "/ws", protocols=("jsonrpc", "bearer.wrong"))
+    assert compared == [(b"wrong", b"sesame")] * 3
 
 
 async def test_a_token_in_a_browsers_way(handler: Any) -> None:
@@ -145,6 +261,33 @@ async def test_a_token_in_a_browsers_way(handler: Any) -> None:
             assert socket.protocol == "jsonrpc"
             await socket.send_bytes(ASKED)
             assert json.loads(await socket.receive_str()) == ANSWERED
+
+
+@pytest.mark.parametrize("protocols", [("bearer.sesame",), ("other", "bearer.sesame"), ()])
+async def test_a_token_is_in_no_log(
+    handler: Any, caplog: pytest.LogCaptureFixture, protocols: tuple[str, ...]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    headers = {"Authorization": "Bearer sesame"}
+    async with Bridge(handler) as bridge, aiohttp.ClientSession() as session:
+        url = await bridge.serve_http(token="sesame")
+        async with session.ws_connect(url + "/ws", protocols=protocols, headers=headers) as socket:
+            assert socket.protocol is None
+            await socket.send_bytes(ASKED)
+            assert json.loads(await socket.receive_str()) == ANSWERED
+        # aiohttp's parser quotes what it cannot read.
+        for malformed in (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization Bearer sesame\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: sesame\x00\r\n\r\n",
+            b"POST /sesame sesame HTTP/1.1 sesame\r\n\r\n",
+        ):
+            answer = await exchange(url, malformed)
+            assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+            assert answer.endswith(b"\r\n\r\nthe request is malformed\n")
+        assert "sesame" not in repr(bridge)
+        assert "sesame" not in str(bridge.urls)
+    assert "malformed HTTP request" in caplog.text
+    assert "sesame" not in caplog.text
 
 
 async def test_an_empty_token() -> None:
@@ -178,6 +321,93 @@ async def test_a_body_in_pieces(handler: Any) -> None:
         ).encode()
         answer = await exchange(url, head, *(ASKED[n : n + 1] for n in range(len(ASKED))))
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == ANSWERED
+
+
+async def test_a_body_that_waits_for_a_word(handler: Any) -> None:
+    head = (
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n" % len(ASKED)
+    )
+    async with served(handler, options={"max_body": 1000}, token="sesame") as (_, url):
+        head += b"Authorization: Bearer sesame\r\n"
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for _ in range(2):
+            writer.write(head + b"Expect: 100-Continue\r\n\r\n")
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(ASKED)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert json.loads(await reader.readexactly(35)) == ANSWERED
+        # Who does not wait is not told.
+        writer.write(head + b"Expect: 100-continue\r\n\r\n" + ASKED)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
+        await writer.wait_closed()
+        expects = b"Expect: 100-continue\r\n\r\n"
+        for refused, expected in (
+            (head.replace(b"sesame", b"wrong") + expects, b"401"),
+            (head.replace(b"Length: ", b"Length: 10") + expects, b"413"),
+            (head.replace(b"POST / ", b"POST /elsewhere ") + expects, b"404"),
+            (head + b"Expect: the unexpected\r\n\r\n", b"417"),
+        ):
+            # It is refused before its body, and the connection ends: who knows what comes next.
+            answer = await exchange(url, refused)
+            assert answer.startswith(b"HTTP/1.1 " + expected)
+            assert b"\r\nConnection: close\r\n" in answer
+        # HTTP/1.0 knows no such word.
+        old = (head + expects).replace(b"HTTP/1.1", b"HTTP/1.0")
+        answer = await exchange(url, old, ASKED)
+        assert answer.startswith(b"HTTP/1.0 200 ")
+
+
+async def test_another_path_and_status(handler: Any) -> None:
+    post = {"data": ASKED, "headers": JSON}
+    told = {"data": b'{"jsonrpc": "2.0", "method": "sum"}', "headers": JSON}
+    http = {"path": "/api/rpc", "notification_status": 202}
+    async with served(handler, **http) as (session, url):
+        assert url.count("/") == 2
+        async with session.post(url + "/api/rpc", **post) as response:
+            assert await response.json() == ANSWERED
+        async with session.post(url + "/api/rpc", **told) as response:
+            assert (response.status, await response.read()) == (202, b"")
+        async with session.post(url, **post) as response:
+            assert response.status == 404
+            assert "calls are posted to /api/rpc" in await response.text()
+        async with session.ws_connect(url + "/ws"):
+            pass
+        legacy = {"data": ASKED, "headers": {"Content-Type": "text/xml"}}
+        assert await status(session, "POST", url + "/JSON", **legacy) == 200
+        assert await status(session, "POST", url + "/api/rpc", **legacy) == 415
+
+
+async def test_no_content_type(handler: Any) -> None:
+    async with served(handler, token="sesame", require_content_type=False) as (session, url):
+        token = {"Authorization": "Bearer sesame"}
+        skip = ("Content-Type",)
+        post: dict[str, Any] = {"data": ASKED, "skip_auto_headers": skip}
+        assert await status(session, "POST", url, headers=token, **post) == 200
+        for content_type, expected in (
+            ("text/plain", 200),
+            ("text/plain; charset=utf-8", 200),
+            ("application/x-www-form-urlencoded", 200),
+            ("text/plain; charset=latin-1", 415),
+        ):
+            headers = token | {"Content-Type": content_type}
+            assert await status(session, "POST", url, data=ASKED, headers=headers) == expected
+        assert await status(session, "POST", url, **post) == 401
+
+
+async def test_options_that_cannot_be() -> None:
+    async with Bridge({}) as bridge:
+        for path in ("", "rpc", "/ws", "/JSON", "/a?b", "/a#b", "/a b", "http://here/"):
+            with pytest.raises(ValueError, match="path"):
+                await bridge.serve_http(path=path)
+        for code in (100, 201, 404, "204", None, 204.5):
+            with pytest.raises(ValueError, match="notification_status"):
+                await bridge.serve_http(notification_status=code)
+        with pytest.raises(ValueError, match="needs a token"):
+            await bridge.serve_http(require_content_type=False)
 
 
 async def test_a_chunked_body_over_the_bound(handler: Any) -> None:
