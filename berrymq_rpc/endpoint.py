@@ -27,6 +27,7 @@ __all__ = [
     "Endpoint",
     "bind_endpoints",
     "check_exposure",
+    "checked_host_and_port",
     "endpoint_of",
     "host_and_port",
     "is_loopback",
@@ -105,8 +106,20 @@ class Endpoint:
                 f"{text!r} has no host and port: a port is a number from 0 to {MAX_PORT}, or * for "
                 "a free one"
             )
+        if slash and scheme == "tcp":
+            raise ValueError(f"{text!r} has a path, which no address of tcp:// has")
         port = None if digits == "*" else int(digits)
         return cls(scheme, _host_of(host, text), port, slash + path)
+
+    def require_port(self) -> "Endpoint":
+        """Return the endpoint, if it can be connected to.
+
+        Raises:
+            ValueError: it has a host, and port 0 or ``*``.
+        """
+        if self.host and not self.port:
+            raise ValueError(f"{str(self)!r} has no port to connect to")
+        return self
 
     @property
     def is_loopback(self) -> bool:
@@ -166,24 +179,55 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         # A name, an interface or "*": all may be reached from other hosts.
         return False
+    # Not every Python looks into an IPv4 address that is mapped to IPv6.
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
 
 
 def host_and_port(text: str, default_host: str) -> tuple[str, int]:
     """Read ``host:port``, ``:port`` or a port alone; ``*`` is port 0, any free one.
 
     Raises:
-        ValueError: there is no port.
+        ValueError: there is no port, or no such host.
     """
     host, _, digits = text.rpartition(":")
-    if digits == "*":
-        digits = "0"
-    if not is_port(digits):
-        raise ValueError(f"{text!r} is not an address: write :8080 or host:8080")
-    return host.strip("[]") or default_host, int(digits)
+    try:
+        endpoint = Endpoint.parse(f"tcp://{host or default_host}:{digits}")
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an address: write :8080 or host:8080 with a port from 0 to {MAX_PORT}"
+        ) from None
+    return endpoint.host, endpoint.port or 0
+
+
+def checked_host_and_port(host: object, port: object) -> tuple[str, int]:
+    """Check what a program gave for a host and a port to listen at, and return both.
+
+    Args:
+        host: a name or an address; an IPv6 address with or without its brackets.
+        port: from 0, which is any free one, to 65,535.
+
+    Raises:
+        TypeError: they are not text and a number.
+        ValueError: there is no such host or port.
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"host is text such as '127.0.0.1', not {host!r}")
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port is a number, not {port!r}")
+    if not 0 <= port <= MAX_PORT:
+        # Python refuses to show numbers of thousands of digits.
+        shown = f", not {port}" if port.bit_length() < 64 else ""
+        raise ValueError(f"a port is a number from 0 to {MAX_PORT}{shown}")
+    if not host or "/" in host or _NOT_IN_HOST.search(host):
+        raise ValueError(
+            f"{host.rpartition('@')[2]!r} is empty or has a character that no host has"
+        )
+    return _host_of(host, host), port
 
 
 def endpoint_of(address: Address) -> str:
@@ -195,7 +239,7 @@ def endpoint_of(address: Address) -> str:
     if isinstance(address, str):
         if address.startswith("tcp://"):
             # libzmq takes a port that is too high, and then never connects.
-            _check_port(address.rpartition(":")[2])
+            Endpoint.parse(address)
         elif "://" not in address:
             host, colon, digits = address.rpartition(":")
             if host and colon and (digits == "*" or (digits.isascii() and digits.isdecimal())):
@@ -206,11 +250,7 @@ def endpoint_of(address: Address) -> str:
             "an address is text such as 'tcp://127.0.0.1:5555' or '127.0.0.1:5555', or "
             f"(host, port), not {address!r}"
         )
-    host, port = address
-    if "/" in host or _NOT_IN_HOST.search(host):
-        raise ValueError(f"{host.rpartition('@')[2]!r} has a character that no host has")
-    _check_port(str(port))
-    return str(Endpoint("tcp", host, port))
+    return str(Endpoint("tcp", *checked_host_and_port(*address)))
 
 
 def bind_endpoints(binding: Binding) -> tuple[str, ...]:
@@ -240,17 +280,12 @@ def check_exposure(endpoint: str, insecure: bool) -> None:
     """
     if insecure or not endpoint.startswith("tcp://"):
         return
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]") or "*"
+    host = Endpoint.parse(endpoint).host
     if not is_loopback(host):
         raise ValueError(
             f"{endpoint} would let anyone who reaches {host!r} call this side: there is no "
             "authentication. Bind to 127.0.0.1, or pass insecure=True if the network is trusted"
         )
-
-
-def _check_port(digits: str) -> None:
-    if digits.lstrip("-").isdecimal() and not is_port(digits):
-        raise ValueError(f"a port is a number up to {MAX_PORT}, not {digits[:20]}")
 
 
 def _is_host_and_port(value: object) -> bool:

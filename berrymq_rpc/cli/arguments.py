@@ -46,9 +46,10 @@ def listening_endpoint(text: str) -> str:
 
 def connecting_endpoint(text: str) -> str:
     """An endpoint to connect to."""
-    endpoint = Endpoint.parse(listening_endpoint(text))
-    if endpoint.scheme == "tcp" and not endpoint.port:
-        raise click.BadParameter(f"{text!r} has no port to connect to")
+    try:
+        Endpoint.parse(listening_endpoint(text)).require_port()
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
     return text
 
 

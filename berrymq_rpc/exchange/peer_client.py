@@ -39,5 +39,5 @@ async def open_peer_client(
             address=address,
         )
     return await open_client_with(
-        replace(options, connect=endpoints_of(endpoint, "connect")), handler
+        replace(options, connect=endpoints_of(endpoint, "connect", connecting=True)), handler
     )

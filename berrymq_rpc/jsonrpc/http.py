@@ -345,6 +345,7 @@ async def open_http_client(
         raise ValueError(f"version must be '1.0' or '2.0', not {version!r}")
     security = checked_security(security)
     user, endpoint = _parse(url)
+    endpoint.require_port()
     if endpoint.path in ("", "/"):
         endpoint = replace(endpoint, path=LEGACY_PATH if version == "1.0" else "/")
     headers = {"Content-Type": "application/json"}

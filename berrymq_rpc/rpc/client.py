@@ -195,7 +195,7 @@ async def open_client(
     """
     options = ClientOptions(
         call=CallOptions(timeout),
-        connect=endpoints_of(connect, "connect"),
+        connect=endpoints_of(connect, "connect", connecting=True),
         bind=endpoints_of(bind, "bind"),
         loop=loop,
         dialects=(dialect,),

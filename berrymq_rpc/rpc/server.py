@@ -116,7 +116,8 @@ async def start_server(
         handler: an `AttrHandler`, a mapping, or any object with ``__getitem__``. What it
             exports is tabulated now.
         bind: endpoint or endpoints to listen at: ``tcp://127.0.0.1:*`` (a free port; see
-            `Server.endpoints`), ``ipc://path``, ``mem://name``.
+            `Server.endpoints`), ``ipc://path``, ``mem://name``. The path must be free: a file, or
+            the socket of a live server, is refused.
         connect: endpoint or endpoints of clients that are bound. A plain aiozmq.rpc client that
             is bound is greeted in the native dialect, which it logs, unless
             ``dialects="aiozmq"``.
@@ -145,7 +146,7 @@ async def start_server(
     """
     options = ServerOptions(
         grace=grace,
-        connect=endpoints_of(connect, "connect"),
+        connect=endpoints_of(connect, "connect", connecting=True),
         bind=endpoints_of(bind, "bind"),
         loop=loop,
         dialects=dialects,

@@ -6,7 +6,7 @@ import ssl as ssl_module
 from collections.abc import Iterable
 from typing import Any, Self
 
-from ...endpoint import check_exposure, is_loopback
+from ...endpoint import Endpoint, check_exposure, checked_host_and_port
 from ...errors import Error, ServiceClosedError
 from ...exchange import Node
 from ...rpc import Client, Limits
@@ -184,12 +184,13 @@ class Bridge:
         Raises:
             ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
             OSError: the address cannot be bound.
-            ValueError: `host` is beyond loopback, and there is neither `token` nor `insecure`; or
-                an argument is invalid.
+            TypeError, ValueError: there is no such host or port; `host` is beyond loopback, and
+                there is neither `token` nor `insecure`; or another argument is invalid.
         """
         runtime = self._running()
-        if token is None and not is_loopback(host):
-            check_exposure(f"tcp://{host}:{port}", insecure)
+        host, port = checked_host_and_port(host, port)
+        if token is None:
+            check_exposure(str(Endpoint("tcp", host, port)), insecure)
         access = Access(host, hosts=hosts, origins=origins, token=token)
         if path in _RESERVED_PATHS or not _PATH.fullmatch(path):
             raise ValueError(f"path is one such as '/' or '/rpc', not {path!r}")
@@ -237,13 +238,14 @@ class Bridge:
 
         Raises:
             OSError: the address cannot be bound.
-            ValueError: `host` is beyond loopback without `insecure`.
+            TypeError, ValueError: there is no such host or port; `host` is beyond loopback without
+                `insecure`.
         """
         from .json_lines import JSONLinesListener
 
         runtime = self._running()
-        if not is_loopback(host):
-            check_exposure(f"tcp://{host}:{port}", insecure)
+        host, port = checked_host_and_port(host, port)
+        check_exposure(str(Endpoint("tcp", host, port)), insecure)
         listener = JSONLinesListener(runtime)
         await listener.open(host, port, ssl)
         return await self._opened(listener)

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import zmq
 
+from ...endpoint import Endpoint, endpoint_of
 from ...errors import ProtocolError, RPCTimeoutError, ServiceClosedError
+from ...rpc.transport.binding import needs_ipv6
 from ...security import Security
 from ..items import RPCError as ErrorObject
 from ..items import RPCResponse
@@ -88,6 +90,9 @@ class RPCClient(SocketOwner):
         max_size: bytes of an answer.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
 
+    Raises:
+        TypeError, ValueError: `endpoint` is not an address that can be connected to.
+
     Attributes:
         notify: ``client.notify.NAME(...)`` sends and returns ``None``. From a REQ socket, it waits
             until the server has taken it.
@@ -117,7 +122,12 @@ class RPCClient(SocketOwner):
         max_size: int = MAX_SIZE,
         security: Security | None = None,
     ) -> None:
+        endpoint = endpoint_of(endpoint)
+        if endpoint.startswith("tcp://"):
+            Endpoint.parse(endpoint).require_port()
         super().__init__(endpoint, socket_type, timeout, context, logger, max_size, security)
+        #: Whether the server is at an IPv6 address; ``None`` while that is not known.
+        self._by_ipv6: bool | None = None
         self.notify = _Notifier(self)
         self._ids = count(1)
         self._guard = threading.RLock()
@@ -127,6 +137,9 @@ class RPCClient(SocketOwner):
     def _connect(self) -> None:
         socket = self._new_socket()
         try:
+            if self._by_ipv6 is None:
+                self._by_ipv6 = needs_ipv6(self.endpoint)
+            socket.ipv6 = bool(self._by_ipv6)
             socket.connect(self.endpoint)
         except BaseException:
             socket.close(0)

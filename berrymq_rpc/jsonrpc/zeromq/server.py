@@ -7,8 +7,9 @@ from typing import Any
 
 import zmq
 
-from ...endpoint import check_exposure
+from ...endpoint import check_exposure, endpoint_of
 from ...errors import ParametersError
+from ...rpc.transport.binding import bind_socket
 from ...security import Security
 from ..items import RPCError
 from ..message import IncomingMessage, IncomingRequest
@@ -54,8 +55,10 @@ class RPCServer(SocketOwner, threading.Thread):
         security: who may connect, and how this side proves who it is; ``None`` for neither.
 
     Raises:
-        ValueError: the address is beyond loopback, and `insecure` is not set.
-        zmq.ZMQError: the address cannot be used.
+        TypeError, ValueError: it is not an address; or it is beyond loopback, and `insecure` is not
+            set.
+        zmq.ZMQError: the address cannot be used: it is in use, or the path of ``ipc://`` is not
+            that of a socket.
     """
 
     default_socket_type: int = zmq.REP
@@ -79,6 +82,7 @@ class RPCServer(SocketOwner, threading.Thread):
         security: Security | None = None,
     ) -> None:
         threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}")
+        endpoint = endpoint_of(endpoint)
         check_exposure(endpoint, insecure)
         SocketOwner.__init__(
             self, endpoint, socket_type, timeout, context, logger, max_size, security
@@ -95,11 +99,10 @@ class RPCServer(SocketOwner, threading.Thread):
         try:
             if self.socket_type == zmq.ROUTER:
                 self._queues = RouterQueues(self.socket, self.logger)
-            self.socket.bind(endpoint)
+            self.endpoint = bind_socket(self.socket, self.endpoint)
         except BaseException:
             self.socket.close(0)
             raise
-        self.endpoint = self.socket.last_endpoint.decode().rstrip("\0")
         self._waker = Waker(self.socket)
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple
 
-from ...endpoint import MAX_PORT, Endpoint
+from ...endpoint import Endpoint
 
 __all__ = ["TRANSPORTS", "Transport", "endpoints_of", "is_memory", "transport_for"]
 
@@ -49,8 +49,13 @@ _FORMS = ", ".join(transport.form for transport in TRANSPORTS.values())
 _FORMS = " or ".join(_FORMS.rsplit(", ", 1))
 
 
-def endpoints_of(value: str | Iterable[str] | None, name: str) -> tuple[str, ...]:
+def endpoints_of(
+    value: str | Iterable[str] | None, name: str, *, connecting: bool = False
+) -> tuple[str, ...]:
     """The endpoints that the argument `name` gave: one, several or none.
+
+    Args:
+        connecting: they are to be connected to, so each has a port that is not 0.
 
     Raises:
         TypeError: one of them is not text.
@@ -66,11 +71,11 @@ def endpoints_of(value: str | Iterable[str] | None, name: str) -> tuple[str, ...
         if not (separator and place and scheme in TRANSPORTS):
             raise ValueError(f"{name}: {endpoint!r} is not an endpoint: write {_FORMS}")
         try:
-            Endpoint.parse(endpoint)
-        except ValueError:
-            raise ValueError(
-                f"{name}: {endpoint!r} has no port of 0 to {MAX_PORT}, or * for a free one"
-            ) from None
+            parsed = Endpoint.parse(endpoint)
+            if connecting:
+                parsed.require_port()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     return found
 
 

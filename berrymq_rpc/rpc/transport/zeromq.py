@@ -12,7 +12,6 @@ HANDSHAKE_SUCCEEDED that the peer answered.
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -28,6 +27,7 @@ import zmq
 
 from ...common.backoff import Backoff
 from .aiozmq_import import ZmqProtocol
+from .binding import is_name, uses_ipv6
 from .port import Buffer, Key, Port, PortHandler, PortOptions
 from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
 
@@ -115,6 +115,10 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._connections = 0
         #: The endpoint of a connecting port, and the timer that reconnects.
         self._dialled: str | None = None
+        #: Whether it is dialled at an IPv6 address; a name may have addresses of both kinds.
+        self._is_name = False
+        self._by_ipv6 = False
+        self._tried_both = False
         self._dialling: asyncio.TimerHandle | None = None
         self._backoff = Backoff(RECONNECT_MIN, RECONNECT_MAX)
         self._guard: asyncio.TimerHandle | None = None
@@ -210,6 +214,7 @@ class ZeroMQPort(Port, ZmqProtocol):
                 continue
             elif event == _CONNECTED:
                 self._backoff.reset()
+                self._tried_both = False
                 self._on_connected()
             elif event == _DEPARTED:
                 if value in self._peers:
@@ -218,7 +223,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             else:
                 if event == _LOST:
                     self._on_disconnected(value)
-                self._plan_dial()
+                self._plan_dial(has_failed=event != _LOST)
 
     def _plan_events(self) -> None:
         if not self._events_planned:
@@ -231,10 +236,22 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._drained += 1
         return self._transport.look()
 
-    def _plan_dial(self) -> None:
-        """Reconnect after a pause, which grows while no server is listening."""
-        if self._dialled is not None and self._dialling is None and not self._closing:
-            self._dialling = self._loop.call_later(self._backoff.next(), self._dial)
+    def _plan_dial(self, has_failed: bool) -> None:
+        """Reconnect after a pause, which grows while no server is listening.
+
+        Args:
+            has_failed: no connection was made, so a name is tried by its other kind of address
+                first, without a pause.
+        """
+        if self._dialled is None or self._dialling is not None or self._closing:
+            return
+        pause = 0.0
+        if has_failed and self._is_name:
+            self._by_ipv6 = not self._by_ipv6
+            self._tried_both = not self._tried_both
+        if not (has_failed and self._is_name and self._tried_both):
+            pause = self._backoff.next()
+        self._dialling = self._loop.call_later(pause, self._dial)
 
     def _dial(self) -> None:
         self._dialling = None
@@ -243,6 +260,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         # queued for the former connection would go to the next.
         with contextlib.suppress(zmq.ZMQError):
             self._socket.disconnect(self._dialled)
+        self._socket.set(zmq.IPV6, int(self._by_ipv6))
         self._socket.connect(self._dialled)
 
     def _on_connected(self) -> None:
@@ -402,11 +420,14 @@ class ZeroMQPort(Port, ZmqProtocol):
             self._endpoints = (await self._transport.bind(bind),)
         elif connect is not None:
             self._dialled = connect
+            self._is_name = is_name(connect)
+            self._by_ipv6 = uses_ipv6(connect)
+            self._socket.set(zmq.IPV6, int(self._by_ipv6))
             self._endpoints = (await self._transport.connect(connect),)
         self._read_monitor()
 
 
-def _new_socket(kind: int, endpoint: str, options: PortOptions) -> "zmq.Socket[bytes]":
+def _new_socket(kind: int, options: PortOptions) -> "zmq.Socket[bytes]":
     made: zmq.Socket[bytes] = _shared_context().socket(kind)
     # The options are 32-bit numbers of milliseconds.
     heartbeat = min(options.heartbeat * 1000, NEVER // 2)
@@ -428,9 +449,6 @@ def _new_socket(kind: int, endpoint: str, options: PortOptions) -> "zmq.Socket[b
     }
     for option, value in settings.items():
         made.set(option, value)
-    if "[" in endpoint:
-        # Off by default in libzmq, and left so for other addresses.
-        made.set(zmq.IPV6, 1)
     if kind == zmq.ROUTER:
         # A send to a peer that is gone or full fails, and is not silently dropped.
         made.set(zmq.ROUTER_MANDATORY, 1)
@@ -443,7 +461,7 @@ def _new_socket(kind: int, endpoint: str, options: PortOptions) -> "zmq.Socket[b
 async def _open(
     kind: int, handler: PortHandler, options: PortOptions, *, bind: str | None, connect: str | None
 ) -> Port:
-    port = ZeroMQPort(handler, _new_socket(kind, bind or connect or "", options), options.linger)
+    port = ZeroMQPort(handler, _new_socket(kind, options), options.linger)
     try:
         await port.open(bind=bind, connect=connect)
     except BaseException:
@@ -454,16 +472,6 @@ async def _open(
     return port
 
 
-def _refuse_path_in_use(path: str) -> None:
-    """Raise if another process listens there: libzmq would silently take the path over."""
-    if not hasattr(socket, "AF_UNIX") or not os.path.exists(path):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        if probe.connect_ex(path) in (0, errno.EAGAIN, errno.EINPROGRESS):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-
-
 async def listen(endpoint: str, handler: PortHandler, options: PortOptions) -> Port:
     """Bind a socket to `endpoint`, such as ``tcp://127.0.0.1:*`` or ``ipc:///run/x``.
 
@@ -471,8 +479,6 @@ async def listen(endpoint: str, handler: PortHandler, options: PortOptions) -> P
         OSError: the endpoint is in use or invalid.
     """
     try:
-        if endpoint.startswith("ipc://"):
-            _refuse_path_in_use(endpoint[len("ipc://") :])
         kind = zmq.DEALER if options.single else zmq.ROUTER
         return await _open(kind, handler, options, bind=endpoint, connect=None)
     except OSError as error:

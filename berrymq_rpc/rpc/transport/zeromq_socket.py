@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import zmq
 
 from .aiozmq_import import ZmqProtocol, ZmqTransport
+from .binding import bind_socket
 from .port import Buffer
 
 __all__ = ["KNOWN", "NO_FILE", "PeerTransport", "Received"]
@@ -254,19 +255,17 @@ class PeerTransport(ZmqTransport):
     # -- addresses -----------------------------------------------------------------------
 
     async def bind(self, endpoint: str) -> str:  # type: ignore[override]
-        return self._open(self._socket.bind, endpoint)
-
-    async def connect(self, endpoint: str) -> str:  # type: ignore[override]
-        return self._open(self._socket.connect, endpoint)
-
-    def _open(self, method: Callable[[str], object], endpoint: str) -> str:
         try:
-            method(endpoint)
+            return bind_socket(self._socket, endpoint)
         except zmq.ZMQError as error:
             raise OSError(error.errno, error.strerror) from error
-        real: Any = self._socket.get(zmq.SocketOption.LAST_ENDPOINT)
-        text: str = real.rstrip(b"\0").decode()
-        return text
+
+    async def connect(self, endpoint: str) -> str:  # type: ignore[override]
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, error.strerror) from error
+        return endpoint
 
     # -- the end -------------------------------------------------------------------------
 

@@ -1,0 +1,101 @@
+"""Bind and connect ZeroMQ sockets, with the checks that libzmq does not make.
+
+libzmq (4.3.5) deletes whatever is at the path of an ``ipc://`` endpoint that it binds: a regular
+file, or the socket of a server that runs. IPv6 is an option of the socket: without it, a name that
+has an IPv6 address alone can be neither bound nor connected to; with it, a name that has addresses
+of both kinds stands for the IPv6 one only.
+"""
+
+import errno
+import os
+import socket
+import stat
+from typing import Any
+
+import zmq
+
+from ...endpoint import Endpoint
+
+__all__ = ["bind_socket", "is_name", "needs_ipv6", "uses_ipv6"]
+
+_IPC = "ipc://"
+
+
+def bind_socket(zmq_socket: Any, endpoint: str) -> str:
+    """Bind a socket.
+
+    Args:
+        zmq_socket: of pyzmq, and not bound yet.
+        endpoint: such as ``tcp://127.0.0.1:*`` or ``ipc:///run/x``.
+
+    Returns:
+        The real endpoint.
+
+    Raises:
+        zmq.ZMQError: it cannot be bound: the address is in use, there is no such host, or the path
+            of ``ipc://`` is not that of a socket.
+    """
+    if endpoint.startswith(_IPC):
+        _check_path(endpoint.removeprefix(_IPC))
+    zmq_socket.set(zmq.IPV6, int(uses_ipv6(endpoint)))
+    try:
+        zmq_socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        if error.errno != errno.ENODEV or not is_name(endpoint):
+            raise
+        # It has no IPv4 address, but may have an IPv6 one.
+        zmq_socket.set(zmq.IPV6, 1)
+        zmq_socket.bind(endpoint)
+    real: bytes = zmq_socket.get(zmq.LAST_ENDPOINT)
+    return real.rstrip(b"\0").decode()
+
+
+def uses_ipv6(endpoint: str) -> bool:
+    """Whether the endpoint is an IPv6 address."""
+    if not endpoint.startswith("tcp://"):
+        return False
+    host = Endpoint.parse(endpoint).host
+    return ":" in host and ";" not in host
+
+
+def is_name(endpoint: str) -> bool:
+    """Whether the endpoint has a host name: it may stand for addresses of both kinds."""
+    if not endpoint.startswith("tcp://"):
+        return False
+    host = Endpoint.parse(endpoint).host
+    return ":" not in host and any(character.isalpha() for character in host)
+
+
+def needs_ipv6(endpoint: str) -> bool | None:
+    """Whether the endpoint is an IPv6 address, or a name that has no others.
+
+    It waits for the name to be looked up, and returns ``None`` if it cannot be.
+    """
+    if not is_name(endpoint):
+        return uses_ipv6(endpoint)
+    try:
+        found = socket.getaddrinfo(Endpoint.parse(endpoint).host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return None
+    return {family for family, *_ in found} == {socket.AF_INET6}
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path that is not free, nor that of a socket which nobody listens at any more."""
+    # "@" is a name without a file, which is in use or not; "*" a new path.
+    if path.startswith("@") or path == "*" or not hasattr(socket, "AF_UNIX"):
+        return
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        # Nothing is there, or libzmq says what is wrong with it.
+        return
+    if not stat.S_ISSOCK(mode):
+        raise zmq.ZMQError(
+            errno.ENOTSOCK, f"{path} exists and is not a socket: binding would delete it"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        # A socket of another kind, or that this user may not reach, is in use as well.
+        if probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT):
+            raise zmq.ZMQError(errno.EADDRINUSE)
