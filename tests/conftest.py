@@ -24,6 +24,8 @@ from typing import Any, TypeAlias
 import hypothesis
 import pytest
 
+from berrymq_rpc.runtime.log import renew_all
+
 FAULTS = Path(__file__).parent / "faults"
 
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
@@ -66,6 +68,12 @@ def skip_at_process(event: str, arguments: tuple[Any, ...]) -> None:
     # pytest sets the variable while a test runs; between tests a plugin may start what it needs.
     if event in PROCESS_EVENTS and "PYTEST_CURRENT_TEST" in os.environ:
         pytest.skip("starts a process")
+
+
+@pytest.fixture(autouse=True)
+def log_limits() -> None:
+    """What other tests have logged leaves no record of this one out."""
+    renew_all()
 
 
 @pytest.fixture(scope="session")

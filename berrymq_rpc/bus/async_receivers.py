@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..runtime.fork import call_in_child
 from .completion import OnEnd
-from .log import bus_logger
+from .log import logger
 
 if TYPE_CHECKING:
     import asyncio
@@ -195,12 +195,12 @@ class BackgroundLoop:
         try:
             left = finishing.result((exit_time_left() or 0.0) + 2 * CANCEL_GRACE)
         except TimeoutError:
-            bus_logger().warning("exit: the loop of async receivers is blocked, and was left so")
+            logger.warning("exit: the loop of async receivers is blocked, and was left so")
             left = 0
         finally:
             self._thread.stop(CANCEL_GRACE)
         if left:
-            bus_logger().warning(
+            logger.warning(
                 "exit: %d async receivers did not end within %g s and were cancelled",
                 left,
                 EXIT_GRACE,

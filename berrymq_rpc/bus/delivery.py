@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from .async_receivers import AsyncReceivers
 from .completion import WrappedCall, registered_receiver
-from .log import bus_logger, describe
+from .log import describe, logger
 from .message import Message
 from .registrations import Receiver, Refusal
 from .routing_table import Route
@@ -101,8 +101,8 @@ class Delivery:
 
     def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
         """Log an error and hand it to `on_error`, as `Gateway.report` says."""
-        logger = bus_logger()
-        logger.error("receiver %s %s: %r", describe(receiver), problem, message, exc_info=error)
+        name = describe(receiver)
+        logger.error("receiver %s %s: %r", name, problem, message, exc_info=error, about=name)
         if self.on_error is None:
             return
         try:

@@ -1,20 +1,13 @@
 """The logger of the bus, and the names of receivers in it."""
 
 import reprlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import logging
+from ..runtime.log import Log
 
-__all__ = ["bus_logger", "describe"]
+__all__ = ["describe", "logger"]
 
-
-def bus_logger() -> "logging.Logger":
-    """The logger ``berrymq_rpc.bus``."""
-    # Imported at the first error: it takes as long as the import of the rest of this package.
-    import logging
-
-    return logging.getLogger("berrymq_rpc.bus")
+logger = Log("berrymq_rpc.bus")
 
 
 def describe(receiver: Any) -> str:

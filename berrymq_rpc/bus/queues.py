@@ -13,13 +13,12 @@ from queue import Empty
 from types import TracebackType
 from typing import Self
 
-from ..common.tally import Tally
 from ..identifier import Identifier
 from .bus import Bus
 from .completion import Waiter
 from .default import default_bus
 from .diagram import DiagramNode
-from .log import bus_logger
+from .log import logger
 from .message import Message
 from .registrations import sink
 
@@ -52,7 +51,7 @@ class Backlog:
     def __init__(self, identifier: Identifier, maxsize: int) -> None:
         self.identifier = identifier
         self.maxsize = maxsize
-        self._dropped = Tally()
+        self._dropped = 0
         self.queues: weakref.WeakSet[BaseQueue] = weakref.WeakSet()
         # Not `Bounded`: messages have no sizes here, and this is filled by the sender.
         self._messages: deque[Message] = deque(maxlen=maxsize or None)
@@ -69,12 +68,12 @@ class Backlog:
         """Add a message; over `maxsize`, the oldest is dropped."""
         with self._ready:
             is_full = len(self._messages) == self._messages.maxlen
-            is_logged = is_full and self._dropped.add()
-            dropped = self._dropped.count
+            self._dropped += is_full
+            dropped = self._dropped
             self._messages.append(message)
             self._wake()
-        if is_logged:
-            bus_logger().warning(
+        if is_full:
+            logger.warning(
                 "queue %s is full with %d messages: %d dropped so far",
                 self.identifier,
                 self.maxsize,
@@ -84,7 +83,7 @@ class Backlog:
     @property
     def dropped(self) -> int:
         """How many messages were dropped, always the oldest, as newer ones came."""
-        return self._dropped.count
+        return self._dropped
 
     @property
     def waiting(self) -> int:

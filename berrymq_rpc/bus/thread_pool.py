@@ -16,7 +16,7 @@ from ..runtime.fork import call_in_child
 from .async_receivers import EXIT_GRACE, begin_exit, exit_time_left
 from .completion import OnEnd, TrackedCall, WrappedCall, registered_receiver
 from .delivery import Chain, Delivery, explain, sending
-from .log import bus_logger
+from .log import logger
 from .message import Message
 from .registrations import Receiver, Refusal, Registration
 
@@ -262,9 +262,7 @@ def _end_pools() -> None:
     deadline = time.monotonic() + (exit_time_left() or 0.0)
     left = sum(pool.join(deadline) for pool in ending)
     if left:
-        bus_logger().warning(
-            "exit: %d receivers on the pool did not end within %g s", left, EXIT_GRACE
-        )
+        logger.warning("exit: %d receivers on the pool did not end within %g s", left, EXIT_GRACE)
 
 
 # It runs before that of `async_receivers`, which was registered first: receivers on the pool may

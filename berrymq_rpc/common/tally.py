@@ -1,15 +1,16 @@
-"""Count events of one kind, and say which of them to log."""
+"""Count events of one kind, and say which of them to report on the bus."""
 
 __all__ = ["Tally"]
 
 
 class Tally:
-    """A count that asks for a log record at the 1st, 2nd, 4th, 8th event and so on.
+    """A count that asks for a report at the 1st, 2nd, 4th, 8th event and so on.
 
-    So a flood costs a few lines, and each line tells how many there were::
+    A report is an event on the bus, which itself may fill queues. So the longer a flood lasts, the
+    fewer there are. What is logged has a rate instead; see `common.log_limiter`. ::
 
         if dropped.add():
-            logger.warning("message dropped (%d so far)", dropped.count)
+            on_dropped(dropped.count)
 
     Attributes:
         count: how many events there were.
@@ -21,7 +22,7 @@ class Tally:
         self.count = 0
 
     def add(self, events: int = 1) -> bool:
-        """Count `events` more; return whether to log, as a power of two was reached."""
+        """Count `events` more; return whether to report, as a power of two was reached."""
         before = self.count
         self.count += events
         return self.count.bit_length() > before.bit_length()

@@ -1,7 +1,6 @@
 """A node's connections to other nodes: what all styles share, and style 02."""
 
 import asyncio
-import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
@@ -12,11 +11,12 @@ from ..common.backoff import Backoff
 from ..errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..identifier import Identifier
 from ..rpc import Call, Client
+from ..runtime.log import Log
 from .status import INVALID_TOKEN, OK, TIMEOUT
 
 __all__ = ["Connection", "Keeper", "OnewayConnection", "StreamKeeper"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 #: Seconds between two attempts to restore a connection: the first pause, and the longest.
 FIRST_PAUSE = 0.05

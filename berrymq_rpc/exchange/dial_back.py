@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import logging
 import socket
 from collections.abc import Collection
 from dataclasses import replace
@@ -13,6 +12,7 @@ from ..endpoint import Endpoint, endpoint_of
 from ..jsonrpc.http import HTTPClient
 from ..rpc import Client
 from ..rpc.options import ClientOptions
+from ..runtime.log import Log
 from .link import Carrier, Link
 from .peer_client import open_peer_client
 from .serial_sender import SerialSender
@@ -20,7 +20,7 @@ from .status import OK
 
 __all__ = ["Allowed", "DialBack", "Target", "allowed_target"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 #: Where nodes may be called back: only at the caller's address, anywhere, or at these hosts too.
 Allowed: TypeAlias = bool | Collection[str]

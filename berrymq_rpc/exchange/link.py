@@ -1,7 +1,6 @@
 """A link to another node: sends what its send buffer holds until the peer has acknowledged it."""
 
 import asyncio
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -12,13 +11,14 @@ from ..common.backoff import Backoff
 from ..errors import ConnectionLostError, OverloadedError, RPCTimeoutError, ServiceClosedError
 from ..rpc import Call, Client, Peer
 from ..rpc.proxy import Namespace
+from ..runtime.log import Log
 from .batch import Batch
 from .send_buffer import SendBuffer
 from .status import OK
 
 __all__ = ["Carrier", "Link", "LinkHost"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 #: Batches and bytes of a group; the last batch of a group asks for an acknowledgement.
 GROUP_BATCHES = 8

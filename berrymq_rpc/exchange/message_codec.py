@@ -1,17 +1,17 @@
 """Pack and unpack the messages of a batch, within the bounds of a node."""
 
-import logging
 from typing import Any
 
 from ..errors import ProtocolError, TooLargeError
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.depth import DepthLimit
 from ..rpc.wire.limits import Limits
+from ..runtime.log import Log
 from .batch import Batch
 
 __all__ = ["BATCH_BYTES", "LARGE", "MessageCodec"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 #: Bytes of one batch. Larger ones gain nothing, and hold up their receiver.
 BATCH_BYTES = 64 << 10

@@ -5,7 +5,6 @@
 
 import asyncio
 import heapq
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,11 +17,15 @@ from ..bus.gateway import Gateway
 from ..bus.registrations import remote_sink
 from ..common.tally import Tally
 from ..identifier import Identifier
+from ..runtime.log import Log
 from .stored_message import MessagePacker, StoredMessage
 
 __all__ = ["MAX_BYTES", "MAX_MESSAGES", "RemoteQueue", "RemoteQueues"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
+
+#: The event that reports dropped messages on the bus.
+DROPPED = "queue:dropped"
 
 #: Messages kept for a consumer that does not come: some MB of small ones.
 MAX_MESSAGES = 10_000
@@ -66,7 +69,8 @@ class RemoteQueue:
         self._returned: list[tuple[int, StoredMessage]] = []
         self._bytes = 0
         self._dropped = Tally()
-        #: Whether `on_dropped` is to be called.
+        #: Why messages were dropped, if that is to be logged, and whether to call `on_dropped`.
+        self._reason = ""
         self._report_due = False
         #: How many dropped messages no consumer has been informed of.
         self._dropped_since = 0
@@ -108,7 +112,7 @@ class RemoteQueue:
         except Exception:
             with self._lock:
                 self._count_dropped(1, "a message cannot be packed")
-            self._report_dropped()
+            self._report_dropped(message)
             raise
         with self._lock:
             if self.is_closed:
@@ -122,7 +126,7 @@ class RemoteQueue:
                 self._bytes += stored.size
                 self._drop_oldest()
                 self._schedule()
-        self._report_dropped()
+        self._report_dropped(message)
 
     def take(self) -> StoredMessage | None:
         """Take the oldest message, or ``None``."""
@@ -246,18 +250,29 @@ class RemoteQueue:
 
     def _count_dropped(self, count: int, reason: str) -> None:
         self._dropped_since += count
-        # A consumer that never comes must not fill the log instead.
-        if self._dropped.add(count):
-            self._report_due = True
+        self._report_due |= self._dropped.add(count)
+        self._reason = reason
+
+    def _report_dropped(self, message: Message | None = None) -> None:
+        """Log what was dropped, and call `on_dropped` if it is due.
+
+        Nothing is locked, as both may send messages.
+
+        Args:
+            message: what came. A report is not reported: queues that keep all messages would
+                report to each other without end.
+        """
+        if not self._reason:
+            return
+        with self._lock:
+            reason, self._reason = self._reason, ""
+            is_due, self._report_due = self._report_due, False
+        if reason:
             logger.warning(
                 "remote queue %s: %s, %d dropped so far", self.identifier, reason, self.dropped
             )
-
-    def _report_dropped(self) -> None:
-        """Call `on_dropped` if it is due. Nothing is locked, as it may send messages."""
-        with self._lock:
-            is_due, self._report_due = self._report_due, False
-        if is_due and self._on_dropped is not None:
+        is_report = message is not None and message.id == DROPPED
+        if is_due and not is_report and self._on_dropped is not None:
             self._on_dropped(self)
 
     def _schedule(self) -> None:
@@ -362,7 +377,7 @@ class RemoteQueues:
     def _report_dropped(self, queue: RemoteQueue) -> None:
         about = {"identifier": str(queue.identifier), "count": queue.dropped}
         # As `Router.report` does it: no other node gets it.
-        self._gateway.relay("queue:dropped", (), about, self._origin)
+        self._gateway.relay(DROPPED, (), about, self._origin)
 
 
 def _is_exportable(message: Message) -> bool:

@@ -11,7 +11,6 @@ Nothing here waits or asks for the time. Any thread may send on the bus, and ans
 belongs to one thread.
 """
 
-import logging
 import threading
 import uuid
 from collections import deque
@@ -22,12 +21,12 @@ from typing import Any, Protocol
 from ..bus import Message
 from ..bus.gateway import Gateway
 from ..bus.message import TalkMessage, parts_of
-from ..common.tally import Tally
 from ..errors import ProtocolError
 from ..identifier import Identifier
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.exception_codec import Failure, describe, restore
 from ..rpc.wire.limits import Limits
+from ..runtime.log import Log
 from .batch import Batch, Source, checked_name, parse_batch
 from .message_codec import BATCH_BYTES, LARGE, MessageCodec
 from .reorder import MAX_SOURCES, Gap, InOrder, Outcome, ReorderBuffer
@@ -35,7 +34,7 @@ from .send_buffer import SendBuffer
 
 __all__ = ["Router"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 #: Messages of one batch. Larger ones gain nothing, and hold up their receiver.
 BATCH_MESSAGES = 250
@@ -91,8 +90,8 @@ class Router:
         self.name = str(uuid.uuid4()) if name is None else checked_name(name)
         self.source: Source = (self.name, epoch)
         self.refused = 0
-        self.malformed = Tally()
-        self.unanswered = Tally()
+        self.malformed = 0
+        self.unanswered = 0
         self.reorder = ReorderBuffer() if reorder is None else reorder
         self._gateway = gateway
         self._wake = wake
@@ -362,13 +361,13 @@ class Router:
             raise
 
     def _count_malformed(self, error: Exception) -> None:
-        if self.malformed.add():
-            logger.warning(
-                "node %s: malformed message received (%d so far): %.200s",
-                self.name,
-                self.malformed.count,
-                error,
-            )
+        self.malformed += 1
+        logger.warning(
+            "node %s: malformed message received (%d so far): %.200s",
+            self.name,
+            self.malformed,
+            error,
+        )
 
     def _report_gap(self, gap: Gap) -> None:
         (origin, _), first, last = gap
@@ -431,13 +430,13 @@ class Router:
         assert batch.target is not None
         route = self._routes.get(batch.target)
         if not isinstance(route, SendBuffer) or route is came_by:
-            if self.unanswered.add():
-                logger.warning(
-                    "node %s: no route to %s for an answer (%d so far)",
-                    self.name,
-                    batch.target[0],
-                    self.unanswered.count,
-                )
+            self.unanswered += 1
+            logger.warning(
+                "node %s: no route to %s for an answer (%d so far)",
+                self.name,
+                batch.target[0],
+                self.unanswered,
+            )
             return
         route.put(batch)
         self._wake_up()

@@ -2,17 +2,17 @@
 
 import asyncio
 import contextlib
-import logging
 from typing import Any
 
 from ..common.backoff import Backoff
 from ..common.bounded import Bounded, Overflow
 from ..errors import OverloadedError, ServiceClosedError
+from ..runtime.log import Log
 from .status import OK
 
 __all__ = ["SerialSender"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 #: Messages that wait here; the link keeps the rest.
 MAX_WAITING = 100

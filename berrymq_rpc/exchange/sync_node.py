@@ -3,7 +3,6 @@
 import asyncio
 import atexit
 import contextlib
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -12,6 +11,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 from ..bus import Bus, Empty, default_bus
 from ..endpoint import Address, endpoint_of
 from ..runtime.fork import call_in_child
+from ..runtime.log import Log
 from ..runtime.loop_thread import LoopThread
 from ..runtime.worker_thread import WorkerThread
 from .connection import Connection
@@ -24,7 +24,7 @@ from .threaded_bus import ThreadedBus
 
 __all__ = ["GET_TIMEOUT", "SyncNode"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 T = TypeVar("T")
 

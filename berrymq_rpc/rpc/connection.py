@@ -1,7 +1,6 @@
 """One connection: a session of calls in both directions, tied to a port and an event loop."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import get_ident
@@ -9,6 +8,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
+from ..runtime.log import Log
 from .call import Call
 from .options import CallOptions
 from .stream import PendingCall, Stream
@@ -18,7 +18,7 @@ from .wire.session import Frames, Session, Unsent
 
 __all__ = ["Connection", "InboundHandler"]
 
-logger = logging.getLogger("berrymq_rpc.rpc")
+logger = Log("berrymq_rpc.rpc")
 
 #: Notifications of one tick before they are handed to the transport, so that a loop which sends
 #: without ever awaiting meets the bound on queued bytes.

@@ -1,14 +1,12 @@
 """What is shared by all peers whose calls a client or server serves: methods, bounds, counts."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
 from typing import Any
 
 from ..common.start_context import StartContext
-from ..common.tally import Tally
+from ..runtime.log import Log
 from .describe import describe as describe_methods
 from .method import Kind, Method
 from .method_table import HandlerTable
@@ -18,13 +16,10 @@ from .wire.exception_codec import Failure, describe
 
 __all__ = ["DESCRIBE", "Dispatcher", "call_back"]
 
-logger = logging.getLogger("berrymq_rpc.rpc")
+logger = Log("berrymq_rpc.rpc")
 
 #: The method that every peer offers beside its handler's.
 DESCRIBE = "rpc.describe"
-
-#: Seconds between two lines about malformed messages; what came between is counted.
-MALFORMED_LOG_INTERVAL = 10.0
 
 
 class Dispatcher:
@@ -57,12 +52,11 @@ class Dispatcher:
         #: costs a single call nothing.
         self.calls = 0
         #: What is counted for `statistics`.
-        self.notifications_dropped = Tally()
+        self.notifications_dropped = 0
         self.malformed = 0
         self._options = options
         self._executor: ThreadPoolExecutor | None = None
         self._codec = codec
-        self._malformed_logged = float("-inf")
         self._methods = dict(table.methods)
         # A table that forwards calls has its own.
         self._methods.setdefault(DESCRIBE, Method.of(DESCRIBE, self._describe))
@@ -89,13 +83,10 @@ class Dispatcher:
 
     def drop_notification(self, name: str, reason: object) -> None:
         """Count a notification that is not served, and log some of them."""
-        if self.notifications_dropped.add():
-            logger.warning(
-                "notification %.100r dropped (%d so far): %s",
-                name,
-                self.notifications_dropped.count,
-                reason,
-            )
+        self.notifications_dropped += 1
+        logger.warning(
+            "notification %.100r dropped (%d so far): %s", name, self.notifications_dropped, reason
+        )
 
     # -- threads ---------------------------------------------------------------------------
 
@@ -124,20 +115,16 @@ class Dispatcher:
             return
         if isinstance(error, tuple(self._options.exclude_log_exceptions)):
             return
-        logger.error("handler %s failed", name, exc_info=error)
+        # Names outside the table are the peer's choice.
+        about = name if name in self._methods else None
+        logger.error("handler %s failed", name, exc_info=error, about=about)
 
     def log_malformed(self, peer: str, error: BaseException) -> None:
         """Count a message that could not be read, and log some of them."""
         self.malformed += 1
-        now = monotonic()
-        if now - self._malformed_logged >= MALFORMED_LOG_INTERVAL:
-            self._malformed_logged = now
-            logger.warning(
-                "malformed message from peer %s (%d so far): %.200s",
-                peer,
-                self.malformed,
-                error,
-            )
+        logger.warning(
+            "malformed message from peer %s (%d so far): %.200s", peer, self.malformed, error
+        )
 
 
 def call_back(callback: Callable[[bool], object] | None, delivered: bool) -> None:

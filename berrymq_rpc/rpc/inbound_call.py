@@ -1,7 +1,6 @@
 """One of a peer's calls, which this side serves, and which of them is being served now."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import aclosing
 from contextvars import Context, ContextVar, copy_context
@@ -9,13 +8,14 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ..errors import Error
+from ..runtime.log import Log
 from .method import Kind, Method
 from .peer import Peer
 from .wire.record import InboundEvent
 
 __all__ = ["InboundCall", "Responder", "SyncCalls", "current", "warn_slow"]
 
-logger = logging.getLogger("berrymq_rpc.rpc")
+logger = Log("berrymq_rpc.rpc")
 
 #: Seconds after which a stream looks again whether its peer has read what is queued.
 CONGESTION_PAUSE = 0.01

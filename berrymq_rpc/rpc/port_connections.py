@@ -1,12 +1,12 @@
 """The connections of one port: made when a peer connects, ended when it is lost."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
 from ..errors import ConnectionLostError, OverloadedError, ProtocolError
+from ..runtime.log import Log
 from .connection import Connection
 from .dispatcher import Dispatcher
 from .inbound import Inbound
@@ -17,7 +17,7 @@ from .wire.session import Dialect, Frames, Session
 
 __all__ = ["ConnectionEvents", "PortConnections"]
 
-logger = logging.getLogger("berrymq_rpc.rpc")
+logger = Log("berrymq_rpc.rpc")
 
 
 class ConnectionEvents(Protocol):

@@ -154,7 +154,7 @@ class Runtime:
             "calls": self.dispatcher.calls,
             "calls_running": self.dispatcher.in_flight + self.dispatcher.waiting,
             "malformed_messages": self.dispatcher.malformed,
-            "notifications_dropped": self.dispatcher.notifications_dropped.count,
+            "notifications_dropped": self.dispatcher.notifications_dropped,
         }
         for name in _COUNTED:
             counts[name] = self._counts[name] + sum(getattr(s, name) for s in sessions)

@@ -11,7 +11,11 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
+from .log import Log
+
 __all__ = ["call_in_child"]
+
+logger = Log("berrymq_rpc.runtime")
 
 _functions: list[Callable[[], object]] = []
 # Weakly: who is registered need not take itself out.
@@ -41,12 +45,7 @@ def _run() -> None:
         try:
             callback()
         except Exception:
-            # Here, as it takes time to import.
-            import logging
-
-            logging.getLogger("berrymq_rpc.runtime").exception(
-                "in the child of a fork, %r failed", callback
-            )
+            logger.exception("in the child of a fork, %r failed", callback)
 
 
 if hasattr(os, "register_at_fork"):

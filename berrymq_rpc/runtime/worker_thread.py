@@ -1,11 +1,11 @@
 """A thread that does one thing after another."""
 
-import logging
 import threading
 from collections.abc import Callable
 
 from ..common.bounded import Bounded
 from ..common.tally import Tally
+from .log import Log
 
 __all__ = ["WorkerThread"]
 
@@ -35,12 +35,12 @@ class WorkerThread:
         max_items: int = 0,
         max_bytes: int = 0,
         on_dropped: Callable[["WorkerThread"], object] | None = None,
-        logger: logging.Logger | None = None,
+        logger: Log | None = None,
     ) -> None:
         self._waiting: Bounded[Callable[[], object]] = Bounded(max_items, max_bytes)
         self._dropped = Tally()
         self._on_dropped = on_dropped
-        self._logger = logger or logging.getLogger("berrymq_rpc.runtime")
+        self._logger = logger or Log("berrymq_rpc.runtime")
         # Reentrant, as it is by default: an object that is collected may put something in.
         self._changed = threading.Condition()
         self._is_stopped = False

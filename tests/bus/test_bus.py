@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Message, routing_table
-from berrymq_rpc.bus.log import bus_logger
 from berrymq_rpc.bus.registrations import Registration
 from berrymq_rpc.bus.routing_table import SubscriptionIndex
 from berrymq_rpc.identifier import Identifier
@@ -421,7 +420,7 @@ class TestLifetime:
         self, bus: Bus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # pytest keeps what is logged, and with it the traceback.
-        monkeypatch.setattr(bus_logger(), "disabled", True)
+        monkeypatch.setattr(logging.getLogger("berrymq_rpc.bus"), "disabled", True)
 
         class Failing:
             def receive(self, message: Message) -> None:

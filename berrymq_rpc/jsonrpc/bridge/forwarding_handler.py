@@ -1,11 +1,9 @@
 """What a bridge serves before a remote server: it passes each call on to a client."""
 
-import logging
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
-from ...common.tally import Tally
 from ...errors import NotFoundError
 from ...rpc import Client
 from ...rpc.dispatcher import DESCRIBE
@@ -13,10 +11,11 @@ from ...rpc.inbound_call import current
 from ...rpc.method import Kind, Method
 from ...rpc.method_table import HandlerTable
 from ...rpc.signature import Signature
+from ...runtime.log import Log
 
 __all__ = ["ForwardingTable"]
 
-logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+logger = Log("berrymq_rpc.jsonrpc.bridge")
 
 
 def _any_arguments(*args: Any, **kwargs: Any) -> None: ...
@@ -40,7 +39,7 @@ class ForwardingTable(HandlerTable):
     def __init__(self, client: Client, own: dict[str, Method]) -> None:
         self._client = client
         self._signature = Signature(_any_arguments, "")
-        self._dropped = Tally()
+        self._dropped = 0
         super().__init__(own | {DESCRIBE: self._forwarded(DESCRIBE)}, {})
 
     def find(self, name: object) -> Method:
@@ -60,11 +59,8 @@ class ForwardingTable(HandlerTable):
         try:
             self._client.pool.notify(name, args, kwargs)
         except Exception as error:
-            if self._dropped.add():
-                logger.warning(
-                    "notification %.100r was not forwarded (%d so far): %s",
-                    name,
-                    self._dropped.count,
-                    error,
-                )
+            self._dropped += 1
+            logger.warning(
+                "notification %.100r was not forwarded (%d so far): %s", name, self._dropped, error
+            )
         return _nothing()

@@ -23,13 +23,13 @@ if its head is in order.
 """
 
 import asyncio
-import logging
 import ssl as ssl_module
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import HttpVersion11, web
 
+from ...runtime.log import Log
 from ..message import IncomingMessage
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
@@ -39,7 +39,7 @@ from .websocket import WebSockets
 
 __all__ = ["HTTPListener"]
 
-logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+logger = Log("berrymq_rpc.jsonrpc.bridge")
 
 #: Seconds for a body that does not arrive with its head; and for the head of a request, and between
 #: two requests of one connection.
@@ -222,6 +222,8 @@ class HTTPListener(Listener):
             request_factory=make_request,
             handler_cancellation=True,
             access_log=None,
+            # With the rate of all logs.
+            logger=Log("aiohttp.server"),
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=1.0,
             max_line_size=MAX_HEAD,

@@ -5,16 +5,16 @@ port, with lines of its choice in the body.
 """
 
 import asyncio
-import logging
 import re
 import ssl as ssl_module
 
+from ...runtime.log import Log
 from .listener import EOF_GRACE, Listener, ListenerPort, StreamPeer, url_of
 from .runtime import BridgeRuntime
 
 __all__ = ["JSONLinesListener"]
 
-logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+logger = Log("berrymq_rpc.jsonrpc.bridge")
 
 _HTTP = re.compile(rb"[A-Z]{3,20} \S+ HTTP/")
 

@@ -1,12 +1,10 @@
 """What the listeners of a bridge share: the dispatcher, the bounds, the connections, the counts."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...common.tally import Tally
 from ...rpc.connection import Connection
 from ...rpc.dispatcher import Dispatcher
 from ...rpc.method_table import HandlerTable
@@ -15,6 +13,7 @@ from ...rpc.port_connections import PortConnections
 from ...rpc.transport.port import Key, Port, PortOptions
 from ...rpc.wire.codec import Codec
 from ...rpc.wire.limits import Limits
+from ...runtime.log import Log
 from ...security import Security
 from ..message import IncomingMessage
 from .listener_dialect import ListenerDialect, PostDialect
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BridgeRuntime"]
 
-logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+logger = Log("berrymq_rpc.jsonrpc.bridge")
 
 #: Seconds between two checks whether a peer's calls have ended.
 SETTLE_PAUSE = 0.01
@@ -63,7 +62,7 @@ class BridgeRuntime:
         self.port_options = PortOptions(
             heartbeat=limits.heartbeat, max_frame=max_size, security=security
         )
-        self.refused = Tally()
+        self.refused = 0
         self.dispatcher = Dispatcher(table, Options(limits=limits, **options), Codec())
         self._max_batch = max_batch
         self._on_lost = on_lost
@@ -126,7 +125,7 @@ class BridgeRuntime:
         """What is counted here; see `Bridge.statistics`."""
         return {
             "peers": self.peers,
-            "peers_refused": self.refused.count,
+            "peers_refused": self.refused,
             "calls": sum(dialect.calls for dialect in self._dialects),
             "calls_in_progress": self.in_progress,
             "bytes_queued": sum(map(_queued_bytes, self.connections)),
@@ -154,12 +153,10 @@ class BridgeRuntime:
 
     def connection_refused(self) -> None:
         """Count a peer over `max_peers`."""
-        if self.refused.add():
-            logger.warning(
-                "max_peers=%d is reached: %d peers refused so far",
-                self.limits.max_peers,
-                self.refused.count,
-            )
+        self.refused += 1
+        logger.warning(
+            "max_peers=%d is reached: %d peers refused so far", self.limits.max_peers, self.refused
+        )
 
     def peer_closing(self, connection: Connection) -> None:
         """Do nothing: JSON-RPC peers do not announce it."""

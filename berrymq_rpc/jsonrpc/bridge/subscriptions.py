@@ -1,13 +1,11 @@
 """The methods ``subscribe`` and ``unsubscribe`` of a bridge, and the messages that they send."""
 
 import asyncio
-import logging
 import uuid
 from collections import defaultdict
 from typing import Any
 
 from ...bus import Bus
-from ...common.tally import Tally
 from ...errors import (
     Error,
     NotFoundError,
@@ -21,6 +19,7 @@ from ...rpc.connection import Connection
 from ...rpc.inbound import Inbound
 from ...rpc.inbound_call import current
 from ...rpc.wire.session import State
+from ...runtime.log import Log
 from .message_source import BusSource, MessageSource, RemoteSource
 from .write_queue import ROOM
 
@@ -32,7 +31,7 @@ __all__ = [
     "Subscriptions",
 ]
 
-logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+logger = Log("berrymq_rpc.jsonrpc.bridge")
 
 #: Messages that are kept for one subscription of a peer that does not read: those of a second on a
 #: busy bus. The oldest are dropped first.
@@ -55,13 +54,13 @@ class Subscription:
     def __init__(self, source: MessageSource) -> None:
         self.id = uuid.uuid4().hex
         self._source = source
-        self._unwritable = Tally()
+        self._unwritable = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
     def dropped(self) -> int:
         """How many messages were dropped because too many waited, or could not be written."""
-        return self._source.dropped + self._unwritable.count
+        return self._source.dropped + self._unwritable
 
     def start(self, connection: Connection) -> None:
         """Send the messages as they come."""
@@ -100,13 +99,13 @@ class Subscription:
             logger.exception("a subscription failed")
 
     def _count_unwritable(self, identifier: str, error: Exception) -> None:
-        if self._unwritable.add():
-            logger.warning(
-                "message %s cannot be encoded for a subscriber (%d so far): %s",
-                identifier,
-                self._unwritable.count,
-                error,
-            )
+        self._unwritable += 1
+        logger.warning(
+            "message %s cannot be encoded for a subscriber (%d so far): %s",
+            identifier,
+            self._unwritable,
+            error,
+        )
 
 
 async def _room(connection: Connection) -> None:

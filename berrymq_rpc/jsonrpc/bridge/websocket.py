@@ -1,18 +1,18 @@
 """The WebSocket at ``/ws``: each message is one JSON text, in both directions."""
 
 import asyncio
-import logging
 from functools import partial
 
 from aiohttp import WSMsgType, web
 
+from ...runtime.log import Log
 from .http_access import offered_protocols
 from .listener import ListenerPort, StreamPeer
 from .runtime import BridgeRuntime
 
 __all__ = ["WebSockets"]
 
-logger = logging.getLogger("berrymq_rpc.jsonrpc.bridge")
+logger = Log("berrymq_rpc.jsonrpc.bridge")
 
 #: Seconds between two pings; a peer that does not answer one within half of that is gone.
 HEARTBEAT = 20.0

@@ -192,13 +192,13 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             elif len(self._waiting) < MAX_WAITING:
                 self._waiting.append(request)
             else:
-                self.logger.warning(
+                self._log.warning(
                     "notification %.100r dropped: %d are waiting already",
                     request.method,
                     MAX_WAITING,
                 )
         if message.malformed:
-            self.logger.warning("%s sent a malformed message: %.200r", self.endpoint, text)
+            self._log.warning("%s sent a malformed message: %.200r", self.endpoint, text)
         elif message.calls and (answer := message.text()):
             self._unsent.append((None, answer))
 
@@ -216,9 +216,9 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         try:
             self._handlers.call(request)
         except (ErrorObject, ParametersError) as error:
-            self.logger.warning("notification %.100r: %s", request.method, error)
+            self._log.warning("notification %.100r: %s", request.method, error)
         except Exception:
-            self.logger.exception("the handler of %.100r failed", request.method)
+            self._log.exception("the handler of %.100r failed", request.method)
 
     def _send_rest(self) -> None:
         deadline = time.monotonic() + CLOSE_LINGER / 1000
@@ -227,7 +227,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             self._waker.poll(left)
             self._send_unsent()
         if self._unsent:
-            self.logger.warning(
+            self._log.warning(
                 "%d messages were not sent: there is no connection", len(self._unsent)
             )
 

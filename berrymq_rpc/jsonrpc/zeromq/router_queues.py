@@ -1,13 +1,12 @@
 """Send to the peers of a ROUTER socket, each at the pace at which it reads."""
 
 from collections.abc import Sequence
-from logging import Logger
 from typing import Any
 
 import zmq
 
 from ...common.bounded import Bounded, Overflow
-from ...common.tally import Tally
+from ...runtime.log import Log
 
 __all__ = ["RouterQueues"]
 
@@ -25,18 +24,18 @@ class RouterQueues:
         logger: logs what is dropped.
     """
 
-    def __init__(self, socket: Any, logger: Logger) -> None:
+    def __init__(self, socket: Any, logger: Log) -> None:
         # Otherwise ZeroMQ itself drops messages to peers that have no room or are gone.
         socket.router_mandatory = 1
         self._socket = socket
         self._logger = logger
         self._queues: dict[bytes, Bounded[Sequence[bytes]]] = {}
-        self._dropped = Tally()
+        self._dropped = 0
 
     @property
     def dropped(self) -> int:
         """Messages dropped because their peers did not read or were gone."""
-        return self._dropped.count
+        return self._dropped
 
     def __bool__(self) -> bool:
         """Whether any message is queued."""
@@ -71,8 +70,8 @@ class RouterQueues:
             self._drop("the peer does not read")
 
     def _drop(self, reason: str, messages: int = 1) -> None:
-        if self._dropped.add(messages):
-            self._logger.warning("message dropped: %s (%d so far)", reason, self.dropped)
+        self._dropped += messages
+        self._logger.warning("message dropped: %s (%d so far)", reason, self._dropped)
 
     def retry(self) -> None:
         """Send queued messages, as far as there is room."""

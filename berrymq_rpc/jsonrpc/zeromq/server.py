@@ -98,7 +98,7 @@ class RPCServer(SocketOwner, threading.Thread):
         self.socket = self._new_socket()
         try:
             if self.socket_type == zmq.ROUTER:
-                self._queues = RouterQueues(self.socket, self.logger)
+                self._queues = RouterQueues(self.socket, self._log)
             self.endpoint = bind_socket(self.socket, self.endpoint)
         except BaseException:
             self.socket.close(0)
@@ -136,7 +136,7 @@ class RPCServer(SocketOwner, threading.Thread):
         if not is_first:
             self._is_over.wait()
             return
-        self.logger.info("serving on %s", self.endpoint)
+        self._log.info("serving on %s", self.endpoint)
         try:
             while not self.should_stop:
                 self._turn()
@@ -240,14 +240,12 @@ class RPCServer(SocketOwner, threading.Thread):
 
     def _run_notification(self, request: IncomingRequest) -> None:
         if not self.allow_notifications:
-            self.logger.warning(
-                "notification %.100r dropped: this server takes none", request.method
-            )
+            self._log.warning("notification %.100r dropped: this server takes none", request.method)
             return
         try:
             self._notifications.call(request)
         except (RPCError, ParametersError) as error:
-            self.logger.warning("notification %.100r: %s", request.method, error)
+            self._log.warning("notification %.100r: %s", request.method, error)
         except BaseException as error:
             self._failed(request, error)
 
@@ -256,7 +254,7 @@ class RPCServer(SocketOwner, threading.Thread):
             # The caller is answered first.
             self._interrupt = error
         elif not isinstance(error, RPCError | ParametersError):
-            self.logger.error("the handler of %.100r failed", request.method, exc_info=error)
+            self._log.error("the handler of %.100r failed", request.method, exc_info=error)
 
     def _send(self, route: list[bytes], text: bytes) -> None:
         if self._queues is not None:
@@ -265,7 +263,7 @@ class RPCServer(SocketOwner, threading.Thread):
         elif self.socket_type == zmq.REP:
             self.socket.send(text)
         elif text:
-            self.logger.warning("answer dropped: this socket cannot send: %.200r", text)
+            self._log.warning("answer dropped: this socket cannot send: %.200r", text)
 
 
 class RPCNotificationServer(RPCServer):

@@ -5,6 +5,7 @@ from typing import Any
 
 import zmq
 
+from ...runtime.log import Log
 from ...security import Security, checked_security
 
 __all__ = ["CLOSE_LINGER", "SocketOwner", "logger"]
@@ -50,6 +51,7 @@ class SocketOwner:
         self.timeout = timeout
         self.context = context or zmq.Context.instance()
         self.logger = _logger if logger is None else logger
+        self._log = Log(self.logger)
         self.max_size = max_size
         self.security = checked_security(security)
 

@@ -12,7 +12,6 @@ HANDSHAKE_SUCCEEDED that the peer answered.
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import struct
@@ -26,6 +25,7 @@ from typing import Any
 import zmq
 
 from ...common.backoff import Backoff
+from ...runtime.log import Log
 from .aiozmq_import import ZmqProtocol
 from .binding import is_name, uses_ipv6
 from .port import Buffer, Key, Port, PortHandler, PortOptions
@@ -33,7 +33,7 @@ from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
 
 __all__ = ["ZeroMQPort", "dial", "listen"]
 
-logger = logging.getLogger("berrymq_rpc.rpc")
+logger = Log("berrymq_rpc.rpc")
 
 #: More than the 1,024 sockets that a context has by default: a client takes two.
 MAX_SOCKETS = 65_535

@@ -15,13 +15,13 @@ CONNECTING keeps calls in the backlog. CLOSING takes no new calls, but answers t
 """
 
 import enum
-import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from ...common.safe_log import SafeLog
 from ...errors import (
     ConnectionLostError,
     Error,
@@ -39,7 +39,7 @@ from .safe_repr import full_name
 
 __all__ = ["Buffer", "Caller", "Dialect", "Frames", "Session", "State", "Unsent"]
 
-logger = logging.getLogger("berrymq_rpc.rpc")
+logger = SafeLog("berrymq_rpc.rpc")
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Frames: TypeAlias = Sequence[Buffer]
