@@ -27,17 +27,18 @@ def keep(address: str) -> None:
 
 
 def work(address: str) -> None:
-    # From now on, matching messages wait there.
-    berrymq.connect_via_queue(address, "task:new")
+    # From now on, matching messages wait there. A task that is not done goes back after a minute,
+    # and at once if this process dies.
+    berrymq.connect_via_queue(address, "task:new", ack_wait=60)
     berrymq.send_message("worker:here")
     while True:
         try:
-            message = berrymq.get(timeout=2)
+            with berrymq.get(timeout=2) as message:
+                print(message.args[0], message.loaves, "loaves")
+                berrymq.send_message("task:done", *message.args)
         except berrymq.Empty:
             print("nothing more to do")
             return
-        print(message.args[0], message.loaves, "loaves")
-        berrymq.send_message("task:done", *message.args)
         if message.args[0] == "bake":
             try:
                 berrymq.get_nowait()

@@ -17,6 +17,7 @@ from .interconnection import Interconnection
 from .node import Node
 from .queue_connection import PulledMessage, QueueConnection
 from .sync_node import SyncNode
+from .taken_message import TakenMessage
 
 __all__ = [
     "Connection",
@@ -27,4 +28,5 @@ __all__ = [
     "PulledMessage",
     "QueueConnection",
     "SyncNode",
+    "TakenMessage",
 ]

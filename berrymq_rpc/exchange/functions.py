@@ -13,13 +13,14 @@ from ..identifier import Identifier
 from ..rpc import AttrHandler, Peer, context, method
 from ..rpc.options import ClientOptions
 from .batch import checked_name, parse_batch
+from .consumer import MAX_UNACKNOWLEDGED, Consumer, checked_ack_wait, checked_delay, checked_tries
+from .consumers import Consumers
 from .dial_back import Allowed, DialBack, allowed_target
 from .leases import MAX_LEASES, Lease, LeaseTable, TokenError
 from .link import Carrier, Link
 from .mesh import Mesh
 from .remote_queue import MAX_BYTES, MAX_MESSAGES, RemoteQueue, RemoteQueues
-from .status import INVALID_TOKEN, OK, TIMEOUT
-from .stored_message import StoredMessage
+from .status import INVALID_TOKEN, OK, TIMEOUT, UNKNOWN_NUMBER
 from .validation import keywords_of, positional_of
 
 __all__ = ["TTL", "ExportedFunctions"]
@@ -34,6 +35,7 @@ class ServedConnection:
     Attributes:
         resource: what ends with the connection: the queue of style 03, or the link to the peer in
             style 01.
+        consumer: what it has got from the queue, in style 03.
         link: the link that messages with this token come by, in style 01.
         dial_back: the way to a peer that wants to be called back.
         takes_batches: whether the peer is a node that numbers its messages.
@@ -43,6 +45,7 @@ class ServedConnection:
     """
 
     __slots__ = (
+        "consumer",
         "dial_back",
         "is_ended",
         "is_lost",
@@ -54,6 +57,7 @@ class ServedConnection:
 
     def __init__(self, resource: RemoteQueue | Link | None, link: Link | None = None) -> None:
         self.resource = resource
+        self.consumer: Consumer | None = None
         self.link = link
         self.dial_back: DialBack | None = None
         self.takes_batches = False
@@ -63,7 +67,7 @@ class ServedConnection:
 
 
 class ExportedFunctions(AttrHandler):
-    """berryMQ's seven functions, and two more for nodes: serve it with `rpc.start_server`.
+    """berryMQ's seven functions, and five more: serve it with `rpc.start_server`.
 
     `Node` serves one itself. Everything but the answers documented here reaches the caller as an
     exception: `ValueError` and `TypeError` for invalid arguments, local identifiers among them, and
@@ -75,6 +79,8 @@ class ExportedFunctions(AttrHandler):
             when one more comes.
         queue_bytes: bytes that they may take, packed; over it, the oldest are dropped as well.
         max_connections: how many connections there may be at a time.
+        max_unacknowledged: messages that a consumer may have got and not acknowledged; then its
+            `get` waits.
         callback_allowed: where `interconnect` may call back: ``False``: only to the caller's own
             address; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
         client_options: of the clients that call back; ``None`` for the defaults.
@@ -89,6 +95,7 @@ class ExportedFunctions(AttrHandler):
         queue_size: int = MAX_MESSAGES,
         queue_bytes: int = MAX_BYTES,
         max_connections: int = MAX_LEASES,
+        max_unacknowledged: int = MAX_UNACKNOWLEDGED,
         callback_allowed: Allowed = False,
         client_options: ClientOptions | None = None,
         mesh: Mesh | None = None,
@@ -97,6 +104,7 @@ class ExportedFunctions(AttrHandler):
         _check_count("queue_size", queue_size)
         _check_count("queue_bytes", queue_bytes)
         _check_count("max_connections", max_connections)
+        _check_count("max_unacknowledged", max_unacknowledged)
         self._callback_allowed = callback_allowed
         self._client_options = client_options or ClientOptions(dialects="native")
         if mesh is None:
@@ -104,6 +112,7 @@ class ExportedFunctions(AttrHandler):
         self._mesh = mesh
         self._gateway = mesh.gateway
         self._queues = RemoteQueues(self._gateway, self._mesh.name, queue_size, queue_bytes)
+        self._consumers = Consumers(self._gateway, self._queues, max_unacknowledged)
         self._clock = clock
         self._leases: LeaseTable[ServedConnection] = LeaseTable(self._free, max_connections)
         self._timer: asyncio.TimerHandle | None = None
@@ -165,7 +174,14 @@ class ExportedFunctions(AttrHandler):
         return self._add(ServedConnection(None), ttl)
 
     @method
-    def connect_via_queue(self, identifier: str, ttl: float = TTL, shared: bool = False) -> str:
+    def connect_via_queue(
+        self,
+        identifier: str,
+        ttl: float = TTL,
+        shared: bool = False,
+        ack_wait: Any = None,
+        tries: Any = None,
+    ) -> str:
         """Style 03: a queue of messages that the caller gets. Returns its token.
 
         Args:
@@ -174,14 +190,23 @@ class ExportedFunctions(AttrHandler):
             shared: whether all callers that ask for a shared queue of this identifier have one
                 queue, which gives each message to one of them. Otherwise each queue keeps all
                 messages.
+            ack_wait: seconds that the caller has to acknowledge each message that it got. What it
+                has not acknowledged goes back when they are over, and when the caller is gone.
+                None: a message is acknowledged on receipt.
+            tries: how often a message is delivered at most; after that it goes to the bus as
+                ``dead:NAME``, where NAME is the name in `identifier`, or ``all`` for ``*``. None:
+                no limit.
         """
         parsed = Identifier(identifier).require_exportable()
-        queue = self._queues.open(parsed, bool(shared))
-        served = ServedConnection(queue)
+        consumer = self._consumers.open(
+            parsed, bool(shared), checked_ack_wait(ack_wait), checked_tries(tries)
+        )
+        served = ServedConnection(consumer.queue)
+        served.consumer = consumer
         try:
             return self._add(served, ttl)
         except BaseException:
-            self._queues.leave(queue, served)
+            self._consumers.close(consumer)
             raise
 
     @method
@@ -297,8 +322,9 @@ class ExportedFunctions(AttrHandler):
 
         Returns:
             {"id", "args", "kwargs"}, "invalid token" or "timeout"; with "redelivered" if the
-            message was sent before and its receipt was not confirmed, and with "dropped", a
-            number, if the queue has dropped so many messages since the last one that it gave.
+            message was sent before and its receipt was not confirmed, with "dropped", a
+            number, if the queue has dropped so many messages since the last one that it gave, and
+            with "number", for acknowledge, refuse and in_progress, if the queue has an ack_wait.
         """
         seconds = _checked_timeout(timeout)
         try:
@@ -306,17 +332,17 @@ class ExportedFunctions(AttrHandler):
         except TokenError as refused:
             return refused.status
         try:
-            queue = lease.value.resource
-            if not isinstance(queue, RemoteQueue):
+            consumer = lease.value.consumer
+            if consumer is None:
                 return INVALID_TOKEN
             if block and seconds != 0:
-                stored = await queue.get(seconds, lease.value)
+                stored = await consumer.get(seconds)
             else:
-                stored = queue.take()
+                stored = await consumer.take()
         finally:
             self._unpin(lease)
         if stored is not None:
-            return self._hand_over(queue, stored)
+            return self._consumers.hand_over(consumer, stored, context(), self.get)
         return INVALID_TOKEN if lease.value.is_ended else TIMEOUT
 
     @method
@@ -324,33 +350,46 @@ class ExportedFunctions(AttrHandler):
         """Take the oldest message of a queue: get(token, False)."""
         return await self.get(token, False)
 
-    def _hand_over(self, queue: RemoteQueue, stored: StoredMessage) -> dict[str, Any]:
-        """Make the answer of a message, which goes back if the caller does not receive it."""
-        call = context()
-        server = asyncio.current_task()
+    @method
+    def acknowledge(self, token: str, number: int) -> str:
+        """Forget a message that was worked on.
 
-        def delivered(arrived: bool) -> None:
-            if arrived:
-                return
-            # If this runs within the task that answers, the answer has never left.
-            unsent = asyncio.current_task() is server
-            if unsent and not call.cancelled:
-                # It cannot be packed. Put back, it would block the queue for ever.
-                queue.discard(stored)
-                error = ValueError("the arguments cannot be sent")
-                self._gateway.report(error, queue.message(stored), self.get, "cannot send")
-                return
-            stored.redelivered = stored.redelivered or not unsent
-            queue.put_back(stored)
+        Args:
+            token: from connect_via_queue, with an ack_wait.
+            number: what get has answered with the message.
 
-        call.on_delivery(delivered)
-        args, kwargs = queue.arguments(stored)
-        answer: dict[str, Any] = {"id": stored.id, "args": args, "kwargs": kwargs}
-        if stored.redelivered:
-            answer["redelivered"] = True
-        if stored.dropped:
-            answer["dropped"] = stored.dropped
-        return answer
+        Returns:
+            "ok", "invalid token", or "unknown number" if it was acknowledged or has gone back.
+        """
+        return self._settle(token, number, Consumer.acknowledge)
+
+    @method
+    def refuse(self, token: str, number: int, delay: float = 0.0) -> str:
+        """Let a message go back to the queue. Answers as acknowledge.
+
+        Args:
+            token, number: as for acknowledge.
+            delay: seconds after which it is there again.
+        """
+        seconds = checked_delay(delay)
+        return self._settle(token, number, lambda it, known: it.refuse(known, seconds))
+
+    @method
+    def in_progress(self, token: str, number: int) -> str:
+        """Begin the ack_wait of a message again. Arguments and answers as for acknowledge."""
+        return self._settle(token, number, Consumer.in_progress)
+
+    def _settle(self, token: Any, number: Any, settle: Callable[[Consumer, Any], bool]) -> str:
+        try:
+            served = self._leases.use(token, self._clock())
+        except TokenError:
+            return INVALID_TOKEN
+        if served.consumer is None:
+            return INVALID_TOKEN
+        # Some peers that speak JSON have only floats; hashing a huge int takes its time.
+        if not isinstance(number, int | float) or not abs(number) < 2**63:
+            return UNKNOWN_NUMBER
+        return OK if settle(served.consumer, number) else UNKNOWN_NUMBER
 
     # -- the node's own --------------------------------------------------------------------
 
@@ -375,7 +414,9 @@ class ExportedFunctions(AttrHandler):
         links = [resource for resource in parts if isinstance(resource, Link)]
         return {
             "connections": len(self._leases),
-            "consumers_waiting": sum(queue.consumers for queue in self._queues),
+            "consumers_waiting": self._consumers.waiting,
+            "messages_unacknowledged": self._consumers.unacknowledged,
+            "messages_dead": self._consumers.dead,
             "messages_waiting": self._queues.waiting + sum(map(len, links)),
             "messages_dropped": self._queues.dropped
             + self._dropped
@@ -441,9 +482,9 @@ class ExportedFunctions(AttrHandler):
         """Free what a connection has whose lease has ended."""
         served.is_ended = True
         resource = served.resource
-        if isinstance(resource, RemoteQueue):
-            self._queues.leave(resource, served)
-        elif resource is not None:
+        if served.consumer is not None:
+            self._consumers.close(served.consumer)
+        elif isinstance(resource, Link):
             resource.close()
             self._dropped += resource.dropped
         if served.dial_back is not None:

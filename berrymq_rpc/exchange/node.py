@@ -14,6 +14,7 @@ from ..rpc.options import CallOptions, ClientOptions
 from ..rpc.validation import checked_limits
 from ..security import Security
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
+from .consumer import MAX_UNACKNOWLEDGED, checked_ack_wait, checked_tries
 from .dial_back import Allowed
 from .functions import TTL, ExportedFunctions
 from .http_carrier import HTTPKeeper, HTTPLinkKeeper
@@ -65,6 +66,8 @@ class Node:
         queue_size: messages that each queue for another process keeps at most.
         queue_bytes: bytes that these may take, packed.
         max_connections: how many connections other processes may have here at a time.
+        max_unacknowledged: messages that a consumer of a queue here may have got and not
+            acknowledged; then its `get` waits.
         name: the `origin` of its messages at other nodes. ``None`` for a random one. If a node with
             a name of its own is restarted, it gets what its peers have kept for it meanwhile. No
             two nodes may share a name.
@@ -95,6 +98,7 @@ class Node:
         queue_size: int = MAX_MESSAGES,
         queue_bytes: int = MAX_BYTES,
         max_connections: int = MAX_LEASES,
+        max_unacknowledged: int = MAX_UNACKNOWLEDGED,
         name: str | None = None,
         line_size: int = MAX_LINK_MESSAGES,
         line_bytes: int = MAX_LINK_BYTES,
@@ -127,6 +131,7 @@ class Node:
             queue_size=queue_size,
             queue_bytes=queue_bytes,
             max_connections=max_connections,
+            max_unacknowledged=max_unacknowledged,
             callback_allowed=callback_allowed,
             client_options=self._client_options,
             mesh=self._mesh,
@@ -258,6 +263,8 @@ class Node:
         ttl: float = TTL,
         *,
         shared: bool = False,
+        ack_wait: float | None = None,
+        tries: int | None = None,
     ) -> QueueConnection:
         """Style 03: open a queue at another node, from which this side gets messages.
 
@@ -267,17 +274,37 @@ class Node:
             shared: whether all connections that ask for a shared queue of this identifier have one
                 queue there, which gives each message to one of them. Otherwise each gets all
                 messages.
+            ack_wait: seconds that this side has to acknowledge each message that it gets, by
+                ``async with`` or `PulledMessage.ack`. What is not acknowledged by then, or when
+                this side is gone, goes back to the queue and is marked as redelivered. ``None``:
+                a message is acknowledged as it arrives in this process.
+            tries: how often each message is delivered at most; after that the peer has it on its
+                bus as ``dead:NAME``, where NAME is the name in `identifier`, or ``all`` for
+                ``*``. ``None`` for no limit.
 
         Raises:
-            ValueError: `identifier` is not an identifier or is local.
+            ValueError: `identifier` is not an identifier or is local, or `ack_wait` or `tries` is
+                invalid.
+            ParametersError: the peer's version does not know `ack_wait`.
             Exception: as `connect_oneway`.
         """
         parsed = Identifier(identifier).require_exportable()
+        ack_wait = checked_ack_wait(ack_wait)
+        tries = checked_tries(tries)
         endpoint, ttl = self._target(addr, ttl)
         client = await self._open_client(endpoint)
         keeper = _keeper(endpoint, client)
         connection = QueueConnection(
-            parsed, keeper, endpoint, client, ttl, self._timeout, self._closed, shared
+            parsed,
+            keeper,
+            endpoint,
+            client,
+            ttl,
+            self._timeout,
+            self._closed,
+            shared,
+            ack_wait,
+            tries,
         )
         await self._opened(connection)
         return connection
@@ -337,10 +364,11 @@ class Node:
         """Counts.
 
         Of other processes here: their ``connections``, their calls of `get` that wait
-        (``consumers_waiting``), and messages that wait for them (``messages_waiting``) or were
-        dropped (``messages_dropped``). Between nodes: this node's
-        own messages that could not be sent (``messages_refused``), messages of other nodes that
-        were missed (``messages_missed``), and duplicates, which are no loss (``doubles``).
+        (``consumers_waiting``), and messages that wait for them (``messages_waiting``), that they
+        have not acknowledged (``messages_unacknowledged``), that were delivered as often as they
+        may be (``messages_dead``) or were dropped (``messages_dropped``). Between nodes: this
+        node's own messages that could not be sent (``messages_refused``), messages of other nodes
+        that were missed (``messages_missed``), and duplicates, which are no loss (``doubles``).
         """
         router = self._mesh.router
         return self._functions.statistics() | {

@@ -67,6 +67,11 @@ class RemoteQueue:
         self._kept: deque[StoredMessage] = deque()
         #: A heap of those that came back, by their numbers: all are older than those in `_kept`.
         self._returned: list[tuple[int, StoredMessage]] = []
+        #: Those that come back later, and what will bring them.
+        self._delayed: dict[StoredMessage, asyncio.TimerHandle] = {}
+        #: How many consumers have got and may still give back.
+        self._held = 0
+        #: What all these take.
         self._bytes = 0
         self._dropped = Tally()
         #: Why messages were dropped, if that is to be logged, and whether to call `on_dropped`.
@@ -75,7 +80,9 @@ class RemoteQueue:
         #: How many dropped messages no consumer has been informed of.
         self._dropped_since = 0
         # In the order in which they came; a dict, as any of them may leave.
-        self._consumers: dict[asyncio.Future[StoredMessage | None], object] = {}
+        self._consumers: dict[asyncio.Future[StoredMessage | None], None] = {}
+        #: The same by their owners, of which there may be thousands.
+        self._owners: dict[object, set[asyncio.Future[StoredMessage | None]]] = {}
         self._numbers = count()
         self._is_scheduled = False
         # Reentrant: an object that is garbage-collected during `put` may send a message.
@@ -83,7 +90,7 @@ class RemoteQueue:
 
     @property
     def bytes(self) -> int:
-        """Bytes that the kept messages take."""
+        """Bytes that the messages take, those that consumers may still give back included."""
         return self._bytes
 
     @property
@@ -150,7 +157,9 @@ class RemoteQueue:
             if (self._kept or self._returned) and not self._consumers:
                 return self._pop()
             consumer: asyncio.Future[StoredMessage | None] = self._loop.create_future()
-            self._consumers[consumer] = owner
+            self._consumers[consumer] = None
+            owned = self._owners.setdefault(owner, set())
+            owned.add(consumer)
             self._schedule()
         # No `asyncio.wait`: ten thousand may wait here.
         timer = None
@@ -166,36 +175,74 @@ class RemoteQueue:
             raise
         finally:
             self._consumers.pop(consumer, None)
+            owned.discard(consumer)
+            if not owned:
+                self._owners.pop(owner, None)
             if timer is not None:
                 timer.cancel()
 
-    def put_back(self, stored: StoredMessage) -> None:
-        """Return a message whose consumer went away to its old place, before newer ones."""
+    def hold(self, stored: StoredMessage) -> None:
+        """Count a message that a consumer has got, until `release`, as one of the queue's."""
         with self._lock:
-            if self.is_closed:
-                return
+            self._held += 1
+            self._bytes += stored.size
+
+    def release(self, stored: StoredMessage) -> None:
+        """Undo one `hold`."""
+        with self._lock:
+            self._held -= 1
+            self._bytes -= stored.size
+
+    def put_back(self, stored: StoredMessage, delay: float = 0.0) -> None:
+        """Return a message to its old place, before newer ones.
+
+        Args:
+            delay: seconds after which it is there; it counts as one of the queue's meanwhile.
+        """
+        with self._lock:
             self._dropped_since += stored.dropped
             stored.dropped = 0
-            # Several may come back, in any order.
-            heapq.heappush(self._returned, (stored.number, stored))
-            self._bytes += stored.size
-            self._drop_oldest()
-            self._schedule()
+            if self.is_closed:
+                self._count_dropped(1, "closed before a message came back")
+            elif delay > 0:
+                timer = self._loop.call_later(delay, self._delay_over, stored)
+                self._delayed[stored] = timer
+                self._bytes += stored.size
+            else:
+                self._return(stored)
         self._report_dropped()
 
-    def discard(self, stored: StoredMessage) -> None:
-        """Count a message that cannot be sent as dropped."""
+    def _delay_over(self, stored: StoredMessage) -> None:
+        with self._lock:
+            del self._delayed[stored]
+            self._bytes -= stored.size
+            self._return(stored)
+        self._report_dropped()
+
+    def _return(self, stored: StoredMessage) -> None:
+        # Several may come back, in any order.
+        heapq.heappush(self._returned, (stored.number, stored))
+        self._bytes += stored.size
+        self._drop_oldest()
+        self._schedule()
+
+    def discard(self, stored: StoredMessage, reason: str | None = None) -> None:
+        """Count a message as dropped.
+
+        Args:
+            reason: for the log; ``None``: it cannot be sent.
+        """
         with self._lock:
             self._dropped_since += stored.dropped
-            self._count_dropped(1, f"a message {stored.id} cannot be sent")
+            self._count_dropped(1, reason or f"a message {stored.id} cannot be sent")
         self._report_dropped()
 
     def dismiss(self, owner: object) -> None:
         """End the waiting of one owner's consumers, without a message."""
         with self._lock:
-            dismissed = [c for c, whose in self._consumers.items() if whose is owner]
+            dismissed = self._owners.pop(owner, set())
             for consumer in dismissed:
-                del self._consumers[consumer]
+                self._consumers.pop(consumer, None)
         for consumer in dismissed:
             _give_up(consumer)
 
@@ -215,6 +262,9 @@ class RemoteQueue:
                 self._count_dropped(len(self), "closed with messages left")
             self._kept.clear()
             self._returned.clear()
+            for timer in self._delayed.values():
+                timer.cancel()
+            self._delayed.clear()
             self._bytes = 0
             consumers = list(self._consumers)
             self._consumers.clear()
@@ -223,7 +273,7 @@ class RemoteQueue:
         self._report_dropped()
 
     def __len__(self) -> int:
-        return len(self._returned) + len(self._kept)
+        return len(self._returned) + len(self._kept) + len(self._delayed)
 
     def __repr__(self) -> str:
         return f"<remote queue {self.identifier}>"
@@ -240,11 +290,14 @@ class RemoteQueue:
 
     def _drop_oldest(self) -> None:
         dropped = 0
-        while len(self._kept) + len(self._returned) > self.maxsize or self._bytes > self.maxbytes:
+        # What consumers hold or is delayed cannot make way.
+        while (self._kept or self._returned) and (
+            len(self) + self._held > self.maxsize or self._bytes > self.maxbytes
+        ):
             self._pop_oldest()
             dropped += 1
         if dropped:
-            is_long = len(self) >= self.maxsize
+            is_long = len(self) + self._held >= self.maxsize
             bound = f"{self.maxsize:,} messages" if is_long else f"{self.maxbytes:,} bytes"
             self._count_dropped(dropped, f"full with {bound}")
 

@@ -26,9 +26,10 @@ class StoredMessage:
         size: bytes that it takes.
         redelivered: whether it was sent to a consumer before that did not confirm it.
         dropped: how many messages were dropped just before this one, while it is on its way.
+        tries: how often it was sent to a consumer.
     """
 
-    __slots__ = ("data", "dropped", "frames", "id", "number", "redelivered", "size")
+    __slots__ = ("data", "dropped", "frames", "id", "number", "redelivered", "size", "tries")
 
     def __init__(self, identifier: str, data: bytes, frames: Sequence[Any] = ()) -> None:
         self.id = identifier
@@ -40,6 +41,7 @@ class StoredMessage:
             self.size += sum(map(len, frames))
         self.redelivered = False
         self.dropped = 0
+        self.tries = 0
 
 
 class MessagePacker:

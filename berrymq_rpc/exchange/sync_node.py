@@ -20,6 +20,7 @@ from .interconnection import Interconnection
 from .node import Node
 from .queue_connection import PulledMessage, QueueConnection
 from .send_buffer import MAX_BYTES, MAX_MESSAGES
+from .taken_message import TakenMessage, check_no_loop
 from .threaded_bus import ThreadedBus
 
 __all__ = ["GET_TIMEOUT", "SyncNode"]
@@ -126,7 +127,14 @@ class SyncNode:
         self._run("connect_oneway", lambda life: life.open(life.node.connect_oneway(addr, ttl)))
 
     def connect_via_queue(
-        self, addr: Address, identifier: str, ttl: float = TTL, *, shared: bool = False
+        self,
+        addr: Address,
+        identifier: str,
+        ttl: float = TTL,
+        *,
+        shared: bool = False,
+        ack_wait: float | None = None,
+        tries: int | None = None,
     ) -> None:
         """Style 03: a node keeps messages in a queue for `get`, and `send_message` reaches it.
 
@@ -137,14 +145,18 @@ class SyncNode:
             shared: whether all processes that ask for a shared queue of this identifier have one
                 queue there, which gives each message to one of them. Otherwise each gets all
                 messages.
+            ack_wait, tries: as for `Node.connect_via_queue`. With an `ack_wait`,
+                ``with node.get() as message:`` acknowledges the message when the work is done.
 
         Raises:
-            Exception: as `interconnect` does.
+            Exception: as `Node.connect_via_queue` does.
         """
         self._run(
             "connect_via_queue",
             lambda life: life.open(
-                life.node.connect_via_queue(identifier, addr, ttl, shared=shared)
+                life.node.connect_via_queue(
+                    identifier, addr, ttl, shared=shared, ack_wait=ack_wait, tries=tries
+                )
             ),
         )
 
@@ -165,8 +177,15 @@ class SyncNode:
             lambda life: life.send(identifier, args, kwargs),
         )
 
-    def get(self, block: bool = True, timeout: float | None = GET_TIMEOUT) -> PulledMessage:
+    def get(self, block: bool = True, timeout: float | None = GET_TIMEOUT) -> TakenMessage:
         """Take a message from the queue of `connect_via_queue`; of several, from any.
+
+        If the connection has an ``ack_wait``::
+
+            with node.get() as message:
+                work(message)
+
+        acknowledges the message at a good end of the block, and refuses it at an exception.
 
         Args:
             block: whether to wait for one.
@@ -180,13 +199,19 @@ class SyncNode:
         """
         return self._get("get", block, timeout)
 
-    def get_nowait(self) -> PulledMessage:
+    def get_nowait(self) -> TakenMessage:
         """Take a message, or raise `Empty`; otherwise as `get`."""
         return self._get("get_nowait", False, None)
 
-    def _get(self, name: str, block: bool, timeout: float | None) -> PulledMessage:
-        _, message = self._run_connected(name, lambda life: life.get(block, timeout))
-        return message
+    def _get(self, name: str, block: bool, timeout: float | None) -> TakenMessage:
+        taking: list[_Life] = []
+
+        async def take(life: _Life) -> Taken:
+            taking.append(life)
+            return await life.get(block, timeout)
+
+        _, message = self._run_connected(name, take)
+        return TakenMessage(message, taking[0].loop_thread.run)
 
     def close_connection(self, addr: Address | None = None) -> None:
         """Close the connections to a node, or all of them and stop listening. Can be called again.
@@ -194,7 +219,7 @@ class SyncNode:
         Args:
             addr: the node's address; ``None`` for all.
         """
-        _check_no_loop("close_connection")
+        check_no_loop("close_connection")
         life = self._life
         if life is None or life.loop_thread.is_closed:
             return
@@ -219,7 +244,7 @@ class SyncNode:
 
     def _run(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of this node's life, which is started if need be."""
-        _check_no_loop(name)
+        check_no_loop(name)
         with self._lock:
             life = self._life
             if life is None or life.loop_thread.is_closed:
@@ -228,7 +253,7 @@ class SyncNode:
 
     def _run_connected(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine that needs a connection."""
-        _check_no_loop(name)
+        check_no_loop(name)
         life = self._life
         if life is None or life.loop_thread.is_closed:
             raise _not_connected(name)
@@ -387,17 +412,6 @@ async def _get_from_any(queues: list[QueueConnection], block: bool, timeout: flo
     if taken is not None:
         return taken
     raise next((error for error in problems if not isinstance(error, Empty)), problems[0])
-
-
-def _check_no_loop(name: str) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise RuntimeError(
-        f"{name}() would block the event loop that runs in this thread: use berrymq_rpc.Node, "
-        "whose methods are awaited, or asyncio.to_thread"
-    )
 
 
 def _not_connected(name: str) -> RuntimeError:

@@ -78,6 +78,7 @@ class Connection:
     __slots__ = (
         "_congested",
         "_notifications",
+        "_on_lost",
         "_on_peer_closing",
         "_timer",
         "_timer_at",
@@ -112,6 +113,8 @@ class Connection:
         #: Whether the pending records leave at the end of this tick.
         self.flush_scheduled = False
         self._on_peer_closing = on_peer_closing
+        #: Called when the peer is gone; ``None`` for nothing.
+        self._on_lost: dict[Callable[[], object], None] | None = None
         #: Notifications since the last flush.
         self._notifications = 0
         #: Whether the last flush left so much behind that notifications have to be refused.
@@ -289,6 +292,24 @@ class Connection:
                 "%s: %d notifications were not delivered: %s", self.session.endpoint, count, error
             )
         self.inbound.lost()
+        callbacks, self._on_lost = self._on_lost, None
+        for callback in callbacks or ():
+            try:
+                callback()
+            except Exception:
+                # Whatever it does, the others have to know.
+                logger.exception("an on_lost callback failed")
+
+    def on_lost(self, callback: Callable[[], object]) -> None:
+        """Have a function called once the peer is gone."""
+        if self._on_lost is None:
+            self._on_lost = {}
+        self._on_lost[callback] = None
+
+    def forget_on_lost(self, callback: Callable[[], object]) -> None:
+        """Undo `on_lost`; nothing happens if it is not there."""
+        if self._on_lost is not None:
+            self._on_lost.pop(callback, None)
 
     def peer_closing(self) -> None:
         """The peer takes no more calls: what was not sent goes elsewhere, or fails."""

@@ -1,5 +1,6 @@
 """The other side of a connection, as handlers and clients call it."""
 
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
@@ -76,6 +77,18 @@ class Peer:
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by a name that need not be an identifier."""
         return self._call(method, args, kwargs)
+
+    def on_lost(self, callback: Callable[[], object]) -> None:
+        """Have a function called when the connection is over, for whatever reason.
+
+        Args:
+            callback: called once, on the event loop. One that is given twice is called once.
+        """
+        self._checked().on_lost(callback)
+
+    def forget_on_lost(self, callback: Callable[[], object]) -> None:
+        """Undo `on_lost`; nothing happens if it is not there."""
+        self._connection.forget_on_lost(callback)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Peer) and other._connection is self._connection

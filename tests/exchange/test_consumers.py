@@ -32,6 +32,26 @@ while True:
     print(message.args[0], "again" if message.redelivered else "", message.dropped, flush=True)
 """
 
+#: Acknowledges a message when the next line has come; a line of 0 is an error in the work.
+WORKER = """
+import sys
+import berrymq_rpc as berrymq
+
+berrymq.connect_via_queue(
+    sys.argv[1], "job:*", float(sys.argv[2]), shared=True, ack_wait=float(sys.argv[3]), tries=3
+)
+print("ready", flush=True)
+while True:
+    try:
+        with berrymq.get(timeout=None) as message:
+            print(message.args[0], "again" if message.redelivered else "", flush=True)
+            1 / int(sys.stdin.readline())
+    except ZeroDivisionError:
+        print("refused", flush=True)
+    else:
+        print("done", flush=True)
+"""
+
 
 class Consumer:
     """A process that gets messages and prints them."""
@@ -46,6 +66,11 @@ class Consumer:
     async def next(self) -> int:
         return int((await self.line()).split()[0])
 
+    def work(self, fails: bool = False) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("0\n" if fails else "1\n")
+        self.process.stdin.flush()
+
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
 
@@ -57,9 +82,12 @@ class Consumer:
 
 
 @contextmanager
-def consumer(endpoint: str, ttl: float = 60) -> Iterator[Consumer]:
+def consumer(endpoint: str, ttl: float = 60, ack_wait: float | None = None) -> Iterator[Consumer]:
+    program = [CONSUMER] if ack_wait is None else [WORKER]
+    further = [] if ack_wait is None else [str(ack_wait)]
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", CONSUMER, endpoint, str(ttl)],
+        [sys.executable, "-W", "error", "-c", *program, endpoint, str(ttl), *further],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -226,3 +254,70 @@ async def test_a_consumer_that_was_frozen_for_longer_than_its_ttl() -> None:
             assert frozen.process.stderr is not None
             log = await asyncio.to_thread(frozen.process.stderr.read)
             assert "forgotten by the peer; registering again, messages may be missing" in log
+
+
+class TestAcknowledgedAfterTheWork:
+    async def test_a_worker_dies_at_its_work(self) -> None:
+        async with place() as it:
+            with consumer(it.endpoint, ack_wait=60) as dead:
+                assert await dead.line() == "ready"
+                await it.waiting(1)
+                it.bus.twitter("job:new", 1)
+                assert await dead.line() == "1"
+                with consumer(it.endpoint, ack_wait=60) as living:
+                    assert await living.line() == "ready"
+                    await it.waiting(1)
+                    dead.kill()
+                    assert await living.line() == "1 again"
+                    living.work()
+                    assert await living.line() == "done"
+                    assert it.node.statistics()["messages_unacknowledged"] == 0
+
+    async def test_a_worker_freezes_at_its_work(self) -> None:
+        async with place() as it:
+            with consumer(it.endpoint, ack_wait=60) as frozen:
+                assert await frozen.line() == "ready"
+                await it.waiting(1)
+                it.bus.twitter("job:new", 1)
+                assert await frozen.line() == "1"
+                frozen.freeze()
+                with consumer(it.endpoint, ack_wait=60) as living:
+                    assert await living.line() == "ready"
+                    # Once the node knows that it does not answer, long before `ack_wait`.
+                    assert await living.line() == "1 again"
+                    living.work()
+                    assert await living.line() == "done"
+                    # It comes back and knows nothing of that.
+                    frozen.thaw()
+                    frozen.work()
+                    assert await frozen.line() == "done"
+                    await it.waiting(2)
+                    it.bus.twitter("job:new", 2)
+                    done = {asyncio.create_task(each.line()) for each in (frozen, living)}
+                    first, other = await asyncio.wait(
+                        done, timeout=10, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    assert [task.result() for task in first] == ["2"]
+                    frozen.kill()
+                    living.kill()
+                    await asyncio.wait(other)
+
+    async def test_a_job_that_kills_its_workers(self) -> None:
+        async with place() as it:
+            dead: asyncio.Queue[Message] = asyncio.Queue()
+            it.bus.regist_function("dead:job", dead.put_nowait)
+            with consumer(it.endpoint, ttl=60, ack_wait=60) as first:
+                assert await first.line() == "ready"
+                it.bus.twitter("job:new", 1)
+                assert await first.line() == "1"
+                first.work(fails=True)
+                assert await first.line() == "refused"
+                assert await first.line() == "1 again"
+                with consumer(it.endpoint, ack_wait=60) as second:
+                    assert await second.line() == "ready"
+                    await it.waiting(1)
+                    first.kill()
+                    assert await second.line() == "1 again"
+                    second.kill()
+                    assert (await dead.get()).args == (1,)
+                    assert it.node.statistics()["messages_dead"] == 1

@@ -69,9 +69,10 @@ class Served:
     async def waiting(self, token: str, count: int = 1) -> None:
         """Return when so many ``get`` wait."""
         (lease,) = (lease for lease in self.functions.leases if lease.token == token)
-        queue = lease.value.resource
+        queue, consumer = lease.value.resource, lease.value.consumer
         assert isinstance(queue, RemoteQueue)
-        while queue.consumers != count:
+        assert consumer is not None
+        while queue.consumers + consumer.stalled != count:
             await asyncio.sleep(0)
 
 
@@ -92,13 +93,16 @@ async def test_the_names_are_berrymqs() -> None:
     async with served() as it:
         methods = (await it.client.describe())["methods"]
         assert [method["name"] for method in methods] == [
+            "acknowledge",
             "close_connection",
             "connect_oneway",
             "connect_via_queue",
             "get",
             "get_nowait",
+            "in_progress",
             "interconnect",
             "keep_alive",
+            "refuse",
             "send_message",
             "send_messages",
         ]
@@ -376,6 +380,8 @@ class TestGet:
             counts = {
                 "connections": 1,
                 "consumers_waiting": 0,
+                "messages_unacknowledged": 0,
+                "messages_dead": 0,
                 "messages_waiting": 2,
                 "messages_dropped": 3,
             }
@@ -617,6 +623,8 @@ class TestInterconnect:
             assert it.functions.statistics() == {
                 "connections": 0,
                 "consumers_waiting": 0,
+                "messages_unacknowledged": 0,
+                "messages_dead": 0,
                 "messages_waiting": 0,
                 "messages_dropped": 1,
             }

@@ -4,7 +4,8 @@
 a request              ``{"id": null, "method": ..., "params": [...]}`` as ``text/xml``
 its answer             ``{"id": null, "result": ..., "error": null}``; what is in "error" is
                        raised by the client
-the result of ``get``  ``[id, args, kwargs]``, where all others get an object
+the result of ``get``  ``[id, args, kwargs]``, where all others get an object, and
+                       consumers with an ``ack_wait`` as well
 =====================  ===================================================================
 
 A null id is that of a request there, and the client waits for the answer. A message that names its
@@ -34,6 +35,8 @@ class LegacyRequest(IncomingRequest):
             self.method in _GETTERS
             and isinstance(value, Mapping)
             and value.keys() >= {"id", "args", "kwargs"}
+            # A consumer that acknowledges its work is not of berryMQ 0.3, and needs the number.
+            and "number" not in value
         ):
             value = [value["id"], value["args"], value["kwargs"]]
         super().result(value)
