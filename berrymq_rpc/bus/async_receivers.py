@@ -195,7 +195,9 @@ class BackgroundLoop:
         try:
             left = finishing.result((exit_time_left() or 0.0) + 2 * CANCEL_GRACE)
         except TimeoutError:
-            logger.warning("exit: the loop of async receivers is blocked, and was left so")
+            logger.warning(
+                "exit: the event loop of the async receivers is blocked and was not closed"
+            )
             left = 0
         finally:
             self._thread.stop(CANCEL_GRACE)

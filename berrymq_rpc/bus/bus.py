@@ -239,7 +239,7 @@ class Bus(Registry):
         """
         number = operator.index(number)
         if number < 0:
-            raise ValueError(f"the multiplicity must be a number of threads, not {number}")
+            raise ValueError(f"multiplicity must be a number of threads, not {number}")
         replaced = self._pool
         self._pool = pool = ThreadPool(number) if number > 1 else None
         if pool is None:
@@ -281,7 +281,7 @@ class Bus(Registry):
             ValueError: the format is unknown.
         """
         if format != "dot":
-            raise ValueError(f"the format of a diagram is 'dot', not {format!r}")
+            raise ValueError(f"the format of a diagram must be 'dot', not {format!r}")
         return self._diagram.dot(self._routing_table.registrations())
 
     # -- what there is ---------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def one_guard(guard: Guard | None, guard_condition: Guard | None) -> Guard | Non
         TypeError: both are given, or it is not callable.
     """
     if guard is not None and guard_condition is not None:
-        raise TypeError("guard and guard_condition are two names of one argument: give one of them")
+        raise TypeError("guard and guard_condition are two names of one argument: give only one")
     chosen = guard_condition if guard is None else guard
     if chosen is not None:
         check_callable(chosen, "guard")

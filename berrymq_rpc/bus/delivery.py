@@ -108,7 +108,7 @@ class Delivery:
         try:
             self.on_error(error, message, receiver)
         except Exception:
-            logger.exception("on_error itself failed")
+            logger.exception("on_error failed")
 
 
 class Chain:

@@ -241,7 +241,7 @@ class Job:
 
 def _cut_off() -> RecursionError:
     return RecursionError(
-        "not called: it is part of a cycle of receivers that send messages to each other"
+        "not called: it is part of a cycle of receivers that send each other messages"
     )
 
 

@@ -15,19 +15,19 @@ class Overflow(Enum):
 
     #: The oldest items make room for it, and are counted as dropped.
     DROP_OLDEST = "drop oldest"
-    #: It is not taken; whoever sent it is told.
+    #: It is not taken, and its sender learns it.
     REFUSE = "refuse"
-    #: Whoever puts it in waits for room.
+    #: The caller that puts it in waits for room.
     BLOCK = "block"
-    #: Whoever puts it in does the work for it.
+    #: The caller that puts it in does the work for it.
     CALLER_RUNS = "caller runs"
 
 
 class Bounded(Generic[T]):
     """Items with their sizes, first in, first out.
 
-    It knows no thread and no event loop: for `Overflow.BLOCK` and `Overflow.CALLER_RUNS` it says
-    only that there is no room, as for `Overflow.REFUSE`, and its user waits or does the work.
+    It has neither threads nor an event loop: for `Overflow.BLOCK` and `Overflow.CALLER_RUNS` it
+    says only that there is no room, as for `Overflow.REFUSE`, and its user waits or does the work.
 
     Args:
         max_items: how many items at most; 0 for any number.

@@ -1,6 +1,6 @@
-"""Batches: consecutive messages of one node, packed once, and the envelope that they travel in.
+"""Batches: consecutive messages of one node, packed once, with the envelope that they travel in.
 
-The envelope says whose they are::
+The envelope says where they come from::
 
     {"origin": the name of the node on whose bus they were sent, "epoch": when it started, in
      microseconds since 1970, "seq": the number of the first, "count": how many}
@@ -37,7 +37,7 @@ MAX_NUMBER = 2**63 - 1
 #: Messages in one batch. Larger ones gain nothing, and hold up the receiver's event loop.
 MAX_COUNT = 1000
 
-#: Bytes that a batch takes beside its messages, as objects in memory and on the wire.
+#: Bytes that a batch takes in addition to its messages, as objects in memory and on the wire.
 OVERHEAD = 200
 
 

@@ -90,7 +90,7 @@ class Connection(ABC):
         self._ttl = ttl
         self._timeout = timeout
         self._on_close = on_close
-        #: ``None`` while the peer knows none.
+        #: ``None`` while the peer has given none.
         self._token: str | None = None
         self._has_token = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -126,14 +126,14 @@ class Connection(ABC):
                 cannot be sent; nothing was sent.
             RPCTimeoutError: no answer in time. The message is taken back: if the peer has not
                 published it by then, it does not.
-            ConnectionLostError: the peer is gone, or did not come in time.
+            ConnectionLostError: the peer is gone, or did not appear in time.
             ServiceClosedError: this connection was closed, or the peer is closing.
         """
         parsed = Identifier(identifier).require_exportable()
         return str(await self._ask("send_message", parsed.id_str(), args, kwargs))
 
     async def close(self) -> None:
-        """Close the connection; the peer frees its part if it is there. Can be called again."""
+        """Close the connection; a peer that can be reached frees its part. Can be called again."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -146,8 +146,12 @@ class Connection(ABC):
             if self._token is not None and self._is_up:
                 await self._client.rpc.close_connection(self._token)
         except Exception as error:
-            # The peer frees its part when the ttl is over.
-            logger.debug("connection to %s: closed without the peer: %r", self._endpoint, error)
+            # The peer frees its part when the ttl expires.
+            logger.debug(
+                "connection to %s: closed, but the peer could not be asked to: %r",
+                self._endpoint,
+                error,
+            )
         finally:
             self._client.close()
             await self._client.wait_closed()
@@ -179,7 +183,7 @@ class Connection(ABC):
             self.report("restored", endpoint=self._endpoint, style=self.style)
 
     def _peer_down(self, error: Exception) -> None:
-        """The peer does not answer, or not as it should."""
+        """The peer does not answer, or answers with an error."""
         if self._is_up:
             self._is_up = False
             # If the peer is gone, the error says only which call has noticed it.

@@ -1,4 +1,4 @@
-"""Dial back: carry a link's messages to a peer that has said where it listens."""
+"""Dial back: carry a link's messages to a peer that has given its address."""
 
 import asyncio
 import ipaddress
@@ -51,7 +51,7 @@ class DialBack:
 
     Args:
         target: where the peer listens.
-        token: what the peer knows the connection by.
+        token: identifies the connection to the peer.
         link: the link to the peer.
         takes_batches: whether the peer is a node that numbers messages.
         options: of the clients that it opens, but for the endpoint.
@@ -92,7 +92,7 @@ class DialBack:
             await asyncio.sleep(backoff.next(loop.time() - began))
 
     async def _use(self, client: Client) -> None:
-        """Carry the link's messages until the peer does not want them any more."""
+        """Carry the link's messages until the peer has forgotten the token."""
         down = asyncio.Event()
         self._link.on_down = down.set
         if not self._takes_batches:
@@ -138,7 +138,9 @@ async def allowed_target(
     if not isinstance(addr, str):
         text = scheme + text.removeprefix("tcp")
     if text.partition("://")[0] not in SCHEMES:
-        raise ValueError(f"{text!r} is not an endpoint that can be called back: {SCHEMES}")
+        raise ValueError(
+            f"{text!r} is not an endpoint to call back: its scheme must be one of {SCHEMES}"
+        )
     endpoint = Endpoint.parse(text)
     # What was checked is what is dialled, as it was understood here.
     text = str(endpoint)
@@ -149,7 +151,9 @@ async def allowed_target(
             return Target(text)
         raise ValueError(f"{text} is not the caller's own host: see callback_allowed")
     if not endpoint.port or (endpoint.scheme == "tcp" and endpoint.path):
-        raise ValueError(f"{text!r} is not an endpoint that can be called back: {SCHEMES}")
+        raise ValueError(
+            f"{text!r} is not an endpoint to call back: its scheme must be one of {SCHEMES}"
+        )
     if allowed is True or (not isinstance(allowed, bool) and endpoint.host in allowed):
         return Target(text)
     for address in await _addresses_of(endpoint.host):

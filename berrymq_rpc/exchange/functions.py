@@ -265,7 +265,7 @@ class ExportedFunctions(AttrHandler):
     def send_message(
         self, token: str, identifier: str, args: Any = (), kwargs: Any = None, envelope: Any = None
     ) -> str:
-        """Publish a message here. The token of any connection will do.
+        """Publish a message here. The token of any connection is valid.
 
         Args:
             token: from any of the functions that connect.
@@ -391,7 +391,7 @@ class ExportedFunctions(AttrHandler):
             return UNKNOWN_NUMBER
         return OK if settle(served.consumer, number) else UNKNOWN_NUMBER
 
-    # -- the node's own --------------------------------------------------------------------
+    # -- for the node --------------------------------------------------------------------
 
     @property
     def leases(self) -> LeaseTable[ServedConnection]:
@@ -453,7 +453,7 @@ class ExportedFunctions(AttrHandler):
             self._mesh.report("restored", endpoint=served.resource.peer, style="01")
 
     def _lost(self, served: ServedConnection, peer: Peer) -> None:
-        """The peer is gone, or does not want messages any more."""
+        """The peer is gone, or wants no more messages."""
         link = served.resource
         if isinstance(link, Link) and link.cut(peer):
             self._report_lost(served, link)

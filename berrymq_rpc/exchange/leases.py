@@ -1,4 +1,4 @@
-"""The lease table: the tokens of a node's connections, and how long each may go unused.
+"""The lease table: the tokens of a node's connections, and how long each may stay unused.
 
 ::
 
@@ -42,7 +42,7 @@ SPARE_TIMERS = 64
 
 
 class TokenError(Exception):
-    """There is no live lease of this token.
+    """No live lease has this token.
 
     Args:
         status: what to answer: ``"invalid token"`` or ``"timeout"``.

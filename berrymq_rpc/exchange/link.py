@@ -27,7 +27,7 @@ GROUP_BYTES = 128 << 10
 #: Acknowledgements that are awaited at a time.
 MAX_CALLS = 8
 
-#: Unacknowledged bytes beside which nothing more is sent: so a larger batch goes alone. It is far
+#: Unacknowledged bytes over which nothing more is sent, so that a larger batch goes alone. Far
 #: below `Limits.max_queued_call_bytes`, over which a peer refuses calls: what came after would be
 #: out of order.
 MAX_IN_FLIGHT = 4 << 20
@@ -61,12 +61,12 @@ class Carrier(NamedTuple):
 
     @classmethod
     def to_peer(cls, peer: Peer, token: str, takes_batches: bool) -> "Carrier":
-        """The way over one connection and none that follows it: so the order is kept."""
+        """A carrier over this connection alone, so that the order is kept."""
         return cls(token, peer.call, _by_name(peer.notify), takes_batches)
 
     @classmethod
     def to_server(cls, client: Client, token: str) -> "Carrier":
-        """The way to a server that takes messages one by one, over any of its connections."""
+        """A carrier to a server that takes messages one by one, over any of its connections."""
         return cls(token, client.call, _by_name(client.notify), False)
 
 
@@ -94,10 +94,10 @@ class LinkHost(Protocol):
         """Unpack the messages of a batch."""
 
     def renew(self, link: "Link") -> None:
-        """Another process may be at the link's other end."""
+        """Note that another process may be at the link's other end."""
 
     def discard(self, link: "Link") -> None:
-        """The link is closed."""
+        """Remove a link that was closed."""
 
     def report(self, action: str, **about: Any) -> None:
         """Publish an event about the link on the node's own bus."""
@@ -145,12 +145,12 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a way to the peer."""
+        """Whether there is a carrier."""
         return self._carrier is not None
 
     @property
     def carrier(self) -> Carrier | None:
-        """The way to the peer, or ``None`` while there is none."""
+        """The carrier in use, or ``None`` while there is none."""
         return self._carrier
 
     def open(self, channel: Hashable, carrier: Carrier) -> None:
@@ -173,7 +173,7 @@ class Link:
         self._host.wake()
 
     def cut(self, channel: Hashable) -> bool:
-        """Stop using a carrier that is gone; return whether it was the present one."""
+        """Stop using a carrier that is gone; return whether it was in use."""
         if self._is_closed or self._channel != channel:
             return False
         self._channel = None
@@ -181,7 +181,7 @@ class Link:
         return True
 
     def close(self) -> None:
-        """Send nothing more: drop what waits, count and report it."""
+        """Stop sending: drop what waits, count and report it."""
         if self._is_closed:
             return
         for call, ack_position in self._in_flight.items():
@@ -310,7 +310,7 @@ class Link:
         elif error is None or isinstance(error, ServiceClosedError | ConnectionLostError):
             self._fail()
         else:
-            # It would be refused the next time as well.
+            # A retry would be refused as well.
             self._refuse(last, error)
             self._acknowledge(ack_position)
             self.flush()

@@ -65,7 +65,7 @@ class Mesh:
         return tuple(self._links)
 
     def start(self) -> None:
-        """Number the bus's messages from now on, and belong to the running event loop."""
+        """Begin to number the bus's messages, on the running event loop."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.get_ident()

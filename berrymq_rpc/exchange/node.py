@@ -39,7 +39,7 @@ __all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Node"]
 #: Seconds that a peer has for an answer: it only publishes a message or looks into a queue.
 TIMEOUT = 10.0
 
-#: Seconds that a peer has to appear: enough for it to start, and for a person to wait.
+#: Seconds that a peer has to appear: enough for it to start, and not too long for a person.
 CONNECT_TIMEOUT = 5.0
 
 
@@ -59,7 +59,7 @@ class Node:
             several of these. Port ``0`` or ``*`` is any free one. ``None``: the node does not
             listen, but can connect to others.
         bus: the bus; ``None`` for the default one.
-        handler: further methods to serve beside berryMQ's functions.
+        handler: further methods to serve besides berryMQ's functions.
         timeout: seconds that peers have for each answer.
         connect_timeout: seconds that a peer has to appear.
         insecure: allow `bind` to addresses beyond this host without authentication.
@@ -331,10 +331,10 @@ class Node:
         """
         endpoint, ttl = self._target(addr, ttl)
         if endpoint in self.endpoints:
-            raise ValueError(f"{endpoint} is this node itself: messages would come twice")
+            raise ValueError(f"{endpoint} is this node itself: messages would arrive twice")
         if endpoint in self._interconnected:
             raise ValueError(
-                f"there is an interconnection with {endpoint}: messages would come twice"
+                f"there is an interconnection with {endpoint}: messages would arrive twice"
             )
         where = None if callback is None else endpoint_of(callback)
         if is_url(endpoint):

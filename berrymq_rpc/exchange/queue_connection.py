@@ -263,7 +263,7 @@ class QueueConnection(Connection):
             Empty: there is none, or the time to wait is over.
             ValueError: `timeout` is negative.
             RPCTimeoutError: the peer did not answer in time.
-            ConnectionLostError: the peer is gone, or did not come in time.
+            ConnectionLostError: the peer is gone, or did not appear in time.
             ServiceClosedError: this connection was closed, or the peer is closing.
         """
         return Getting(self._get(block, timeout), self._ack_wait is not None)

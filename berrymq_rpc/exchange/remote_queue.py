@@ -27,7 +27,7 @@ logger = Log("berrymq_rpc.exchange")
 #: The event that reports dropped messages on the bus.
 DROPPED = "queue:dropped"
 
-#: Messages kept for a consumer that does not come: some MB of small ones.
+#: Messages kept while no consumer asks: some MB of small ones.
 MAX_MESSAGES = 10_000
 
 #: Bytes of the same, for large ones: as many as a link keeps.
@@ -255,7 +255,7 @@ class RemoteQueue:
         return self._packer.arguments(stored)
 
     def close(self) -> None:
-        """Drop what is kept, and end the waiting of all consumers, without a message."""
+        """Drop what is kept, and end the waiting of all consumers without a message."""
         with self._lock:
             self.is_closed = True
             if len(self):

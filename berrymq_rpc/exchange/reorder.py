@@ -41,7 +41,7 @@ FIRST_PATIENCE = 1.0
 
 
 class InOrder(NamedTuple):
-    """A batch whose turn it is.
+    """A batch that is next in its source's order.
 
     Args:
         batch: the batch.
@@ -87,7 +87,7 @@ class _Stream:
 
 
 class ReorderBuffer:
-    """What was taken from each source, and what waits for its turn.
+    """What was taken from each source, and what is held until its turn.
 
     Args:
         maximum: sources that are remembered. Over it, the sources that were idle for longest are
@@ -184,7 +184,7 @@ class ReorderBuffer:
         return [InOrder(batch, link, due - first), *self._settle((source,), now)]
 
     def expire(self, now: float) -> list[Outcome]:
-        """Stop waiting for what has not come in time."""
+        """Stop waiting for messages that have not arrived in time."""
         due = [source for source, stream in self._gaps.items() if self._deadline(stream) <= now]
         return self._settle(due, now)
 

@@ -301,7 +301,7 @@ class Router:
         return Batch(batch.source, batch.first, 1, data, frames, batch.target, batch.error)
 
     def expire(self, now: float) -> None:
-        """Stop waiting for messages that have not come in time."""
+        """Stop waiting for messages that have not arrived in time."""
         self._act(self.reorder.expire(now))
 
     def report(self, action: str, **about: Any) -> None:

@@ -62,14 +62,14 @@ class SerialSender:
             self._start()
 
     def notify(self, method: str, token: str, *arguments: Any) -> None:
-        """Take one call, to be made in its turn, with the token that is valid then.
+        """Queue one call, to be made in its turn with the token that is valid then.
 
         Raises:
             OverloadedError: too many messages wait.
             ServiceClosedError: it is closed, or the peer has forgotten the connection.
         """
         if self._is_closed or self.forgotten.is_set():
-            raise ServiceClosedError(f"{self._name} takes no more messages on this connection")
+            raise ServiceClosedError(f"{self._name} accepts no more messages on this connection")
         if not self._waiting.put((method, *arguments)):
             raise OverloadedError(f"{MAX_WAITING} messages wait for {self._name}")
         self._filled.set()
@@ -103,7 +103,7 @@ class SerialSender:
                 continue
             except Exception as error:
                 # A receiver there has raised it, or it would be refused the next time as well.
-                logger.warning("%s did not take a message: %.200s", self._name, error)
+                logger.warning("%s rejected a message: %.200s", self._name, error)
                 status = OK
                 if isinstance(error, ServiceClosedError):
                     self.forgotten.set()

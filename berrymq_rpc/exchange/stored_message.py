@@ -10,7 +10,7 @@ from ..rpc.wire.codec import Codec
 
 __all__ = ["OVERHEAD", "MessagePacker", "StoredMessage"]
 
-#: Bytes that a stored message takes beside its content.
+#: Bytes that a stored message takes in addition to its content.
 OVERHEAD = 300
 
 #: Byte strings of at least so many bytes are kept as they are, and not copied.

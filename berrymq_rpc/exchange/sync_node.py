@@ -265,7 +265,7 @@ class SyncNode:
             life.close(EXIT_PATIENCE)
 
     def _forked(self) -> None:
-        """Begin again in the child of a fork, in which only the thread that forked runs."""
+        """Reset in the child of a fork, in which only the thread that forked runs."""
         self._lock = threading.Lock()
         if self._life is not None:
             # Keep it: the parent's event loop and sockets must not be closed here.
@@ -275,7 +275,7 @@ class SyncNode:
 
 
 class _Life:
-    """A node and its threads, from its first use until it is closed."""
+    """A node and its threads, from first use to close."""
 
     def __init__(self, bus: Bus, options: dict[str, Any]) -> None:
         self.loop_thread = LoopThread("node", self._unclaimed)

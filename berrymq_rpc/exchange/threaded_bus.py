@@ -21,7 +21,7 @@ __all__ = ["ThreadedBus", "estimated_size"]
 #: Elements of a container that are measured; the others are taken to be like them.
 SAMPLE = 50
 
-#: Bytes that a message takes beside its arguments, while it waits.
+#: Bytes that a waiting message takes in addition to its arguments.
 OVERHEAD = 500
 
 
@@ -38,7 +38,7 @@ class ThreadedBus(Gateway):
     def __init__(self, gateway: Gateway, thread: WorkerThread) -> None:
         self._gateway = gateway
         self._thread = thread
-        #: What the node has on the bus.
+        #: What the node has registered on the bus.
         self._forwarders: dict[Forwarder, None] = {}
         self._followings: dict[tuple[Identifier, Receiver], None] = {}
 

@@ -202,7 +202,7 @@ class IncomingMessage:
         response = protocol.payload_to_response(said)
         if response.malformed:
             # A response is never answered: two peers could go on forever. Some peers write a null
-            # result beside an error in version 2.0, and leave out an id that is null.
+            # result together with an error in version 2.0, and leave out an id that is null.
             response = JSONRPCLoose.payload_to_response({"id": None, **said})
             self.malformed += response.malformed
         self.responses.append(response)

@@ -26,7 +26,7 @@ MAX_NOTIFICATIONS = 1000
 
 
 class InboundHandler(Protocol):
-    """What serves the calls of a connection's peer: an `inbound.Inbound`."""
+    """Serves the calls of a connection's peer: an `inbound.Inbound`."""
 
     #: Ids of the calls that were started since the last flush.
     started: list[Any]
@@ -50,7 +50,7 @@ class InboundHandler(Protocol):
         """The tasks and threads of the calls that run."""
 
     def stop_waiting(self) -> None:
-        """End what waits for something that may not come, as this side closes."""
+        """End calls that wait for something that may not happen, as this side closes."""
 
     def cancel_calls(self) -> None:
         """Cancel the calls that run, and let the notifications go on."""
@@ -219,13 +219,13 @@ class Connection:
         self.schedule_flush()
 
     def take_place(self, stream: Stream) -> None:
-        """Let a stream hear what becomes of the call with its id from now on."""
+        """Report to a stream, from now on, what becomes of the call with its id."""
         self.session.pending[stream.id] = stream
 
     # -- sending ---------------------------------------------------------------------------
 
     def is_congested(self) -> bool:
-        """Whether the peer does not read, and the bound on what is queued for it is reached."""
+        """Whether the peer reads too slowly: the bound on bytes queued for it is reached."""
         if self.port is None:
             return len(self.session.backlog) >= self.session.limits.max_waiting
         return self.port.queued_bytes(self.key) > self.session.limits.max_queued_bytes
@@ -282,7 +282,7 @@ class Connection:
             inbound.dispatch(events, monotonic())
 
     def lost(self, error: Error) -> None:
-        """The peer is gone: its calls are stopped, those to it fail."""
+        """The peer is gone: stop its calls, and fail those to it."""
         if self._timer is not None:
             self._timer.cancel()
         self.session.lost(error, monotonic())

@@ -19,7 +19,7 @@ __all__ = ["ConnectionPool"]
 
 
 class ConnectionPool(Runtime):
-    """Calls go to the least loaded live server; without one they wait for a connection."""
+    """Sends each call to the least loaded live server; without one, calls wait for a connection."""
 
     def __init__(self, table: HandlerTable, options: ClientOptions) -> None:
         super().__init__(table, options)
@@ -65,8 +65,8 @@ class ConnectionPool(Runtime):
 
         Raises:
             ServiceClosedError: the client is closed.
-            Error: it is another process's.
-            RuntimeError: it is another thread's or event loop's.
+            Error: it belongs to another process.
+            RuntimeError: it belongs to another thread or event loop.
         """
         if self._problem is not None:
             # A new one each time: one that is kept collects a traceback with each raise.

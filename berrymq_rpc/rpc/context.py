@@ -1,4 +1,4 @@
-"""What a handler may know of the call that it serves: `berrymq_rpc.rpc.context`."""
+"""What a handler can learn about the call that it serves: `berrymq_rpc.rpc.context`."""
 
 from collections.abc import Callable
 from contextvars import copy_context

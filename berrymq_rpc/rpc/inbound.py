@@ -32,7 +32,7 @@ PIPELINED = 50
 #: not read may have in excess of the bound.
 PIPELINED_BYTES = 256 << 10
 
-#: Bytes that a call that waits for its turn takes beside those that it arrived with.
+#: Bytes that a waiting call takes in addition to those that it arrived with.
 QUEUED_CALL = 500
 
 #: Seconds after which a stalled peer is looked at again.
@@ -243,7 +243,7 @@ class Inbound:
         return self.connection.is_congested()
 
     def _is_blocked(self) -> bool:
-        """Whether nothing of this peer is served now: this side is closing, or it does not read."""
+        """Whether the peer's calls wait now: this side is closing, or the peer does not read."""
         return (
             self.dispatcher.closing is not None
             or self.stalled is not None
@@ -299,7 +299,7 @@ class Inbound:
                 self.loop.call_later(CONGESTION_PAUSE, self._resume)
 
     def _is_late(self, event: InboundEvent, now: float) -> bool:
-        """Whether a call that waited is not to be run any more; if so, it is answered."""
+        """Whether a call waited past its deadline; if so, it is answered."""
         _, call_id, name, _, _, deadline = event
         if deadline is None or deadline > now:
             return False
@@ -373,7 +373,7 @@ class Inbound:
             self.session.accepted(running, released)
 
     def _ended(self, call: InboundCall) -> bool:
-        """Take a call out of the tables; whether it may still be answered."""
+        """Remove a call from the tables; return whether it may still be answered."""
         if call.timer is not None:
             call.timer.cancel()
         # The task holds it too: without a cycle of the two, both are freed now.
@@ -409,7 +409,7 @@ class Inbound:
                 self._start(event, method)
 
     def _take_back(self, call_id: Any) -> bool:
-        """Drop a call that waits for its turn; whether there was one."""
+        """Drop a queued call; return whether there was one."""
         if call_id in self.queue:
             event, _, cost = self.queue.pop(call_id)
         elif self.stalled is not None and call_id in self.stalled:
@@ -449,7 +449,7 @@ class Inbound:
                 self.connection.flush()
 
     def _reason(self, call: InboundCall, error: BaseException) -> BaseException:
-        """The error that the caller of a cancelled call gets."""
+        """Make the error that the caller of a cancelled call gets."""
         if call.expired:
             return RPCTimeoutError("the caller's deadline passed while the method ran")
         if self.dispatcher.closing is not None:

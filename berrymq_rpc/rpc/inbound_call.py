@@ -1,4 +1,4 @@
-"""One of a peer's calls, which this side serves, and which of them is being served now."""
+"""One call of a peer while it is served, and which call is being served now."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
@@ -142,7 +142,7 @@ class InboundCall(Coroutine[Any, Any, None]):
             self.timer = loop.call_later(self.deadline - monotonic(), self._expire)
 
     def cancel(self) -> None:
-        """Stop it, as its caller does not wait for it any more.
+        """Stop it: its caller does not wait for it any more.
 
         A thread cannot be stopped: its result is dropped when it ends.
         """
@@ -243,7 +243,7 @@ class InboundCall(Coroutine[Any, Any, None]):
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        raise TypeError("a call that is being served is run by its task alone")
+        raise TypeError("only the task of a call may run it")
 
     # asyncio's debug output and Task.get_stack ask a coroutine for these.
 
@@ -297,7 +297,7 @@ class SyncCalls:
         self.call: Any = None
 
     def end(self) -> None:
-        """Stand for no call any more, whatever task or callback a handler has left behind."""
+        """Refuse further use, by tasks or callbacks that a handler has left behind."""
         self.event = None
         self.call = None
 

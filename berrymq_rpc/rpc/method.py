@@ -39,7 +39,7 @@ def method(
 
 
 def method(function: Any = None, *, thread: bool = False, waits: bool = False) -> Any:
-    """Export a function: a peer may call it. Nothing that is not marked so can be called.
+    """Export a function: peers may call it, and nothing that is not marked.
 
     Use it bare or with arguments::
 
@@ -200,7 +200,7 @@ def _check(target: Any, *, thread: bool, waits: bool) -> None:
     if waits and not thread and kind is Kind.SYNC:
         raise TypeError(
             f"{_called(target)} would hold the event loop while it waits: write `async def`, or "
-            "give thread=True beside waits=True"
+            "give thread=True together with waits=True"
         )
 
 

@@ -21,7 +21,7 @@ logger = Log("berrymq_rpc.rpc")
 
 
 class ConnectionEvents(Protocol):
-    """What a client or server hears of its connections."""
+    """Receives the events of the connections of a client or server."""
 
     def connection_made(self, connection: Connection) -> None:
         """A peer has connected."""
@@ -33,7 +33,7 @@ class ConnectionEvents(Protocol):
         """The calls of a lost connection have failed."""
 
     def connection_refused(self) -> None:
-        """A peer over `max_peers` has come: its calls are answered with an error."""
+        """A peer over `max_peers` was rejected: its calls are answered with an error."""
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""

@@ -1,4 +1,4 @@
-"""``client.rpc.a.b.c(...)``: attribute access that spells the name of a method."""
+"""``client.rpc.a.b.c(...)``: attribute access that builds the name of a method."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -24,7 +24,7 @@ class Namespace(Generic[Result]):
 
     def __getattr__(self, name: str) -> "MethodProxy[Result]":
         if name.startswith("_"):
-            raise AttributeError(f"{name!r} is private: no peer exports it")
+            raise AttributeError(f"{name!r} begins with '_': no peer exports such a name")
         proxy = MethodProxy(self._send, self._prefix + name)
         if len(self.__dict__) < MAX_KEPT:
             self.__dict__[name] = proxy
@@ -35,7 +35,7 @@ class Namespace(Generic[Result]):
 
 
 class MethodProxy(Namespace[Result]):
-    """One name: call it, or take it for a namespace."""
+    """One name: call it, or use it as a namespace."""
 
     def __init__(self, send: Sender[Result], name: str) -> None:
         super().__init__(send)

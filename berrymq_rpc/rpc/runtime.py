@@ -1,4 +1,4 @@
-"""What clients and servers share: ports, connections, counts, and their end."""
+"""What clients and servers share: ports, connections, counts, and closing them."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ __all__ = ["Runtime"]
 CLEANUP = 1.0
 
 #: Seconds within which a peer that works has read that this side is closing, and those between
-#: two looks whether all have.
+#: two checks whether all have.
 FAREWELL = 1.0
 FAREWELL_PAUSE = 0.002
 
@@ -32,7 +32,7 @@ _COUNTED = ("malformed", "expired", "notifications_lost")
 
 
 class Runtime:
-    """The working part behind a `Client` or a `Server`."""
+    """The engine of a `Client` or a `Server`."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Runtime:
             self._counts[name] += getattr(session, name)
 
     def connection_refused(self) -> None:
-        """A peer over `max_peers` has come."""
+        """A peer over `max_peers` was rejected."""
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
@@ -146,7 +146,7 @@ class Runtime:
         return [connection.session for connection in self.connections]
 
     def statistics(self) -> dict[str, int]:
-        """Counts of what is there and of what was lost; see `Server.statistics`."""
+        """Counts of what exists and of what was lost; see `Server.statistics`."""
         sessions = self.sessions()
         counts = {
             "peers": self.peers,

@@ -13,7 +13,7 @@ __all__ = ["CallChannel", "PendingCall", "Stream", "StreamHandle"]
 
 
 class CallChannel(Protocol):
-    """What a call was sent by: a `connection.Connection`."""
+    """The connection that sent a call: a `connection.Connection`."""
 
     session: Session
 
@@ -24,7 +24,7 @@ class CallChannel(Protocol):
         """Ask for more items of a stream."""
 
     def take_place(self, stream: "Stream") -> None:
-        """Let a stream hear what becomes of the call with its id from now on."""
+        """Report to a stream, from now on, what becomes of the call with its id."""
 
 
 class PendingCall(Caller, Protocol):
@@ -166,7 +166,7 @@ class Stream:
             self._uncredited = 0
 
     def abandon(self) -> bool:
-        """End it, here and at the peer. Return whether it was still open."""
+        """End it here and at the peer; return whether it was still open."""
         if self._over:
             return False
         self._over = True

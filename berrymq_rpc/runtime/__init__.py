@@ -1,6 +1,6 @@
 """Threads, event loops on threads, and what the child of a fork does.
 
-Here is no messaging: the bus, the RPC and the nodes build on this.
+Nothing here knows of messages: the bus, the RPC and the nodes build on this.
 """
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""One registry of what the child of a fork does.
+"""The registry of what the child of a fork does.
 
-A child has its parent's objects and none of its threads: whoever owns threads, sockets or an event
-loop registers here, and lets go of them in the child.
+A child has its parent's objects but none of its threads. Objects that own threads, sockets or an
+event loop register here, and release them in the child.
 """
 
 import os
@@ -18,7 +18,7 @@ __all__ = ["call_in_child"]
 logger = Log("berrymq_rpc.runtime")
 
 _functions: list[Callable[[], object]] = []
-# Weakly: who is registered need not take itself out.
+# Weakly, so that objects need not unregister.
 _methods: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = weakref.WeakKeyDictionary()
 
 

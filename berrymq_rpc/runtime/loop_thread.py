@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, for those who call it without asyncio."""
+"""An event loop on a thread of its own, for callers without asyncio."""
 
 import asyncio
 import concurrent.futures
@@ -171,7 +171,7 @@ async def _finish(finish: Callable[[], Coroutine[Any, Any, None]] | None) -> Non
         if finish is not None:
             await finish()
     finally:
-        # Calls of other threads that have just come, and would wait for ever.
+        # Calls of other threads that have just arrived, and would wait forever.
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

@@ -22,7 +22,7 @@ class WorkerThread:
         max_bytes: bytes that these may take.
         on_dropped: called with the worker after something was dropped, for the 1st, 2nd, 4th, 8th
             time and so on; by the thread that put in the last one.
-        logger: is told of work that raises, which stops nothing.
+        logger: gets the exceptions that work raises; the thread goes on.
 
     Attributes:
         dropped: how many things were dropped.
@@ -104,7 +104,7 @@ class WorkerThread:
             return self._waiting.clear()
 
     def join(self, patience: float) -> bool:
-        """Wait for the thread's end for so many seconds at most; whether it has ended."""
+        """Wait for the thread's end, for so many seconds at most; return whether it has ended."""
         self._thread.join(patience)
         return not self._thread.is_alive()
 

@@ -204,7 +204,7 @@ async def greet(client: Peer, server: Peer) -> None:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    """Wait for what no handler is told of."""
+    """Wait for a condition that no handler event reports."""
     while not condition():
         await asyncio.sleep(0)
 

@@ -115,7 +115,7 @@ def test_refused(bus: Bus) -> None:
         cond("a::b")
     with pytest.raises(TypeError, match="a guard must be callable"):
         cond("a:b", 1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="give one of them"):
+    with pytest.raises(TypeError, match="give only one"):
         cond("a:b", print, guard_condition=print)
     with pytest.raises(TypeError):
         cond("a:b") & "c:d"  # type: ignore[operator]

@@ -92,7 +92,7 @@ class Access:
     Args:
         host: what it is bound to; a name or address that clients may use.
         hosts: further names that they may use, without ports; ``"*"`` for any.
-        origins: pages that may use it beside those that it has served itself, such as
+        origins: pages that may use it besides those that it has served itself, such as
             ``"http://localhost:3000"``; ``"*"`` for any, ``"null"`` for pages from files.
         token: what a client has to send, or ``None``. It does so as ``Authorization: Bearer``, as
             the password of ``Basic`` with any user, or as a WebSocket's subprotocol.

@@ -7,7 +7,7 @@
   port at the other end, so that a loss comes after what was sent before it. The port's event loop
   hands it to the handler in a later turn; the lock is not held then.
 * What is sent becomes bytes that cannot be changed any more.
-* A port whose event loop was closed under it is gone. Its peers are told when they next send.
+* A port whose event loop was closed under it is gone. Its peers notice when they next send.
 * One lock guards the state of all names, connections and ports.
 * What a test sets to go wrong is not here: `berrymq_rpc.testing.link_faults` hooks into a `Name`.
 """
@@ -107,7 +107,7 @@ class LinkHook(Protocol):
         """Whether a port reads nothing and keeps what it sends."""
 
     def holds_disconnect(self, end: "End") -> bool:
-        """Whether the port of an end is frozen, and the end's peer is told later."""
+        """Whether the port of an end is frozen, and the end's peer learns it later."""
 
     def port_closing(self, port: "MemoryPort") -> None:
         """A port is about to close: it is frozen no longer."""
@@ -418,7 +418,7 @@ class MemoryPort(Port):
         """Hand over what has arrived by now; runs on the port's loop.
 
         What the handler causes to arrive meanwhile is left to a later turn, or two ports on one
-        loop could keep it for ever.
+        loop could keep it forever.
         """
         with lock:
             self._delivery_scheduled = False
@@ -447,7 +447,7 @@ class MemoryPort(Port):
                 self._deliver_later()
 
     def _next_event(self) -> _Event | None:
-        """Take the next event that the handler is to be told, if it is due."""
+        """Take the next event for the handler, if it is due."""
         with lock:
             while self._inbox and not self.is_frozen:
                 event = self._inbox[0]

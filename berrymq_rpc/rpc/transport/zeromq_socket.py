@@ -221,7 +221,7 @@ class PeerTransport(ZmqTransport):
             self.look()
 
     def retry(self) -> None:
-        """Send what is queued, as far as the peers have room."""
+        """Send queued messages, as far as the peers have room."""
         began = self._loop.time()
         for key in list(self._blocked):
             queue = self._blocked.get(key)

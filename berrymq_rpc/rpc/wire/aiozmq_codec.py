@@ -67,7 +67,7 @@ class AiozmqCodec(Codec):
     def pack_with_frames(
         self, value: Any, threshold: int, name: str = "value"
     ) -> tuple[bytes, list[Buffer]]:
-        """Pack a value. This dialect has no frames beside a message, so the list is empty."""
+        """Pack a value. This dialect has no separate frames, so the list is empty."""
         return self.pack(value, name), []
 
     def _pack_checked(self, value: Any) -> bytes:

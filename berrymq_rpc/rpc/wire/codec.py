@@ -9,7 +9,7 @@ code      what
 ========  ==============================================================================
 0 to 122  the user's own, see `translation`
 126       builtin values, see `ext_types`
-127       a byte string that travels as a frame beside the message: its number, as
+127       a byte string that travels as a frame of its own: its number, as
           shortest big-endian bytes (0 is one byte)
 -1        msgpack's timestamp, a `msgpack.Timestamp`
 others    `msgpack.ExtType`, as they are

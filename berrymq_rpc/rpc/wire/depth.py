@@ -1,4 +1,4 @@
-"""How deep arrays and maps lie inside one another in packed bytes, before any is made."""
+"""Check how deeply packed bytes nest arrays and maps, before any is unpacked."""
 
 from typing import TypeAlias
 

@@ -1,4 +1,4 @@
-"""Exceptions between processes: what travels of one, and how it is raised there.
+"""Exceptions between processes: what travels of one, and how it is raised at the other side.
 
 The class travels as its name, and is never imported by it: the receiving side has a table of its
 own. The arguments are the exception's ``args``. Python's own exceptions travel with the arguments
@@ -167,7 +167,7 @@ def _group_args(
 
 
 def is_own(error: BaseException) -> bool:
-    """Whether the exception is of a class of this package, and not of a user's subclass."""
+    """Whether the class is one of this package, and not a user's subclass."""
     return type(error) in _OWN
 
 

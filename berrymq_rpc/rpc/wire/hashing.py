@@ -1,4 +1,4 @@
-"""How much work a dict or a set of given hashes makes: keys from a peer may be chosen to collide.
+"""Estimate the cost of a dict or set by its hashes: a peer may choose keys that collide.
 
 CPython randomises the hashes of text and bytes alone. Numbers, and what is made of them, have
 hashes that anyone can compute, and can choose so that each new key meets the others before it finds

@@ -32,7 +32,7 @@ MAX_IN_FLIGHT = 10_000
 
 #: Calls that wait for something (`waits=True`) and streams of one peer: they hold no slot of
 #: the window, only a task. 10,000 that wait for messages take some 20 MB; there must be room for
-#: streams beside them.
+#: streams besides them.
 MAX_WAITING = 20_000
 
 #: A ROUTER takes 27 KiB a peer by itself, so this is some 350 MB at most.

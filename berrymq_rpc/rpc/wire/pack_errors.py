@@ -1,4 +1,4 @@
-"""Which part of a value cannot be packed, and why."""
+"""Say which part of a value cannot be packed, and why."""
 
 import dataclasses
 import enum
@@ -30,7 +30,7 @@ def unknown_type(value: Any) -> TypeError:
 
 
 def too_deep(path: str, max_depth: int) -> ValueError:
-    """Make the error for a value that contains itself, or is nested too deep."""
+    """Make the error for a value that contains itself, or is nested too deeply."""
     where = bounded(path, _MAX_PATH)
     return ValueError(f"{where} contains itself, or is nested more than {max_depth} levels deep")
 

@@ -158,7 +158,7 @@ class Packing:
         return packed
 
     def _pack_inside(self, value: Any) -> bytes:
-        """Pack what is inside of an ext value."""
+        """Pack the content of an ext value."""
         data = self._pack_apart(value)
         self._check_levels(data, "what is inside")
         return data
@@ -174,7 +174,7 @@ class Packing:
             raise too_deep(name, self._limit.levels)
 
     def _pack_ext(self, value: Any) -> Any:
-        """The `ExtType` for an object of a type that msgpack does not know: it calls this."""
+        """Make the `ExtType` for an object that msgpack has no type for; called by msgpack."""
         cls = type(value)
         entry = self._packers.get(cls)
         if entry is None:

@@ -85,7 +85,7 @@ class Caller(Protocol):
         """The result arrived."""
 
     def fail(self, error: BaseException, /) -> None:
-        """The call failed, here or there."""
+        """The call failed, here or at the peer."""
 
     def refused(self, error: BaseException, /) -> None:
         """The closing peer did not run the call: fail it, or send it to another peer."""
@@ -167,7 +167,7 @@ class Session(ABC):
         self._out: list[Any] = []
 
     def enter(self, state: State) -> None:
-        """Change the state. Raises `RuntimeError` for a change that there is not."""
+        """Change the state. Raises `RuntimeError` for an invalid change."""
         if state not in _NEXT[self.state]:
             raise RuntimeError(f"a session that is {self.state.value} cannot be {state.value}")
         logger.debug("session %#x: %s -> %s", id(self), self.state.value, state.value)

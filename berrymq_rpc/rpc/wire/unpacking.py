@@ -93,7 +93,7 @@ class Unpacking:
 
         Args:
             data: what `Packing.pack` made, or anything else.
-            frames: the byte strings that travelled beside it.
+            frames: the byte strings that travelled in frames of their own.
 
         Raises:
             ProtocolError: the bytes are malformed, or a value is over a bound.
@@ -115,7 +115,7 @@ class Unpacking:
 
         Args:
             data: a packed array, or anything else.
-            frames: the byte strings that travelled beside it.
+            frames: the byte strings that travelled in frames of their own.
 
         Returns:
             A part for each element. Where the rest cannot be split, the last part is an error.
@@ -182,7 +182,7 @@ class Message:
 
     Args:
         unpacking: what unpacks it.
-        frames: the byte strings beside it.
+        frames: the byte strings in frames of their own.
         is_small: whether its size alone bounds the work.
     """
 
@@ -260,10 +260,10 @@ class Message:
             unpacking.nesting -= 1
 
     def frame(self, data: bytes) -> bytes:
-        """The byte string beside the message that an ext value stands for."""
+        """The byte string, in a frame of its own, that an ext value stands for."""
         number = int.from_bytes(data[:_MAX_NUMBER], "big")
         if not 0 < len(data) <= _MAX_NUMBER or number >= len(self._frames):
-            raise ProtocolError("a byte string beside the message is missing")
+            raise ProtocolError("a frame with a long byte string is missing")
         return bytes(self._frames[number])
 
     def members(self, data: bytes) -> Sequence[Any]:

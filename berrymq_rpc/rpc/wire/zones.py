@@ -10,7 +10,7 @@ __all__ = ["is_zone_key", "zone_info"]
 #: Longer than any in the database (32).
 _MAX_KEY = 64
 
-# No dots: so neither "..", nor the other files beside the zones, nor a module's name.
+# No dots: so neither "..", nor other files among the zones, nor a module's name.
 _KEY = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
 
 

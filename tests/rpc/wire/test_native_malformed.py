@@ -251,7 +251,7 @@ def test_an_malformed_call_is_answered(record: Any) -> None:
         "a deadline is a whole number of microseconds",
         "an ext value of type 126",
         "no value in msgpack",
-        "a byte string beside the message is missing",
+        "a frame with a long byte string is missing",
         "nested more than 100 levels deep",
     )
     assert any(words in text for words in told), text

@@ -79,7 +79,7 @@ def test_timestamps() -> None:
 )
 def test_frames_that_are_not_there(number: bytes) -> None:
     packed = msgpack.packb([msgpack.ExtType(127, number)])
-    with pytest.raises(ProtocolError, match="beside the message is missing"):
+    with pytest.raises(ProtocolError, match="a frame with a long byte string is missing"):
         CODEC.unpack(packed, [b"a", b"b"])
 
 
