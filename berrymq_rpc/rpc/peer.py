@@ -71,7 +71,7 @@ class Peer:
 
     @property
     def can_be_called(self) -> bool:
-        """Whether it can be sent more than answers; a peer that posts to an HTTP listener cannot."""
+        """Whether it can be sent more than answers; one that posts to an HTTP listener cannot."""
         return self._connection.session.can_be_pushed
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
