@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from ..common.awaitable import is_awaitable
 from .message import Message
 from .registrations import (
     FunctionRegistration,
@@ -80,8 +81,8 @@ class TrackedCall(WrappedCall):
         except Exception as error:
             self.on_end(None, error)
             raise
-        # A coroutine has not begun yet: what runs it calls `on_end`.
-        if not isinstance(result, Refusal | types.CoroutineType):
+        # A coroutine has not begun yet: what awaits it calls `on_end`.
+        if result is None or not (isinstance(result, Refusal) or is_awaitable(result)):
             self.on_end(result, None)
         return result
 

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from ..identifier import Identifier
 from .message import Message
-from .registrations import Guard, check_callable
+from .registrations import Guard, admits, check_guard
 
 __all__ = ["Condition", "Part", "Wanted", "cond", "one_guard", "parts_of"]
 
@@ -57,7 +57,8 @@ def cond(
         guard_condition: berryMQ's name for `guard`.
 
     Raises:
-        ValueError, TypeError: `identifier` is not an identifier, or the guard is not callable.
+        ValueError, TypeError: `identifier` is not an identifier; or the guard is not callable, or
+            is ``async def`` or a generator function.
     """
     return Condition(((Identifier(identifier), one_guard(guard, guard_condition)),))
 
@@ -77,7 +78,7 @@ class Join:
         """The guard of one part: it passes the message that completes the condition."""
 
         def passes(message: Message) -> bool:
-            if own is not None and not own(message):
+            if own is not None and not admits(own, message):
                 return False
             with self._lock:
                 self._met.add(number)
@@ -110,17 +111,18 @@ def one_guard(guard: Guard | None, guard_condition: Guard | None) -> Guard | Non
     """The guard, by either of its two names.
 
     Raises:
-        TypeError: both are given, or it is not callable.
+        TypeError: both are given, or it is not callable, or it is ``async def`` or a generator
+            function, which decides nothing when it is called.
     """
     if guard is not None and guard_condition is not None:
         raise TypeError("guard and guard_condition are two names of one argument: give only one")
     chosen = guard_condition if guard is None else guard
     if chosen is not None:
-        check_callable(chosen, "guard")
+        check_guard(chosen)
     return chosen
 
 
 def _both(first: Guard | None, second: Guard | None) -> Guard | None:
     if first is None or second is None:
         return second if first is None else first
-    return lambda message: first(message) and second(message)
+    return lambda message: admits(first, message) and admits(second, message)

@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
+from ..common.awaitable import is_awaitable
 from .async_receivers import AsyncReceivers
 from .completion import WrappedCall, registered_receiver
 from .log import describe, logger
@@ -24,6 +25,8 @@ MAX_DEPTH = 100
 
 # How many identifiers of a cycle an error names.
 SHOWN = 8
+
+_GENERATORS = (types.GeneratorType, types.AsyncGeneratorType)
 
 ErrorHandler: TypeAlias = Callable[[BaseException, Message, Any], object]
 
@@ -89,14 +92,20 @@ class Delivery:
                 receiver = registered_receiver(call)
                 self.report(result.error, message, receiver, "has a guard that failed")
             return False
-        if isinstance(result, types.CoroutineType):
+        if is_awaitable(result):
             receiver = registered_receiver(call)
+            if not isinstance(result, types.CoroutineType):
+                result = _result_of(result)
 
             def on_error(error: BaseException) -> None:
                 self.report(error, message, receiver, "failed")
 
             on_end = call.on_end if isinstance(call, WrappedCall) else None
             self.async_receivers.start(result, f"receiver of {message.id}", on_error, on_end)
+        elif isinstance(result, _GENERATORS) and not isinstance(call, WrappedCall):
+            # Nobody gets what it returned; who tracks its end may.
+            error = TypeError("it returned a generator, of which no line has run")
+            self.report(error, message, registered_receiver(call), "failed")
         return True
 
     def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
@@ -149,6 +158,10 @@ class Sending(threading.local):
 
 
 sending = Sending()
+
+
+async def _result_of(awaitable: Any) -> Any:
+    return await awaitable
 
 
 def _stop(stack: list[Route | None], route: Route) -> NoReturn:

@@ -52,7 +52,7 @@ class Follower(type):
         super().__init__(name, bases, namespace, **keywords)
         _follow_with_class(cls)
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, /, *args: Any, **kwargs: Any) -> Any:
         instance = super().__call__(*args, **kwargs)
         _follow_with_object(instance)
         return instance
@@ -71,7 +71,7 @@ class FollowerBase:
         super().__init_subclass__(**keywords)
         _follow_with_class(cls)
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         # Only an `__init__` around the class's own knows the end of construction. It is put there
         # now, not when the class is created: `dataclass` and the like add theirs later.
         if getattr(cls.__init__, "_follows", None) is not cls:
@@ -86,7 +86,7 @@ def _following_initializer(cls: type[FollowerBase]) -> Callable[..., None]:
     present = cls.__init__
 
     @functools.wraps(present)
-    def initialize(self: FollowerBase, *args: Any, **kwargs: Any) -> None:
+    def initialize(self: FollowerBase, /, *args: Any, **kwargs: Any) -> None:
         if not inherited:
             present(self, *args, **kwargs)
         elif present is not object.__init__:

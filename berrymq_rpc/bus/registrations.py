@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
+from ..common.awaitable import is_awaitable
 from ..identifier import Identifier
 from .message import Message
 
@@ -22,7 +23,11 @@ __all__ = [
     "ReceiverKey",
     "Refusal",
     "Registration",
+    "admits",
     "check_callable",
+    "check_guard",
+    "check_receiver",
+    "check_runs",
     "is_coroutine_function",
     "is_remote_sink",
     "is_sink",
@@ -34,8 +39,9 @@ __all__ = [
 _SINK = "_berrymq_sink"
 _REMOTE_SINK = "_berrymq_remote_sink"
 
-# The flag `inspect.CO_COROUTINE` of code objects; `inspect` takes long to import.
-_COROUTINE = 0x80
+# The flags `inspect.CO_GENERATOR`, `CO_COROUTINE` and `CO_ASYNC_GENERATOR` of code objects;
+# `inspect` takes long to import.
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Receiver: TypeAlias = Callable[[Message], Any]
@@ -289,17 +295,40 @@ def _has_mark(receiver: Receiver, mark: str) -> bool:
 
 def is_coroutine_function(function: Any) -> bool:
     """Whether a function, a partial of one, or an object's ``__call__``, is an ``async def``."""
+    return bool(_flags(function) & _COROUTINE)
+
+
+def _flags(function: Any) -> int:
+    """The flags of the code that a call of the function runs."""
     while isinstance(function, functools.partial):
         function = function.func
     if not isinstance(function, types.FunctionType | types.MethodType):
         function = type(function).__call__
     code = getattr(function, "__code__", None)
-    return isinstance(code, types.CodeType) and bool(code.co_flags & _COROUTINE)
+    return code.co_flags if isinstance(code, types.CodeType) else 0
+
+
+def admits(guard: Guard, message: Message) -> bool:
+    """Whether a guard lets a message through.
+
+    Raises:
+        TypeError: it answers something that has to be awaited.
+        Exception: what the guard raises.
+    """
+    verdict = guard(message)
+    if is_awaitable(verdict):
+        if isinstance(verdict, types.CoroutineType):
+            verdict.close()
+        raise TypeError(
+            f"the guard {guard!r:.100} returned {verdict!r:.100}, which has to be awaited: a guard "
+            "decides at once"
+        )
+    return bool(verdict)
 
 
 def _refusal(guard: Guard, message: Message) -> Refusal | None:
     try:
-        return None if guard(message) else SKIPPED
+        return None if admits(guard, message) else SKIPPED
     except Exception as error:
         return Refusal(error)
 
@@ -320,3 +349,28 @@ def check_callable(receiver: object, what: str) -> None:
     """Refuse at registration what would fail at the first message."""
     if not callable(receiver):
         raise TypeError(f"a {what} must be callable, not {receiver!r:.100}")
+
+
+def check_receiver(receiver: object) -> None:
+    """Raise `TypeError` for what is not a receiver, or would never run."""
+    check_callable(receiver, "receiver")
+    check_runs(receiver)
+
+
+def check_runs(function: object) -> None:
+    """Raise `TypeError` for a generator function: a message would only make a generator."""
+    if _flags(function) & (_GENERATOR | _ASYNC_GENERATOR):
+        raise TypeError(
+            f"{function!r:.100} is a generator function, of which no line would ever run: a "
+            "receiver is a plain or an `async def` function without `yield`"
+        )
+
+
+def check_guard(guard: object) -> None:
+    """Raise `TypeError` for what is not a guard, or would let all messages through."""
+    check_callable(guard, "guard")
+    if _flags(guard) & (_GENERATOR | _COROUTINE | _ASYNC_GENERATOR):
+        raise TypeError(
+            f"{guard!r:.100} cannot be a guard, as it decides nothing when it is called: write a "
+            "plain function, without `async` and `yield`"
+        )

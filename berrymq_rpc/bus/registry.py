@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from ..identifier import Identifier
 from .condition import Condition, Wanted, cond, one_guard, parts_of
 from .follower import Following, add_following
-from .registrations import Guard, Receiver
+from .registrations import Guard, Receiver, check_runs
 from .routing_table import RoutingTable
 
 __all__ = ["Registry"]
@@ -40,12 +40,15 @@ class Registry:
             guard_condition: berryMQ's name for `guard`.
 
         Raises:
-            ValueError, TypeError: `identifier` is not an identifier, or a guard is not callable.
+            ValueError, TypeError: `identifier` is not an identifier; a guard is not callable, or is
+                ``async def`` or a generator function; the method is a generator function.
         """
         wanted = identifier if isinstance(identifier, Condition) else Identifier(identifier)
         following = Following(self.regist_method, wanted, one_guard(guard, guard_condition))
 
         def mark(function: AnyCallable) -> AnyCallable:
+            # Not when an object is made, which may be far away and much later.
+            check_runs(getattr(function, "__func__", function))
             add_following(function, following)
             return function
 
@@ -80,8 +83,9 @@ class Registry:
         nothing.
 
         Raises:
-            ValueError, TypeError: `identifier` is not an identifier, the method or guard is not
-                callable, or the method's object does not support weak references.
+            ValueError, TypeError: `identifier` is not an identifier; the method or guard is not
+                callable, or is a generator function; the guard is ``async def``; or the method's
+                object does not support weak references.
         """
         for parsed, own in parts_of(identifier, one_guard(guard, None)):
             self._routing_table.follow(parsed, method, own)

@@ -30,7 +30,7 @@ from .registrations import (
     Receiver,
     ReceiverKey,
     Registration,
-    check_callable,
+    check_receiver,
     receiver_key,
 )
 
@@ -95,7 +95,7 @@ class RoutingTable:
 
     def follow(self, identifier: Identifier, receiver: Receiver, guard: Guard | None) -> None:
         """Let a receiver follow. Arguments and exceptions are those of `Bus.regist_function`."""
-        check_callable(receiver, "receiver")
+        check_receiver(receiver)
         number = next(self._numbers)
         registration: Registration
         if isinstance(receiver, types.MethodType):

@@ -8,6 +8,7 @@ its last answer is ready.
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from ..common.awaitable import is_awaitable
 from ..errors import TooLargeError
 from .error_objects import SERVER_ERROR, standard
 from .items import RPCError, RPCRequest, RPCResponse
@@ -77,7 +78,8 @@ class IncomingRequest:
             payload = self.protocol.result_payload(value, self.request_id)
             message.answer(encode(payload, message.answer_depth))
         except BaseException:
-            self._is_unwritable = True
+            # What has to be awaited first is not a result yet.
+            self._is_unwritable = not is_awaitable(value)
             raise
 
     def error(self, error: RPCError) -> None:

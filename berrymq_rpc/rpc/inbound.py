@@ -3,9 +3,12 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextvars import Context
+from dataclasses import replace
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
+from ..common.awaitable import is_awaitable
 from ..errors import (
     Error,
     OverloadedError,
@@ -15,7 +18,7 @@ from ..errors import (
 )
 from .connection import Connection
 from .dispatcher import Dispatcher, call_back
-from .inbound_call import InboundCall, SyncCalls, current, warn_slow
+from .inbound_call import InboundCall, Returned, SyncCalls, current, warn_slow
 from .method import Kind, Method
 from .peer import Peer
 from .wire.native_session import FIRST_WINDOW
@@ -40,6 +43,10 @@ CONGESTION_PAUSE = 0.002
 
 #: Stands for a method that is not called at once: no number of arguments fits.
 _NOT_SIMPLE: tuple[Any, Any, int, float] = (None, None, 1, 0)
+
+
+#: The context and the call of a plain function that has returned what has to be awaited.
+Begun: TypeAlias = tuple[Context, InboundCall]
 
 
 class Inbound:
@@ -86,7 +93,7 @@ class Inbound:
         self.waiting = 0
         #: Calls that wait for a slot, of a peer that knows no window or has not heard of it yet,
         #: by id; and notifications, by an object of their own.
-        self.queue: OrderedDict[Any, tuple[InboundEvent, Method, int]] = OrderedDict()
+        self.queue: OrderedDict[Any, tuple[InboundEvent, Method, int, Begun | None]] = OrderedDict()
         #: What a peer that does not read its answers has asked, by id as in `queue`; ``None``
         #: while it reads them.
         self.stalled: OrderedDict[Any, tuple[InboundEvent, int]] | None = None
@@ -161,14 +168,23 @@ class Inbound:
                 frame.event = event
                 frame.method = method
                 frame.call = None
-                run = new_context().run
+                own = new_context()
+                run = own.run
+                value = None
                 try:
                     value = run(function, *args, **kwargs) if kwargs else run(function, *args)
-                    if frame.call is not None:
-                        self._answer(frame.call, value)
-                    elif call_id is not None:
+                    if call_id is None or frame.call is not None:
+                        if value is not None and is_awaitable(value):
+                            self._await(event, frame, value, own, len(events))
+                        elif frame.call is not None:
+                            self._answer(frame.call, value)
+                    else:
                         session.result(call_id, value)
                 except BaseException as error:
+                    if value is not None and isinstance(error, Exception) and is_awaitable(value):
+                        # It could not be packed, as it has to be awaited first.
+                        self._await(event, frame, value, own, len(events))
+                        continue
                     dispatcher.log_error(name, error, answered=call_id is not None)
                     if frame.call is not None:
                         self._answer_error(frame.call, error)
@@ -210,6 +226,20 @@ class Inbound:
             return method
         self._admit(event, method, QUEUED_CALL + self.message_bytes // count)
         return None
+
+    def _await(
+        self, event: InboundEvent, frame: SyncCalls, value: Any, context: Context, count: int
+    ) -> None:
+        """Await what a plain function has returned: its call runs on."""
+        _, call_id, _, _, _, deadline = event
+        method = replace(frame.method, function=Returned(value), kind=Kind.COROUTINE)
+        call: InboundCall | None = frame.call
+        if call is None:
+            call = InboundCall(self, call_id, method, (), {}, deadline)
+        else:
+            # Its handler has asked for it, and may have set `on_delivery`.
+            call.method, call.arguments = method, ((), {})
+        self._admit(event, method, QUEUED_CALL + self.message_bytes // count, (context, call))
 
     def _refuse(self, call_id: Any, name: str, error: BaseException) -> None:
         closing = self.dispatcher.closing
@@ -309,7 +339,9 @@ class Inbound:
 
     # -- calls that run on ---------------------------------------------------------------
 
-    def _admit(self, event: InboundEvent, method: Method, cost: int) -> None:
+    def _admit(
+        self, event: InboundEvent, method: Method, cost: int, begun: Begun | None = None
+    ) -> None:
         """Start what does not end at once, queue it, or refuse it."""
         dispatcher = self.dispatcher
         limits = dispatcher.limits
@@ -323,13 +355,13 @@ class Inbound:
                 error = OverloadedError(f"max_waiting={limits.max_waiting:,} is reached")
                 self._refuse(call_id, name, error)
             else:
-                self._start(event, method)
+                self._start(event, method, begun)
         elif self.in_flight < limits.window and not self.queue:
             if dispatcher.in_flight >= limits.max_in_flight:
                 error = OverloadedError(f"max_in_flight={limits.max_in_flight:,} is reached")
                 self._refuse(call_id, name, error)
             else:
-                self._start(event, method)
+                self._start(event, method, begun)
         elif call_id is not None and self.session.keeps_window and len(self.queue) >= FIRST_WINDOW:
             error = OverloadedError(f"window={limits.window:,} calls are in flight")
             self._refuse(call_id, name, error)
@@ -339,12 +371,16 @@ class Inbound:
             )
             self._refuse(call_id, name, error)
         else:
-            self.queue[object() if call_id is None else call_id] = (event, method, cost)
+            self.queue[object() if call_id is None else call_id] = (event, method, cost, begun)
             self.queue_bytes += cost
 
-    def _start(self, event: InboundEvent, method: Method) -> None:
+    def _start(self, event: InboundEvent, method: Method, begun: Begun | None) -> None:
         _, call_id, _, args, kwargs, deadline = event
-        call = InboundCall(self, call_id, method, args, kwargs, deadline)
+        if begun is None:
+            context = self.dispatcher.start_context.new()
+            call = InboundCall(self, call_id, method, args, kwargs, deadline)
+        else:
+            context, call = begun
         if call_id is None:
             self.running[call] = call
         else:
@@ -359,7 +395,7 @@ class Inbound:
             self.dispatcher.waiting += 1
         try:
             executor = self.dispatcher.executor_for(method)
-            self.dispatcher.start_context.new().run(call.start, self.loop, executor)
+            context.run(call.start, self.loop, executor)
         except Exception as error:
             # A decorated coroutine function may raise when it is called, and not when awaited.
             self.failed(call, error)
@@ -403,15 +439,15 @@ class Inbound:
             # With nothing in flight, no call of this peer would end and start the next one later.
             and (dispatcher.in_flight < limits.max_in_flight or not self.in_flight)
         ):
-            _, (event, method, cost) = self.queue.popitem(last=False)
+            _, (event, method, cost, begun) = self.queue.popitem(last=False)
             self.queue_bytes -= cost
             if not self._is_late(event, monotonic()):
-                self._start(event, method)
+                self._start(event, method, begun)
 
     def _take_back(self, call_id: Any) -> bool:
         """Drop a queued call; return whether there was one."""
         if call_id in self.queue:
-            event, _, cost = self.queue.pop(call_id)
+            event, _, cost, _ = self.queue.pop(call_id)
         elif self.stalled is not None and call_id in self.stalled:
             event, cost = self.stalled.pop(call_id)
         else:
@@ -508,7 +544,7 @@ class Inbound:
 
     def stop_waiting(self) -> None:
         """End what waits for something that may not come, as this side closes."""
-        events = [event for event, _, _ in self.queue.values()]
+        events = [event for event, *_ in self.queue.values()]
         events += [event for event, _ in (self.stalled or {}).values()]
         self._forget_queue()
         for _, call_id, name, *_ in events:

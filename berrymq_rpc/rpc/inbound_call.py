@@ -1,6 +1,7 @@
 """One call of a peer while it is served, and which call is being served now."""
 
 import asyncio
+import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import aclosing
 from contextvars import Context, ContextVar, copy_context
@@ -13,7 +14,7 @@ from .method import Kind, Method
 from .peer import Peer
 from .wire.record import InboundEvent
 
-__all__ = ["InboundCall", "Responder", "SyncCalls", "current", "warn_slow"]
+__all__ = ["InboundCall", "Responder", "Returned", "SyncCalls", "current", "warn_slow"]
 
 logger = Log("berrymq_rpc.rpc")
 
@@ -319,3 +320,21 @@ class SyncCalls:
                 self.inbound, call_id, self.method, args, kwargs, deadline
             )
         return call
+
+
+class Returned:
+    """What a plain function has returned that has to be awaited: the function of its call."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    async def __call__(self) -> Any:
+        value, self._value = self._value, None
+        return await value
+
+    def __del__(self) -> None:
+        # Its call was refused, or its peer left before the call's turn came.
+        if isinstance(self._value, types.CoroutineType):
+            self._value.close()

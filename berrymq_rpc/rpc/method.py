@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 
 from .signature import Signature
 
-__all__ = ["Kind", "Method", "marking", "method"]
+__all__ = ["Kind", "Method", "is_generator_function", "kind_of", "marking", "method"]
 
 Function = TypeVar("Function", bound="Callable[..., Any] | classmethod[Any, Any, Any]")
 
@@ -52,11 +52,13 @@ def method(function: Any = None, *, thread: bool = False, waits: bool = False) -
             def checksum(self, path): ...
 
     A plain function runs on the event loop, an ``async def`` function as a task, and one that
-    also has ``yield`` is a stream. Its name is that of the attribute, or the key in a mapping,
-    that it is found under. The mark is an attribute of the function, so the function itself
-    can be called as before, and an override in a subclass is exported only if it is marked too.
-    ``@staticmethod`` and ``@classmethod`` may stand above or below. A `functools.partial` can be
-    marked; a bound method and a function written in C cannot, so wrap them in one.
+    also has ``yield`` is a stream. What a plain function on the loop returns is awaited if it has
+    to be, as with a decorator that is not ``async`` itself. Its name is that of the attribute, or
+    the key in a mapping, that it is found under. The mark is an attribute of the function, so the
+    function itself can be called as before, and an override in a subclass is exported only if it
+    is marked too. ``@staticmethod`` and ``@classmethod`` may stand above or below. A
+    `functools.partial` can be marked; a bound method and a function written in C cannot, so wrap
+    them in one.
 
     Each call runs in a copy of the context (`contextvars`) in which the server was started, with
     settings of `decimal` of its own. What a handler sets there is not seen by any other call.
@@ -133,12 +135,14 @@ class Method:
         """Return what is to be known of a marked callable.
 
         Raises:
-            TypeError: it is marked ``thread=True`` but is an ``async def`` function, as a
-                decorator above the mark can make it.
+            TypeError: it is marked ``thread=True`` but is an ``async def`` function, or is a
+                generator function, as a decorator above the mark can make it.
         """
         options = marking(function) or {}
         thread = bool(options.get("thread", False))
-        kind = _kind(function)
+        kind = kind_of(function)
+        if kind is Kind.SYNC and is_generator_function(function):
+            raise TypeError(f"{name} {_GENERATOR_REFUSED}")
         if thread and kind is not Kind.SYNC:
             raise TypeError(f"{name}: {_THREAD_REFUSED}")
         return cls(
@@ -151,6 +155,7 @@ class Method:
         )
 
 
+_GENERATOR_REFUSED = "is a generator function: write `async def` to make it a stream"
 _THREAD_REFUSED = "thread=True is for plain functions; an `async def` function runs on the loop"
 
 
@@ -172,7 +177,13 @@ def _code(function: Any) -> Any:
             return function
 
 
-def _kind(function: Any) -> Kind:
+def is_generator_function(function: Any) -> bool:
+    """Return whether a call of the function, of a partial or of an object makes a generator."""
+    return inspect.isgeneratorfunction(_code(function))
+
+
+def kind_of(function: Any) -> Kind:
+    """Return how a function runs that is not ``thread=True``."""
     code = _code(function)
     if inspect.isasyncgenfunction(code):
         return Kind.STREAM
@@ -190,11 +201,9 @@ def _check(target: Any, *, thread: bool, waits: bool) -> None:
         )
     if not callable(target):
         raise TypeError(f"rpc.method marks a function, not a {type(target).__name__}")
-    kind = _kind(target)
-    if kind is Kind.SYNC and inspect.isgeneratorfunction(_code(target)):
-        raise TypeError(
-            f"{_called(target)} is a generator function: write `async def` to make it a stream"
-        )
+    kind = kind_of(target)
+    if kind is Kind.SYNC and is_generator_function(target):
+        raise TypeError(f"{_called(target)} {_GENERATOR_REFUSED}")
     if thread and kind is not Kind.SYNC:
         raise TypeError(f"{_called(target)}: {_THREAD_REFUSED}")
     if waits and not thread and kind is Kind.SYNC:

@@ -4,6 +4,7 @@ Types are not checked: an annotation is there for people and for `describe`.
 """
 
 import contextlib
+import functools
 import inspect
 import re
 import sys
@@ -30,6 +31,9 @@ NAME_LENGTH = 100
 
 #: Names that a peer sent are listed up to this many.
 NAMES_SHOWN = 3
+
+#: Functions that wrap one another.
+_MAX_WRAPPED = 100
 
 # An address says something about this process's memory, and differs from run to run.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
@@ -172,6 +176,35 @@ def _bare(function: object) -> types.FunctionType:
     return bare
 
 
+def _bound_names(function: Any) -> frozenset[str]:
+    """The names of the parameters that a call of a method or partial has given already.
+
+    A call with one of them by name fails in Python itself, also where there is ``**kwargs``.
+    """
+    names: set[str] = set()
+    bound = 0
+    # Wrappers may refer to one another in a circle.
+    for _ in range(_MAX_WRAPPED):
+        if isinstance(function, functools.partial):
+            bound += len(function.args)
+            function = function.func
+        elif isinstance(function, types.MethodType):
+            bound += 1
+            function = function.__func__
+        elif isinstance(function, types.FunctionType):
+            code = function.__code__
+            names.update(code.co_varnames[code.co_posonlyargcount : min(code.co_argcount, bound)])
+            # The signature is that of what it wraps, and so are the arguments that it passes on.
+            function = getattr(function, "__wrapped__", None)
+        else:
+            called = getattr(type(function), "__call__", None)  # noqa: B004
+            if not isinstance(called, types.FunctionType):
+                break
+            bound += 1
+            function = called
+    return frozenset(names)
+
+
 def _listed(names: Iterable[str]) -> str:
     *first, last = (bounded_repr(name, NAME_LENGTH) for name in names)
     return f"{', '.join(first)} and {last}" if first else last
@@ -212,6 +245,7 @@ class Signature:
 
     __slots__ = (
         "_any_name",
+        "_bound",
         "_most",
         "_named",
         "_positional",
@@ -233,6 +267,8 @@ class Signature:
         self._positional = tuple(p for p in self.parameters if p.kind in _BY_POSITION)
         self._named = frozenset(p.name for p in self.parameters if p.kind in _BY_NAME)
         self._any_name = inspect.Parameter.VAR_KEYWORD in kinds
+        # A name in **kwargs must not be that of a parameter which has its value already.
+        self._bound = _bound_names(function) - self._named if self._any_name else frozenset()
         self._most = (
             sys.maxsize if inspect.Parameter.VAR_POSITIONAL in kinds else len(self._positional)
         )
@@ -274,8 +310,11 @@ class Signature:
                 raise self._error(f"names of arguments are text, not {type(name).__name__}")
         if given > self._most:
             raise self._error(self._too_many(given))
-        unexpected = [name for name in kwargs if name not in self._named]
-        if unexpected and not self._any_name:
+        if self._any_name:
+            unexpected = [name for name in kwargs if name in self._bound]
+        else:
+            unexpected = [name for name in kwargs if name not in self._named]
+        if unexpected:
             raise self._error(self._unexpected(unexpected))
         twice = [
             p.name for p in self._positional[:given] if p.name in kwargs and p.name in self._named

@@ -34,6 +34,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from ...rpc.wire.pack_errors import never_travels
+
 __all__ = ["convert", "simplify"]
 
 _ATOMS = frozenset((str, int, bool, type(None)))
@@ -77,7 +79,8 @@ def _object(value: Any) -> Any:
         return to_dict(value)
     if dataclasses.is_dataclass(cls):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(cls)}
-    raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no form in JSON")
+    advice = never_travels(value) or "give its class a method to_dict, or send its parts"
+    raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no form in JSON: {advice}")
 
 
 def _moment(value: datetime | time) -> str:

@@ -43,7 +43,7 @@ class RequestMethod:
         self.client = client
         self.notify = notify
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         if args and kwargs:
             raise ValueError("JSON-RPC takes arguments by position or by name, not both")
         if self.notify:

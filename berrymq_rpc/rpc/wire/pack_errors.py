@@ -2,22 +2,38 @@
 
 import dataclasses
 import enum
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ...common.awaitable import is_awaitable
 from .safe_repr import bounded, full_name, safe_repr, safe_str
 
-__all__ = ["explain", "too_deep", "unknown_type"]
+__all__ = ["explain", "never_travels", "too_deep", "unknown_type"]
 
 #: Bytes of a dict's key in the path to a value, and of the path.
 _MAX_KEY = 60
 _MAX_PATH = 500
 
 
+def never_travels(value: Any) -> str | None:
+    """Say what to do with a value that no entry of any table helps to send; ``None`` for others."""
+    if isinstance(value, types.AsyncGeneratorType):
+        return "export the `async def` function with `yield` itself: it is a stream"
+    if isinstance(value, types.GeneratorType):
+        return "make a list of it, or write `async def`: a method with `yield` is then a stream"
+    if is_awaitable(value):
+        return "await it first, in an `async def` function"
+    return None
+
+
 def unknown_type(value: Any) -> TypeError:
     """Make the error for an object of a type that does not travel."""
     cls = type(value)
     name = full_name(cls)
+    advice = never_travels(value)
+    if advice is not None:
+        return TypeError(f"{name} cannot be packed: {advice}")
     if issubclass(cls, enum.Enum):
         advice = f"put enum_translation({cls.__name__}) into translation_table"
     elif dataclasses.is_dataclass(cls):

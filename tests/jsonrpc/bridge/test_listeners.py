@@ -69,6 +69,24 @@ async def test_what_a_handler_sets_in_its_context_is_not_there_for_the_next(
         assert [answer["result"] for answer in await line.ask(batch)] == ["nobody"] * 3
 
 
+async def test_what_a_plain_handler_returns_is_awaited(line_to: Any, listener: str) -> None:
+    async def work(value: Any) -> Any:
+        await asyncio.sleep(0)
+        if value is None:
+            raise LookupError("none")
+        return value
+
+    class Working(rpc.AttrHandler):
+        @rpc.method
+        def start(self, value: Any = None) -> Any:
+            return work(value)
+
+    async with Bridge(Working()) as bridge, line_to(bridge, listener) as line:
+        assert (await line.ask(V2 | {"method": "start", "params": [7]}))["result"] == 7
+        failed = (await line.ask(V2 | {"method": "start"}))["error"]
+        assert (failed["code"], failed["data"]["type"]) == (-32000, "builtins.LookupError")
+
+
 async def test_errors_of_handlers(handler: Any, line_to: Any, listener: str) -> None:
     async with Bridge(handler) as bridge, line_to(bridge, listener) as line:
         failed = (await line.ask(V2 | {"method": "fail"}))["error"]

@@ -638,3 +638,46 @@ def test_what_a_handler_sets_in_its_context_is_not_there_for_the_next() -> None:
                 assert told.get(timeout=PATIENCE) == ["starter", 28]
 
     Context().run(run)
+
+
+async def _later() -> int:
+    return 1
+
+
+def _steps() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [_later, _steps], ids=["async def", "generator"])
+@pytest.mark.parametrize("wrap", [staticmethod, lambda function: lambda self: function()])
+def test_a_handler_that_would_never_run_is_refused(function: Any, wrap: Any) -> None:
+    hidden = wrap is not staticmethod
+
+    class Refused(zeromq.RPCServer):
+        handle_work_method = wrap(function)
+
+    class RefusedWatcher(zeromq.NotificationReceiverClient):
+        handle_work_notification = wrap(function)
+
+    if not hidden:
+        for make in (Refused, RefusedWatcher):
+            with pytest.raises(TypeError, match=r"handle_work_.* has to be awaited or iterated"):
+                make(WILD)
+        return
+    with (
+        Refused(WILD) as server,
+        zeromq.RPCClient(server.endpoint) as client,
+        pytest.raises((zeromq.ServerError, zeromq.InternalError), match="async def"),
+    ):
+        client.work()
+
+
+def test_a_name_that_is_bound_already_is_a_wrong_parameter() -> None:
+    class Bound(zeromq.RPCServer):
+        def handle_va_method(self, **kwargs):
+            return sorted(kwargs)
+
+    with Bound(WILD) as server, zeromq.RPCClient(server.endpoint) as client:
+        assert client.va(this=1) == ["this"]
+        with pytest.raises(zeromq.InvalidParams, match="self"):
+            client.va(self=1)
