@@ -31,6 +31,7 @@ from aiohttp import HttpVersion11, web
 
 from ...runtime.log import Log
 from ..message import IncomingMessage
+from .acceptor import Acceptor
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
 from .listener import SEND_TIMEOUT, Listener, ListenerPeer, ListenerPort, url_of
@@ -195,7 +196,7 @@ class HTTPListener(Listener):
         }
         self._web_sockets = WebSockets(runtime, self._port)
         self._runner: web.ServerRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._acceptor: Acceptor | None = None
         self._is_closing = False
         #: Requests that are being served, WebSockets included.
         self._serving = 0
@@ -233,20 +234,21 @@ class HTTPListener(Listener):
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         try:
-            self._site = web.TCPSite(self._runner, host, port, ssl_context=ssl, backlog=BACKLOG)
-            await self._site.start()
+            self._acceptor = Acceptor(server, backlog=BACKLOG, ssl=ssl)
+            await self._acceptor.open(host, port)
         except BaseException:
             await self._runner.cleanup()
             raise
-        self.url = url_of("https" if ssl else "http", self._runner.addresses[0])
+        self.url = url_of("https" if ssl else "http", self._acceptor.address)
         self._port.url = self.url
 
     async def close(self, grace: float) -> None:
         self._is_closing = True
         if not self._serving:
             self._idle.set()
-        if self._site is not None:
-            await self._site.stop()
+        if self._acceptor is not None:
+            self._acceptor.close()
+            await self._acceptor.wait_closed()
         await self._web_sockets.close()
         try:
             async with asyncio.timeout(grace):

@@ -9,12 +9,16 @@ import re
 import ssl as ssl_module
 
 from ...runtime.log import Log
+from .acceptor import Acceptor
 from .listener import EOF_GRACE, Listener, ListenerPort, StreamPeer, url_of
 from .runtime import BridgeRuntime
 
 __all__ = ["JSONLinesListener"]
 
 logger = Log("berrymq_rpc.jsonrpc.bridge")
+
+#: Connections that wait to be accepted.
+BACKLOG = 1024
 
 _HTTP = re.compile(rb"[A-Z]{3,20} \S+ HTTP/")
 
@@ -27,7 +31,7 @@ class JSONLinesListener(Listener):
         self._runtime = runtime
         self._port = ListenerPort()
         self._connections = runtime.attach(self._port)
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._readers: set[asyncio.Task[None]] = set()
 
@@ -37,15 +41,15 @@ class JSONLinesListener(Listener):
         Raises:
             OSError: the address cannot be bound.
         """
-        self._server = await asyncio.start_server(
-            self._accepted, host, port, ssl=ssl, limit=self.options.max_frame + 1
-        )
-        self.url = url_of("tls" if ssl else "tcp", self._server.sockets[0].getsockname())
+        self._acceptor = Acceptor(self._protocol, backlog=BACKLOG, ssl=ssl)
+        await self._acceptor.open(host, port)
+        self.url = url_of("tls" if ssl else "tcp", self._acceptor.address)
         self._port.url = self.url
 
     async def close(self, grace: float) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+            await self._acceptor.wait_closed()
         for reader in self._readers:
             reader.cancel()
         if self._tasks:
@@ -54,6 +58,10 @@ class JSONLinesListener(Listener):
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        reader = asyncio.StreamReader(self.options.max_frame + 1)
+        return asyncio.StreamReaderProtocol(reader, self._accepted)
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._runtime.is_full():
