@@ -9,9 +9,11 @@ The numbers of an origin's messages begin with 1 in each epoch and increase by o
 ``talk`` are numbered separately, and have two more elements: ``"to"``, the name and epoch of the
 node that asked, and ``"error"``, if a receiver failed.
 
-The messages are an array in msgpack of ``[identifier, args[, kwargs[, reply_to]]]``.
+The messages are an array in msgpack of ``[identifier, args[, kwargs[, reply_to]]]``. Where bytes
+cannot travel, as in JSON, they and the long byte strings are text in base64.
 """
 
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -110,9 +112,11 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
     if not isinstance(envelope, Mapping):
         raise TypeError(f"envelope must be a map, not {type(envelope).__name__}")
     if type(data) is not bytes:
-        raise TypeError(f"messages must be bytes, not {type(data).__name__}")
-    if not isinstance(frames, list | tuple) or not all(type(frame) is bytes for frame in frames):
-        raise TypeError("frames must be an array of bytes")
+        data = _bytes_of("messages", data)
+    if not isinstance(frames, list | tuple):
+        raise TypeError(f"frames must be an array, not {type(frames).__name__}")
+    if frames and not all(type(frame) is bytes for frame in frames):
+        frames = [_bytes_of("a frame", frame) for frame in frames]
     count = envelope.get("count", 1)
     first = _number("seq", envelope.get("seq"), 1)
     if not 0 < _number("count", count, 1) <= MAX_COUNT:
@@ -143,6 +147,17 @@ def checked_name(name: Any) -> str:
     if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError(f"the name of a node must be 1 to {MAX_NAME_LENGTH} printable characters")
     return name
+
+
+def _bytes_of(name: str, value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
+    if type(value) is not str:
+        raise TypeError(f"{name} must be bytes, or text in base64, not {type(value).__name__}")
+    try:
+        return b64decode(value, validate=True)
+    except ValueError as error:
+        raise ValueError(f"{name} must be text in base64: {error}") from None
 
 
 def _source(name: Any, epoch: Any) -> Source:

@@ -1,15 +1,18 @@
 """Dial back: carry a link's messages to a peer that has given its address."""
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Collection
+import uuid
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from ..common.backoff import Backoff
 from ..endpoint import Endpoint, endpoint_of
-from ..jsonrpc.http import HTTPClient
+from ..errors import ConnectionLostError, ServiceClosedError
+from ..jsonrpc.http import HTTPClient, is_url
 from ..rpc import Client
 from ..rpc.options import ClientOptions
 from ..runtime.log import Log
@@ -31,6 +34,9 @@ SCHEMES = ("tcp", "ipc", "mem", "http", "https")
 #: Seconds between two attempts: the first pause, and the longest.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+
+#: Seconds that a peer has to show that it still knows its token.
+CHECK_PATIENCE = 1.0
 
 
 class Target(NamedTuple):
@@ -55,10 +61,19 @@ class DialBack:
         link: the link to the peer.
         takes_batches: whether the peer is a node that numbers messages.
         options: of the clients that it opens, but for the endpoint.
+        own_tokens: tokens that the node's own `close_connection` sets to true.
+        on_own: called if the node itself is at the other end; it ends the connection.
     """
 
     def __init__(
-        self, target: Target, token: str, link: Link, takes_batches: bool, options: ClientOptions
+        self,
+        target: Target,
+        token: str,
+        link: Link,
+        takes_batches: bool,
+        options: ClientOptions,
+        own_tokens: dict[str, bool],
+        on_own: Callable[[], object],
     ) -> None:
         self._endpoint = target.endpoint
         self._address = target.address
@@ -66,11 +81,38 @@ class DialBack:
         self._link = link
         self._takes_batches = takes_batches
         self._options = options
+        self._own_tokens = own_tokens
+        self._on_own = on_own
+        #: Over HTTP: set to have the peer asked now whether it knows the token.
+        self._look = asyncio.Event()
+        #: Those who wait for the answer.
+        self._looking: list[asyncio.Future[None]] = []
         self._task = asyncio.create_task(self._keep(), name=f"call back {target.endpoint}")
 
     def close(self) -> None:
-        """Stop calling back."""
+        """Stop calling back. See `wait_closed`."""
         self._task.cancel()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` is over."""
+        return self._task.done()
+
+    async def wait_closed(self) -> None:
+        """Wait until `close` is over."""
+        await asyncio.wait((self._task,))
+
+    async def check(self) -> None:
+        """Have the link cut if the peer is gone, where only a call shows that: over HTTP.
+
+        It takes `CHECK_PATIENCE` seconds at most.
+        """
+        if not self._link.is_up or not is_url(self._endpoint) or self._task.done():
+            return
+        looked = asyncio.get_running_loop().create_future()
+        self._looking.append(looked)
+        self._look.set()
+        await asyncio.wait((looked,), timeout=CHECK_PATIENCE)
 
     async def _keep(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -81,15 +123,42 @@ class DialBack:
                 async with await open_peer_client(
                     self._endpoint, self._options, address=self._address
                 ) as client:
-                    if isinstance(client, HTTPClient):
-                        await self._use_http(client)
-                    else:
+                    if await self._is_own(client):
+                        logger.warning(
+                            "%s is this node itself: it is not called back there", self._endpoint
+                        )
+                        self._on_own()
+                        return
+                    if not isinstance(client, HTTPClient):
                         await self._use(client)
+                    elif self._takes_batches:
+                        await self._use_url(client)
+                    else:
+                        await self._use_http(client)
             except Exception as error:
                 logger.debug("calling back %s: %r", self._endpoint, error)
             finally:
                 self._link.cut(self)
+                self._looked()
             await asyncio.sleep(backoff.next(loop.time() - began))
+
+    async def _is_own(self, client: Any) -> bool:
+        """Whether this node itself is at the other end.
+
+        Another peer does not know the token that it is asked to forget.
+        """
+        token = str(uuid.uuid4())
+        self._own_tokens[token] = False
+        try:
+            await client.call("close_connection", token)
+        except (ConnectionLostError, ServiceClosedError):
+            raise
+        except Exception as error:
+            # It may have no such function.
+            logger.debug("calling back %s: %r", self._endpoint, error)
+        finally:
+            is_own = self._own_tokens.pop(token)
+        return is_own
 
     async def _use(self, client: Client) -> None:
         """Carry the link's messages until the peer has forgotten the token."""
@@ -107,6 +176,18 @@ class DialBack:
                 return
             self._link.open(self, Carrier.to_peer(peer, self._token, True))
 
+    async def _use_url(self, client: HTTPClient) -> None:
+        """Carry the link's messages to a node until an answer shows that it is gone."""
+        look = self._look
+        self._link.on_down = look.set
+        while await client.call("send_messages", self._token, None, "") == OK:
+            self._looked()
+            self._link.open(self, Carrier.to_url(client, self._token))
+            look.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._options.limits.heartbeat):
+                    await look.wait()
+
     async def _use_http(self, client: HTTPClient) -> None:
         """Carry the link's messages until the peer has forgotten the token."""
         sender = SerialSender(client, self._endpoint, self._token)
@@ -117,6 +198,12 @@ class DialBack:
             await sender.forgotten.wait()
         finally:
             sender.close()
+
+    def _looked(self) -> None:
+        looking, self._looking = self._looking, []
+        for looked in looking:
+            if not looked.done():
+                looked.set_result(None)
 
 
 async def allowed_target(

@@ -117,6 +117,10 @@ class ExportedFunctions(AttrHandler):
         self._leases: LeaseTable[ServedConnection] = LeaseTable(self._free, max_connections)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
+        #: Tokens by which a call of this node to itself is recognized, and whether one came.
+        self._own_tokens: dict[str, bool] = {}
+        #: Ways back that are being closed.
+        self._closing: set[DialBack] = set()
         #: Messages that closed links have dropped.
         self._dropped = 0
 
@@ -142,6 +146,11 @@ class ExportedFunctions(AttrHandler):
         """
         peer = context().peer
         name = None if node is None else checked_name(node)
+        if name == self._mesh.name:
+            raise ValueError(
+                f"this node is {name!r} too: a node cannot be interconnected with itself, nor with "
+                "another one of the same name"
+            )
         target = None
         if addr is not None:
             target = await allowed_target(addr, peer.address, self._callback_allowed, peer.scheme)
@@ -150,6 +159,8 @@ class ExportedFunctions(AttrHandler):
                 "messages cannot go back over HTTP POST: give the addr to call back, or connect by "
                 "WebSocket"
             )
+        if name is not None:
+            await self._check_former(name)
         served = ServedConnection(None)
         served.takes_batches = name is not None
         added = self._add(served, ttl, token)
@@ -160,7 +171,13 @@ class ExportedFunctions(AttrHandler):
             _attach(served, added, peer)
         else:
             served.dial_back = DialBack(
-                target, added, link, served.takes_batches, self._client_options
+                target,
+                added,
+                link,
+                served.takes_batches,
+                self._client_options,
+                self._own_tokens,
+                partial(self.close_connection, added),
             )
         return added
 
@@ -210,8 +227,11 @@ class ExportedFunctions(AttrHandler):
             raise
 
     @method
-    def close_connection(self, token: str) -> str:
+    def close_connection(self, token: Any) -> str:
         """End a connection. Returns "ok" or "invalid token"."""
+        if type(token) is str and token in self._own_tokens:
+            # The node calls itself.
+            self._own_tokens[token] = True
         try:
             self._leases.remove(token, self._clock())
         except TokenError:
@@ -295,9 +315,12 @@ class ExportedFunctions(AttrHandler):
 
         Args:
             token: of an interconnection.
-            envelope: where they come from: {"origin", "epoch", "seq", "count"}.
+            envelope: where they come from: {"origin", "epoch", "seq", "count"}; None for no
+                messages, to learn whether the token is valid and have its ttl restarted.
             messages: bytes: an array in msgpack of [identifier, args[, kwargs[, reply_to]]].
             frames: the long byte strings that were taken out of it.
+
+        In JSON, bytes are text in base64.
 
         Returns:
             "ok", "invalid token" or "timeout".
@@ -308,7 +331,8 @@ class ExportedFunctions(AttrHandler):
             return refused.status
         if served.link is None or not served.takes_batches:
             return INVALID_TOKEN
-        self._mesh.receive(served.link, parse_batch(envelope, messages, frames))
+        if envelope is not None:
+            self._mesh.receive(served.link, parse_batch(envelope, messages, frames))
         return OK
 
     @method(waits=True)
@@ -447,6 +471,23 @@ class ExportedFunctions(AttrHandler):
             self._timer = None
             self._timer_at = math.inf
 
+    async def _check_former(self, node: str) -> None:
+        """Look whether a node of that name is still where it is called back by URL.
+
+        A node that was restarted is to get what was kept for it, though its end may not have been
+        noticed yet.
+        """
+        former = [
+            served.dial_back.check()
+            for served in self._leases.values()
+            if served.dial_back is not None and served.link is not None and served.link.node == node
+        ]
+        await asyncio.gather(*former)
+
+    async def wait_closed(self) -> None:
+        """Wait until the clients that called back are closed."""
+        await asyncio.gather(*(closing.wait_closed() for closing in self._closing))
+
     def _restored(self, served: ServedConnection) -> None:
         if served.is_lost and isinstance(served.resource, Link):
             served.is_lost = False
@@ -489,6 +530,8 @@ class ExportedFunctions(AttrHandler):
             self._dropped += resource.dropped
         if served.dial_back is not None:
             served.dial_back.close()
+            self._closing.add(served.dial_back)
+            self._closing = {closing for closing in self._closing if not closing.is_closed}
         watchers, served.watchers = served.watchers, set()
         for watcher in watchers:
             watcher.set()

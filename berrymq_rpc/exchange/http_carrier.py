@@ -1,25 +1,34 @@
-"""Carry connections over HTTP: to berryMQ 0.3, and to any other server at such an address.
+"""Carry connections over HTTP: to nodes, to berryMQ 0.3, and to any other server with a URL.
 
-Such a peer reports nothing by itself, has no heartbeat and no streams, and is not a node. So a
-connection counts as up until an answer says otherwise, and messages go one by one.
+Such a peer reports nothing by itself, has no heartbeat and no streams. A node is asked now and then
+whether it still knows its token, and gets its messages in batches, each when the one before was
+answered. Any other peer counts as up until an answer says otherwise, and gets messages one by one.
 """
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from ..endpoint import Endpoint
-from ..errors import ProtocolError
+from ..errors import ParametersError, ProtocolError
+from ..jsonrpc.items import RPCError
 from .functions import ExportedFunctions
 from .interconnection import IncomingMessages
 from .link import Carrier
 from .serial_sender import SerialSender
+from .status import OK
 
 __all__ = ["HTTPKeeper", "HTTPLinkKeeper"]
 
 #: The ttl of a connection is restarted after this part of it.
 KEEP_PART = 3
+
+#: The error codes that the specification of JSON-RPC reserves: a server that uses one of them for
+#: `interconnect` is not of berryMQ 0.3.
+RESERVED_CODES = range(-32768, -31999)
 
 
 class HTTPKeeper:
@@ -38,7 +47,7 @@ class HTTPKeeper:
 
 
 class HTTPLinkKeeper:
-    """A `LinkKeeper` of a peer that calls back at this node's own HTTP listener, and is a leaf.
+    """A `LinkKeeper` of a peer that calls back at this node's own HTTP listener.
 
     Args:
         endpoint: where the peer is.
@@ -46,7 +55,9 @@ class HTTPLinkKeeper:
         ttl: seconds for which each side keeps the connection when the other is gone.
         incoming: has the link.
         functions: take the peer's messages.
+        name: this node's name.
         callback: the URL of this node's own listener.
+        heartbeat: seconds after which a node is asked again whether it knows the token.
     """
 
     def __init__(
@@ -56,25 +67,29 @@ class HTTPLinkKeeper:
         ttl: float,
         incoming: IncomingMessages,
         functions: ExportedFunctions,
+        name: str,
         callback: str,
+        heartbeat: float,
     ) -> None:
         self._endpoint = endpoint
         self._client = client
         self._ttl = ttl
         self._incoming = incoming
         self._functions = functions
-        self._callback = Endpoint.parse(callback)
+        self._name = name
+        self._callback = callback
+        self._pause = min(heartbeat, ttl / KEEP_PART)
+        #: Whether the peer takes messages that are numbered.
+        self._is_node = True
+        #: Of a peer that does not.
         self._sender: SerialSender | None = None
 
     async def register(self) -> str:
         link = self._incoming.link
         token = str(uuid.uuid4())
         self._functions.expect(link, token, self._ttl)
-        self._incoming.set_leaf()
         try:
-            given: Any = await self._client.rpc.interconnect(
-                [self._callback.host, self._callback.port], token, self._ttl
-            )
+            given = await self._ask_for(token)
         except BaseException:
             self._functions.close_connection(token)
             raise
@@ -83,6 +98,9 @@ class HTTPLinkKeeper:
             if not isinstance(given, str):
                 raise ProtocolError(f"{self._endpoint} answered with {given!r:.100}, not a token")
             self._functions.expect(link, given, self._ttl)
+        if self._is_node:
+            link.open(self, Carrier.to_url(self._client, given))
+            return str(given)
         if self._sender is None:
             self._sender = SerialSender(self._client, self._endpoint, given)
         else:
@@ -91,7 +109,30 @@ class HTTPLinkKeeper:
         link.open(given, Carrier(given, self._client.call, self._sender.notify, False))
         return str(given)
 
+    async def _ask_for(self, token: str) -> Any:
+        if self._is_node:
+            try:
+                return await self._client.rpc.interconnect(
+                    self._callback, token, self._ttl, self._name
+                )
+            except ParametersError:
+                # Its function takes no name, so it is not a node.
+                self._is_node = False
+            except RPCError as error:
+                # berryMQ 0.3 has no codes of errors.
+                if error.code in RESERVED_CODES:
+                    raise
+                self._is_node = False
+            self._incoming.set_leaf()
+        callback = Endpoint.parse(self._callback)
+        return await self._client.rpc.interconnect([callback.host, callback.port], token, self._ttl)
+
     async def keep(self, token: str) -> AsyncGenerator[None, None]:
+        if self._is_node:
+            async with aclosing(self._keep_node(token)) as confirmations:
+                async for _ in confirmations:
+                    yield
+            return
         sender = self._sender
         assert sender is not None
         yield
@@ -103,7 +144,25 @@ class HTTPLinkKeeper:
                 # The peer may have nothing to send for longer than the ttl.
                 self._functions.keep(token)
 
+    async def _keep_node(self, token: str) -> AsyncGenerator[None, None]:
+        link = self._incoming.link
+        down = asyncio.Event()
+        link.on_down = down.set
+        carrier = Carrier.to_url(self._client, token)
+        try:
+            while await self._client.call("send_messages", token, None, "") == OK:
+                self._functions.keep(token)
+                link.open(self, carrier)
+                yield
+                down.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause):
+                        await down.wait()
+        finally:
+            link.cut(self)
+
     def forget(self, token: str) -> None:
+        self._incoming.link.cut(self)
         self._functions.close_connection(token)
         if self._sender is not None:
             self._sender.forget()

@@ -118,13 +118,15 @@ class StreamLinkKeeper:
 
     async def _ask_for(self, token: str) -> Any:
         arguments = (self._callback, token, self._ttl)
-        try:
-            return await self._client.rpc.interconnect(*arguments, self._name)
-        except ParametersError:
-            # Its function takes no name, so it is not a node: messages go there without numbers.
-            self._is_node = False
-            self._incoming.set_leaf()
-            return await self._client.rpc.interconnect(*arguments)
+        if self._is_node:
+            try:
+                return await self._client.rpc.interconnect(*arguments, self._name)
+            except ParametersError:
+                # Its function takes no name, so it is not a node: messages go there without
+                # numbers.
+                self._is_node = False
+                self._incoming.set_leaf()
+        return await self._client.rpc.interconnect(*arguments)
 
     async def keep(self, token: str) -> AsyncGenerator[None, None]:
         try:

@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
+from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..common.backoff import Backoff
 from ..errors import ConnectionLostError, OverloadedError, RPCTimeoutError, ServiceClosedError
+from ..jsonrpc.error_objects import writable
+from ..jsonrpc.http import HTTPClient
 from ..rpc import Call, Client, Peer
 from ..rpc.proxy import Namespace
 from ..runtime.log import Log
@@ -19,6 +22,8 @@ from .status import OK
 __all__ = ["Carrier", "Link", "LinkHost"]
 
 logger = Log("berrymq_rpc.exchange")
+
+T = TypeVar("T")
 
 #: Batches and bytes of a group; the last batch of a group asks for an acknowledgement.
 GROUP_BATCHES = 8
@@ -52,22 +57,50 @@ class Carrier(NamedTuple):
         notify: the same, without an answer.
         takes_batches: whether the peer is a node that numbers messages; any other gets them one by
             one.
+        keeps_order: whether calls arrive in the order in which they are made. Where they do not, a
+            batch leaves when the one before has been answered.
     """
 
     token: str
     call: Callable[..., Call]
     notify: Callable[..., object]
     takes_batches: bool
+    keeps_order: bool = True
 
     @classmethod
     def to_peer(cls, peer: Peer, token: str, takes_batches: bool) -> "Carrier":
         """A carrier over this connection alone, so that the order is kept."""
-        return cls(token, peer.call, _by_name(peer.notify), takes_batches)
+        notify = _by_name(peer.notify)
+        if takes_batches and not peer.takes_bytes:
+            return cls(token, in_text(peer.call), in_text(notify), True)
+        return cls(token, peer.call, notify, takes_batches)
+
+    @classmethod
+    def to_url(cls, client: HTTPClient, token: str) -> "Carrier":
+        """A carrier to a node over HTTP, whose calls may overtake each other."""
+        call: Callable[..., Any] = in_text(client.call)
+        return cls(token, call, call, True, keeps_order=False)
 
     @classmethod
     def to_server(cls, client: Client, token: str) -> "Carrier":
         """A carrier to a server that takes messages one by one, over any of its connections."""
         return cls(token, client.call, _by_name(client.notify), False)
+
+
+def in_text(call: Callable[..., T]) -> Callable[..., T]:
+    """Make a function that sends batches by `call` to a peer that does not take bytes."""
+
+    def send(name: str, token: str, envelope: Any, data: bytes, frames: Sequence[bytes] = ()) -> T:
+        if "error" in envelope:
+            type_name, args, text = envelope["error"]
+            envelope = envelope | {"error": (type_name, list(map(writable, args)), text)}
+        return call(name, token, envelope, _text(data), list(map(_text, frames)))
+
+    return send
+
+
+def _text(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
 
 
 def _by_name(notify: Namespace[None]) -> Callable[..., object]:
@@ -119,6 +152,8 @@ class Link:
         self.send_buffer = send_buffer
         #: The name of the node at the other side, if it is known.
         self.node: str | None = None
+        #: Whether the peer is not a node: its messages have no envelopes.
+        self.is_leaf = False
         #: Called when sending has shown that the peer is gone; the link is down then.
         self.on_down: Callable[[], object] = lambda: None
         self._host = host
@@ -242,17 +277,18 @@ class Link:
         if not carrier.takes_batches:
             self._flush_singles(carrier)
             return
-        while self._carrier is carrier and self._has_room():
+        group, calls = (GROUP_BATCHES, MAX_CALLS) if carrier.keeps_order else (1, 1)
+        while self._carrier is carrier and self._has_room(calls):
             with self._lock:
-                batches = self.send_buffer.take(GROUP_BATCHES, GROUP_BYTES)
+                batches = self.send_buffer.take(group, GROUP_BYTES)
                 ack_position = self.send_buffer.ack_position
             if not self._send_group(carrier, batches, ack_position):
                 return
 
-    def _has_room(self) -> bool:
-        """Whether there is something to send, and it may be sent now."""
+    def _has_room(self, calls: int) -> bool:
+        """Whether there is something to send, and it may be sent now, with so many in flight."""
         size = self.send_buffer.next_size
-        if not size or len(self._in_flight) >= MAX_CALLS:
+        if not size or len(self._in_flight) >= calls:
             return False
         return not self._in_flight or self._bytes_in_flight + size <= MAX_IN_FLIGHT
 

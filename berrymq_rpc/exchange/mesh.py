@@ -110,6 +110,7 @@ class Mesh:
             del self._links[former]
         link = Link(self, peer, send_buffer)
         link.node = node
+        link.is_leaf = not has_envelopes
         self._links[link] = None
         return link
 
@@ -127,12 +128,23 @@ class Mesh:
 
     def set_leaf(self, link: Link) -> None:
         """Expect no envelopes from a link's peer: no missed message can come by it."""
+        link.is_leaf = True
         self.router.set_leaf(link.send_buffer, time.monotonic())
 
     # -- messages --------------------------------------------------------------------------
 
     def receive(self, link: Link, batch: Batch) -> None:
-        """Take a batch. Raises `ProtocolError` if its messages are malformed."""
+        """Take a batch.
+
+        Raises:
+            ProtocolError: its messages are malformed.
+            ValueError: the peer is not a node, so it cannot speak for any.
+        """
+        if link.is_leaf:
+            raise ValueError(
+                "an envelope says which node a message is from, and comes from nodes alone: give "
+                "interconnect the name of yours, or leave the envelope out"
+            )
         router = self.router
         try:
             router.receive(link.send_buffer, batch, time.monotonic())

@@ -351,7 +351,16 @@ class Node:
             raise
         keeper: LinkKeeper
         if is_url(endpoint):
-            keeper = HTTPLinkKeeper(endpoint, client, ttl, incoming, self._functions, str(where))
+            keeper = HTTPLinkKeeper(
+                endpoint,
+                client,
+                ttl,
+                incoming,
+                self._functions,
+                self.name,
+                str(where),
+                self._client_options.limits.heartbeat,
+            )
         else:
             keeper = StreamLinkKeeper(client, ttl, incoming, self._functions, self.name, where)
         connection = Interconnection(
@@ -388,6 +397,7 @@ class Node:
             server.close()
         await asyncio.gather(*(server.wait_closed() for server in servers))
         self._functions.close()
+        await self._functions.wait_closed()
 
     async def __aenter__(self) -> Self:
         return self if self._is_running else await self.start()

@@ -25,7 +25,7 @@ from .items import RPCError
 from .protocols.base import JSONRPC
 from .protocols.json_codec import MAX_DEPTH, encode
 
-__all__ = ["SERVER_ERROR", "standard", "to_error", "to_exception"]
+__all__ = ["SERVER_ERROR", "standard", "to_error", "to_exception", "writable"]
 
 #: The first of the codes that the specification leaves to servers.
 SERVER_ERROR = -32000
@@ -71,9 +71,9 @@ def to_error(failure: Failure) -> RPCError:
         reason = args[0] if args and isinstance(args[0], str) else text
         return standard(RPCError(_STANDARD[type_name], bounded(reason, _MAX_MESSAGE)))
     if type_name == _RPC_ERROR and len(args) >= 2 and type(args[0]) is int:
-        data = _writable(args[3]) if len(args) > 3 else None
+        data = writable(args[3]) if len(args) > 3 else None
         return RPCError(args[0], bounded(str(args[1]), _MAX_MESSAGE), data=data)
-    data = {"type": type_name, "args": [_writable(arg) for arg in args], "repr": text}
+    data = {"type": type_name, "args": [writable(arg) for arg in args], "repr": text}
     if traceback is not None:
         data["traceback"] = traceback
     return RPCError(SERVER_ERROR, bounded(text, _MAX_MESSAGE), data=data)
@@ -88,7 +88,8 @@ def standard(error: RPCError) -> RPCError:
     return RPCError(error.code, words, error.request_id, data)
 
 
-def _writable(value: Any) -> Any:
+def writable(value: Any) -> Any:
+    """Return a value if it can be written in JSON, else its ``repr``."""
     try:
         encode(value, _ARGUMENT_DEPTH)
     except Exception:

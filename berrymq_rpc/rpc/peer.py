@@ -74,6 +74,11 @@ class Peer:
         """Whether it can be sent more than answers; one that posts to an HTTP listener cannot."""
         return self._connection.session.can_be_pushed
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether bytes can be sent to it: not in JSON."""
+        return self._connection.session.dialect != "jsonrpc"
+
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by a name that need not be an identifier."""
         return self._call(method, args, kwargs)

@@ -80,9 +80,12 @@ def test_refuses_what_is_no_envelope(envelope: Any) -> None:
         parse_batch(envelope)
 
 
-@pytest.mark.parametrize(("data", "frames"), [("text", ()), (None, ()), (b"", b""), (b"", [5])])
+@pytest.mark.parametrize(
+    ("data", "frames"),
+    [("no base64", ()), ("dGV4", ["="]), ("é", ()), (None, ()), (b"", b""), (b"", [5])],
+)
 def test_refuses_what_are_no_messages(data: Any, frames: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, ValueError)):
         parse_batch(ENVELOPE, data, frames)
 
 

@@ -537,8 +537,9 @@ class TestEnvelopes:
                 with pytest.raises(rpc.ProtocolError):
                     await client.rpc.send_messages(token, envelope, data)
                 envelope["seq"] += 1
-            with pytest.raises(TypeError):
-                await client.rpc.send_messages(token, envelope, "text")
+            for text, error in (("no base64", ValueError), (5, TypeError)):
+                with pytest.raises(error):
+                    await client.rpc.send_messages(token, envelope, text)
             assert one.silent
 
     @pytest.mark.parametrize("node", ["", 5, "x" * 1000])
