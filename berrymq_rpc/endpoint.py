@@ -32,6 +32,7 @@ __all__ = [
     "host_and_port",
     "is_loopback",
     "split_user",
+    "without_password",
 ]
 
 #: An endpoint such as ``"tcp://127.0.0.1:5555"``, or a host and a port: ``("127.0.0.1", 5555)`` or
@@ -53,6 +54,8 @@ _USUAL_PORTS = {"http": 80, "https": 443}
 
 #: What neither a host nor a port has. Each of these ends the host for some parsers.
 _NOT_IN_HOST = re.compile(r"[\x00-\x20\x7f@?#\\]")
+#: A user and a password, in what may be meant as an address.
+_PASSWORD = re.compile(r"(^|//)[^/]*:[^/]*@")
 #: What no path has, as it could end the line that carries it.
 _NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f]")
 
@@ -87,7 +90,7 @@ class Endpoint:
             raise TypeError(f"an endpoint is text such as 'tcp://127.0.0.1:5555', not {text!r}")
         scheme, separator, place = text.partition("://")
         if not (scheme and separator and place):
-            raise ValueError(f"{text!r} is not an endpoint: write scheme://place")
+            raise ValueError(f"{without_password(text)!r} is not an endpoint: write scheme://place")
         if scheme in _WITHOUT_HOST:
             return cls(scheme, "", None, place)
         authority, slash, path = place.partition("/")
@@ -147,6 +150,11 @@ def split_user(url: str) -> tuple[str, str]:
     return (user, f"{scheme}{separator}{rest}{slash}{path}") if at else ("", url)
 
 
+def without_password(text: str) -> str:
+    """What looks like an address, for an error or a log: with ``...`` for a user and a password."""
+    return _PASSWORD.sub(r"\1...@", text)
+
+
 def _host_of(host: str, text: str) -> str:
     """Take the brackets off an IPv6 address; refuse those that are not around one."""
     has_brackets = "[" in host or "]" in host
@@ -199,7 +207,8 @@ def host_and_port(text: str, default_host: str) -> tuple[str, int]:
         endpoint = Endpoint.parse(f"tcp://{host or default_host}:{digits}")
     except ValueError:
         raise ValueError(
-            f"{text!r} is not an address: write :8080 or host:8080 with a port from 0 to {MAX_PORT}"
+            f"{without_password(text)!r} is not an address: write :8080 or host:8080 with a port "
+            f"from 0 to {MAX_PORT}"
         ) from None
     return endpoint.host, endpoint.port or 0
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ..endpoint import Endpoint, host_and_port
+from ..endpoint import Endpoint, host_and_port, without_password
 from ..identifier import Identifier
 from ..rpc.transport import endpoints_of
 
@@ -37,7 +37,8 @@ def listening_endpoint(text: str) -> str:
         endpoints_of(text, "endpoint")
     except ValueError as error:
         if "://" not in text and ":" in text:
-            raise click.BadParameter(f"{text!r} is not an endpoint: write tcp://{text}") from None
+            shown = without_password(text)
+            raise click.BadParameter(f"{shown!r} is not an endpoint: write tcp://{shown}") from None
         raise click.BadParameter(str(error).removeprefix("endpoint: ")) from None
     if Endpoint.parse(text).scheme == "mem":
         raise click.BadParameter(f"{text!r} is within one process: write tcp:// or ipc://")

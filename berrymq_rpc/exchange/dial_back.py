@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from ..common.backoff import Backoff
-from ..endpoint import Endpoint, endpoint_of
+from ..endpoint import Endpoint, endpoint_of, without_password
 from ..errors import ConnectionLostError, ServiceClosedError
 from ..jsonrpc.http import HTTPClient, is_url
 from ..rpc import Client
@@ -225,8 +225,9 @@ async def allowed_target(
     if not isinstance(addr, str):
         text = scheme + text.removeprefix("tcp")
     if text.partition("://")[0] not in SCHEMES:
+        shown = without_password(text)
         raise ValueError(
-            f"{text!r} is not an endpoint to call back: its scheme must be one of {SCHEMES}"
+            f"{shown!r} is not an endpoint to call back: its scheme must be one of {SCHEMES}"
         )
     endpoint = Endpoint.parse(text)
     # What was checked is what is dialled, as it was understood here.

@@ -28,7 +28,7 @@ from .interconnection import (
 from .leases import MAX_LEASES, checked_ttl
 from .merged_handler import merge_handlers
 from .mesh import Mesh
-from .peer_client import open_peer_client
+from .peer_client import endpoint_to_show, open_peer_client
 from .queue_connection import QueueConnection
 from .remote_queue import MAX_BYTES, MAX_MESSAGES
 from .send_buffer import MAX_BYTES as MAX_LINK_BYTES
@@ -249,8 +249,8 @@ class Node:
             ValueError, TypeError: an argument is invalid.
             OverloadedError: the peer has too many connections.
         """
-        endpoint, ttl = self._target(addr, ttl)
-        client = await self._open_client(endpoint)
+        address, endpoint, ttl = self._target(addr, ttl)
+        client = await self._open_client(address)
         keeper = _keeper(endpoint, client)
         connection = OnewayConnection(keeper, endpoint, client, ttl, self._timeout, self._closed)
         await self._opened(connection)
@@ -291,8 +291,8 @@ class Node:
         parsed = Identifier(identifier).require_exportable()
         ack_wait = checked_ack_wait(ack_wait)
         tries = checked_tries(tries)
-        endpoint, ttl = self._target(addr, ttl)
-        client = await self._open_client(endpoint)
+        address, endpoint, ttl = self._target(addr, ttl)
+        client = await self._open_client(address)
         keeper = _keeper(endpoint, client)
         connection = QueueConnection(
             parsed,
@@ -329,7 +329,7 @@ class Node:
                 peer is not allowed to call back there.
             Exception: as `connect_oneway`.
         """
-        endpoint, ttl = self._target(addr, ttl)
+        address, endpoint, ttl = self._target(addr, ttl)
         if endpoint in self.endpoints:
             raise ValueError(f"{endpoint} is this node itself: messages would arrive twice")
         if endpoint in self._interconnected:
@@ -344,7 +344,7 @@ class Node:
         self._interconnected.add(endpoint)
         incoming = IncomingMessages(self._mesh, endpoint)
         try:
-            client = await self._open_client(endpoint, incoming)
+            client = await self._open_client(address, incoming)
         except BaseException:
             self._interconnected.discard(endpoint)
             incoming.link.close()
@@ -415,9 +415,15 @@ class Node:
                 "the node is not running: use it with 'async with', or start it"
             )
 
-    def _target(self, addr: Address, ttl: float) -> tuple[str, float]:
+    def _target(self, addr: Address, ttl: float) -> tuple[str, str, float]:
+        """Check the arguments of a connection.
+
+        Returns:
+            Where to connect to; the same without a password, for all to see; and the ttl.
+        """
         self._check_running()
-        return endpoint_of(addr), checked_ttl(ttl)
+        address = endpoint_of(addr)
+        return address, endpoint_to_show(address), checked_ttl(ttl)
 
     def _url_to_call_back(self, callback: Address | None) -> str:
         """The URL at which a peer over HTTP calls back: it cannot send messages here otherwise."""
@@ -435,8 +441,8 @@ class Node:
             "Bridge(node).serve_http, or give callback="
         )
 
-    async def _open_client(self, endpoint: str, incoming: IncomingMessages | None = None) -> Any:
-        return await open_peer_client(endpoint, self._client_options, incoming)
+    async def _open_client(self, address: str, incoming: IncomingMessages | None = None) -> Any:
+        return await open_peer_client(address, self._client_options, incoming)
 
     async def _opened(self, connection: Connection) -> None:
         # Closing the node closes it as well, while it is being opened too.

@@ -3,12 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
+from ..endpoint import split_user
 from ..jsonrpc.http import is_url, open_http_client
 from ..rpc.client import open_client_with
 from ..rpc.options import ClientOptions
 from ..rpc.transport import endpoints_of
 
-__all__ = ["open_peer_client"]
+__all__ = ["endpoint_to_show", "open_peer_client"]
+
+
+def endpoint_to_show(endpoint: str) -> str:
+    """An endpoint for texts, logs and comparisons: a URL without its user and password."""
+    return split_user(endpoint)[1] if is_url(endpoint) else endpoint
 
 
 async def open_peer_client(

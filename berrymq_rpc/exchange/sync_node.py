@@ -18,6 +18,7 @@ from .connection import Connection
 from .functions import TTL
 from .interconnection import Interconnection
 from .node import Node
+from .peer_client import endpoint_to_show
 from .queue_connection import PulledMessage, QueueConnection
 from .send_buffer import MAX_BYTES, MAX_MESSAGES
 from .taken_message import TakenMessage, check_no_loop
@@ -224,7 +225,7 @@ class SyncNode:
         if life is None or life.loop_thread.is_closed:
             return
         if addr is not None:
-            endpoint = endpoint_of(addr)
+            endpoint = endpoint_to_show(endpoint_of(addr))
             life.loop_thread.run(life.close_endpoint(endpoint))
             return
         with self._lock:

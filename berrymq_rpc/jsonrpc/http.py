@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, Self
 from urllib.parse import unquote
 
-from ..endpoint import Endpoint, split_user
+from ..endpoint import Endpoint, split_user, without_password
 from ..errors import (
     AuthenticationError,
     ConnectionLostError,
@@ -28,7 +28,8 @@ from ..security import Security, checked_security
 from .error_objects import to_exception
 from .items import RPCError, RPCRequest, RPCResponse
 from .protocols import JSONRPC, JSONRPCLoose, JSONRPCv1, JSONRPCv2
-from .protocols.json_codec import MAX_SIZE, encode
+from .protocols.base import shown
+from .protocols.json_codec import MAX_SIZE, TextError, decode, encode
 
 __all__ = ["HTTPClient", "is_url", "open_http_client"]
 
@@ -100,6 +101,8 @@ class HTTPClient:
         tasks: set[asyncio.Task[Any]] | None = None,
     ) -> None:
         self._url = url
+        # A query may have a key.
+        self._shown = url.partition("?")[0]
         self._session = session
         self._protocol = protocol
         self._timeout = timeout
@@ -115,8 +118,8 @@ class HTTPClient:
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """The server's URL."""
-        return (self._url,)
+        """The server's URL, without its user and its query."""
+        return (self._shown,)
 
     @property
     def timeout(self) -> float | None:
@@ -158,11 +161,12 @@ class HTTPClient:
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> "asyncio.Task[Any]":
         call_id = next(self._ids)
-        return self._start(method, self._ask(method, self._body(method, args, kwargs, call_id)))
+        body = self._body(method, args, kwargs, call_id)
+        return self._start(method, self._ask(method, body, call_id))
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Version 1.0 has an id of null for it, for which berryMQ 0.3 sends an answer all the same.
-        task = self._start(method, self._post(method, self._body(method, args, kwargs, None)))
+        task = self._start(method, self._tell(method, self._body(method, args, kwargs, None)))
         task.add_done_callback(_looked_at)
 
     def _body(
@@ -187,19 +191,56 @@ class HTTPClient:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _ask(self, method: str, body: bytes) -> Any:
-        answer = await self._post(method, body)
-        # Servers may answer in another version than they were called in.
-        item = JSONRPCLoose.message_to_item(answer)
-        if not isinstance(item, RPCResponse) or item.malformed:
+    async def _ask(self, method: str, body: bytes, call_id: int) -> Any:
+        status, answer = await self._post(method, body)
+        response = self._response(answer)
+        error = None if response is None else response.result
+        has_error = isinstance(error, RPCError)
+        if (status >= 400 and not has_error) or 300 <= status < 400:
+            raise self._refused(status, answer)
+        if response is None:
             raise ProtocolError(
-                f"{self._url} answered {method!r} with a malformed response: {answer[:100]!r}"
+                f"{self._shown} answered {method!r} with a malformed response: {answer[:100]!r}"
             )
-        if isinstance(item.result, RPCError):
-            raise to_exception(item.result, self._error_table)
-        return item.result
+        request_id = response.request_id
+        # That of an error is null where the server could not read the request's.
+        is_unknown = request_id is None and has_error
+        if not is_unknown and (type(request_id) is not int or request_id != call_id):
+            raise ProtocolError(
+                f"{self._shown} answered {method!r} with the id {shown(request_id)}, not {call_id}"
+            )
+        if isinstance(error, RPCError):
+            raise to_exception(error, self._error_table)
+        return response.result
 
-    async def _post(self, method: str, body: bytes) -> bytes:
+    def _response(self, answer: bytes) -> RPCResponse | None:
+        """The response in the body of an answer, or ``None``."""
+        try:
+            payload = decode(answer, self._max_size)
+        except TextError:
+            return None
+        if not isinstance(payload, dict) or "method" in payload:
+            return None
+        # Servers may answer in another version than they were called in, and leave out a null id.
+        response = JSONRPCLoose.payload_to_response({"id": None, **payload})
+        return None if response.malformed else response
+
+    async def _tell(self, method: str, body: bytes) -> None:
+        status, answer = await self._post(method, body)
+        if status >= 300:
+            raise self._refused(status, answer)
+
+    def _refused(self, status: int, answer: bytes) -> Error:
+        """The exception for a status without an answer."""
+        reason = answer[:200].decode("utf-8", "replace").strip()
+        if 300 <= status < 400:
+            reason = "redirects are not followed"
+        return _STATUSES.get(status, ProtocolError)(
+            f"{self._shown} answered with status {status}: {reason}"
+        )
+
+    async def _post(self, method: str, body: bytes) -> tuple[int, bytes]:
+        """The status and the body of the response."""
         aiohttp = _aiohttp()
         try:
             async with (
@@ -215,24 +256,15 @@ class HTTPClient:
                 status: int = response.status
         except TimeoutError:
             raise RPCTimeoutError(
-                f"no answer from {method!r} at {self._url} within {self._timeout} s"
+                f"no answer from {method!r} at {self._shown} within {self._timeout} s"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             if self._session.closed:
                 raise ServiceClosedError(f"the client is closed: {method!r} was cut off") from None
-            raise ConnectionLostError(f"{self._url}: {method!r}: {error}") from None
+            raise ConnectionLostError(f"{self._shown}: {method!r}: {error}") from None
         if len(data) > self._max_size:
-            raise TooLargeError(f"{self._url}: the answer has more than {self._max_size:,} bytes")
-        if 300 <= status < 400:
-            raise ProtocolError(
-                f"{self._url} answered with status {status}: redirects are not followed"
-            )
-        if status not in (200, 204):
-            reason = data[:200].decode("utf-8", "replace").strip()
-            raise _STATUSES.get(status, ProtocolError)(
-                f"{self._url} answered with status {status}: {reason}"
-            )
-        return data
+            raise TooLargeError(f"{self._shown}: the answer has more than {self._max_size:,} bytes")
+        return status, data
 
     def close(self) -> None:
         """Close the connections; calls in flight fail. See `wait_closed`."""
@@ -256,7 +288,7 @@ class HTTPClient:
         await self.wait_closed()
 
     def __repr__(self) -> str:
-        return f"<HTTPClient {self._url}>"
+        return f"<HTTPClient {self._shown}>"
 
 
 class _Resolver:
@@ -292,7 +324,7 @@ def _parse(url: str) -> tuple[str, Endpoint]:
         TypeError, ValueError: it is not the URL of an HTTP server.
     """
     if not is_url(url):
-        raise ValueError(f"{url!r} is not a URL: write http://host:port")
+        raise ValueError(f"{without_password(str(url))!r} is not a URL: write http://host:port")
     user, rest = split_user(url)
     endpoint = Endpoint.parse(rest)
     if not endpoint.port:
@@ -315,6 +347,7 @@ async def open_http_client(
     ssl: ssl_module.SSLContext | bool = True,
     error_table: Mapping[str, type[Exception]] | None = None,
     max_size: int = MAX_SIZE,
+    max_connections: int = MAX_CONNECTIONS,
     security: Security | None = None,
     address: str | None = None,
 ) -> HTTPClient:
@@ -333,6 +366,8 @@ async def open_http_client(
         ssl: what to check of a server of ``https://``; ``True`` as usual.
         error_table: remote exceptions to be raised here as these classes, as in `open_client`.
         max_size: bytes that an answer may have.
+        max_connections: connections to the server at one time. Further calls wait for one of them,
+            while their time runs.
         security: how this side proves who it is; ``None`` for not at all.
         address: the IP address to connect to; ``None`` for any that the URL's host has.
 
@@ -343,6 +378,10 @@ async def open_http_client(
     aiohttp = _aiohttp()
     if version not in _PROTOCOLS:
         raise ValueError(f"version must be '1.0' or '2.0', not {version!r}")
+    if isinstance(max_connections, bool) or not isinstance(max_connections, int):
+        raise TypeError(f"max_connections must be a whole number, not {max_connections!r}")
+    if max_connections < 1:
+        raise ValueError(f"max_connections must be 1 or more, not {max_connections}")
     security = checked_security(security)
     user, endpoint = _parse(url)
     endpoint.require_port()
@@ -351,13 +390,15 @@ async def open_http_client(
     headers = {"Content-Type": "application/json"}
     if token is not None and user:
         raise ValueError("give a token, or a user in the URL, and not both")
+    if user and ":" not in user:
+        user += ":"
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     elif user:
         headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=MAX_CONNECTIONS, ssl=ssl, resolver=None if address is None else _Resolver(address)
+            limit=max_connections, ssl=ssl, resolver=None if address is None else _Resolver(address)
         ),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
         # Calls do not depend on one another.

@@ -1,6 +1,10 @@
 """The client over HTTP: results, errors, bounds, and its end."""
 
 import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -170,6 +174,119 @@ async def test_servers_that_answer_what_is_none(answer: bytes) -> None:
             await client.rpc.add(1)
     server.close()
     await server.wait_closed()
+
+
+@asynccontextmanager
+async def answering(
+    status: int, body: Any, **options: Any
+) -> AsyncIterator[tuple[HTTPClient, list[dict[str, Any]]]]:
+    """A client of a server that always answers the same, and the requests that it gets."""
+    requests: list[dict[str, Any]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        (length,) = re.findall(rb"(?i)content-length: (\d+)", head)
+        requests.append(json.loads(await reader.readexactly(int(length))))
+        text = body if isinstance(body, bytes) else json.dumps(body).encode()
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(text), text))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        async with await open_http_client(f"http://127.0.0.1:{port}", **options) as client:
+            yield client, requests
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 413, 429, 500, 503])
+async def test_an_error_object_comes_with_any_status(status: int) -> None:
+    error = {"code": -5, "message": "of its own", "data": [1]}
+    for answer in (
+        {"jsonrpc": "2.0", "error": error, "id": 1},
+        {"result": None, "error": error, "id": 1},
+        # The server could not read the id.
+        {"jsonrpc": "2.0", "error": error, "id": None},
+        {"jsonrpc": "2.0", "error": error},
+    ):
+        async with answering(status, answer) as (client, _):
+            with pytest.raises(RPCError) as caught:
+                await client.rpc.add(1)
+            assert (caught.value.code, caught.value.data) == (-5, [1])
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, rpc.ProtocolError),
+        (401, rpc.AuthenticationError),
+        (403, rpc.AuthenticationError),
+        (413, rpc.TooLargeError),
+        (503, rpc.OverloadedError),
+        (500, rpc.ProtocolError),
+    ],
+)
+async def test_a_status_without_an_error_object(status: int, error: type[Exception]) -> None:
+    result = {"jsonrpc": "2.0", "result": 1, "id": 1}
+    for answer in (b"", b"no", b"[]", b"{}", b'{"jsonrpc": "2.0", "method": "a"}', result):
+        async with answering(status, answer) as (client, _):
+            with pytest.raises(error, match=str(status)):
+                await client.rpc.add(1)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("wrong", [2, 0, "1", 1.0, None])
+async def test_the_id_is_checked(wrong: Any, version: str) -> None:
+    async with answering(200, {"result": 1, "error": None, "id": wrong}, version=version) as (
+        client,
+        requests,
+    ):
+        with pytest.raises(rpc.ProtocolError, match=r"with the id .*, not 1"):
+            await client.rpc.add(1)
+        assert requests[0]["id"] == 1
+    if wrong is not None:
+        error = {"code": -5, "message": "not ours"}
+        async with answering(400, {"jsonrpc": "2.0", "error": error, "id": wrong}) as (client, _):
+            with pytest.raises(rpc.ProtocolError, match=r"with the id .*, not 1"):
+                await client.rpc.add(1)
+
+
+async def test_answers_larger_than_other_texts_may_be() -> None:
+    answer = {"jsonrpc": "2.0", "result": "x" * (5 << 20), "id": 1}
+    async with answering(200, answer, max_size=6 << 20) as (client, _):
+        assert len(await client.rpc.large()) == 5 << 20
+
+
+async def test_connections_are_bounded(handler: Handler) -> None:
+    async with Bridge(handler) as bridge:
+        url = await bridge.serve_http()
+        async with await open_http_client(url, max_connections=2) as client:
+            waiting = [client.rpc.wait() for _ in range(2)]
+            await handler.begun.wait()
+            third = client.with_timeout(0.1).rpc.add(1)
+            with pytest.raises(rpc.RPCTimeoutError):
+                await third
+            assert bridge.statistics()["peers"] == 2
+            waiting[0].cancel()
+            assert await client.rpc.add(1) == 2
+            waiting[1].cancel()
+    for wrong, error in ((0, ValueError), (-1, ValueError), (True, TypeError), ("2", TypeError)):
+        with pytest.raises(error, match="max_connections"):
+            await open_http_client("http://127.0.0.1:1", max_connections=wrong)
+
+
+async def test_secrets_are_in_no_error() -> None:
+    for url in ("htp://me:pass@here", "me:pass@here:80", "http://me:pass@", "http://me:pass@a:x"):
+        with pytest.raises(ValueError, match=r"URL|endpoint|port") as caught:
+            await open_http_client(url)
+        assert "pass" not in str(caught.value)
+    async with await open_http_client("http://me@127.0.0.1:1/rpc?key=pass") as client:
+        with pytest.raises(rpc.ConnectionLostError) as lost:
+            await client.rpc.add(1)
+        assert "pass" not in f"{client!r} {client.endpoints} {lost.value!r}"
+        assert client.endpoints == ("http://127.0.0.1:1/rpc",)
 
 
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "127.0.0.1:80", "", "ftp://a"])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple
 
-from ...endpoint import Endpoint
+from ...endpoint import Endpoint, without_password
 
 __all__ = ["TRANSPORTS", "Transport", "endpoints_of", "is_memory", "transport_for"]
 
@@ -69,7 +69,8 @@ def endpoints_of(
             raise TypeError(f"{name}: an endpoint is text such as {_FORMS}, not {endpoint!r}")
         scheme, separator, place = endpoint.partition("://")
         if not (separator and place and scheme in TRANSPORTS):
-            raise ValueError(f"{name}: {endpoint!r} is not an endpoint: write {_FORMS}")
+            shown = without_password(endpoint)
+            raise ValueError(f"{name}: {shown!r} is not an endpoint: write {_FORMS}")
         try:
             parsed = Endpoint.parse(endpoint)
             if connecting:
