@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
 from ..runtime.log import Log
 from .call import Call
+from .method import Method
 from .options import CallOptions
 from .stream import PendingCall, Stream
 from .transport.port import Key, Port
@@ -51,6 +52,9 @@ class InboundHandler(Protocol):
 
     def stop_waiting(self) -> None:
         """End calls that wait for something that may not happen, as this side closes."""
+
+    def cancel_waiting(self, waits: Callable[[Method], bool]) -> None:
+        """Cancel the calls that run and only wait for something to come."""
 
     def cancel_calls(self) -> None:
         """Cancel the calls that run, and let the notifications go on."""

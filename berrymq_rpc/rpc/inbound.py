@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import replace
 from time import monotonic
@@ -551,6 +551,16 @@ class Inbound:
             self._refuse(call_id, name, ServiceClosedError(self.dispatcher.closing))
         for call in list(self.running.values()):
             if call.method.waits:
+                call.cancel()
+
+    def cancel_waiting(self, waits: Callable[[Method], bool]) -> None:
+        """Cancel the calls that run and only wait for something to come.
+
+        Args:
+            waits: says it of a method.
+        """
+        for call in list(self.running.values()):
+            if waits(call.method):
                 call.cancel()
 
     def cancel_calls(self) -> None:

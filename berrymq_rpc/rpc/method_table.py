@@ -101,6 +101,10 @@ class HandlerTable:
             raise NotFoundError(f"no method {bounded_repr(name, NAME_LENGTH)}{self._hint(name)}")
         return found
 
+    def waits(self, method: Method) -> bool:
+        """Whether a method of this table only waits for something to come."""
+        return method.waits
+
     def __iter__(self) -> Iterator[Method]:
         return iter(sorted(self.methods.values(), key=lambda method: method.name))
 

@@ -17,6 +17,9 @@ __all__ = ["ForwardingTable"]
 
 logger = Log("berrymq_rpc.jsonrpc.bridge")
 
+#: A node's method that waits for a message.
+GET = "get"
+
 
 def _any_arguments(*args: Any, **kwargs: Any) -> None: ...
 
@@ -46,6 +49,10 @@ class ForwardingTable(HandlerTable):
         if not isinstance(name, str):
             raise NotFoundError(f"the name of a method must be text, not {type(name).__name__}")
         return self.methods.get(name) or self._forwarded(name)
+
+    def waits(self, method: Method) -> bool:
+        # What else waits is known to the remote server alone.
+        return method.name == GET
 
     def _forwarded(self, name: str) -> Method:
         function = partial(self._forward, name)

@@ -86,10 +86,14 @@ class JSONLinesListener(Listener):
         self._readers.add(reading)
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
-            if not writing.done():
+            # A connection that was reset brings no answer to anyone.
+            if not writing.done() and (reading.cancelled() or reading.exception() is None):
                 # The peer sends nothing more: answer what it has sent.
                 connection = self._connections.connections[peer]
-                await self._runtime.answered((connection,), EOF_GRACE)
+                if reading.cancelled():
+                    await self._runtime.answered((connection,), EOF_GRACE)
+                else:
+                    await self._runtime.finish(connection, EOF_GRACE)
                 self._connections.peer_lost(peer, "the connection was closed")
                 peer.queue.close()
                 await asyncio.wait((writing,))

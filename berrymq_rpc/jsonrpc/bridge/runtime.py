@@ -179,6 +179,25 @@ class BridgeRuntime:
         else:
             port.peer_lost(key, "the connection was closed")
 
+    async def finish(self, connection: Connection, grace: float) -> None:
+        """Wait for the calls of a peer that sends nothing more, and send the answers.
+
+        It may still read, or be gone: a call that waits for something to come, such as a ``get``,
+        is cancelled, so that a message goes to a peer that is there.
+
+        Args:
+            grace: seconds that the other calls have.
+        """
+        inbound = connection.inbound
+        end = self._loop.time() + grace
+        # What has just arrived takes its first step: what is there already is answered.
+        await asyncio.sleep(0)
+        inbound.cancel_waiting(self.dispatcher.table.waits)
+        while inbound.in_progress and self._loop.time() < end:
+            await asyncio.sleep(SETTLE_PAUSE)
+            inbound.cancel_waiting(self.dispatcher.table.waits)
+        connection.flush()
+
     async def answered(self, connections: Iterable[Connection], grace: float) -> None:
         """Wait up to `grace` seconds for the calls of peers, and send the answers."""
         connections = list(connections)
