@@ -70,6 +70,9 @@ class SafeLog:
             error: an exception whose traceback is shown.
             frames: how many are between this one and the place that logs.
         """
+        if sys.is_finalizing():
+            # A thread that was stopped with the interpreter may hold the lock of a handler.
+            return
         try:
             if self.logger.isEnabledFor(level):
                 message = text % args if args else text

@@ -42,6 +42,12 @@ PATIENCE = 5.0
 #: Seconds that the end of a program waits for peers to take the last messages.
 EXIT_PATIENCE = 5.0
 
+#: Seconds that closing takes at most: what was sent goes out before.
+CLOSE_PATIENCE = 30.0
+
+#: Seconds for the node's tasks to end when this time is over.
+CANCEL_PATIENCE = 2.0
+
 
 class SyncNode:
     """A node whose functions block until they are done, under berryMQ's names.
@@ -350,11 +356,11 @@ class _Life:
         gone = [c for c in self._open_connections() if c.endpoint == endpoint]
         await asyncio.gather(*(connection.close() for connection in gone))
 
-    def close(self, patience: float | None = None) -> None:
+    def close(self, patience: float = CLOSE_PATIENCE) -> None:
         """Close everything. Receivers have some seconds for what came before.
 
         Args:
-            patience: seconds that the node may take; ``None`` for no limit.
+            patience: seconds that the node may take.
         """
 
         async def finish() -> None:
@@ -363,7 +369,8 @@ class _Life:
                     await self.node.close()
 
         try:
-            self.loop_thread.close(finish if hasattr(self, "node") else None)
+            end = finish if hasattr(self, "node") else None
+            self.loop_thread.close(end, patience + CANCEL_PATIENCE)
         finally:
             if left := self._receivers.stop(PATIENCE):
                 logger.warning("%d messages were dropped: their receivers took too long", left)

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..common.start_context import StartContext
+from ..runtime.daemon_executor import DaemonExecutor
 from ..runtime.log import Log
 from .describe import describe as describe_methods
 from .method import Kind, Method
@@ -55,7 +55,7 @@ class Dispatcher:
         self.notifications_dropped = 0
         self.malformed = 0
         self._options = options
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: DaemonExecutor | None = None
         self._codec = codec
         self._methods = dict(table.methods)
         # A table that forwards calls has its own.
@@ -90,10 +90,10 @@ class Dispatcher:
 
     # -- threads ---------------------------------------------------------------------------
 
-    def executor_for(self, method: Method) -> ThreadPoolExecutor | None:
+    def executor_for(self, method: Method) -> DaemonExecutor | None:
         """The threads that a method runs on, if it is ``thread=True``."""
         if method.kind is Kind.THREAD and self._executor is None:
-            self._executor = ThreadPoolExecutor(self._options.threads, "berrymq_rpc")
+            self._executor = DaemonExecutor(self._options.threads, "berrymq_rpc")
         return self._executor
 
     def close(self) -> None:

@@ -92,7 +92,8 @@ class SyncClient:
                     return
                 yield item
         finally:
-            self._loop_thread.run_if_alive(call.aclose())
+            # Without waiting for it: collection may come here, in any thread and at the very end.
+            self._loop_thread.call_soon(call.cancel)
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method by its full name, which need not be an identifier."""

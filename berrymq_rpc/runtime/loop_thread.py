@@ -4,21 +4,35 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..errors import Error, ServiceClosedError
+from .log import Log
 
-__all__ = ["LoopThread"]
+__all__ = ["CLOSE_PATIENCE", "LoopThread"]
 
 T = TypeVar("T")
+
+logger = Log("berrymq_rpc.runtime")
+
+#: Seconds between two looks whether the thread still runs, while something is waited for.
+LOOK = 1.0
+
+#: Seconds that closing may take before the thread is left to itself.
+CLOSE_PATIENCE = 10.0
+
+#: Seconds for the thread to end when nothing more runs on the loop.
+STOP_PATIENCE = 2.0
 
 
 class LoopThread:
     """Runs coroutines for other threads until it is closed.
 
-    The thread is a daemon: what never ends cannot hold the interpreter.
+    The thread is a daemon: what never ends cannot hold the interpreter. No wait for it lasts longer
+    than the thread runs, which ends with the interpreter.
 
     Args:
         name: what it is run for, such as ``"client"``: for errors, and the thread's name.
@@ -28,10 +42,13 @@ class LoopThread:
         loop: the event loop.
 
     Raises:
-        RuntimeError: no thread can be started, as at the end of the interpreter.
+        ServiceClosedError: the interpreter is at its end.
+        RuntimeError: no thread can be started.
     """
 
     def __init__(self, name: str, on_unclaimed: Callable[[Any], object] | None = None) -> None:
+        if sys.is_finalizing():
+            raise ServiceClosedError(f"no {name} can be opened at the interpreter's end")
         self.name = name
         self._on_unclaimed = on_unclaimed
         self._process = os.getpid()
@@ -39,7 +56,8 @@ class LoopThread:
         #: thread may take it twice, as a stream may be collected, and so ended, at any point.
         self._lock = threading.RLock()
         self._closed = False
-        self._closing = threading.Lock()
+        #: Reentrant: an object that is collected in the middle of `close` may call it again.
+        self._closing = threading.RLock()
         self._is_stopping = False
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name=f"berrymq_rpc {name}", daemon=True)
@@ -51,14 +69,14 @@ class LoopThread:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes nothing more: it was closed, or is another process's."""
-        return self._closed or self._process != os.getpid()
+        """Whether it takes nothing more: it was closed, or is another process's, or at its end."""
+        return self._closed or self._process != os.getpid() or sys.is_finalizing()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result.
 
         Raises:
-            ServiceClosedError: it was closed, before or meanwhile.
+            ServiceClosedError: it was closed, before or meanwhile, or the interpreter ends.
             Error: it was made before a fork.
             RuntimeError: called on its own thread, which would wait for itself.
             Exception: what the coroutine raises.
@@ -73,7 +91,7 @@ class LoopThread:
                 raise self._closed_error()
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
-            return future.result()
+            return self._wait(future)
         except concurrent.futures.CancelledError:
             raise self._closed_error() from None
         except BaseException:
@@ -83,22 +101,34 @@ class LoopThread:
                 and self._on_unclaimed is not None
                 and future.exception() is None
             ):
-                self._call_soon(self._on_unclaimed, future.result())
+                self.call_soon(self._on_unclaimed, future.result())
             raise
 
-    def run_if_alive(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine unless there is nothing left to run it for."""
-        if self._problem() is None:
-            with contextlib.suppress(ServiceClosedError):
-                self.run(coroutine)
-        else:
-            coroutine.close()
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Have something called on the loop, and do not wait for it.
 
-    def close(self, finish: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-        """End what runs on the loop, the loop and its thread. Nothing happens the second time.
+        Any thread may call it, and so may garbage collection. Nothing happens if the loop is
+        closed, another process's, or if the interpreter is at its end.
+        """
+        if self.is_closed:
+            return
+        with self._lock:
+            if not self._closed:
+                self.loop.call_soon_threadsafe(callback, *args)
+
+    def close(
+        self,
+        finish: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        patience: float = CLOSE_PATIENCE,
+    ) -> None:
+        """End what runs on the loop, the loop and its thread.
+
+        Nothing happens the second time, in the child of a fork, and at the interpreter's end.
 
         Args:
-            finish: gives what to run before; in the child of a fork, nothing is.
+            finish: gives what to run before.
+            patience: seconds that this may take. When they are over, as something holds the loop,
+                the thread is left to itself and ends as soon as it can.
 
         Raises:
             RuntimeError: called on its own thread.
@@ -106,48 +136,61 @@ class LoopThread:
         """
         if isinstance(problem := self._problem(), RuntimeError):
             raise problem
-        if self._process != os.getpid():
+        if self._process != os.getpid() or sys.is_finalizing():
             return
         with self._closing:
             if self._closed:
                 return
             with self._lock:
                 self._closed = True
+            finishing = asyncio.run_coroutine_threadsafe(_finish(finish), self.loop)
             try:
-                asyncio.run_coroutine_threadsafe(_finish(finish), self.loop).result()
+                concurrent.futures.wait((finishing,), patience)
+                if finishing.done():
+                    finishing.result()
             finally:
-                self.stop()
+                if not self.stop(STOP_PATIENCE):
+                    logger.warning("the thread of a %s did not end, and was left so", self.name)
 
-    def stop(self, patience: float | None = None) -> bool:
-        """Stop the loop at once, whatever runs there, and close it when its thread has ended.
+    def stop(self, patience: float) -> bool:
+        """Stop the loop at once, whatever runs there; its thread closes it and ends.
 
         Args:
-            patience: seconds to wait for the thread; ``None`` for as long as it takes.
+            patience: seconds to wait for the thread.
 
         Returns:
             Whether the thread has ended.
         """
         self._closed = self._is_stopping = True
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        # The thread may just have closed it.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(patience)
-        if self._thread.is_alive():
-            return False
-        self.loop.close()
-        return True
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
-        while not self._is_stopping:
-            try:
-                self.loop.run_forever()
-            except (KeyboardInterrupt, SystemExit):
-                # Something that runs here raised it, and has reported it. It ends neither the loop,
-                # which others use, nor, from a thread like this, the program.
-                continue
+        try:
+            while not self._is_stopping:
+                try:
+                    self.loop.run_forever()
+                except (KeyboardInterrupt, SystemExit):
+                    # Something that runs here raised it, and has reported it. It ends neither the
+                    # loop, which others use, nor, from a thread like this, the program.
+                    continue
+        finally:
+            self.loop.close()
 
-    def _call_soon(self, callback: Callable[[Any], object], value: Any) -> None:
-        with self._lock:
-            if not self._closed:
-                self.loop.call_soon_threadsafe(callback, value)
+    def _wait(self, future: "concurrent.futures.Future[T]") -> T:
+        """The result of what runs on the loop; fails when the thread has ended before it."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return future.result(LOOK)
+            if future.done():
+                # It has just ended, or it is the coroutine that raised a TimeoutError.
+                return future.result()
+            if self._is_stopping or not self._thread.is_alive():
+                future.cancel()
+                raise self._closed_error()
 
     def _closed_error(self) -> ServiceClosedError:
         return ServiceClosedError(f"the {self.name} is closed")
@@ -157,7 +200,7 @@ class LoopThread:
             return Error(
                 f"this {self.name} was opened before a fork: open a {self.name} in each process"
             )
-        if self._closed:
+        if self._closed or sys.is_finalizing():
             return self._closed_error()
         if threading.get_ident() == self._thread.ident:
             return RuntimeError(
