@@ -378,10 +378,14 @@ class Bridge:
             described = await self._target.describe()
         else:
             described = describe(self._table)
-        own = describe(self._own.values())
-        methods = {method["name"]: method for method in (*described["methods"], *own["methods"])}
+        own = [method for method in self._own.values() if method.name != DISCOVER]
+        listed = (*described["methods"], *describe(own)["methods"])
+        methods = {method["name"]: method for method in listed}
         return openrpc_document(
-            [methods[name] for name in sorted(methods)], title=self._title, version=self._version
+            [methods[name] for name in sorted(methods)],
+            title=self._title,
+            version=self._version,
+            functions={method.name: method.function for method in (*(self._table or ()), *own)},
         )
 
 

@@ -1,9 +1,13 @@
 """The answer to ``rpc.discover``: an OpenRPC document of what a server offers."""
 
-from collections.abc import Iterable
+import enum
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .schema import default_of, schema_of
+from .docstring import parameter_descriptions
+from .schema import Schema, default_of, is_plain, schema_of
+from .type_schema import TypeSchemas, annotations_of
 
 __all__ = ["OPENRPC_VERSION", "openrpc_document"]
 
@@ -12,9 +16,16 @@ OPENRPC_VERSION = "1.3.2"
 
 _VARIABLE = frozenset(("var_positional", "var_keyword"))
 
+_TYPES = TypeSchemas()
+
 
 def openrpc_document(
-    methods: Iterable[dict[str, Any]], *, title: str, version: str, url: str | None = None
+    methods: Iterable[dict[str, Any]],
+    *,
+    title: str,
+    version: str,
+    url: str | None = None,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
 ) -> dict[str, Any]:
     """Make the document.
 
@@ -22,21 +33,33 @@ def openrpc_document(
         methods: as `Client.describe` gives them. Streams are left out: JSON-RPC has none.
         title, version: of the service.
         url: where it is, if that is known.
+        functions: those of methods of this process by the methods' names; their annotations say
+            more than the texts of a description.
     """
+    functions = functions or {}
     document: dict[str, Any] = {
         "openrpc": OPENRPC_VERSION,
         "info": {"title": title, "version": version},
-        "methods": [_method(method) for method in methods if method["kind"] != "stream"],
+        "methods": [
+            _method(method, functions.get(method["name"]))
+            for method in methods
+            if method["kind"] != "stream" and method["name"]
+        ],
     }
     if url is not None:
         document["servers"] = [{"name": "this", "url": url}]
     return document
 
 
-def _method(method: dict[str, Any]) -> dict[str, Any]:
+def _method(method: dict[str, Any], function: Callable[..., Any] | None) -> dict[str, Any]:
     doc = method["doc"].strip()
     parameters = method["parameters"]
-    named = [each for each in parameters if each["kind"] not in _VARIABLE]
+    structure = _structure(parameters)
+    left_out = {*_VARIABLE, "keyword_only"} if structure == "by-position" else _VARIABLE
+    listed = [each for each in parameters if each["kind"] not in left_out]
+    descriptions = parameter_descriptions(doc)
+    types = {} if function is None else annotations_of(function)
+    defaults = {} if function is None else _defaults_of(function)
     made: dict[str, Any] = {"name": method["name"]}
     if doc:
         summary, _, rest = doc.partition("\n\n")
@@ -45,32 +68,65 @@ def _method(method: dict[str, Any]) -> dict[str, Any]:
             made["description"] = doc
     # Required ones come first, as the specification demands. In Python they do anyway, but for
     # keyword-only ones, whose order does not matter.
-    made["params"] = [_parameter(each) for each in sorted(named, key=lambda p: not p["required"])]
-    made["paramStructure"] = _structure(parameters)
-    made["result"] = {"name": "result", "schema": schema_of(method["returns"])}
+    listed.sort(key=lambda parameter: not parameter["required"])
+    made["params"] = [_parameter(each, types, defaults, descriptions) for each in listed]
+    made["paramStructure"] = structure
+    made["result"] = {
+        "name": "result",
+        "schema": _schema(types.get("return", inspect.Parameter.empty), method["returns"]),
+    }
+    # OpenRPC has no field for parameters that take any number of arguments.
     for each in parameters:
-        # OpenRPC has no field for parameters that take any number of arguments.
         if each["kind"] in _VARIABLE:
             made[f"x-{each['kind'].replace('_', '-')}"] = each["name"]
     return made
 
 
-def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:
-    schema = schema_of(parameter["annotation"])
+def _parameter(
+    parameter: dict[str, Any],
+    types: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    descriptions: Mapping[str, str],
+) -> dict[str, Any]:
+    name = parameter["name"]
+    schema = _schema(types.get(name, inspect.Parameter.empty), parameter["annotation"])
     if parameter["default"] is not None:
         try:
-            schema["default"] = default_of(parameter["default"])
+            schema["default"] = _default(defaults.get(name), parameter["default"])
         except ValueError:
             schema["description"] = f"default: {parameter['default']}"
-    return {"name": parameter["name"], "required": parameter["required"], "schema": schema}
+    made = {"name": name, "required": parameter["required"], "schema": schema}
+    if name in descriptions:
+        made["description"] = descriptions[name]
+    return made
+
+
+def _schema(annotation: Any, text: str | None) -> Schema:
+    """The schema of an annotation, or of its text where it is that of another process."""
+    found = {} if annotation is inspect.Parameter.empty else _TYPES.of(annotation)
+    return found or schema_of(text)
+
+
+def _default(default: Any, text: str) -> Any:
+    if isinstance(default, enum.Enum) and is_plain(default.value):
+        return default.value
+    return default_of(text)
+
+
+def _defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(function).parameters
+    except Exception:
+        # Some functions tell nothing, and annotations may fail to be evaluated.
+        return {}
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def _structure(parameters: list[dict[str, Any]]) -> str:
     kinds = {parameter["kind"] for parameter in parameters}
-    if "keyword_only" in kinds or "var_keyword" in kinds:
-        required = [p for p in parameters if p["kind"] == "keyword_only" and p["required"]]
-        if required:
-            return "by-name"
-    if "positional_only" in kinds or "var_positional" in kinds:
+    if "positional_only" in kinds:
         return "by-position"
-    return "either"
+    if "keyword_only" in kinds:
+        # No call by position gives all of them.
+        return "by-name"
+    return "by-position" if "var_positional" in kinds else "either"

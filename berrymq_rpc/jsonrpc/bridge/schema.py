@@ -1,9 +1,23 @@
 """Turn the text of an annotation into JSON Schema. It is parsed, never run."""
 
 import ast
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["Schema", "default_of", "schema_of"]
+from ..protocols.json_codec import encode
+
+__all__ = [
+    "Schema",
+    "any_of",
+    "array_of",
+    "default_of",
+    "enum_of",
+    "is_plain",
+    "named",
+    "object_of",
+    "schema_of",
+    "tuple_of",
+]
 
 Schema = dict[str, Any]
 
@@ -16,8 +30,10 @@ _NAMES: dict[str, Schema] = {
     "NoneType": {"type": "null"},
     "list": {"type": "array"},
     "tuple": {"type": "array"},
+    "deque": {"type": "array"},
     "set": {"type": "array", "uniqueItems": True},
     "frozenset": {"type": "array", "uniqueItems": True},
+    "Set": {"type": "array", "uniqueItems": True},
     "Sequence": {"type": "array"},
     "Iterable": {"type": "array"},
     "dict": {"type": "object"},
@@ -33,8 +49,25 @@ _NAMES: dict[str, Schema] = {
 }
 
 #: Those of one item's type, and those of a key's and a value's.
-_ITEMS = frozenset(("list", "set", "frozenset", "Sequence", "Iterable"))
+_ITEMS = frozenset(("list", "deque", "set", "frozenset", "Set", "Sequence", "Iterable"))
 _VALUES = frozenset(("dict", "Mapping"))
+
+#: Names of `typing` and `collections.abc`, and those of the same meaning here.
+_SAME = {
+    "List": "list",
+    "Deque": "deque",
+    "Tuple": "tuple",
+    "FrozenSet": "frozenset",
+    "AbstractSet": "Set",
+    "MutableSet": "Set",
+    "MutableSequence": "Sequence",
+    "Collection": "Iterable",
+    "Dict": "dict",
+    "DefaultDict": "dict",
+    "defaultdict": "dict",
+    "OrderedDict": "dict",
+    "MutableMapping": "Mapping",
+}
 
 #: Levels of an annotation that are read.
 _MAX_LEVELS = 10
@@ -63,9 +96,9 @@ def _schema(node: ast.expr, levels: int) -> Schema:
         case ast.Constant(value=str() as text):
             return _schema(ast.parse(text, mode="eval").body, levels - 1)
         case ast.Name(id=name) | ast.Attribute(attr=name):
-            return dict(_NAMES.get(name, {}))
+            return named(name)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _any_of([_schema(left, levels - 1), _schema(right, levels - 1)])
+            return any_of([_schema(left, levels - 1), _schema(right, levels - 1)])
         case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name), slice=inner):
             return _generic(name, inner, levels - 1)
         case _:
@@ -75,36 +108,68 @@ def _schema(node: ast.expr, levels: int) -> Schema:
 def _generic(name: str, inner: ast.expr, levels: int) -> Schema:
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     if name == "Optional":
-        return _any_of([_schema(inner, levels), {"type": "null"}])
+        return any_of([_schema(inner, levels), {"type": "null"}])
     if name == "Union":
-        return _any_of([_schema(part, levels) for part in parts])
+        return any_of([_schema(part, levels) for part in parts])
     if name == "Literal":
-        values = [part.value for part in parts if isinstance(part, ast.Constant)]
-        return {"enum": values} if len(values) == len(parts) else {}
-    if name == "Annotated":
+        return enum_of([ast.literal_eval(part) for part in parts])
+    if name in ("Annotated", "Required", "NotRequired", "ReadOnly", "Final") and parts:
         return _schema(parts[0], levels)
-    schema = dict(_NAMES.get(name, {}))
+    schema = named(name)
+    name = _SAME.get(name, name)
     if name in _ITEMS and len(parts) == 1:
-        _add(schema, "items", _schema(parts[0], levels))
-    elif name in _VALUES and len(parts) == 2:
-        _add(schema, "additionalProperties", _schema(parts[1], levels))
-    elif name == "tuple":
+        return array_of(schema, _schema(parts[0], levels))
+    if name in _VALUES and len(parts) == 2:
+        return object_of(_schema(parts[1], levels))
+    if name == "tuple":
         match parts:
             case [each, ast.Constant(value=value)] if value is ...:
-                _add(schema, "items", _schema(each, levels))
-            case _:
-                # Draft 7, which OpenRPC refers to, has an array of schemas for it.
-                schema["items"] = [_schema(part, levels) for part in parts]
-                schema["minItems"] = schema["maxItems"] = len(parts)
+                return array_of(schema, _schema(each, levels))
+            case _ if not any(isinstance(part, ast.Starred) for part in parts):
+                return tuple_of([_schema(part, levels) for part in parts])
     return schema
 
 
-def _add(schema: Schema, key: str, inner: Schema) -> None:
-    if inner:
-        schema[key] = inner
+# -- schemas of schemas ------------------------------------------------------------------------
 
 
-def _any_of(schemas: list[Schema]) -> Schema:
+def named(name: str) -> Schema:
+    """The schema of a well-known name, without what may follow it in brackets."""
+    return dict(_NAMES.get(_SAME.get(name, name), {}))
+
+
+def array_of(schema: Schema, items: Schema) -> Schema:
+    """That of an array with its items."""
+    return schema | {"items": items} if items else schema
+
+
+def object_of(values: Schema) -> Schema:
+    """That of an object with values of one type, by any names."""
+    return {"type": "object"} | ({"additionalProperties": values} if values else {})
+
+
+def tuple_of(items: list[Schema]) -> Schema:
+    """That of an array of so many items."""
+    if not items:
+        return {"type": "array", "maxItems": 0}
+    # Draft 7, which OpenRPC refers to, has an array of schemas for it.
+    return {"type": "array", "items": items, "minItems": len(items), "maxItems": len(items)}
+
+
+def enum_of(values: Iterable[Any]) -> Schema:
+    """That of one of some values; ``{}`` if JSON does not have them, or if there are none."""
+    found: dict[str, Any] = {}
+    for value in values:
+        plain = getattr(value, "value", value)
+        if not is_plain(plain):
+            return {}
+        # 1 and True are one to Python, and 1 and 1.0 to JSON Schema.
+        found.setdefault(repr(plain + 0.0 if type(plain) is int else plain), plain)
+    return {"enum": list(found.values())} if found else {}
+
+
+def any_of(schemas: list[Schema]) -> Schema:
+    """That of a value of any of some types."""
     found: list[Schema] = []
     for schema in schemas:
         for each in schema.get("anyOf", [schema]):
@@ -112,7 +177,12 @@ def _any_of(schemas: list[Schema]) -> Schema:
                 return {}
             if each not in found:
                 found.append(each)
+    if not found:
+        return {}
     return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+# -- values ------------------------------------------------------------------------------------
 
 
 def default_of(text: str) -> Any:
@@ -125,9 +195,18 @@ def default_of(text: str) -> Any:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise ValueError("no plain value") from None
-    if not _is_plain(value):
+    if not is_plain(value):
         raise ValueError("no value of JSON")
     return list(value) if isinstance(value, tuple) else value
+
+
+def is_plain(value: Any) -> bool:
+    """Whether JSON has a value, and it can be a part of a document."""
+    try:
+        encode(value, _MAX_LEVELS)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return _is_plain(value)
 
 
 def _is_plain(value: Any) -> bool:

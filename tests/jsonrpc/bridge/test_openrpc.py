@@ -1,84 +1,66 @@
-"""The answer of rpc.discover, and what becomes of annotations and defaults."""
+"""The answer of rpc.discover is an OpenRPC document, whatever the handlers."""
 
+import datetime
+import decimal
+import functools
+import json
+import math
 import re
-from typing import Any
+import typing
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+from jsonschema import Draft7Validator, ValidationError
+from openrpc_types import ITEM, Color, Hostile, Item, Odd, Order, Point, Tree
+from referencing import Registry
+from referencing.jsonschema import DRAFT7
 
 from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.jsonrpc.bridge.openrpc import openrpc_document
-from berrymq_rpc.jsonrpc.bridge.schema import default_of, schema_of
 from berrymq_rpc.rpc.describe import describe
 from berrymq_rpc.rpc.method_table import collect_methods
 
 
+def meta_schema() -> Draft7Validator:
+    """Checks documents by the meta-schema of OpenRPC, and the JSON Schema in them by that."""
+    schemas = [
+        json.loads((Path(__file__).parent / "openrpc" / name).read_text("utf-8"))
+        for name in ("meta_schema.json", "json_schema.json")
+    ]
+    # It is referred to with and without the slash at the end of its name.
+    inner = DRAFT7.create_resource(schemas[1])
+    names = (schemas[1]["$id"], schemas[1]["$id"].rstrip("/"))
+    registry: Registry[Any] = Registry().with_resources((name, inner) for name in names)
+    return Draft7Validator(schemas[0], registry=registry)
+
+
+META_SCHEMA = meta_schema()
+
+
+def is_valid(document: Any) -> bool:
+    META_SCHEMA.validate(document)
+    return True
+
+
 @pytest.mark.parametrize(
-    ("annotation", "schema"),
+    "change",
     [
-        (None, {}),
-        ("int", {"type": "integer"}),
-        ("'int'", {"type": "integer"}),
-        ("float", {"type": "number"}),
-        ("bytes", {"type": "string", "contentEncoding": "base64"}),
-        ("datetime.datetime", {"type": "string", "format": "date-time"}),
-        ("list", {"type": "array"}),
-        ("list[int]", {"type": "array", "items": {"type": "integer"}}),
-        ("list[Any]", {"type": "array"}),
-        ("typing.List[int]", {}),
-        ("dict[str, int]", {"type": "object", "additionalProperties": {"type": "integer"}}),
-        (
-            "tuple[int, str]",
-            {
-                "type": "array",
-                "items": [{"type": "integer"}, {"type": "string"}],
-                "minItems": 2,
-                "maxItems": 2,
-            },
-        ),
-        ("tuple[int, ...]", {"type": "array", "items": {"type": "integer"}}),
-        ("int | None", {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
-        ("Optional[int]", {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
-        (
-            "Union[int, str, None]",
-            {"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]},
-        ),
-        ("int | int", {"type": "integer"}),
-        ("int | Mine", {}),
-        ("Literal['a', 2]", {"enum": ["a", 2]}),
-        ("Literal[f()]", {}),
-        ("Annotated[int, 'more']", {"type": "integer"}),
-        ("Mine", {}),
-        ("Mine[int]", {}),
-        ("f(int)", {}),
-        ("list['int']", {"type": "array", "items": {"type": "integer"}}),
-        ("list['in t']", {}),
-        ("not python", {}),
-        ("", {}),
-        ("(" * 1000, {}),
-        ("list[" * 50 + "int" + "]" * 50, None),
-        ("\0", {}),
+        {"openrpc": "9"},
+        {"info": {}},
+        {"methods": [{"name": "a"}]},
+        {"methods": [{"name": "a", "params": [{"name": "b"}]}]},
+        {"methods": [{"name": "a", "params": [{"name": "b", "schema": {"type": "what"}}]}]},
+        {"methods": [{"name": "a", "params": [{"name": "b", "schema": {"items": []}}]}]},
+        {"methods": [{"name": "a", "params": [], "paramStructure": "none"}]},
     ],
 )
-def test_annotations(annotation: str | None, schema: dict[str, Any] | None) -> None:
-    found = schema_of(annotation)
-    assert schema is None or found == schema
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("1", 1), ("None", None), ("(1, 2)", [1, 2]), ("{'a': [1.5, True]}", {"a": [1.5, True]})],
-)
-def test_defaults(text: str, value: Any) -> None:
-    assert default_of(text) == value
-
-
-@pytest.mark.parametrize(
-    "text", ["<object>", "f()", "1e999", "{1: 2}", "b'a'", "{1}", "1j", "(" * 1000, ""]
-)
-def test_defaults_that_json_lacks(text: str) -> None:
-    with pytest.raises(ValueError, match="value"):
-        default_of(text)
+def test_the_meta_schema_refuses(change: dict[str, Any]) -> None:
+    document = openrpc_document([], title="it", version="1")
+    assert is_valid(document)
+    with pytest.raises(ValidationError):
+        META_SCHEMA.validate(document | change)
 
 
 class Handler(rpc.AttrHandler):
@@ -121,15 +103,161 @@ def test_a_document() -> None:
             {"name": "b", "required": False, "schema": {"type": "string", "default": "x"}},
             {"name": "c", "required": False, "schema": {"type": "number", "default": 1.0}},
         ],
-        "paramStructure": "either",
+        "paramStructure": "by-name",
         "result": {"name": "result", "schema": {"type": "array", "items": {"type": "integer"}}},
     }
+    assert is_valid(document)
     assert found["only"]["paramStructure"] == "by-position"
     assert found["only"]["params"][1]["schema"] == {"description": "default: <object object>"}
     assert found["only"]["result"]["schema"] == {"type": "null"}
     assert found["named"]["paramStructure"] == "by-name"
     assert found["many"]["params"] == []
     assert found["many"]["x-var-positional"] == "args"
+
+
+SENTINEL = object()
+ODD_KEYS = {1: 2}
+DEEP: Any = [[[[[[[[[[[[[]]]]]]]]]]]]]
+PLAIN = {"a": [None, True, 1.5]}
+
+
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
+
+
+class Everything(rpc.AttrHandler):
+    """What people write, and more."""
+
+    @rpc.method
+    def empty_tuple(self, value: tuple[()] = ()) -> tuple[()]:
+        return ()
+
+    @rpc.method
+    def beside(self, a: int, *, b: str = "x") -> None: ...
+
+    @rpc.method
+    def needed(self, a: int = 1, *, b: str) -> None: ...
+
+    @rpc.method
+    def positional(self, a: int, /, b: int = 2, *, c: int = 3) -> None: ...
+
+    @rpc.method
+    def variable(self, a: int, *args: int, b: int = 1, **kwargs: int) -> None: ...
+
+    @rpc.method
+    def defaults(
+        self,
+        a: Any = SENTINEL,
+        b: float = math.inf,
+        c: float = math.nan,
+        d: Any = b"bytes",
+        e: Any = "\ud800",
+        f: Any = 10**400,
+        g: Any = ODD_KEYS,
+        h: Any = Color.RED,
+        i: Any = Odd.ONE,
+        j: Any = datetime.date(2000, 1, 1),
+        k: Any = decimal.Decimal(1),
+        l: Any = lambda: None,  # noqa: E741
+        m: Any = ...,
+        n: Any = DEEP,
+        o: Any = PLAIN,
+    ) -> None: ...
+
+    @rpc.method
+    def types(
+        self,
+        a: Color,
+        b: Item,
+        c: Order,
+        d: typing.List[Point],  # noqa: UP006
+        e: "Tree",
+        f: "list[Nowhere]",  # type: ignore[name-defined]  # noqa: F821
+        g: Literal[()],  # type: ignore[valid-type]
+        h: Odd,
+        i: typing.Callable[..., Any],
+        j: "not python",  # type: ignore[valid-type]  # noqa: F821
+        k: 5,  # type: ignore[valid-type]
+        l: Hostile,  # noqa: E741
+        m: dict[Color, list[Item]],
+    ) -> Item:
+        """Take each type.
+
+        Args:
+            a: a color.
+        """
+        raise NotImplementedError
+
+    @rpc.method
+    @decorated
+    def wrapped(self, a: Item) -> None:
+        """\ud800"""
+
+    part = rpc.method(functools.partial(max, 1))
+
+    @rpc.method
+    async def stream(self, a: int) -> Any:
+        yield 1
+
+
+class Inner(rpc.AttrHandler):
+    def __init__(self) -> None:
+        self.ns = Everything()
+
+
+async def test_a_document_is_valid_whatever_the_handlers(line_to: Any, listener: str) -> None:
+    handlers: tuple[Any, ...] = (
+        Inner(),
+        {"": lambda: None, "a b": max, "\ud800": min, "ns": {"x": len}},
+        {},
+    )
+    for handler in handlers:
+        async with Bridge(handler) as bridge, line_to(bridge, listener) as line:
+            answer = await line.ask({"jsonrpc": "2.0", "method": "rpc.discover", "id": 1})
+            assert is_valid(answer["result"])
+    async with (
+        await rpc.start_server(Inner(), bind="mem://everything") as server,
+        await rpc.open_client(connect=server.endpoints, timeout=10) as client,
+        Bridge(client) as bridge,
+        line_to(bridge, listener) as line,
+    ):
+        answer = await line.ask({"jsonrpc": "2.0", "method": "rpc.discover", "id": 1})
+        assert is_valid(answer["result"])
+        assert "ns.types" in [method["name"] for method in answer["result"]["methods"]]
+
+
+def test_what_is_found_of_handlers() -> None:
+    table = collect_methods(Everything())
+    document = openrpc_document(
+        describe(table)["methods"],
+        title="it",
+        version="1",
+        functions={method.name: method.function for method in table},
+    )
+    assert is_valid(document)
+    found = {method["name"]: method for method in document["methods"]}
+    assert found["beside"]["paramStructure"] == "by-name"
+    assert found["needed"]["paramStructure"] == "by-name"
+    assert [each["name"] for each in found["needed"]["params"]] == ["b", "a"]
+    # A parameter by name cannot be given where another can only be given by position.
+    assert found["positional"]["paramStructure"] == "by-position"
+    assert [each["name"] for each in found["positional"]["params"]] == ["a", "b"]
+    assert found["variable"]["paramStructure"] == "by-name"
+    schemas = {each["name"]: each["schema"] for each in found["defaults"]["params"]}
+    held = {name: schema["default"] for name, schema in schemas.items() if "default" in schema}
+    assert held == {"h": "red", "o": {"a": [None, True, 1.5]}}
+    assert schemas["b"] == {"type": "number", "description": "default: inf"}
+    params = {each["name"]: each for each in found["types"]["params"]}
+    assert params["a"]["description"] == "a color."
+    assert params["a"]["schema"] == {"title": "Color", "enum": ["red", "green"]}
+    assert params["b"]["schema"] == ITEM
+    assert params["f"]["schema"] == {"type": "array"}
+    assert found["types"]["result"]["schema"] == ITEM
+    assert found["wrapped"]["params"][0]["schema"] == ITEM
 
 
 async def test_discover(line_to: Any, listener: str) -> None:
@@ -143,7 +271,9 @@ async def test_discover(line_to: Any, listener: str) -> None:
         assert document["info"] == {"title": "mine", "version": "1.2"}
         names = [method["name"] for method in document["methods"]]
         assert names == sorted(set(names))
-        assert {"plain", "get", "interconnect", "subscribe", "rpc.discover"} <= set(names)
+        assert {"plain", "get", "interconnect", "subscribe"} <= set(names)
+        assert "rpc.discover" not in names
+        assert is_valid(document)
         # What the specification of OpenRPC wants of each.
         for method in document["methods"]:
             assert method.keys() >= {"name", "params", "result"}
