@@ -28,6 +28,10 @@ from .sync import SyncClient
 from .wire.limits import Limits
 from .wire.translation import dataclass_translation, enum_translation
 
+#: The name that aiozmq.rpc has for the class of its clients; `berrymq_rpc.jsonrpc.zeromq.RPCClient`
+#: is another class.
+RPCClient = Client
+
 __all__ = [
     "AbstractHandler",
     "AttrHandler",
@@ -44,6 +48,7 @@ __all__ = [
     "ParametersError",
     "Peer",
     "ProtocolError",
+    "RPCClient",
     "RPCTimeoutError",
     "Server",
     "ServiceClosedError",

@@ -21,7 +21,11 @@ class Call(asyncio.Future[Any]):
     takes no coroutines, needs such a task.
 
     Cancelling it, or the task that awaits it, cancels the method at the peer. A stream ends at
-    the peer when it is exhausted, closed with `aclose` (or `contextlib.aclosing`), or collected.
+    the peer when it is exhausted, closed with `aclose` (or `contextlib.aclosing`), or collected;
+    when no item comes within the timeout; and when a loop of ``async for`` that waits for an item
+    is cancelled, by `asyncio.timeout` too. `anext` that was cancelled can be tried again.
+
+    All that is wrong with a call is raised where it is awaited, as what the peer answers is.
 
     Raises:
         RPCTimeoutError: the client's timeout is over; for a stream, that of one item.
@@ -29,6 +33,8 @@ class Call(asyncio.Future[Any]):
         ServiceClosedError: this client or the server closed. A call that did not run
             (`Error.sent` is ``False``) goes to another server, where the client has one.
         OverloadedError, NotFoundError, ParametersError: it did not run.
+        TypeError, ValueError: an argument cannot be packed; `TooLargeError` for what is larger than
+            either side allows. Nothing was sent.
         ProtocolError: a stream was awaited, or a method iterated over that is not a stream.
         Exception: what the method raised, as `GenericError` where its class is not known here.
     """
@@ -60,6 +66,14 @@ class Call(asyncio.Future[Any]):
     def fail(self, error: BaseException, /) -> None:
         if not self.done():
             self.set_exception(error)
+
+    def fail_at_once(self, error: Exception, /) -> None:
+        """Fail a call that could not be sent."""
+        if isinstance(error, StopIteration):
+            # A future cannot raise it; a method that makes the form of a value may.
+            error = RuntimeError(f"an argument raised {error!r:.100} when it was packed")
+        # Where it was raised says nothing to the caller, and holds the call in a cycle.
+        self.set_exception(error.with_traceback(None))
 
     def refused(self, error: BaseException, /) -> None:
         if self.resend is None or not self.resend(self):
@@ -129,19 +143,29 @@ class Call(asyncio.Future[Any]):
         return handle.stream
 
     def __aiter__(self) -> "Call":
+        self._read()
+        if self._stream is not None:
+            self._stream.stream.in_loop = True
+        return self
+
+    def _read(self) -> None:
         if self._stream is None and not self.done():
             self._become_stream()
-        return self
 
     async def __anext__(self) -> Any:
         """The next item; waits for it, at most for the call's timeout."""
-        self.__aiter__()
+        self._read()
         if self._stream is None:
             # It was over before it was iterated over: raise what it failed with.
             await self
             error = ProtocolError(f"{self.method!r} is not a stream: use 'await', not 'async for'")
             raise self.connection.session.note_call(error, self, monotonic())
-        return await self._stream.stream.next()
+        try:
+            return await self._stream.stream.next()
+        except BaseException:
+            # A kept exception keeps this frame, and must not keep the stream from collection.
+            del self
+            raise
 
     async def aclose(self) -> None:
         """End the stream here and at the peer; nothing happens if it is over."""

@@ -142,7 +142,7 @@ class Connection:
         options: CallOptions,
         resend: Callable[[Any, PendingCall], bool] | None = None,
     ) -> Call:
-        """Send a call. What cannot be sent raises here and now.
+        """Send a call. What cannot be sent fails, as what the peer refuses does.
 
         Args:
             options: how it is made.
@@ -159,7 +159,11 @@ class Connection:
             call.timeout = timeout
             call.deadline = now + timeout
         session = self.session
-        session.call(call, method, args, kwargs, now)
+        try:
+            session.call(call, method, args, kwargs, now)
+        except Exception as error:
+            call.fail_at_once(error)
+            return call
         if resend is not None:
             # As it was packed now: what the arguments hold later is not what was asked.
             call.resend = partial(resend, session.packed(call))
@@ -179,6 +183,7 @@ class Connection:
 
         Raises:
             OverloadedError: the peer does not read fast enough; this one was not sent.
+            TypeError, ValueError, ServiceClosedError: as `Session.notify` does.
         """
         session = self.session
         if self._congested and self.is_congested():
@@ -187,7 +192,11 @@ class Connection:
             )
             session.note_unsent(error, method)
             raise error
-        session.notify(method, args, kwargs, 0.0 if session.window else monotonic())
+        try:
+            session.notify(method, args, kwargs, 0.0 if session.window else monotonic())
+        except Exception as error:
+            # Where it was raised inside says nothing to the caller.
+            raise error.with_traceback(None) from error.__cause__
         if not self.flush_scheduled:
             self._notifications = 1
             if self.port is None:

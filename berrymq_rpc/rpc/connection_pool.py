@@ -44,9 +44,19 @@ class ConnectionPool(Runtime):
     def call(
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Call:
-        """Send a call to one of the servers."""
+        """Send a call to one of the servers.
+
+        Raises:
+            Error, RuntimeError: as `choose`, but `ServiceClosedError`, with which the call fails.
+        """
         resend = self._resend if self._may_resend else None
-        return self.choose(method).call(method, args, kwargs, options, resend)
+        try:
+            connection = self.choose(method)
+        except ServiceClosedError as error:
+            call = Call(loop=self.loop)
+            call.fail_at_once(error)
+            return call
+        return connection.call(method, args, kwargs, options, resend)
 
     def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Send a notification to one of the servers."""

@@ -508,6 +508,7 @@ class Inbound:
             raise
         except BaseException as error:
             # A value may run code of its own while it is packed, and that may raise anything.
+            self.dispatcher.log_error(call.method.name, error, answered=True)
             self._answer_error(call, error)
             return
         if call.on_delivery is not None:

@@ -1,6 +1,7 @@
 """The other side of a connection, as handlers and clients call it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
@@ -11,7 +12,7 @@ from .proxy import Namespace
 
 __all__ = ["Peer"]
 
-#: A handler that calls its peer sets a time for itself, as with `asyncio.timeout`.
+#: What a handler waits for has no limit of its own: see `Peer.with_timeout`.
 DEFAULT_OPTIONS = CallOptions()
 
 
@@ -27,16 +28,17 @@ class Peer:
         notify: ``peer.notify.method(...)``, one way.
     """
 
-    __slots__ = ("_connection", "identity", "notify", "rpc")
+    __slots__ = ("_connection", "_options", "identity", "notify", "rpc")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, options: CallOptions = DEFAULT_OPTIONS) -> None:
         self._connection = connection
+        self._options = options
         self.identity = connection.identity
         self.rpc: Namespace[Call] = Namespace(self._call)
         self.notify: Namespace[None] = Namespace(self._notify)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return self._checked().call(method, args, kwargs, DEFAULT_OPTIONS)
+        return self._checked().call(method, args, kwargs, self._options)
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._checked().notify(method, args, kwargs)
@@ -78,6 +80,23 @@ class Peer:
     def takes_bytes(self) -> bool:
         """Whether bytes can be sent to it: not in JSON."""
         return self._connection.session.dialect != "jsonrpc"
+
+    def with_timeout(self, timeout: float | None) -> "Peer":
+        """Return the same peer, called with a timeout; at first there is none.
+
+        Args:
+            timeout: seconds for each call, and for each item of a stream; ``None`` for no limit.
+                When they are over, the call fails with `RPCTimeoutError` and is cancelled there.
+
+        Raises:
+            TypeError, ValueError: `timeout` is not a number of seconds above 0.
+        """
+        return Peer(self._connection, replace(self._options, timeout=timeout))
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for each call, or ``None``."""
+        return self._options.timeout
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by a name that need not be an identifier."""

@@ -63,6 +63,7 @@ class Stream:
         "connection",
         "deadline",
         "id",
+        "in_loop",
         "made_at",
         "method",
         "resend",
@@ -81,6 +82,8 @@ class Stream:
         self.resend = call.resend
         #: The timeout is for each item; the call as a whole has none.
         self.deadline: float | None = None
+        #: Whether ``async for`` reads it: a loop that was cancelled does not go on.
+        self.in_loop = False
         self._timeout = timeout
         self._loop = loop
         self._items: deque[Any] = deque()
@@ -124,6 +127,8 @@ class Stream:
         Raises:
             StopAsyncIteration: there are no more.
             RPCTimeoutError: none came within the timeout; the stream is over, here and there.
+            CancelledError: its reader was cancelled while it waited. If it is ``async for``, the
+                stream is over.
         """
         while not self._items:
             if self._over:
@@ -145,6 +150,13 @@ class Stream:
             timer = self._loop.call_later(self._timeout, self._expire)
         try:
             await waiter
+        except asyncio.CancelledError:
+            self._waiter = None
+            if self.in_loop:
+                # The loop is over. Whoever keeps the exception may keep the call in a frame of its
+                # traceback, so that collection, which ends a stream too, may be far away.
+                self.abandon()
+            raise
         finally:
             self._waiter = None
             if timer is not None:

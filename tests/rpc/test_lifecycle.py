@@ -517,14 +517,14 @@ async def test_close_of_a_client_fails_its_calls(
         client.close()
         with pytest.raises(rpc.ServiceClosedError, match=r"closed.*'hold'"):
             await call
-        for use in (client.rpc.add, client.notify.add):
-            with pytest.raises(rpc.ServiceClosedError, match="closed"):
-                use(1)
         with pytest.raises(rpc.ServiceClosedError, match="closed"):
-            client.with_timeout(1).rpc.add(1)
+            client.notify.add(1)
+        for late in (client.rpc.add(1), client.with_timeout(1).rpc.add(1)):
+            with pytest.raises(rpc.ServiceClosedError, match="closed"):
+                await late
         await client.wait_closed()
         with pytest.raises(rpc.ServiceClosedError, match="closed"):
-            client.rpc.add(1)
+            await client.rpc.add(1)
         await until(lambda: handler.cancelled, 1)
         await until(lambda: server.statistics()["peers"] == 0, 1)
 
@@ -565,7 +565,7 @@ async def test_closed_client_costs_nothing_to_ask_again(handler: Handler) -> Non
     lengths = []
     for _ in range(3):
         with pytest.raises(rpc.ServiceClosedError) as caught:
-            client.rpc.add(1)
+            await client.rpc.add(1)
         lengths.append(entries(caught.value))
     assert len(set(lengths)) == 1
 
@@ -792,7 +792,7 @@ def test_client_of_a_loop_that_is_over(handler: Handler) -> None:
 
     async def use() -> None:
         with pytest.raises((rpc.ServiceClosedError, RuntimeError)):
-            client.rpc.add(1)
+            await client.rpc.add(1)
 
     asyncio.run(use())
 

@@ -530,7 +530,7 @@ async def test_arguments_that_cannot_be_packed(setup: Setup) -> None:
     async with setup.open(Handler()) as names:
         for value in values:
             with pytest.raises((TypeError, ValueError), match="args"):
-                names.echo([{"deep": value}])
+                await names.echo([{"deep": value}])
             assert await answer(names.echo(1)) == 1
 
 

@@ -114,7 +114,7 @@ async def test_depth_beyond_what_msgpack_takes() -> None:
 async def test_max_message_of_the_client(pair: Any, handler: Handler, bind: str) -> None:
     async with pair(handler, bind=bind, **limits(max_message=20_000)) as (_, client):
         with pytest.raises(rpc.TooLargeError, match="max_message=20,000"):
-            client.rpc.size("x" * 20_001)
+            await client.rpc.size("x" * 20_001)
         with pytest.raises(rpc.TooLargeError, match="max_message=20,000"):
             client.notify.size("x" * 20_001)
         assert await client.rpc.size("x" * 19_000) == 19_000
@@ -127,7 +127,7 @@ async def test_max_message_of_the_server(pair: Any, handler: Handler, bind: str)
     async with pair(handler, bind=bind, server=limits(max_message=200_000)) as (_, client):
         assert await client.rpc.add(1) == 2
         with pytest.raises(rpc.TooLargeError, match="max_message=200,000"):
-            client.rpc.size("x" * 300_000)
+            await client.rpc.size("x" * 300_000)
         assert await client.rpc.size("x" * 190_000) == 190_000
         with pytest.raises(rpc.TooLargeError, match="max_message=200,000"):
             await client.rpc.give_text(300_000)
@@ -149,7 +149,7 @@ async def test_max_frame_of_the_client(pair: Any, handler: Handler, bind: str) -
     async with pair(handler, bind=bind, **limits(max_frame=200_000)) as (_, client):
         assert await client.rpc.add(1) == 2
         with pytest.raises(rpc.TooLargeError, match="max_frame=200,000"):
-            client.rpc.size(bytes(200_001))
+            await client.rpc.size(bytes(200_001))
         with pytest.raises(rpc.TooLargeError, match="max_frame=200,000"):
             await client.rpc.give(200_001)
         assert len(await client.rpc.give(200_000)) == 200_000
@@ -160,7 +160,7 @@ async def test_max_frame_of_the_server(pair: Any, handler: Handler, bind: str) -
     async with pair(handler, bind=bind, server=limits(max_frame=200_000)) as (_, client):
         assert await client.rpc.add(1) == 2
         with pytest.raises(rpc.TooLargeError, match="max_frame=200,000"):
-            client.rpc.size(bytes(200_001))
+            await client.rpc.size(bytes(200_001))
         with pytest.raises(rpc.TooLargeError, match="max_frame=200,000"):
             await client.rpc.give(200_001)
         assert await client.rpc.size(bytes(200_000)) == 200_000

@@ -316,6 +316,72 @@ async def test_cancelled_read_can_be_tried_again(pair: Any, handler: Handler) ->
             await anext(items)
 
 
+@pytest.mark.parametrize("way", ["cancelled", "timeout", "wait_for"])
+@pytest.mark.parametrize("peer", ["client", "server"])
+async def test_a_loop_that_is_cancelled_ends_the_stream_though_its_exception_is_kept(
+    pair: Any, until: Until, way: str, peer: str
+) -> None:
+    class Endless(rpc.AttrHandler):
+        running = 0
+
+        @rpc.method
+        async def numbers(self) -> Any:
+            self.running += 1
+            try:
+                yield self.running
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.running -= 1
+
+        @rpc.method
+        async def read_back(self) -> None:
+            await read(rpc.context().peer)
+
+    kept: list[BaseException] = []
+
+    async def loop_over(asked: Any) -> None:
+        # A frame of the traceback that holds the call.
+        numbers = asked.rpc.numbers()
+        async for _ in numbers:
+            reading.set()
+
+    async def read(asked: Any) -> None:
+        try:
+            if way == "cancelled":
+                task = asyncio.create_task(loop_over(asked))
+                await reading.wait()
+                task.cancel()
+                await task
+            elif way == "timeout":
+                async with asyncio.timeout(0.05):
+                    await loop_over(asked)
+            else:
+                await asyncio.wait_for(loop_over(asked), 0.05)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            kept.append(error)
+
+    served = Endless()
+    reading = asyncio.Event()
+    async with pair(served, handler=served) as (_, client):
+        await (read(client) if peer == "client" else client.rpc.read_back())
+        await until(lambda: not served.running, 1)
+        assert len(kept) == 1
+
+
+async def test_an_anext_that_is_cancelled_does_not_keep_its_stream(
+    pair: Any, handler: Handler, until: Until
+) -> None:
+    async with pair(handler) as (server, client):
+        items = client.rpc.gated()
+        assert await anext(items) == 1
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.02):
+                await anext(items)
+        del items
+        await until(lambda: not server.statistics()["calls_running"], 1)
+        assert caught.value.__cause__ is not None
+
+
 async def test_two_readers(pair: Any, handler: Handler) -> None:
     async with pair(handler) as (_, client):
         items = client.rpc.gated()

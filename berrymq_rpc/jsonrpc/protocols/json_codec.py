@@ -104,5 +104,9 @@ def _written(value: Any, max_depth: int) -> bytes:
         return write(value)
     except Exception:
         # The slow path: keys that are not text, nan and infinities; or the error to raise.
-        # A value may become another one at each level.
-        return write(simplify(value, 2 * max_depth))
+        try:
+            # A value may become another one at each level.
+            return write(simplify(value, 2 * max_depth))
+        except Exception as error:
+            # It says what the first one said.
+            raise error from error.__cause__

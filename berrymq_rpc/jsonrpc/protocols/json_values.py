@@ -79,7 +79,11 @@ def _object(value: Any) -> Any:
         return to_dict(value)
     if dataclasses.is_dataclass(cls):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(cls)}
-    advice = never_travels(value) or "give its class a method to_dict, or send its parts"
+    advice = never_travels(value)
+    if advice is None:
+        advice = "send what is in it"
+        if cls.__module__ != "builtins":
+            advice = f"give its class a method to_dict, or {advice}"
     raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no form in JSON: {advice}")
 
 

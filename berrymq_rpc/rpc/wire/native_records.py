@@ -115,6 +115,9 @@ class RecordPacking:
         try:
             encoded = self._pack(record)
         except Exception:
+            encoded = b""
+        if not encoded:
+            # Outside of the handler, so that the error which says what is wrong is alone.
             encoded = self._encode_slowly(record)
         if len(encoded) < MIN_DETACHED:
             return encoded

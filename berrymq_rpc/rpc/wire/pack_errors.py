@@ -11,6 +11,9 @@ from .safe_repr import bounded, full_name, safe_repr, safe_str
 
 __all__ = ["explain", "never_travels", "too_deep", "unknown_type"]
 
+#: Whose exceptions say nothing more than the text that is made of them.
+_OURS = frozenset((__name__.partition(".")[0], "msgpack", ""))
+
 #: Bytes of a dict's key in the path to a value, and of the path.
 _MAX_KEY = 60
 _MAX_PATH = 500
@@ -87,8 +90,18 @@ def explain(
         return too_deep(root, max_depth)
     kind = ValueError if isinstance(error, ValueError) else TypeError
     described = kind(f"{bounded(path, _MAX_PATH)}: {safe_str(error) or full_name(type(error))}")
-    described.__cause__ = error
+    if _is_foreign(error):
+        described.__cause__ = error
     return described
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Whether an exception comes from code of the user's, such as a packer."""
+    entry, module = error.__traceback__, ""
+    while entry is not None:
+        module = entry.tb_frame.f_globals.get("__name__", "")
+        entry = entry.tb_next
+    return module.partition(".")[0] not in _OURS
 
 
 def _first_fault(

@@ -75,6 +75,9 @@ class Packing:
         except MemoryError:
             raise
         except Exception:
+            # Outside of this handler, so that the error which says what is wrong is alone.
+            data = b""
+        if not data:
             data = self._pack_slowly(value, name)
         self._check_levels(data, name)
         return data
@@ -136,15 +139,17 @@ class Packing:
         except MemoryError:
             raise
         except Exception as error:
-            described = explain(
-                value,
-                name,
-                error,
-                attempt=self._pack_apart,
-                inside=self._inside,
-                max_depth=self._limit.levels,
-            )
-        raise described
+            failure = error
+        described = explain(
+            value,
+            name,
+            failure,
+            attempt=self._pack_apart,
+            inside=self._inside,
+            max_depth=self._limit.levels,
+        )
+        # What a user's packer has raised is its cause; there is nothing else to know.
+        raise described from described.__cause__
 
     def _pack_apart(self, value: Any) -> bytes:
         """Pack by a packer of its own, lone surrogates included."""
@@ -171,7 +176,7 @@ class Packing:
                 f"{name}: a list or dict in it has another length than it says"
             ) from error
         if exceeded:
-            raise too_deep(name, self._limit.levels)
+            raise too_deep(name, self._limit.levels) from None
 
     def _pack_ext(self, value: Any) -> Any:
         """Make the `ExtType` for an object that msgpack has no type for; called by msgpack."""

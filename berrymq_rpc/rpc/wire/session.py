@@ -338,6 +338,9 @@ class Session(ABC):
 
     def expire(self, now: float) -> None:
         """Fail the calls whose deadline has passed at `now`, and tell the peer to stop them."""
+        if self.state is State.CONNECTING:
+            # First: with a timeout as long as `connect_timeout`, this says more.
+            self._expire_backlog(now)
         for call_id in self._deadlines.due(now):
             caller = self.pending.get(call_id)
             if caller is None or caller.deadline is None:
@@ -346,8 +349,9 @@ class Session(ABC):
                 continue
             self.cancel(call_id)
             self.fail(caller, self._time_is_over(), now)
-        if self.state is not State.CONNECTING:
-            return
+
+    def _expire_backlog(self, now: float) -> None:
+        """Fail what has waited for a connection for too long."""
         unreachable = ConnectionLostError(
             f"no connection within {self.connect_timeout:g} s (is the server running, and is the "
             "address right?)"
