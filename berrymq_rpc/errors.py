@@ -112,7 +112,20 @@ class ConnectionLostError(Error, ConnectionError):
 
 
 class AuthenticationError(ConnectionLostError):
-    """One side refused the other's key."""
+    """One side refused the other. Nothing was sent.
+
+    Attributes:
+        reason: why. ``"key"``: the server has not authorized this client's key. ``"keys wanted"``:
+            the server wants keys, and this client has none. ``"no keys"``: this client has keys,
+            and the server none. ``"handshake"``: the server closed the handshake: its key is
+            another one, or it cannot check keys at the moment. ``"certificate"``,
+            ``"credentials"``, ``"permission"``: what the server did not accept. ``None`` where it
+            is not known.
+    """
+
+    def __init__(self, *args: object, reason: str | None = None) -> None:
+        super().__init__(*args)
+        self.reason = reason
 
 
 class RPCTimeoutError(Error, TimeoutError):

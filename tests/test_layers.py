@@ -74,7 +74,7 @@ IMPURE = {
 THIRD_PARTY = {
     "aiozmq": ["berrymq_rpc.rpc.transport.aiozmq_import"],
     "msgpack": ["berrymq_rpc.rpc.wire"],
-    "zmq": ["berrymq_rpc.rpc.transport", "berrymq_rpc.jsonrpc"],
+    "zmq": ["berrymq_rpc.security", "berrymq_rpc.rpc.transport", "berrymq_rpc.jsonrpc"],
     "aiohttp": ["berrymq_rpc.jsonrpc"],
     "msgspec": ["berrymq_rpc.jsonrpc.protocols"],
     "nats": ["berrymq_rpc.rpc.transport"],

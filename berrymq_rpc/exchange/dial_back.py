@@ -63,6 +63,7 @@ class DialBack:
         options: of the clients that it opens, but for the endpoint.
         own_tokens: tokens that the node's own `close_connection` sets to true.
         on_own: called if the node itself is at the other end; it ends the connection.
+        key: the public key that the peer has come with, and has to have where it listens.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class DialBack:
         options: ClientOptions,
         own_tokens: dict[str, bool],
         on_own: Callable[[], object],
+        key: str | None = None,
     ) -> None:
         self._endpoint = target.endpoint
         self._address = target.address
@@ -87,6 +89,7 @@ class DialBack:
         self._look = asyncio.Event()
         #: Those who wait for the answer.
         self._looking: list[asyncio.Future[None]] = []
+        self._key = key
         self._task = asyncio.create_task(self._keep(), name=f"call back {target.endpoint}")
 
     def close(self) -> None:
@@ -121,7 +124,7 @@ class DialBack:
             began = loop.time()
             try:
                 async with await open_peer_client(
-                    self._endpoint, self._options, address=self._address
+                    self._endpoint, self._options, address=self._address, server=self._key
                 ) as client:
                     if await self._is_own(client):
                         logger.warning(

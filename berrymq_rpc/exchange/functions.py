@@ -178,6 +178,7 @@ class ExportedFunctions(AttrHandler):
                 self._client_options,
                 self._own_tokens,
                 partial(self.close_connection, added),
+                peer.key,
             )
         return added
 

@@ -8,6 +8,7 @@ from ..jsonrpc.http import is_url, open_http_client
 from ..rpc.client import open_client_with
 from ..rpc.options import ClientOptions
 from ..rpc.transport import endpoints_of
+from ..security import CurveServer
 
 __all__ = ["endpoint_to_show", "open_peer_client"]
 
@@ -18,7 +19,12 @@ def endpoint_to_show(endpoint: str) -> str:
 
 
 async def open_peer_client(
-    endpoint: str, options: ClientOptions, handler: Any = None, *, address: str | None = None
+    endpoint: str,
+    options: ClientOptions,
+    handler: Any = None,
+    *,
+    address: str | None = None,
+    server: str | None = None,
 ) -> Any:
     """Open a client: a `Client`, or an `HTTPClient` if the endpoint is a URL.
 
@@ -30,9 +36,11 @@ async def open_peer_client(
         handler: methods that the peer may call over the same connection; not used over HTTP, where
             a peer cannot call back.
         address: over HTTP, the IP address to connect to; ``None`` for any that the host has.
+        server: the other node's public key, where this node has keys and the ``servers`` of its
+            `CurveServer` do not say it.
 
     Raises:
-        ValueError: the endpoint is malformed.
+        ValueError: the endpoint is malformed, or the other node's key is not known.
         ModuleNotFoundError: it is a URL, and aiohttp is not installed.
     """
     if is_url(endpoint):
@@ -44,6 +52,24 @@ async def open_peer_client(
             security=options.security,
             address=address,
         )
+    security = options.security
+    if isinstance(security, CurveServer):
+        security = security.client(_key_of(endpoint, security, server))
     return await open_client_with(
-        replace(options, connect=endpoints_of(endpoint, "connect", connecting=True)), handler
+        replace(
+            options,
+            connect=endpoints_of(endpoint, "connect", connecting=True),
+            security=security,
+        ),
+        handler,
     )
+
+
+def _key_of(endpoint: str, security: CurveServer, server: str | None) -> str:
+    key = server or security.servers.get(endpoint)
+    if key is None:
+        raise ValueError(
+            f"the public key of {endpoint} is not known: this node has keys, so give "
+            f"CurveServer(..., servers={{{endpoint!r}: KEY}})"
+        )
+    return key

@@ -17,6 +17,7 @@ from ..errors import (
     ServiceClosedError,
     TooLargeError,
 )
+from ..security import CurveClient, CurveServer, KeyPair
 from .call import Call
 from .client import Client, open_client
 from .context import Context, context
@@ -40,8 +41,11 @@ __all__ = [
     "Client",
     "ConnectionLostError",
     "Context",
+    "CurveClient",
+    "CurveServer",
     "Error",
     "GenericError",
+    "KeyPair",
     "Limits",
     "NotFoundError",
     "OverloadedError",

@@ -4,13 +4,14 @@ import os
 from threading import get_ident
 from typing import Any
 
-from ..errors import Error, ServiceClosedError
+from ..errors import AuthenticationError, Error, ServiceClosedError
 from ..runtime.fork import call_in_child
 from .call import Call
 from .connection import Connection
 from .inbound import Inbound
 from .method_table import HandlerTable
 from .options import CallOptions, ClientOptions
+from .port_connections import PortConnections
 from .runtime import Runtime
 from .stream import PendingCall
 from .wire.session import Session, State, Unsent
@@ -35,6 +36,8 @@ class ConnectionPool(Runtime):
         self._waiting = Connection(session, None, None, self.loop)
         Inbound(self._waiting, self.dispatcher)
         session.endpoint = ", ".join([*options.connect, *options.bind])
+        #: The ports whose server refused this side the last time, and why.
+        self._refusals: dict[PortConnections, AuthenticationError] = {}
         #: Why it cannot be used any more.
         self._problem: Error | None = None
         call_in_child(self.forked)
@@ -56,7 +59,10 @@ class ConnectionPool(Runtime):
             call = Call(loop=self.loop)
             call.fail_at_once(error)
             return call
-        return connection.call(method, args, kwargs, options, resend)
+        call = connection.call(method, args, kwargs, options, resend)
+        if self._refusals:
+            self._fail_refused()
+        return call
 
     def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Send a notification to one of the servers."""
@@ -98,8 +104,25 @@ class ConnectionPool(Runtime):
 
     # -- connections ---------------------------------------------------------------------
 
+    def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
+        if port not in self._refusals:
+            super().authentication_failed(port, error)
+        self._refusals[port] = error
+        self._fail_refused()
+
+    def _fail_refused(self) -> None:
+        """Fail what waits for a connection, if no server may give one."""
+        if not self._live and not self.options.bind and len(self._refusals) == len(self.ports):
+            self._waiting.give_up(next(iter(self._refusals.values())))
+
     def connection_made(self, connection: Connection) -> None:
         super().connection_made(connection)
+        if self._refusals:
+            self._refusals = {
+                port: error
+                for port, error in self._refusals.items()
+                if port.port is not connection.port
+            }
         self._live.append(connection)
         self._set_only()
         connection.adopt(self._waiting.session.take_backlog())

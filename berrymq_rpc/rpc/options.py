@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..endpoint import check_exposure
-from ..security import Security, checked_security
+from ..security import CurveServer, Security, checked_security
 from .validation import (
     checked_error_table,
     checked_exceptions,
@@ -83,8 +83,18 @@ class Options:
     security: Security | None = None
 
     def __post_init__(self) -> None:
+        security = self.security
         for endpoint in self.bind:
-            check_exposure(endpoint, self.insecure)
+            # Whoever has no key is refused.
+            check_exposure(endpoint, self.insecure or security is not None)
+        if security is not None and any(
+            e.startswith("mem://") for e in (*self.connect, *self.bind)
+        ):
+            raise ValueError("security is for other processes: mem:// is within this one")
+        if isinstance(security, CurveServer) and len(security.keys) not in (1, len(self.bind)):
+            raise ValueError(
+                f"{len(security.keys)} keys for {len(self.bind)} endpoints: bind one for each key"
+            )
         _set(
             self,
             dialects=_checked_dialects(self.dialects),

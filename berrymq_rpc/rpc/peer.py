@@ -9,6 +9,7 @@ from .call import Call
 from .connection import Connection
 from .options import CallOptions
 from .proxy import Namespace
+from .transport.port import Credentials
 
 __all__ = ["Peer"]
 
@@ -61,6 +62,22 @@ class Peer:
         """
         port = self._connection.port
         return None if port is None else port.address(self._connection.key)
+
+    @property
+    def key(self) -> str | None:
+        """Its public key, which it has proved to have; ``None`` where keys are not asked for."""
+        credentials = self._credentials()
+        return None if credentials is None else credentials.key
+
+    @property
+    def user(self) -> str | None:
+        """The name that goes with its key: of the key's file, or what `authorized` answered."""
+        credentials = self._credentials()
+        return None if credentials is None else credentials.user
+
+    def _credentials(self) -> Credentials | None:
+        port = self._connection.port
+        return None if port is None else port.credentials(self._connection.key)
 
     @property
     def scheme(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
-from ..errors import ConnectionLostError, OverloadedError, ProtocolError
+from ..errors import AuthenticationError, ConnectionLostError, OverloadedError, ProtocolError
 from ..runtime.log import Log
 from .connection import Connection
 from .dispatcher import Dispatcher
@@ -34,6 +34,9 @@ class ConnectionEvents(Protocol):
 
     def connection_refused(self) -> None:
         """A peer over `max_peers` was rejected: its calls are answered with an error."""
+
+    def authentication_failed(self, port: "PortConnections", error: AuthenticationError) -> None:
+        """The peer that a port connects to refused this side, or this side the peer."""
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
@@ -118,6 +121,10 @@ class PortConnections:
         self._dispatcher.log_malformed(
             key.hex() if isinstance(key, bytes) else "", ProtocolError(reason)
         )
+
+    def authentication_failed(self, error: AuthenticationError) -> None:
+        error.endpoint = ", ".join(self.endpoints)
+        self._events.authentication_failed(self, error)
 
     def read_complete(self) -> None:
         dirty, self._dirty = self._dirty, []

@@ -5,7 +5,9 @@ import contextlib
 from collections import Counter
 from itertools import count
 
-from ..errors import ServiceClosedError
+from ..errors import AuthenticationError, ServiceClosedError
+from ..runtime.log import Log
+from ..security import CurveServer
 from .connection import Connection
 from .dialects import make_dialects
 from .dispatcher import Dispatcher
@@ -18,6 +20,8 @@ from .wire.codec import Codec
 from .wire.session import Dialect, Session
 
 __all__ = ["Runtime"]
+
+logger = Log("berrymq_rpc.rpc")
 
 #: Seconds that cancelled handlers have to clean up.
 CLEANUP = 1.0
@@ -67,6 +71,10 @@ class Runtime:
         """Open a listening port."""
         port = self._new_port(greeting)
         options = self._port_options(single)
+        if isinstance(options.security, CurveServer):
+            # The ports that bind are opened first, in their order.
+            index = len(self.ports) - 1
+            options = options._replace(security=options.security.for_endpoint(index))
         port.opened(await transport_for(endpoint).listen(endpoint, port, options))
 
     async def dial(self, endpoint: str, *, greeting: Dialect | None) -> None:
@@ -137,6 +145,10 @@ class Runtime:
 
     def connection_refused(self) -> None:
         """A peer over `max_peers` was rejected."""
+
+    def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
+        """The peer that a port connects to refused this side, or this side the peer."""
+        logger.warning("%s: %s", error.endpoint, error)
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""

@@ -1,10 +1,11 @@
 """The server: `start_server` and what it returns."""
 
 import asyncio
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..security import Security
+from ..security import CurveServer, Security
 from .method_table import collect_methods
 from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
 from .runtime import Runtime
@@ -61,6 +62,23 @@ class Server(asyncio.AbstractServer):
         finally:
             self.close()
             await self.wait_closed()
+
+    def revoke(self, key: str | os.PathLike[str]) -> None:
+        """Refuse a client's key from now on, cut its connections and cancel its calls.
+
+        It lasts as long as this process: take the key out of the folder as well
+        (``berrymq revoke FOLDER NAME``).
+
+        Args:
+            key: the public key, or the path of the file that holds it.
+
+        Raises:
+            ValueError: the server has no `CurveServer`, or `key` is not a key.
+        """
+        security = self._runtime.options.security
+        if not isinstance(security, CurveServer):
+            raise ValueError("this server asks nobody for a key: there is none to revoke")
+        security.revoke(key)
 
     def close(self) -> None:
         """Stop taking calls and close.

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeAlias
 
+from ..errors import AuthenticationError
 from ..rpc.transport.port import Buffer, Key, Port, PortHandler, PortOptions
 
 __all__ = ["CHECKS", "CHECK_TIMEOUT", "Check", "TransportUnderTest"]
@@ -105,6 +106,9 @@ class Peer:
             self.unanswered_burst = True
             if self._echo:
                 assert self.port.send(key, frames)
+
+    def authentication_failed(self, error: AuthenticationError) -> None:
+        raise error
 
     def message_refused(self, key: Key, reason: str) -> None:
         raise AssertionError(f"a message was refused: {reason}")

@@ -9,12 +9,10 @@ import pytest
 
 from berrymq_rpc import rpc
 from berrymq_rpc.rpc import transport
-from berrymq_rpc.rpc.client import open_client_with
 from berrymq_rpc.rpc.options import CallOptions, ClientOptions, ServerOptions
-from berrymq_rpc.rpc.server import start_server_with
 from berrymq_rpc.rpc.transport import memory
 from berrymq_rpc.rpc.transport.port import PortOptions
-from berrymq_rpc.security import Security
+from berrymq_rpc.security import CurveClient, CurveServer, KeyPair
 
 NOT_OPTIONS = {"handler"}
 
@@ -86,21 +84,25 @@ def ports(monkeypatch: pytest.MonkeyPatch) -> list[PortOptions]:
     return recording.opened
 
 
-async def test_security_reaches_each_port(ports: list[PortOptions]) -> None:
-    security = Security()
-    serving = ServerOptions(
-        bind=("mem://options",), connect=("mem://options-client",), security=security
-    )
-    calling = ClientOptions(
-        bind=("mem://options-client",), connect=("mem://options",), security=security
-    )
-    async with (
-        await start_server_with({"answer": rpc.method(lambda: 42)}, serving),
-        await open_client_with(calling) as client,
-    ):
-        assert await client.rpc.answer() == 42
-    assert len(ports) == 4
-    assert all(options.security is security for options in ports)
+def test_security_needs_another_process() -> None:
+    keys = KeyPair.generate()
+    with pytest.raises(ValueError, match="mem:// is within this one"):
+        ServerOptions(bind=("mem://options",), security=CurveServer(keys, ()))
+    with pytest.raises(ValueError, match="mem:// is within this one"):
+        ClientOptions(connect=("mem://options",), security=CurveClient(server=keys.public))
+
+
+def test_one_endpoint_for_each_key() -> None:
+    keys = [KeyPair.generate(), KeyPair.generate()]
+    with pytest.raises(ValueError, match="2 keys for 1 endpoints: bind one for each key"):
+        ServerOptions(bind=("tcp://127.0.0.1:*",), security=CurveServer(keys, ()))
+
+
+def test_keys_are_enough_beyond_loopback() -> None:
+    keys = KeyPair.generate()
+    with pytest.raises(ValueError, match="there is no authentication"):
+        ServerOptions(bind=("tcp://*:5555",))
+    ServerOptions(bind=("tcp://*:5555",), security=CurveServer(keys, ()))
 
 
 @pytest.mark.parametrize("dialect", ["native", "aiozmq", "jsonrpc"])

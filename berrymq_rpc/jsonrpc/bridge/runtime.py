@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...errors import AuthenticationError
 from ...rpc.connection import Connection
 from ...rpc.dispatcher import Dispatcher
 from ...rpc.method_table import HandlerTable
@@ -157,6 +158,9 @@ class BridgeRuntime:
         logger.warning(
             "max_peers=%d is reached: %d peers refused so far", self.limits.max_peers, self.refused
         )
+
+    def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
+        """Do nothing: a listener connects to nobody."""
 
     def peer_closing(self, connection: Connection) -> None:
         """Do nothing: JSON-RPC peers do not announce it."""

@@ -10,6 +10,7 @@ from typing import Any
 import zmq
 
 from ...errors import OverloadedError, ParametersError, ProtocolError, ServiceClosedError
+from ...rpc.transport.waker import Waker
 from ...security import Security
 from ..items import RPCError as ErrorObject
 from ..items import RPCResponse
@@ -20,7 +21,6 @@ from .client import RPCNotifierClient, encode_request, milliseconds_until, time_
 from .errors import exception_for
 from .handlers import Handlers
 from .socket_owner import CLOSE_LINGER
-from .waker import Waker
 
 __all__ = ["NotificationReceiverClient"]
 

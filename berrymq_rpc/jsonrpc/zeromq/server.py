@@ -10,6 +10,7 @@ import zmq
 from ...endpoint import check_exposure, endpoint_of
 from ...errors import ParametersError
 from ...rpc.transport.binding import bind_socket
+from ...rpc.transport.waker import Waker
 from ...security import Security
 from ..items import RPCError
 from ..message import IncomingMessage, IncomingRequest
@@ -19,7 +20,6 @@ from ..protocols.version2 import JSONRPCv2
 from .handlers import Handlers, error_of
 from .router_queues import RouterQueues
 from .socket_owner import SocketOwner
-from .waker import Waker
 
 __all__ = ["NotificationOnlyPullServer", "RPCNotificationServer", "RPCServer"]
 
@@ -83,7 +83,8 @@ class RPCServer(SocketOwner, threading.Thread):
     ) -> None:
         threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}")
         endpoint = endpoint_of(endpoint)
-        check_exposure(endpoint, insecure)
+        # Whoever has no key is refused.
+        check_exposure(endpoint, insecure or security is not None)
         SocketOwner.__init__(
             self, endpoint, socket_type, timeout, context, logger, max_size, security
         )
@@ -102,6 +103,7 @@ class RPCServer(SocketOwner, threading.Thread):
             self.endpoint = bind_socket(self.socket, self.endpoint)
         except BaseException:
             self.socket.close(0)
+            self._release()
             raise
         self._waker = Waker(self.socket)
 
@@ -176,6 +178,7 @@ class RPCServer(SocketOwner, threading.Thread):
             if not self._is_over.is_set():
                 self.should_stop = True
                 self.socket.close()
+                self._release()
                 self._waker.close()
                 self._is_over.set()
 

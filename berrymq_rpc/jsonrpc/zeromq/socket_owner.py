@@ -1,10 +1,12 @@
 """The base of servers and clients: owns a socket, with its context, timeout and logger."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import zmq
 
+from ...rpc.transport.curve import secure
 from ...runtime.log import Log
 from ...security import Security, checked_security
 
@@ -35,6 +37,8 @@ class SocketOwner:
     #: The kind of socket where none is given.
     default_socket_type: int
     socket: Any = None
+    #: Takes the socket's keys out of what keeps them.
+    _release: Callable[[], None]
 
     def __init__(
         self,
@@ -56,8 +60,19 @@ class SocketOwner:
         self.security = checked_security(security)
 
     def _new_socket(self) -> Any:
+        """A new socket with its keys; `_release` is called once it is closed."""
         socket = self.context.socket(self.socket_type)
+        try:
+            release = secure(socket, self.security, loop=None, endpoint=self.endpoint)
+        except BaseException:
+            socket.close(0)
+            raise
+        self._release = release or _nothing
         # A peer that is gone must not keep the context from terminating.
         socket.linger = CLOSE_LINGER
         socket.maxmsgsize = _ANSWERED_SIZE * self.max_size
         return socket
+
+
+def _nothing() -> None:
+    """Release nothing: there are no keys."""

@@ -16,12 +16,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+from ...errors import AuthenticationError
 from ...security import Security
 
-__all__ = ["Buffer", "Key", "Port", "PortHandler", "PortOptions"]
+__all__ = ["Buffer", "Credentials", "Key", "Port", "PortHandler", "PortOptions"]
 
 Key: TypeAlias = Hashable
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class Credentials(NamedTuple):
+    """Who a peer has proved to be.
+
+    Args:
+        key: its public key.
+        user: the name that goes with the key, if there is one.
+    """
+
+    key: str
+    user: str | None = None
 
 
 class PortOptions(NamedTuple):
@@ -54,6 +67,12 @@ class PortHandler(Protocol):
 
     def message_refused(self, key: Key, reason: str) -> None:
         """A message arrived from a peer that this port cannot serve. Both are ignored."""
+
+    def authentication_failed(self, error: AuthenticationError) -> None:
+        """The peer that a port connects to refused this side, or this side the peer.
+
+        The port tries again, more and more seldom.
+        """
 
     def read_complete(self) -> None:
         """All that could be read for now was handed over: answers may be sent together."""
@@ -99,6 +118,10 @@ class Port(ABC):
         Returns:
             Empty text for a peer that must be on this host, and ``None`` if it is not known.
         """
+        return None
+
+    def credentials(self, key: Key) -> Credentials | None:
+        """Who a peer has proved to be; ``None`` where keys are not asked for."""
         return None
 
     def scheme(self, key: Key) -> str:

@@ -17,7 +17,7 @@ import socket
 import struct
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -26,9 +26,11 @@ import zmq
 
 from ...common.backoff import Backoff
 from ...runtime.log import Log
+from ...security import CurveServer
 from .aiozmq_import import ZmqProtocol
 from .binding import is_name, uses_ipv6
-from .port import Buffer, Key, Port, PortHandler, PortOptions
+from .curve import cut, find_refusal, refused, secure
+from .port import Buffer, Credentials, Key, Port, PortHandler, PortOptions
 from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
 
 __all__ = ["ZeroMQPort", "dial", "listen"]
@@ -43,6 +45,10 @@ MAX_SOCKETS = 65_535
 #: second.
 RECONNECT_MIN = 0.02
 RECONNECT_MAX = 0.4
+
+#: The same where the server refuses this side: each attempt is a line in its log.
+REFUSED_MIN = 0.5
+REFUSED_MAX = 5.0
 
 #: Milliseconds after which libzmq reconnects by itself: never, as `ZeroMQPort` does it. libzmq does
 #: not reconnect after the peer broke ZMTP or sent a frame over MAXMSGSIZE, and would send what was
@@ -65,12 +71,12 @@ BURST_TIME = 0.01
 
 _CONNECTED = zmq.Event.HANDSHAKE_SUCCEEDED
 _LOST = zmq.Event.DISCONNECTED
-_FAILED = (
-    zmq.Event.CONNECT_RETRIED
-    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-    | zmq.Event.HANDSHAKE_FAILED_AUTH
-)
+_RETRIED = zmq.Event.CONNECT_RETRIED
+_REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH
+#: The server closed the handshake: libzmq knows no reason.
+_UNEXPLAINED = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+#: The status with which ZAP refuses a key.
+_NOT_AUTHORIZED = 400
 _STOPPED = zmq.Event.MONITOR_STOPPED
 #: Not an event of the monitor: a send found that the peer is gone.
 _DEPARTED = -1
@@ -96,10 +102,11 @@ class ZeroMQPort(Port, ZmqProtocol):
     """One ROUTER or DEALER socket."""
 
     def __init__(
-        self, handler: PortHandler, zmq_socket: "zmq.Socket[bytes]", linger: float
+        self, handler: PortHandler, zmq_socket: "zmq.Socket[bytes]", options: PortOptions
     ) -> None:
         self._handler = handler
-        self._linger = linger
+        self._linger = options.linger
+        self._security = options.security
         self._socket = zmq_socket
         self._routed = zmq_socket.get(zmq.SocketOption.TYPE) == zmq.SocketType.ROUTER
         self._loop = asyncio.get_running_loop()
@@ -121,11 +128,18 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._tried_both = False
         self._dialling: asyncio.TimerHandle | None = None
         self._backoff = Backoff(RECONNECT_MIN, RECONNECT_MAX)
+        self._refused_backoff = Backoff(REFUSED_MIN, REFUSED_MAX)
+        #: Finds out why the server closed the handshake.
+        self._finding: asyncio.Task[None] | None = None
+        #: Takes the socket's keys out of what keeps them, once it is closed.
+        self._release: Callable[[], None] | None = None
+        #: Who the peers have proved to be, where that is asked for.
+        self._credentials: dict[Key, Credentials] = {}
         self._guard: asyncio.TimerHandle | None = None
         #: Each connection of a DEALER is a new peer to the handler.
         self._dealer_key: Key = None
         self._monitor: Any = zmq_socket.get_monitor_socket(
-            _CONNECTED | _LOST | _FAILED | _STOPPED,
+            _CONNECTED | _LOST | _RETRIED | _REFUSED | _UNEXPLAINED | _STOPPED,
             # pyzmq's own choice has the socket's file number, which may be used again while the
             # monitor of the former one still ends.
             f"inproc://berrymq_rpc.monitor.{next(_monitors)}",
@@ -142,7 +156,12 @@ class ZeroMQPort(Port, ZmqProtocol):
         #: Turns that the next event has waited for messages that came before it.
         self._drained = 0
         self._transport = PeerTransport(
-            self._loop, zmq_socket, self, known=self._peers, departed=self._departed
+            self._loop,
+            zmq_socket,
+            self,
+            known=self._peers,
+            departed=self._departed,
+            is_secured=isinstance(self._security, CurveServer),
         )
 
     # -- aiozmq's protocol ----------------------------------------------------------------
@@ -171,8 +190,8 @@ class ZeroMQPort(Port, ZmqProtocol):
             elif file == NO_FILE:
                 handler.message_refused(key, "a peer of a version of ZeroMQ before 3.3")
             else:
-                if file != KNOWN and key not in self._peers:
-                    self._arrived(key, file)
+                if file != KNOWN and key not in self._peers and not self._arrived(key, file):
+                    continue
                 handler.message_received(key, frames)
             if not messages:
                 break
@@ -215,6 +234,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             elif event == _CONNECTED:
                 self._backoff.reset()
                 self._tried_both = False
+                self._refused_backoff.reset()
                 self._on_connected()
             elif event == _DEPARTED:
                 if value in self._peers:
@@ -223,7 +243,11 @@ class ZeroMQPort(Port, ZmqProtocol):
             else:
                 if event == _LOST:
                     self._on_disconnected(value)
-                self._plan_dial(has_failed=event != _LOST)
+                elif event == _REFUSED:
+                    self._on_refused("key" if value == _NOT_AUTHORIZED else "handshake")
+                elif event & _UNEXPLAINED:
+                    self._find_refusal()
+                self._plan_dial(has_failed=event == _RETRIED)
 
     def _plan_events(self) -> None:
         if not self._events_planned:
@@ -263,6 +287,28 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._socket.set(zmq.IPV6, int(self._by_ipv6))
         self._socket.connect(self._dialled)
 
+    # -- a server that refuses this side ------------------------------------------------------
+
+    def _find_refusal(self) -> None:
+        if self._dialled is not None and self._finding is None and not self._closing:
+            self._finding = self._loop.create_task(self._ask(self._dialled))
+
+    async def _ask(self, endpoint: str) -> None:
+        reason = await find_refusal(endpoint, self._security)
+        self._finding = None
+        if reason is not None and not self._closing and self._dealer_key is None:
+            self._on_refused(reason)
+
+    def _on_refused(self, reason: str) -> None:
+        if self._dialled is None:
+            return
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self._dialling = self._loop.call_later(self._refused_backoff.next(), self._dial)
+        self._handler.authentication_failed(refused(self._security, reason))
+
+    # -- peers --------------------------------------------------------------------------------
+
     def _on_connected(self) -> None:
         if self._routed:
             return
@@ -287,7 +333,14 @@ class ZeroMQPort(Port, ZmqProtocol):
             self._transport.forget(b"")
             self._handler.peer_lost(key, "the connection was lost")
 
-    def _arrived(self, key: bytes, file: int) -> None:
+    def _arrived(self, key: bytes, file: int) -> bool:
+        """A peer's first message was read. Returns whether the peer may stay."""
+        credentials = self._transport.take_credentials(key)
+        if credentials is not None:
+            if self._is_removed(credentials):
+                cut(file)
+                return False
+            self._credentials[key] = credentials
         if file not in self._by_file:
             # Connections that never sent anything may have had the same file number: the events of
             # their end, older than this peer's first message, are not about this peer.
@@ -298,6 +351,23 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._peers[key] = file
         self._by_file.setdefault(file, []).append(key)
         self._handler.peer_connected(key)
+        return True
+
+    def _is_removed(self, credentials: Credentials) -> bool:
+        assert isinstance(self._security, CurveServer)
+        return self._security.authorization.is_removed(credentials.key)
+
+    def _key_removed(self, public: str) -> None:
+        """Cut the connections of a key that is not authorized any more. Any thread may call it."""
+        with contextlib.suppress(RuntimeError):
+            # The event loop may have ended.
+            self._loop.call_soon_threadsafe(self._cut, public)
+
+    def _cut(self, public: str) -> None:
+        for key, credentials in list(self._credentials.items()):
+            if credentials.key == public:
+                cut(self._peers[key])
+                self._lose(key)
 
     def _departed(self, key: bytes) -> None:
         if self._routed:
@@ -310,6 +380,7 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _forget(self, key: Key) -> bool:
         file = self._peers.pop(key, None)
+        self._credentials.pop(key, None)
         if file is None:
             return False
         keys = self._by_file[file]
@@ -366,6 +437,9 @@ class ZeroMQPort(Port, ZmqProtocol):
             return None
         return str(name[0]) if family in (socket.AF_INET, socket.AF_INET6) else ""
 
+    def credentials(self, key: Key) -> Credentials | None:
+        return self._credentials.get(key)
+
     def disconnect(self, key: Key) -> None:
         if self._routed:
             self._forget(key)
@@ -379,6 +453,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._closing = True
         if self._dialling is not None:
             self._dialling.cancel()
+        if self._finding is not None:
+            self._finding.cancel()
         self._finish(self._loop.time() + self._linger)
 
     def _finish(self, end: float) -> None:
@@ -391,6 +467,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         if left:
             logger.warning("closing: %d messages dropped, as their peers did not read them", left)
         self._transport.close()
+        if self._release is not None:
+            self._release()
         self._guard = self._loop.call_later(self._linger + 1.0, self._give_up)
 
     def _give_up(self) -> None:
@@ -416,6 +494,7 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     async def open(self, *, bind: str | None, connect: str | None) -> None:
         """Bind or connect; called once."""
+        self._release = self._secure(bind or connect or "")
         if bind is not None:
             self._endpoints = (await self._transport.bind(bind),)
         elif connect is not None:
@@ -425,6 +504,19 @@ class ZeroMQPort(Port, ZmqProtocol):
             self._socket.set(zmq.IPV6, int(self._by_ipv6))
             self._endpoints = (await self._transport.connect(connect),)
         self._read_monitor()
+
+    def _secure(self, endpoint: str) -> Callable[[], None] | None:
+        security = self._security
+        release = secure(self._socket, security, loop=self._loop, endpoint=endpoint)
+        if release is None or not isinstance(security, CurveServer):
+            return None
+        stop_listening = security.authorization.add_listener(self._key_removed)
+
+        def release_both() -> None:
+            release()
+            stop_listening()
+
+        return release_both
 
 
 def _new_socket(kind: int, options: PortOptions) -> "zmq.Socket[bytes]":
@@ -461,7 +553,7 @@ def _new_socket(kind: int, options: PortOptions) -> "zmq.Socket[bytes]":
 async def _open(
     kind: int, handler: PortHandler, options: PortOptions, *, bind: str | None, connect: str | None
 ) -> Port:
-    port = ZeroMQPort(handler, _new_socket(kind, options), options.linger)
+    port = ZeroMQPort(handler, _new_socket(kind, options), options)
     try:
         await port.open(bind=bind, connect=connect)
     except BaseException:

@@ -22,7 +22,8 @@ import zmq
 
 from .aiozmq_import import ZmqProtocol, ZmqTransport
 from .binding import bind_socket
-from .port import Buffer
+from .curve import credentials_of
+from .port import Buffer, Credentials
 
 __all__ = ["KNOWN", "NO_FILE", "PeerTransport", "Received"]
 
@@ -70,6 +71,7 @@ class PeerTransport(ZmqTransport):
         protocol: receives what arrives.
         known: keys of the peers whose connection's file number is known.
         departed: called with the key of a peer that a send finds gone.
+        is_secured: whether the peers have keys.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class PeerTransport(ZmqTransport):
         *,
         known: Container[Any],
         departed: Callable[[bytes], None],
+        is_secured: bool = False,
     ) -> None:
         kind = zmq_socket.get(zmq.SocketOption.TYPE)
         super().__init__({"zmq_socket": zmq_socket, "zmq_type": kind})
@@ -88,6 +91,9 @@ class PeerTransport(ZmqTransport):
         self._protocol = protocol
         self._known = known
         self._departed = departed
+        #: Who the peers are, by their keys, until their first message is handled; ``None`` where
+        #: nobody is asked for a key.
+        self.credentials: dict[bytes, Credentials | None] | None = {} if is_secured else None
         self._routed = kind == zmq.SocketType.ROUTER
         # The methods of the compiled class, without pyzmq's wrappers in Python.
         compiled: Any = super(zmq.Socket, zmq_socket)
@@ -157,6 +163,8 @@ class PeerTransport(ZmqTransport):
                 file = int(frame.get(zmq.SRCFD))
             except zmq.ZMQError:
                 file = NO_FILE
+            if self.credentials is not None:
+                self.credentials[key] = credentials_of(frame)
         frames = [frame.bytes]
         while frame.more:
             frame = recv(_NOBLOCK, False)
@@ -172,6 +180,10 @@ class PeerTransport(ZmqTransport):
         if more and self._next_turn is None:
             self._next_turn = self._loop.call_soon(self._take_turn)
         return more
+
+    def take_credentials(self, key: bytes) -> Credentials | None:
+        """Who a peer is whose first message was read; ``None`` where nobody is asked for a key."""
+        return None if self.credentials is None else self.credentials.pop(key, None)
 
     # -- writing -------------------------------------------------------------------------
 

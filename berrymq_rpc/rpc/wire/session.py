@@ -401,7 +401,9 @@ class Session(ABC):
 
     def fail(self, caller: Caller, error: Error, now: float) -> None:
         """Fail a call with a copy of `error` that says how far the call came."""
-        own = self.note_call(type(error)(*error.args), caller, now)
+        own = type(error)(*error.args)
+        vars(own).update(vars(error))
+        self.note_call(own, caller, now)
         own.progress = _progress(caller, now)
         caller.fail(own)
 

@@ -1,17 +1,16 @@
-"""Who may connect: one value, passed whole to every place that opens or dials a socket."""
-
-from dataclasses import dataclass
+"""The base of all values that say who may connect."""
 
 __all__ = ["Security", "checked_security"]
 
 
-@dataclass(frozen=True, slots=True)
 class Security:
     """Decides who may connect to a socket, and how this side proves who it is.
 
-    It has no fields yet. Servers, clients, nodes and bridges carry it in their options, and each
-    transport gets it in its `PortOptions`. A port that other hosts reach needs ``insecure=True``.
+    Servers, clients, nodes and bridges carry it in their options, and each transport gets it in its
+    `PortOptions`. Without one, a port that other hosts reach needs ``insecure=True``.
     """
+
+    __slots__ = ()
 
 
 def checked_security(value: object) -> Security | None:

@@ -1,0 +1,147 @@
+"""CURVE on the sockets of ZeroMQ, and what a client can find out when it is refused."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from ...endpoint import Endpoint
+from ...errors import AuthenticationError
+from ...security import CurveClient, CurveServer, Security
+from .port import Credentials
+from .zap import USER, authenticate
+
+__all__ = ["credentials_of", "cut", "find_refusal", "refused", "secure"]
+
+#: Seconds within which a server has to greet: less than a client waits.
+GREETING_TIME = 1.0
+
+#: The first bytes of a greeting (ZMTP 3.1, RFC 37), to which a server answers with its own whole.
+_SIGNATURE = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0"
+_GREETING_BYTES = 64
+_MECHANISM = slice(12, 32)
+
+
+def secure(
+    made: Any,
+    security: Security | None,
+    *,
+    loop: asyncio.AbstractEventLoop | None,
+    endpoint: str,
+) -> Callable[[], None] | None:
+    """Set the keys of a socket that is about to be opened.
+
+    Args:
+        made: the socket.
+        security: who may come in, and how this side proves who it is.
+        loop: where the server's async functions run.
+        endpoint: the socket's address, for the log.
+
+    Returns:
+        A function to call once the socket is closed, if there is something to release.
+
+    Raises:
+        OSError: keys cannot be checked in the socket's context.
+        TypeError: ZeroMQ knows nothing of this kind of security.
+    """
+    if security is None:
+        return None
+    if isinstance(security, CurveClient):
+        _set_keys(made, security.keys)
+        made.set(zmq.CURVE_SERVERKEY, security.server.encode("ascii"))
+        return None
+    if not isinstance(security, CurveServer):
+        raise TypeError(f"{endpoint} takes a CurveServer or a CurveClient, not {security!r}")
+    domain, release = authenticate(
+        made.context, security.authorization, loop=loop, endpoint=endpoint
+    )
+    made.set(zmq.ZAP_DOMAIN, domain)
+    made.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    _set_keys(made, security.keys[0])
+    made.set(zmq.CURVE_SERVER, 1)
+    return release
+
+
+def _set_keys(made: Any, keys: Any) -> None:
+    made.set(zmq.CURVE_PUBLICKEY, keys.public.encode("ascii"))
+    made.set(zmq.CURVE_SECRETKEY, keys.secret.encode("ascii"))
+
+
+def credentials_of(frame: Any) -> Credentials | None:
+    """Who sent a message, by one of its frames; ``None`` for a peer without a key."""
+    try:
+        key = frame.get("User-Id")
+    except zmq.ZMQError:
+        return None
+    try:
+        return Credentials(key, frame.get(USER))
+    except zmq.ZMQError:
+        return Credentials(key, None)
+
+
+def cut(file: int) -> None:
+    """End the connection with this file number, at once; others of the socket live on."""
+    try:
+        with socket.socket(fileno=os.dup(file)) as shared:
+            shared.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        # It has ended by itself.
+        return
+
+
+def refused(security: Security | None, reason: str) -> AuthenticationError:
+    """The error for a client that was refused, with what to do about it."""
+    own = security.keys.public if isinstance(security, CurveClient) else ""
+    text = {
+        "key": f"the server has not authorized this client's key {own}: have the file NAME.key "
+        "put into the server's folder of authorized keys (berrymq authorize FOLDER FILE)",
+        "keys wanted": "the server wants keys: give "
+        "security=rpc.CurveClient(keys, server=KEY) with the server's public key",
+        "no keys": "the server has no key, and this client talks only to one that has: give the "
+        "server security=rpc.CurveServer(...), or leave the client's security= away",
+        "handshake": "the server has closed the handshake: either its key is not the one that "
+        "server= says, or it cannot check keys at the moment (its log says why)",
+    }[reason]
+    return AuthenticationError(text, reason=reason)
+
+
+async def find_refusal(endpoint: str, security: Security | None) -> str | None:
+    """Find out why a server closed the handshake, by what it says that it wants.
+
+    libzmq reports no reason. The server's greeting, which anybody may read, names the mechanism.
+
+    Returns:
+        The reason, as `AuthenticationError` has it, or ``None`` where it was none of keys.
+    """
+    mechanism = await _mechanism(endpoint)
+    if mechanism is None:
+        return None
+    if security is None:
+        return "keys wanted" if mechanism != "NULL" else None
+    return "no keys" if mechanism == "NULL" else "handshake"
+
+
+async def _mechanism(endpoint: str) -> str | None:
+    """The mechanism in a server's greeting: ``"NULL"``, ``"PLAIN"`` or ``"CURVE"``."""
+    try:
+        async with asyncio.timeout(GREETING_TIME):
+            reader, writer = await _connect(endpoint)
+            try:
+                writer.write(_SIGNATURE)
+                greeting = await reader.readexactly(_GREETING_BYTES)
+            finally:
+                writer.close()
+    except (OSError, EOFError, ValueError):
+        return None
+    return greeting[_MECHANISM].rstrip(b"\0").decode("ascii", "replace")
+
+
+async def _connect(endpoint: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    place = Endpoint.parse(endpoint)
+    if place.scheme == "ipc" and hasattr(socket, "AF_UNIX"):
+        path = place.path
+        return await asyncio.open_unix_connection("\0" + path[1:] if path[:1] == "@" else path)
+    return await asyncio.open_connection(place.host, place.port)

@@ -1,0 +1,7 @@
+"""Who may connect: one value, passed whole to every place that opens or dials a socket."""
+
+from .base import Security, checked_security
+from .curve import CurveClient, CurveServer
+from .key_pair import KeyPair
+
+__all__ = ["CurveClient", "CurveServer", "KeyPair", "Security", "checked_security"]

@@ -1,0 +1,211 @@
+"""Which public keys may come in, and as which user."""
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..runtime.log import Log
+from .key_pair import PUBLIC_SUFFIX, checked_key, read_public
+
+__all__ = ["Authorization", "Authorized", "KeyFolder", "KeyFunction", "KeySet", "authorization_of"]
+
+logger = Log("berrymq_rpc.security")
+
+#: What a check answers: whether the key may come in, or the name of its user.
+Answer: TypeAlias = bool | str | None
+#: What `CurveServer` takes: a folder of ``NAME.key`` files, public keys, or a function of the key.
+Authorized: TypeAlias = (
+    str | os.PathLike[str] | Iterable[str] | Callable[[str], Answer | Awaitable[Answer]]
+)
+
+
+class Authorization(ABC):
+    """Answers whether a key may come in. Any thread may use it.
+
+    One object is shared by all sockets of a `CurveServer`, so that a key that is revoked is refused
+    at each of them.
+    """
+
+    #: Whether `check` runs what a user wrote, which may take any time.
+    may_block = False
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._revoked: set[str] = set()
+        self._listeners: list[Callable[[str], object]] = []
+
+    def check(self, key: str) -> Answer | Awaitable[Answer]:
+        """Whether a key may come in now, or the name of its user, or an awaitable of either.
+
+        May raise what a user's function raises.
+        """
+        return False if key in self._revoked else self._check(key)
+
+    @abstractmethod
+    def _check(self, key: str) -> Answer | Awaitable[Answer]:
+        """As `check`, for a key that is not revoked."""
+
+    def is_removed(self, key: str) -> bool:
+        """Whether a key that came in before must leave."""
+        return key in self._revoked
+
+    def revoke(self, key: str) -> None:
+        """Refuse a key from now on, and cut its connections."""
+        with self._lock:
+            self._revoked.add(key)
+        self._removed(key)
+
+    def refresh(self) -> None:
+        """Look for keys that were added or removed; called a few times a second."""
+
+    def add_listener(self, listener: Callable[[str], object]) -> Callable[[], None]:
+        """Have a function called, from any thread, with each key that is removed.
+
+        Returns:
+            A function that takes it out again.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+
+        def remove() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return remove
+
+    def _removed(self, key: str) -> None:
+        logger.warning("key %s removed: its connections are cut", key)
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(key)
+
+
+class KeySet(Authorization):
+    """Lets in the given keys. They have no user's name."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        super().__init__()
+        self._keys = frozenset(checked_key(key, "authorized") for key in keys)
+
+    def _check(self, key: str) -> Answer:
+        return key in self._keys
+
+    def __repr__(self) -> str:
+        return f"{len(self._keys)} keys"
+
+
+class KeyFunction(Authorization):
+    """Lets in the keys that a function lets in."""
+
+    may_block = True
+
+    def __init__(self, function: Callable[[str], Answer | Awaitable[Answer]]) -> None:
+        super().__init__()
+        self._function = function
+
+    def _check(self, key: str) -> Answer | Awaitable[Answer]:
+        return self._function(key)
+
+    def __repr__(self) -> str:
+        return repr(self._function)
+
+
+class KeyFolder(Authorization):
+    """Lets in the keys whose ``NAME.key`` file lies in a folder, as the user ``NAME``.
+
+    A folder that is missing or cannot be read lets nobody in.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self._folder = Path(folder)
+        #: By the file's name: what it looked like when it was read, and the key in it.
+        self._files: dict[str, tuple[tuple[int, ...], str | None]] = {}
+        self._users: dict[str, str] = {}
+        self._problem: str | None = None
+        self.refresh()
+
+    def _check(self, key: str) -> Answer:
+        # At once, and not when the folder is looked at next.
+        self.refresh()
+        return self._users.get(key, False)
+
+    def is_removed(self, key: str) -> bool:
+        return super().is_removed(key) or key not in self._users
+
+    def refresh(self) -> None:
+        with self._lock:
+            before = self._users
+            self._files = self._read()
+            users: dict[str, str] = {}
+            for name in sorted(self._files):
+                key = self._files[name][1]
+                if key is not None:
+                    users.setdefault(key, name.removesuffix(PUBLIC_SUFFIX))
+            self._users = users
+        for key in before:
+            if key not in users:
+                self._removed(key)
+
+    def _read(self) -> dict[str, tuple[tuple[int, ...], str | None]]:
+        files: dict[str, tuple[tuple[int, ...], str | None]] = {}
+        problem = None
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(PUBLIC_SUFFIX) and not entry.name.startswith("."):
+                        found = self._read_file(entry)
+                        if found is not None:
+                            files[entry.name] = found
+        except OSError as error:
+            files = {}
+            problem = str(error)
+        if problem != self._problem:
+            self._problem = problem
+            if problem is not None:
+                logger.error("nobody is authorized: the folder cannot be read: %s", problem)
+        return files
+
+    def _read_file(self, entry: "os.DirEntry[str]") -> tuple[tuple[int, ...], str | None] | None:
+        try:
+            status = entry.stat()
+        except OSError:
+            # Removed since the folder was listed.
+            return None
+        look = (status.st_mtime_ns, status.st_size, status.st_ino)
+        known = self._files.get(entry.name)
+        if known is not None and known[0] == look:
+            return known
+        try:
+            return look, read_public(entry.path)
+        except (OSError, ValueError) as error:
+            logger.error("%s authorizes nobody: %s", entry.path, error)
+            return look, None
+
+    def __repr__(self) -> str:
+        return str(self._folder)
+
+
+def authorization_of(authorized: Any) -> Authorization:
+    """The authorization that a user gave: a folder, public keys, or a function of the key.
+
+    Raises:
+        TypeError, ValueError: it is none of them.
+    """
+    if isinstance(authorized, Authorization):
+        return authorized
+    if isinstance(authorized, str | os.PathLike):
+        return KeyFolder(authorized)
+    if callable(authorized):
+        return KeyFunction(authorized)
+    if isinstance(authorized, Iterable):
+        return KeySet(authorized)
+    raise TypeError(
+        "authorized is the path of a folder with NAME.key files, a set of public keys, or a "
+        f"function of the key, not {authorized!r}"
+    )
