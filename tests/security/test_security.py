@@ -41,11 +41,11 @@ MAKERS = {
 
 #: Each file that makes sockets, and why it does right with the value.
 PLACES = {
-    "rpc/transport/zeromq.py": "gets it in its `PortOptions`; its probe of a path sends nothing",
+    "rpc/transport/zeromq.py": "gets it in its `PortOptions`",
+    "rpc/transport/binding.py": "a probe of a path, which sends nothing",
     "jsonrpc/zeromq/socket_owner.py": "has it as an attribute",
     "jsonrpc/http.py": "has it as an attribute",
-    "jsonrpc/bridge/http.py": "has it in the `PortOptions` of the listener",
-    "jsonrpc/bridge/json_lines.py": "has it in the `PortOptions` of the listener",
+    "jsonrpc/bridge/acceptor.py": "the listener that owns it has it in its `PortOptions`",
     "rpc/transport/curve.py": "reads a server's greeting, which anybody may, and sends nothing",
     "rpc/transport/zap.py": "answers within the process",
     "cli/failure.py": "a probe whether anything listens, which sends nothing",
