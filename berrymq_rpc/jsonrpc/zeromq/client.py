@@ -143,12 +143,14 @@ class RPCClient(SocketOwner):
             socket.connect(self.endpoint)
         except BaseException:
             socket.close(0)
+            self._release()
             raise
         self.socket = socket
 
     def _reconnect(self) -> None:
         """Replace the socket: drop what was sent on it and what would still arrive."""
         self.socket.close(0)
+        self._release()
         self._connect()
 
     # -- calls -------------------------------------------------------------------------------
@@ -270,6 +272,7 @@ class RPCClient(SocketOwner):
         with self._guard:
             self._is_closed = True
             self.socket.close()
+            self._release()
 
     def __enter__(self: Self) -> Self:
         return self
