@@ -95,7 +95,7 @@ class Peer:
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether bytes can be sent to it: not in JSON."""
+        """Whether bytes can be sent to it, as they cannot in JSON."""
         return self._connection.session.dialect != "jsonrpc"
 
     def with_timeout(self, timeout: float | None) -> "Peer":

@@ -15,6 +15,7 @@ other mappings than `dict`                      object
 `Enum` members                                  their values
 dataclass instances                             object of their fields
 objects with a method ``to_dict``               what it returns
+other numbers, such as numpy's scalars          the number that is equal to them; else an error
 nan, infinities                                 null, as of JavaScript's ``JSON.stringify``
 ==============================================  ==============================================
 
@@ -35,6 +36,7 @@ from typing import Any
 from uuid import UUID
 
 from ...rpc.wire.pack_errors import never_travels
+from ...rpc.wire.plain_numbers import is_number, plain_number
 
 __all__ = ["convert", "simplify"]
 
@@ -79,11 +81,16 @@ def _object(value: Any) -> Any:
         return to_dict(value)
     if dataclasses.is_dataclass(cls):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(cls)}
+    number = plain_number(value)
+    if number is not None and type(number) is not complex:
+        return number
     advice = never_travels(value)
     if advice is None:
         advice = "send what is in it"
         if cls.__module__ != "builtins":
             advice = f"give its class a method to_dict, or {advice}"
+        if is_number(cls):
+            advice = "no number of JSON is equal to it: send it as text"
     raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no form in JSON: {advice}")
 
 
@@ -144,6 +151,8 @@ def _key(key: Any) -> str:
     if isinstance(key, float):
         return float.__repr__(key)
     text = convert(key)
+    if isinstance(text, int | float):
+        return _key(text)
     if not isinstance(text, str):
         raise TypeError(f"{type(key).__name__} cannot be the key of an object")
     return text

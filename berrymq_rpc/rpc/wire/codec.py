@@ -2,7 +2,8 @@
 
 What msgpack has a type for is packed as that: ``None``, booleans, whole numbers of 64 bits, floats,
 text, bytes (`bytearray` and `memoryview` too), arrays (`tuple` and `list`), maps, and classes that
-are derived from these. The rest are ext types:
+are derived from these. Other numbers, such as numpy's scalars, travel as the builtin number that is
+equal to them; where there is none they do not travel. The rest are ext types:
 
 ========  ==============================================================================
 code      what

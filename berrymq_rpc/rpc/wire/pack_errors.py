@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...common.awaitable import is_awaitable
+from .plain_numbers import is_number
 from .safe_repr import bounded, full_name, safe_repr, safe_str
 
 __all__ = ["explain", "never_travels", "too_deep", "unknown_type"]
@@ -43,6 +44,11 @@ def unknown_type(value: Any) -> TypeError:
         advice = f"put dataclass_translation({cls.__name__}) into translation_table"
     elif issubclass(cls, int):
         advice = "this peer takes whole numbers of up to 64 bits"
+    elif is_number(cls):
+        advice = (
+            "no int or float is equal to it: send it as text, or give translation_table an entry "
+            "for its class"
+        )
     else:
         advice = "give translation_table an entry for its class"
     return TypeError(f"{name} cannot be packed: {advice}")

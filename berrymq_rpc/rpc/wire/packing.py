@@ -8,6 +8,7 @@ from msgpack import ExtType, Packer, packb
 from .depth import Buffer, DepthLimit
 from .ext_types import VALUE_CODE, find_encoder
 from .pack_errors import explain, too_deep, unknown_type
+from .plain_numbers import plain_number
 from .safe_repr import full_name
 from .translation import Entry
 
@@ -18,6 +19,9 @@ FRAME_CODE = 127
 #: Ext values inside one another: a set in a set, user types in user types. Each level takes 40 KB
 #: of the C stack when it is unpacked; a stack has 8 MB, on some systems 512 KB in a thread.
 MAX_NESTED = 16
+
+#: What `plain_number` makes; msgpack has asked for these because it cannot pack them.
+_NUMBERS = frozenset((int, float, complex))
 
 _PLAIN = frozenset((type(None), bool, int, float, str))
 
@@ -185,7 +189,7 @@ class Packing:
         if entry is None:
             entry = self._find_entry(cls)
             if entry is None:
-                raise unknown_type(value)
+                return self._pack_number(value)
             self._packers[cls] = entry
         if self._packing >= MAX_NESTED:
             raise ValueError(f"sets and translated types nested more than {MAX_NESTED} levels deep")
@@ -194,6 +198,17 @@ class Packing:
             return new_ext((entry.code, entry.encode(value, self._pack_inside)))
         finally:
             self._packing -= 1
+
+    def _pack_number(self, value: Any) -> Any:
+        """What a number of another library travels as: the builtin one that it is equal to."""
+        number = plain_number(value) if type(value) not in _NUMBERS else None
+        if number is None:
+            raise unknown_type(value)
+        is_packed = type(number) is not complex and not (
+            type(number) is int and not -1 << 63 <= number < 1 << 64
+        )
+        # msgpack asks once for each value.
+        return number if is_packed else self._pack_ext(number)
 
     def _find_entry(self, cls: type) -> PackEntry | None:
         for base, entry in self._table:
