@@ -156,8 +156,8 @@ class ExportedFunctions(AttrHandler):
             target = await allowed_target(addr, peer.address, self._callback_allowed, peer.scheme)
         elif not peer.can_be_called:
             raise ValueError(
-                "messages cannot go back over HTTP POST: give the addr to call back, or connect by "
-                "WebSocket"
+                "messages cannot go back over HTTP POST, nor to a REQ socket: give the addr to "
+                "call back, or connect by WebSocket, or with a DEALER socket"
             )
         if name is not None:
             await self._check_former(name)

@@ -90,7 +90,7 @@ class Peer:
 
     @property
     def can_be_called(self) -> bool:
-        """Whether it can be sent more than answers; one that posts to an HTTP listener cannot."""
+        """Whether it can be sent more than answers: not to a REQ socket, nor over HTTP POST."""
         return self._connection.session.can_be_pushed
 
     @property

@@ -146,6 +146,7 @@ class PortConnections:
         session = self._new_session(dialect)
         if self.port is not None:
             session.endpoint = ", ".join(self.port.endpoints)
+            session.can_be_pushed = session.can_be_pushed and self.port.can_be_pushed(key)
         connection = Connection(session, self.port, key, self._loop, self._events.peer_closing)
         Inbound(connection, self._dispatcher)
         self.connections[key] = connection

@@ -6,7 +6,7 @@ are answered.
 
 from collections.abc import Callable, Iterator
 
-from ...errors import ProtocolError, ServiceClosedError
+from ...errors import ProtocolError
 from ...rpc.wire.limits import CONNECT_TIMEOUT, Limits
 from ...rpc.wire.record import InboundEvent
 from ...rpc.wire.session import Buffer, Frames
@@ -66,13 +66,6 @@ class PostSession(ListenerSession):
     """
 
     can_be_pushed = False
-
-    def _check_open(self) -> None:
-        raise ServiceClosedError("the peer posts its calls, so it can be answered but not called")
-
-    def _first_window(self) -> int:
-        # Without a window, `_check_open` sees every call and notification.
-        return 0
 
     def _is_notification(self, encoded: object) -> bool:
         return False

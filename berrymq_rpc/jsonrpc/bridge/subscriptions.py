@@ -129,7 +129,8 @@ def _subscriber() -> Connection:
     connection = inbound.connection
     if not connection.session.can_be_pushed:
         raise Error(
-            "subscriptions need a connection that can push messages: use /ws, TCP or ZeroMQ"
+            "subscriptions need a connection that can push messages: use /ws, TCP, or ZeroMQ with "
+            "a DEALER socket"
         )
     return connection
 

@@ -201,13 +201,18 @@ class RPCServer(SocketOwner, threading.Thread):
         if not self._waker.poll(timeout):
             return
         try:
-            frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            frames = self._receive()
         except zmq.Again:
             return
         route, payload = self._split(frames)
         self._send(route, self._answer(route, payload))
         if self._interrupt is not None:
             raise self._interrupt
+
+    def _receive(self) -> list[bytes]:
+        """Read a message. Raises `zmq.Again` if there is none."""
+        frames: list[bytes] = self.socket.recv_multipart(zmq.NOBLOCK)
+        return frames
 
     def _split(self, frames: list[bytes]) -> tuple[list[bytes], bytes]:
         """Split a message into the frames before the text, and the text."""

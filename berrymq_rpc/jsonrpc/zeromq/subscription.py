@@ -75,6 +75,8 @@ class SubscriptionServer(RPCNotificationServer):
         #: The recipients, whether only those that still subscribe, and the text in version 2.0.
         self._waiting: deque[tuple[Sequence[Subscriber], bool, bytes]] = deque()
         self._asking: Subscriber | None = None
+        #: The last frame of the message that is being served.
+        self._frame: Any = None
         #: The version of the request that a handler serves.
         self._version: type[JSONRPC] = JSONRPCv2
         self._guard = threading.Lock()
@@ -94,11 +96,14 @@ class SubscriptionServer(RPCNotificationServer):
 
         Raises:
             RuntimeError: not called by a handler.
-            ServerError: there are too many subscribers.
+            ServerError: there are too many subscribers, or the client has a REQ socket, which would
+                take a notification for the answer to a request.
         """
         asking = self._asking
         if asking is None or threading.get_ident() != self._serving_thread:
             raise RuntimeError("subscriber can only be read inside a handler")
+        if self._frame.get("Socket-Type") == "REQ":
+            raise ServerError("a REQ socket cannot take notifications: subscribe with a DEALER")
         with self._guard:
             if asking not in self._subscribers:
                 if len(self._subscribers) >= MAX_SUBSCRIBERS:
@@ -173,6 +178,11 @@ class SubscriptionServer(RPCNotificationServer):
         self._waiting.append((to, is_published, text))
         if threading.get_ident() != self._serving_thread:
             self._waker.wake()
+
+    def _receive(self) -> list[bytes]:
+        frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        self._frame = frames[-1]
+        return [frame.bytes for frame in frames]
 
     def _turn(self) -> None:
         super()._turn()

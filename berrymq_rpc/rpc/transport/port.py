@@ -128,6 +128,13 @@ class Port(ABC):
         """The scheme for calling a peer back at a host and port: ``"tcp"`` or ``"http"``."""
         return "tcp"
 
+    def can_be_pushed(self, key: Key) -> bool:
+        """Whether a peer takes more than answers.
+
+        A ZeroMQ REQ socket takes whatever comes next for the answer to its request.
+        """
+        return True
+
     @abstractmethod
     def disconnect(self, key: Key) -> None:
         """Forget a peer: drop what is queued for it. `PortHandler.peer_lost` is not called.

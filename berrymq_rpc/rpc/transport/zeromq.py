@@ -388,6 +388,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         if not keys:
             del self._by_file[file]
         self._transport.forget(key)  # type: ignore[arg-type]
+        self._transport.requesters.discard(key)
         return True
 
     # -- the port -------------------------------------------------------------------------
@@ -439,6 +440,9 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def credentials(self, key: Key) -> Credentials | None:
         return self._credentials.get(key)
+
+    def can_be_pushed(self, key: Key) -> bool:
+        return key not in self._transport.requesters
 
     def disconnect(self, key: Key) -> None:
         if self._routed:

@@ -112,6 +112,8 @@ class PeerTransport(ZmqTransport):
         self._blocked_bytes: dict[bytes, int] = {}
         self._next_retry: asyncio.TimerHandle | None = None
         self._retry_from = 0.0
+        #: Keys of known peers that have a REQ socket.
+        self.requesters: set[bytes] = set()
         self._closing = False
         loop.add_reader(self._file, self._on_readable)
         protocol.connection_made(self)
@@ -161,6 +163,8 @@ class PeerTransport(ZmqTransport):
         if self._routed and key not in self._known:
             try:
                 file = int(frame.get(zmq.SRCFD))
+                if frame.get("Socket-Type") == "REQ":
+                    self.requesters.add(key)
             except zmq.ZMQError:
                 file = NO_FILE
             if self.credentials is not None:

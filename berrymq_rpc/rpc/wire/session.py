@@ -124,7 +124,8 @@ class Session(ABC):
     keeps_window: bool
     #: Whether the peer can say that a result reached its caller.
     acknowledges: bool
-    #: Whether the peer can be sent anything but answers.
+    #: Whether the peer can be sent anything but answers: not one that waits for the answer to each
+    #: of its requests, and would take anything else for it. Set before `connected`.
     can_be_pushed = True
 
     def __init__(
@@ -225,6 +226,11 @@ class Session(ABC):
             raise
 
     def _check_open(self) -> None:
+        if not self.can_be_pushed:
+            raise ServiceClosedError(
+                "the peer waits for the answer to each of its requests (it posts them, or has a "
+                "REQ socket), so it can be answered but not called"
+            )
         if self.state is State.CLOSING or self.state is State.LOST:
             raise ServiceClosedError("the peer takes no more calls on this connection")
 
@@ -371,7 +377,8 @@ class Session(ABC):
         """The transport reached the peer."""
         self.enter(State.OPEN)
         self.last_heard = now
-        self.window = self._first_window()
+        # Without a window, `_check_open` sees every call and notification.
+        self.window = self._first_window() if self.can_be_pushed else 0
         self._greet()
         self._release(now)
 
