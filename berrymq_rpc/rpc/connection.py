@@ -1,6 +1,8 @@
 """One connection: a session of calls in both directions, tied to a port and an event loop."""
 
 import asyncio
+import enum
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import get_ident
@@ -14,10 +16,10 @@ from .method import Method
 from .options import CallOptions
 from .stream import PendingCall, Stream
 from .transport.port import Key, Port
-from .wire.record import InboundEvent
-from .wire.session import Frames, Session, Unsent
+from .wire.record import NOTIFY, InboundEvent
+from .wire.session import SHARE, Frames, Session, Unsent
 
-__all__ = ["Connection", "InboundHandler"]
+__all__ = ["MESSAGE", "Connection", "InboundHandler", "Room"]
 
 logger = Log("berrymq_rpc.rpc")
 
@@ -25,21 +27,52 @@ logger = Log("berrymq_rpc.rpc")
 #: without ever awaiting meets the bound on queued bytes.
 MAX_NOTIFICATIONS = 1000
 
+#: Bytes that a message, or a call, that waits for its turn takes beside those that it arrived with.
+MESSAGE = 500
+
+
+class Room(enum.Enum):
+    """Whether there is room for a message that waits to be read."""
+
+    #: It waits, and will be served.
+    SERVED = enum.auto()
+    #: It waits, as it may answer calls of this side; the calls in it will be refused.
+    REFUSED = enum.auto()
+    #: It is not taken.
+    NONE = enum.auto()
+
 
 class InboundHandler(Protocol):
     """Serves the calls of a connection's peer: an `inbound.Inbound`."""
 
-    #: Ids of the calls that were started since the last flush.
+    #: Ids of the calls that were started since the last flush; ``None`` for notifications.
     started: list[Any]
-    #: Bytes of the message that is being served.
+    #: Bytes of the message that is being served, or of the part of it that is.
     message_bytes: int
+    #: Whether calls wait for the peer's next turn.
+    needs_turn: bool
 
     @property
     def in_progress(self) -> int:
         """How many calls run or wait for their turn."""
 
-    def dispatch(self, events: Sequence[InboundEvent], now: float) -> None:
-        """Serve what one message asked for."""
+    def dispatch(self, events: Sequence[InboundEvent], now: float, end: float) -> None:
+        """Serve what one message asked for, until `end`; the rest waits for the next turn."""
+
+    def resume(self, end: float) -> None:
+        """Serve the calls that wait for a turn, until `end`."""
+
+    def refuse(self, events: Sequence[InboundEvent]) -> list[InboundEvent]:
+        """Refuse the calls of a message that there was no room for, and return the rest of it."""
+
+    def reserve(self, size: int) -> Room:
+        """Count the bytes of a message that waits to be read, if there is room."""
+
+    def release(self, size: int) -> None:
+        """Count them as read."""
+
+    def wait_for_turn(self) -> None:
+        """Have the connection take a turn."""
 
     def report_accepted(self) -> None:
         """Tell the peer which of the calls in `started` run on."""
@@ -62,6 +95,9 @@ class InboundHandler(Protocol):
     def stop(self) -> None:
         """Cancel what runs for the peer, and drop what waits."""
 
+    def leaving(self) -> None:
+        """The peer is gone, and what it sent before is not served yet: drop its calls."""
+
     def lost(self) -> None:
         """The peer is gone: stop its calls; no answer of them will be acknowledged."""
 
@@ -81,14 +117,19 @@ class Connection:
 
     __slots__ = (
         "_congested",
+        "_leaving",
         "_notifications",
         "_on_lost",
         "_on_peer_closing",
+        "_room",
+        "_served",
         "_timer",
         "_timer_at",
+        "_unread",
         "dirty",
         "flush_scheduled",
         "inbound",
+        "is_behind",
         "key",
         "loop",
         "port",
@@ -125,6 +166,16 @@ class Connection:
         self._congested = True
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        #: Whether a part of what the peer sent waits for its next turn.
+        self.is_behind = False
+        #: The messages that do, each with its size and whether there is room for its calls.
+        self._unread: deque[tuple[Frames, int, Room]] = deque()
+        #: That of the message that is being read.
+        self._room = Room.SERVED
+        #: What waits until all was served.
+        self._served: list[asyncio.Future[None]] = []
+        #: Called when all that a lost peer sent was served.
+        self._leaving: Callable[[], object] | None = None
 
     @property
     def identity(self) -> str:
@@ -275,12 +326,12 @@ class Connection:
 
     # -- receiving -------------------------------------------------------------------------
 
-    def receive(self, frames: Frames) -> None:
-        """Take one message. Never raises."""
-        now = monotonic()
+    def receive(self, frames: Frames, now: float, end: float) -> None:
+        """Take one message, and serve it until `end`; the rest waits. Never raises."""
         inbound = self.inbound
+        session = self.session
         try:
-            events = self.session.receive(frames, now)
+            events = session.receive(frames, now)
         except ProtocolError as error:
             inbound.report_malformed(error)
             self.schedule_flush()
@@ -291,11 +342,126 @@ class Connection:
             return
         if events:
             inbound.message_bytes = sum(map(len, frames)) if len(frames) > 1 else len(frames[0])
-            # Not `now`: the first handler is not to be named for the time that decoding took.
-            inbound.dispatch(events, monotonic())
+            if session.unread:
+                inbound.message_bytes = inbound.message_bytes * SHARE // (SHARE + session.unread)
+            if self.is_behind:
+                self._serve(events, end)
+            else:
+                # Not `now`: the first handler is not to be named for the time that decoding took.
+                inbound.dispatch(events, monotonic(), end)
+        if (session.unread or inbound.needs_turn) and not self.is_behind:
+            self.is_behind = True
+            if inbound.needs_turn or self._go_on(end):
+                inbound.wait_for_turn()
+
+    # -- what waits for the peer's next turn -----------------------------------------------
+
+    def postpone(self, frames: Frames, now: float) -> bool:
+        """Keep a message until the peer's next turn.
+
+        Returns:
+            Whether there was room for it. If not, the peer sends faster than it is served.
+        """
+        size = MESSAGE + sum(map(len, frames))
+        self.session.last_heard = now
+        room = self.inbound.reserve(size)
+        if room is Room.NONE:
+            return False
+        self._unread.append((frames, size, room))
+        self.fall_behind()
+        return True
+
+    def take_turn(self, end: float) -> bool:
+        """Serve what waits until `end`, and return whether some is left."""
+        if not self.is_behind:
+            # It was lost meanwhile.
+            return False
+        if self.inbound.started:
+            # Their first steps are done.
+            self.flush()
+        is_left = self._go_on(end)
+        self.flush_soon()
+        return is_left
+
+    def _go_on(self, end: float) -> bool:
+        inbound = self.inbound
+        session = self.session
+        if inbound.needs_turn:
+            inbound.resume(end)
+        while not inbound.needs_turn and (now := monotonic()) < end:
+            if session.unread:
+                self._serve(session.receive_rest(now), end)
+            elif self._unread:
+                frames, size, self._room = self._unread.popleft()
+                inbound.release(size)
+                self.receive(frames, now, end)
+            else:
+                self._caught_up()
+                return False
+        return True
+
+    def _serve(self, events: Sequence[InboundEvent], end: float) -> None:
+        """Serve what waited, as far as that is still wanted."""
+        if self._leaving is not None:
+            events = [event for event in events if event[0] == NOTIFY]
+        if self._room is Room.REFUSED:
+            events = self.inbound.refuse(events)
+        if events:
+            self.inbound.dispatch(events, monotonic(), end)
+
+    def fall_behind(self) -> None:
+        """Have what waits served in the peer's next turn."""
+        if not self.is_behind:
+            self.is_behind = True
+            self.inbound.wait_for_turn()
+
+    def _caught_up(self) -> None:
+        self.is_behind = False
+        self._room = Room.SERVED
+        for waiter in self._served:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._served.clear()
+        if self._leaving is not None:
+            leaving, self._leaving = self._leaving, None
+            leaving()
+
+    def end_turns(self) -> None:
+        """Drop what waits, as this side has closed."""
+        self._unread.clear()
+        self._caught_up()
+
+    async def served(self) -> None:
+        """Wait until all that the peer has sent was served, or it is lost."""
+        if self.is_behind:
+            waiter = self.loop.create_future()
+            self._served.append(waiter)
+            await waiter
+
+    def leave(self, error: Error, left: Callable[[], object]) -> None:
+        """The peer is gone: serve the notifications and answers that it sent before, then `lost`.
+
+        Args:
+            error: what calls of this side fail with.
+            left: called at the end of it.
+        """
+
+        def end() -> None:
+            self.lost(error)
+            left()
+
+        if self.is_behind:
+            self._leaving = end
+            self.inbound.leaving()
+        else:
+            end()
 
     def lost(self, error: Error) -> None:
         """The peer is gone: stop its calls, and fail those to it."""
+        if self.is_behind:
+            self._unread.clear()
+            self._leaving = None
+            self._caught_up()
         if self._timer is not None:
             self._timer.cancel()
         self.session.lost(error, monotonic())

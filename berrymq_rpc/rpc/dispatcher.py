@@ -11,6 +11,7 @@ from .describe import describe as describe_methods
 from .method import Kind, Method
 from .method_table import HandlerTable
 from .options import Options
+from .turns import Turns
 from .wire.codec import Codec
 from .wire.exception_codec import Failure, describe
 
@@ -42,6 +43,8 @@ class Dispatcher:
         self.slow_handler = options.slow_handler
         #: What each call's context is a copy of.
         self.start_context = StartContext()
+        #: The peers that have sent more than was served in a turn.
+        self.turns = Turns()
         #: Why calls are refused, once this side is closing.
         self.closing: str | None = None
         #: Calls of all peers that run and hold a slot of their peer's window, and those that run
@@ -98,6 +101,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Let the threads end; those that still run are not waited for."""
+        self.turns.close()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
 

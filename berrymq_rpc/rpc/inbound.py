@@ -16,11 +16,12 @@ from ..errors import (
     RPCTimeoutError,
     ServiceClosedError,
 )
-from .connection import Connection
+from .connection import MESSAGE, Connection, Room
 from .dispatcher import Dispatcher, call_back
 from .inbound_call import InboundCall, Returned, SyncCalls, current, warn_slow
 from .method import Kind, Method
 from .peer import Peer
+from .turns import MAX_STARTED
 from .wire.native_session import FIRST_WINDOW
 from .wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY, InboundEvent
 
@@ -34,9 +35,6 @@ PIPELINED = 50
 #: Bytes of long answers that leave before the rest of a message is served: what a peer that does
 #: not read may have in excess of the bound.
 PIPELINED_BYTES = 256 << 10
-
-#: Bytes that a waiting call takes in addition to those that it arrived with.
-QUEUED_CALL = 500
 
 #: Seconds after which a stalled peer is looked at again.
 CONGESTION_PAUSE = 0.002
@@ -54,7 +52,8 @@ class Inbound:
 
     A plain function is called at once, as its message is read (`dispatch`). What runs on is an
     `InboundCall`; it holds a slot of the peer's window, and where there is none it waits in the
-    queue. A peer that does not read its answers is stalled: what it asks waits as well.
+    queue. A peer is stalled while its turn is over (`turns`) or it does not read its answers: what
+    it asks waits as well.
 
     Args:
         connection: where the answers go; its `inbound` is set.
@@ -62,6 +61,7 @@ class Inbound:
     """
 
     __slots__ = (
+        "_congested_timer",
         "_is_admitting",
         "_peer",
         "connection",
@@ -69,6 +69,7 @@ class Inbound:
         "in_flight",
         "loop",
         "message_bytes",
+        "needs_turn",
         "queue",
         "queue_bytes",
         "running",
@@ -77,6 +78,7 @@ class Inbound:
         "stalled",
         "started",
         "unacknowledged",
+        "unread_bytes",
         "waiting",
     )
 
@@ -94,14 +96,18 @@ class Inbound:
         #: Calls that wait for a slot, of a peer that knows no window or has not heard of it yet,
         #: by id; and notifications, by an object of their own.
         self.queue: OrderedDict[Any, tuple[InboundEvent, Method, int, Begun | None]] = OrderedDict()
-        #: What a peer that does not read its answers has asked, by id as in `queue`; ``None``
-        #: while it reads them.
+        #: What a peer has asked whose turn is over, or that does not read its answers, by id as in
+        #: `queue`; ``None`` while there is nothing.
         self.stalled: OrderedDict[Any, tuple[InboundEvent, int]] | None = None
-        #: What both take together.
+        #: Whether it is only the turn that `stalled` waits for.
+        self.needs_turn = False
+        self._congested_timer: asyncio.TimerHandle | None = None
+        #: What both take together, and what the messages take that wait to be read.
         self.queue_bytes = 0
+        self.unread_bytes = 0
         #: Bytes of the message that is being served.
         self.message_bytes = 0
-        #: Ids of the calls that were started since the last flush.
+        #: Ids of the calls that were started since the last flush, ``None`` for a notification.
         self.started: list[Any] = []
         #: Calls whose result the peer has not acknowledged yet, where the handler wants to know.
         self.unacknowledged: dict[Any, InboundCall] = {}
@@ -125,14 +131,19 @@ class Inbound:
     @property
     def in_progress(self) -> int:
         """How many calls run or wait for their turn."""
-        return len(self.running) + len(self.queue) + len(self.stalled or ())
+        waiting = len(self.queue) + len(self.stalled or ()) + self.connection.is_behind
+        return len(self.running) + waiting
 
     # -- calls ---------------------------------------------------------------------------
 
-    def dispatch(self, events: Sequence[InboundEvent], now: float) -> None:
-        """Serve what one message asked for.
+    def dispatch(self, events: Sequence[InboundEvent], now: float, end: float) -> None:
+        """Serve what one message asked for, until the peer's turn ends.
 
-        What a peer asks that does not read its answers waits until it has, up to a bound.
+        The rest waits for the next turn; and what a peer asks that does not read its answers,
+        until it has. Both are bounded.
+
+        Args:
+            now, end: the time, and when the turn ends, by the monotonic clock.
 
         Raises:
             KeyboardInterrupt: a handler raised it; it was answered.
@@ -163,6 +174,9 @@ class Inbound:
                 if kwargs or not least <= len(args) <= most:
                     found = self._find(event, len(events))
                     if found is None:
+                        now = monotonic()
+                        if now > end or len(self.started) >= MAX_STARTED:
+                            is_blocked = True
                         continue
                     method, function = found, found.function
                 frame.event = event
@@ -176,6 +190,7 @@ class Inbound:
                     if call_id is None or frame.call is not None:
                         if value is not None and is_awaitable(value):
                             self._await(event, frame, value, own, len(events))
+                            is_blocked = len(self.started) >= MAX_STARTED
                         elif frame.call is not None:
                             self._answer(frame.call, value)
                     else:
@@ -184,6 +199,7 @@ class Inbound:
                     if value is not None and isinstance(error, Exception) and is_awaitable(value):
                         # It could not be packed, as it has to be awaited first.
                         self._await(event, frame, value, own, len(events))
+                        is_blocked = len(self.started) >= MAX_STARTED
                         continue
                     dispatcher.log_error(name, error, answered=call_id is not None)
                     if frame.call is not None:
@@ -197,6 +213,8 @@ class Inbound:
                 if ended - now > slow_handler:
                     warn_slow(method, ended - now)
                 now = ended
+                if now > end:
+                    is_blocked = True
                 if call_id is None:
                     continue
                 answered += 1
@@ -206,7 +224,7 @@ class Inbound:
                     now = monotonic()
                 if session.large_bytes > PIPELINED_BYTES:
                     self.connection.flush()
-                    is_blocked = self._is_blocked()
+                    is_blocked = is_blocked or self._is_blocked()
         finally:
             frame.end()
             dispatcher.calls += len(events) - controls
@@ -224,7 +242,7 @@ class Inbound:
             return None
         if method.kind is Kind.SYNC:
             return method
-        self._admit(event, method, QUEUED_CALL + self.message_bytes // count)
+        self._admit(event, method, MESSAGE + self.message_bytes // count)
         return None
 
     def _await(
@@ -239,7 +257,7 @@ class Inbound:
         else:
             # Its handler has asked for it, and may have set `on_delivery`.
             call.method, call.arguments = method, ((), {})
-        self._admit(event, method, QUEUED_CALL + self.message_bytes // count, (context, call))
+        self._admit(event, method, MESSAGE + self.message_bytes // count, (context, call))
 
     def _refuse(self, call_id: Any, name: str, error: BaseException) -> None:
         closing = self.dispatcher.closing
@@ -273,15 +291,16 @@ class Inbound:
         return self.connection.is_congested()
 
     def _is_blocked(self) -> bool:
-        """Whether the peer's calls wait now: this side is closing, or the peer does not read."""
+        """Whether the peer's calls wait, or are refused as this side is closing."""
         return (
             self.dispatcher.closing is not None
             or self.stalled is not None
+            or len(self.started) >= MAX_STARTED
             or self.connection.is_congested()
         )
 
     def _stall(self, event: InboundEvent, count: int) -> None:
-        """Have a call wait until the peer reads, up to a bound; refuse it if this side closes."""
+        """Have a call wait for the peer, up to a bound; refuse it if this side closes."""
         dispatcher = self.dispatcher
         _, call_id, name, *_ = event
         if dispatcher.closing is not None:
@@ -289,44 +308,117 @@ class Inbound:
             return
         if self.stalled is None:
             self.stalled = OrderedDict()
-            self.loop.call_later(CONGESTION_PAUSE, self._resume)
-        cost = QUEUED_CALL + self.message_bytes // count
-        limits = dispatcher.limits
+            self._wait()
+        cost = MESSAGE + self.message_bytes // count
         if call_id in self.stalled or call_id in self.running:
             self._refuse(call_id, name, ProtocolError(f"the id {call_id} is in use"))
-        elif self.queue_bytes + cost > limits.max_queued_call_bytes:
-            error = OverloadedError(
-                f"max_queued_call_bytes={limits.max_queued_call_bytes:,} bytes of calls wait "
-                "for this peer to read its answers, over "
-                f"max_queued_bytes={limits.max_queued_bytes:,} of them"
-            )
-            self._refuse(call_id, name, error)
+        elif not self._has_room(cost):
+            self._refuse(call_id, name, self._no_room())
         else:
             self.stalled[object() if call_id is None else call_id] = (event, cost)
             self.queue_bytes += cost
 
-    def _resume(self) -> None:
-        """Serve what waits for a stalled peer, as far as it has read its answers."""
+    def _wait(self) -> None:
+        """Have what is stalled looked at again."""
+        if self.connection.is_congested():
+            self._congested_timer = self.loop.call_later(CONGESTION_PAUSE, self._look_again)
+        else:
+            self.needs_turn = True
+
+    def _look_again(self) -> None:
+        self._congested_timer = None
+        if self.stalled is not None:
+            self._wait()
+            if self.needs_turn:
+                self.connection.fall_behind()
+
+    def resume(self, end: float) -> None:
+        """Serve what is stalled until `end`, as far as the peer has read its answers."""
         stalled = self.stalled
+        self.needs_turn = False
         if stalled is None:
             return
-        # Out of the way of `dispatch`; what comes meanwhile comes after this turn.
+        # Out of the way of `dispatch`, which puts there what it does not serve.
         self.stalled = None
         try:
-            while stalled and not self.connection.is_congested():
-                _, (event, cost) = stalled.popitem(last=False)
-                self.queue_bytes -= cost
-                now = monotonic()
-                if not self._is_late(event, now):
-                    self.message_bytes = cost - QUEUED_CALL
-                    # It was counted when it came.
-                    self.dispatcher.calls -= 1
-                    self.dispatch((event,), now)
-            self.connection.flush()
+            while stalled and not self._is_blocked():
+                self._serve_stalled(stalled, end)
         finally:
             if stalled:
-                self.stalled = stalled
-                self.loop.call_later(CONGESTION_PAUSE, self._resume)
+                self._stall_again(stalled)
+
+    def _stall_again(self, later: OrderedDict[Any, tuple[InboundEvent, int]]) -> None:
+        """Put back what came after what `dispatch` has stalled just now."""
+        if self.stalled is None:
+            self.stalled = later
+            self._wait()
+        else:
+            self.stalled.update(later)
+
+    def _serve_stalled(
+        self, stalled: OrderedDict[Any, tuple[InboundEvent, int]], end: float
+    ) -> None:
+        """Serve some of what was stalled."""
+        now = monotonic()
+        events: list[InboundEvent] = []
+        self.message_bytes = 0
+        while stalled and len(events) < MAX_STARTED:
+            _, (event, cost) = stalled.popitem(last=False)
+            self.queue_bytes -= cost
+            if not self._is_late(event, now):
+                events.append(event)
+                self.message_bytes += cost - MESSAGE
+        # They were counted when they came.
+        self.dispatcher.calls -= len(events)
+        self.dispatch(events, now, end)
+
+    # -- bounds on what waits --------------------------------------------------------------
+
+    def _has_room(self, size: int) -> bool:
+        waiting = self.queue_bytes + self.unread_bytes
+        return waiting + size <= self.dispatcher.limits.max_queued_call_bytes
+
+    def _no_room(self) -> OverloadedError:
+        limits = self.dispatcher.limits
+        reason = f"max_queued_call_bytes={limits.max_queued_call_bytes:,} bytes of calls wait for "
+        if self.connection.is_congested():
+            reason += (
+                f"this peer to read its answers, over max_queued_bytes={limits.max_queued_bytes:,} "
+                "bytes of them"
+            )
+        else:
+            reason += "their turn"
+        return OverloadedError(reason)
+
+    def reserve(self, size: int) -> Room:
+        """Count the bytes of a message that waits to be read, if there is room."""
+        limits = self.dispatcher.limits
+        has_room = self._has_room(0)
+        if self.unread_bytes > 2 * limits.max_queued_call_bytes + limits.largest_frame:
+            return Room.NONE
+        self.unread_bytes += size
+        return Room.SERVED if has_room else Room.REFUSED
+
+    def release(self, size: int) -> None:
+        """Count them as read."""
+        self.unread_bytes -= size
+
+    def refuse(self, events: Sequence[InboundEvent]) -> list[InboundEvent]:
+        """Refuse the calls of a message that there was no room for, and return the rest of it."""
+        error = self._no_room()
+        rest = []
+        for event in events:
+            kind, call_id, name, *_ = event
+            if kind in (CALL, NOTIFY):
+                self._refuse(call_id, name, error)
+            else:
+                rest.append(event)
+        self.dispatcher.calls += len(events) - len(rest)
+        return rest
+
+    def wait_for_turn(self) -> None:
+        """Have the connection take a turn."""
+        self.dispatcher.turns.add(self.connection)
 
     def _is_late(self, event: InboundEvent, now: float) -> bool:
         """Whether a call waited past its deadline; if so, it is answered."""
@@ -365,11 +457,8 @@ class Inbound:
         elif call_id is not None and self.session.keeps_window and len(self.queue) >= FIRST_WINDOW:
             error = OverloadedError(f"window={limits.window:,} calls are in flight")
             self._refuse(call_id, name, error)
-        elif self.queue_bytes + cost > limits.max_queued_call_bytes:
-            error = OverloadedError(
-                f"max_queued_call_bytes={limits.max_queued_call_bytes:,} bytes wait for their turn"
-            )
-            self._refuse(call_id, name, error)
+        elif not self._has_room(cost):
+            self._refuse(call_id, name, self._no_room())
         else:
             self.queue[object() if call_id is None else call_id] = (event, method, cost, begun)
             self.queue_bytes += cost
@@ -381,12 +470,9 @@ class Inbound:
             call = InboundCall(self, call_id, method, args, kwargs, deadline)
         else:
             context, call = begun
-        if call_id is None:
-            self.running[call] = call
-        else:
-            self.running[call_id] = call
-            # It is reported as accepted, unless it ends before the next flush.
-            self.started.append(call_id)
+        self.running[call if call_id is None else call_id] = call
+        # It is reported as accepted, unless it ends before the next flush.
+        self.started.append(call_id)
         if call.holds_slot:
             self.in_flight += 1
             self.dispatcher.in_flight += 1
@@ -576,6 +662,15 @@ class Inbound:
         for call in list(self.running.values()):
             call.cancel()
 
+    def leaving(self) -> None:
+        """The peer is gone, and what it sent before is not served yet: drop its calls."""
+        self.cancel_calls()
+        waiting: tuple[OrderedDict[Any, Any], ...] = (self.queue, self.stalled or OrderedDict())
+        for calls in waiting:
+            for call_id, (event, *_) in list(calls.items()):
+                if event[0] == CALL:
+                    del calls[call_id]
+
     def lost(self) -> None:
         """The peer is gone: stop its calls; no answer of them will be acknowledged."""
         self.stop()
@@ -587,4 +682,8 @@ class Inbound:
     def _forget_queue(self) -> None:
         self.queue.clear()
         self.stalled = None
+        self.needs_turn = False
         self.queue_bytes = 0
+        if self._congested_timer is not None:
+            self._congested_timer.cancel()
+            self._congested_timer = None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from .connection import Connection
 from .dispatcher import Dispatcher
 from .inbound import Inbound
 from .transport.port import Key, Port
+from .turns import TURN
 from .wire.limits import Limits
 from .wire.record import CALL
 from .wire.session import Dialect, Frames, Session
@@ -18,6 +20,9 @@ from .wire.session import Dialect, Frames, Session
 __all__ = ["ConnectionEvents", "PortConnections"]
 
 logger = Log("berrymq_rpc.rpc")
+
+#: Calls of a rejected peer's message that are answered: those of a JSON-RPC batch.
+MAX_REJECTED = 1000
 
 
 class ConnectionEvents(Protocol):
@@ -77,6 +82,8 @@ class PortConnections:
         self._greeting = greeting
         self._loop = loop
         self._dirty: list[Connection] = []
+        #: When messages that are read now begin to wait for a turn of their own.
+        self._turn_end = 0.0
         #: Peers that were greeted and have sent nothing yet: their dialect is a guess.
         self._guessed: set[Key] = set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -112,7 +119,15 @@ class PortConnections:
             connection = self._identify(key, frames, connection)
             if connection is None:
                 return
-        connection.receive(frames)
+        now = monotonic()
+        if not self._dirty:
+            self._turn_end = now + TURN
+        if connection.is_behind or now >= self._turn_end:
+            if not connection.postpone(frames, now):
+                self._cut_off(key, connection)
+                return
+        else:
+            connection.receive(frames, now, self._turn_end)
         if not connection.dirty:
             connection.dirty = True
             self._dirty.append(connection)
@@ -137,8 +152,16 @@ class PortConnections:
         self._guessed.discard(key)
         if connection is not None:
             self._events.connection_lost(connection)
-            connection.lost(ConnectionLostError(reason))
-            self._events.connection_ended(connection)
+            connection.leave(
+                ConnectionLostError(reason), partial(self._events.connection_ended, connection)
+            )
+
+    def _cut_off(self, key: Key, connection: Connection) -> None:
+        """End the connection of a peer that sends far more than is served."""
+        assert self.port is not None
+        self.port.disconnect(key)
+        connection.end_turns()
+        self.peer_lost(key, "the peer sends far more than is served")
 
     # -- connections -----------------------------------------------------------------------
 
@@ -186,12 +209,15 @@ class PortConnections:
         )
         try:
             incoming = session.receive(frames, now)
+            while session.unread:
+                incoming += session.receive_rest(now)
         except ProtocolError as problem:
             self._dispatcher.log_malformed("", problem)
             return
-        for kind, call_id, *_ in incoming:
-            if kind == CALL:
-                session.error(call_id, error)
+        calls = [call_id for kind, call_id, *_ in incoming if kind == CALL]
+        # A native peer that keeps to the window sends no more in its first message.
+        for call_id in calls[:MAX_REJECTED]:
+            session.error(call_id, error)
         for message in session.messages(now):
             self.port.send(key, message)
 

@@ -43,15 +43,22 @@ class Dealer:
         self.socket = socket
         self.send = socket.send_multipart
 
+    def calls(self, count: int) -> list[tuple[Any, ...]]:
+        """The next calls of the server, as records."""
+        return self._records((CALL,), count)
+
     def native_answers(self, count: int) -> list[tuple[Any, ...]]:
         """The next last words, as records."""
+        return self._records((RESULT, ERROR, END, CLOSED), count)
+
+    def _records(self, kinds: tuple[int, ...], count: int) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = []
         while len(found) < count:
             frames = self.socket.recv_multipart()
             for fields in msgpack.unpackb(
                 frames[0][12:], strict_map_key=False, use_list=False, unicode_errors="surrogatepass"
             ):
-                if fields[0] in (RESULT, ERROR, END, CLOSED):
+                if fields[0] in kinds:
                     found.append(fields)
         return found
 

@@ -117,20 +117,17 @@ class JSONLinesListener(Listener):
             except asyncio.IncompleteReadError as end:
                 line = end.partial
                 if line.strip() and not (is_first and _HTTP.match(line)):
-                    self._receive(peer, line)
+                    peer.hand_over(self._connections, line)
                 return
             except asyncio.LimitOverrunError:
                 # The next text cannot be found without reading all of this one.
-                self._receive(peer, b" " * (self._runtime.max_size + 1))
+                peer.hand_over(self._connections, b" " * (self._runtime.max_size + 1))
                 return
             if is_first and _HTTP.match(line):
                 self._connections.message_refused(peer, "an HTTP request")
                 return
             is_first = False
-            if not line.isspace():
-                self._receive(peer, line)
-                await peer.queue.room()
-
-    def _receive(self, peer: StreamPeer, line: bytes) -> None:
-        self._connections.message_received(peer, (line,))
-        self._connections.read_complete()
+            if line.isspace():
+                await peer.give_way()
+            else:
+                await peer.receive(self._connections, line)

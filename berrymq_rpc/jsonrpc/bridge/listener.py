@@ -3,9 +3,12 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Any
 
+from ...rpc.port_connections import PortConnections
 from ...rpc.transport.port import Key, Port, PortOptions
+from ...rpc.turns import TURN
 from .write_queue import WriteQueue
 
 __all__ = [
@@ -20,6 +23,9 @@ __all__ = [
 
 #: Seconds that a peer has to read what a socket holds. One that takes longer is frozen or hostile.
 SEND_TIMEOUT = 30.0
+
+#: Seconds for which one peer is read in a turn of the event loop.
+READ_TIME = TURN / 2
 
 #: Seconds for the calls of a peer that has closed its sending half: it may still read, or be gone.
 EOF_GRACE = 1.0
@@ -78,7 +84,7 @@ class ListenerPeer:
 
 
 class StreamPeer(ListenerPeer):
-    """A peer whose texts leave one after another.
+    """A peer whose texts arrive and leave one after another.
 
     Attributes:
         queue: what waits to be sent to it.
@@ -87,6 +93,39 @@ class StreamPeer(ListenerPeer):
     def __init__(self, address: str | None, scheme: str) -> None:
         super().__init__(address, scheme)
         self.queue = WriteQueue()
+        self._loop = asyncio.get_running_loop()
+        #: When others are to be served; ``None`` if it is read for the first time in this turn of
+        #: the event loop.
+        self._turn_end: float | None = None
+
+    def hand_over(self, connections: PortConnections, text: bytes) -> None:
+        """Have a text served."""
+        connections.message_received(self, (text,))
+        connections.read_complete()
+
+    async def receive(self, connections: PortConnections, text: bytes) -> None:
+        """Have a text served, and wait until the next one may be read."""
+        self.hand_over(connections, text)
+        await self.queue.room()
+        # It has left where it is not known any more.
+        connection = connections.connections.get(self)
+        if connection is not None:
+            await connection.served()
+        await self.give_way()
+
+    async def give_way(self) -> None:
+        """Let others be served, if this peer has been read for long.
+
+        Where the next text has arrived already, reading it does not wait.
+        """
+        if self._turn_end is None:
+            self._turn_end = monotonic() + READ_TIME
+            self._loop.call_soon(self._end_turn)
+        elif monotonic() > self._turn_end:
+            await asyncio.sleep(0)
+
+    def _end_turn(self) -> None:
+        self._turn_end = None
 
     def send(self, text: bytes) -> bool:
         return self.queue.put(text)

@@ -83,9 +83,7 @@ class WebSockets:
             else:
                 # Closed by the peer, or by aiohttp after an error.
                 return
-            self._connections.message_received(peer, (data,))
-            self._connections.read_complete()
-            await peer.queue.room()
+            await peer.receive(self._connections, data)
 
     def _written(self, request: web.BaseRequest, writing: "asyncio.Future[None]") -> None:
         if writing.cancelled() or (error := writing.exception()) is None:

@@ -19,7 +19,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from itertools import count
-from time import monotonic
 from typing import Any
 
 import zmq
@@ -65,9 +64,6 @@ LINGER_PAUSE = 0.002
 #: Turns of the event loop for which reading may go on before a peer's loss is reported, so that a
 #: flood from others does not delay the report for long.
 MAX_DRAINED = 100
-
-#: Seconds after which the messages of a burst that are not handled yet wait for the next turn.
-BURST_TIME = 0.01
 
 _CONNECTED = zmq.Event.HANDSHAKE_SUCCEEDED
 _LOST = zmq.Event.DISCONNECTED
@@ -180,8 +176,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             messages.clear()
             return
         handler = self._handler
-        end = 0.0
-        while True:
+        while messages:
             key, frames, file = messages.popleft()
             if not self._routed:
                 # The first message may be read before the event of the connection.
@@ -193,12 +188,6 @@ class ZeroMQPort(Port, ZmqProtocol):
                 if file != KNOWN and key not in self._peers and not self._arrived(key, file):
                     continue
                 handler.message_received(key, frames)
-            if not messages:
-                break
-            now = monotonic()
-            end = end or now + BURST_TIME
-            if now > end:
-                break
         handler.read_complete()
 
     # -- peers ---------------------------------------------------------------------
@@ -446,10 +435,22 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def disconnect(self, key: Key) -> None:
         if self._routed:
-            self._forget(key)
+            file = self._peers.get(key)
+            if file is not None:
+                self._forget(key)
+                self._cut(file)
         elif key is self._dealer_key:
             self._dealer_key = None
             self._transport.forget(b"")
+
+    def _cut(self, file: int) -> None:
+        """End a connection, so that the peer notices: libzmq cannot do it for one of a ROUTER's."""
+        self._collect_events()
+        if (_LOST, file) in self._events:
+            # Another connection may have the number by now.
+            return
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(file)) as shared:
+            shared.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._closing:

@@ -55,7 +55,7 @@ from .record import (
     InboundEvent,
 )
 from .safe_repr import bounded, full_name, safe_repr
-from .session import Frames, Session, State, logger
+from .session import SHARE, Frames, Session, State, logger
 
 __all__ = ["FIRST_WINDOW", "NativeDialect", "NativeSession"]
 
@@ -99,6 +99,8 @@ class NativeSession(RecordPacking, Session):
         self._max_head = max(MAX_BATCH, limits.max_message) + HEAD.size
         #: The reason of the peer's goodbye, once it arrived.
         self.goodbye_reason: str | None = None
+        #: The records of a message of which some are unread.
+        self._records: Sequence[Any] = ()
 
     # -- packing -------------------------------------------------------------------------
 
@@ -211,13 +213,30 @@ class NativeSession(RecordPacking, Session):
             self._report(self._codec.unpack_head(start), error, now)
             raise ProtocolError(f"a message of {error}")
         payload = memoryview(head)[PAYLOAD:]
-        incoming: list[InboundEvent] = []
+        records: Sequence[Any]
         try:
             records = self._codec.unpack(payload, frames[1:])
         except ProtocolError:
             # One by one, so that a malformed one fails alone. Its `Part` takes its place.
             parts = self._codec.unpack_each(payload, frames[1:])
             records = [part if part.error else part.value for part in parts]
+        if len(records) > SHARE:
+            self._records = records
+            self.unread = len(records) - SHARE
+            records = records[:SHARE]
+        return self._take(records, now)
+
+    def receive_rest(self, now: float) -> list[InboundEvent]:
+        start = len(self._records) - self.unread
+        records = self._records[start : start + SHARE]
+        self.unread -= len(records)
+        if not self.unread:
+            self._records = ()
+        return self._take(records, now)
+
+    def _take(self, records: Sequence[Any], now: float) -> list[InboundEvent]:
+        """Take records, and return what they ask."""
+        incoming: list[InboundEvent] = []
         pending = self.pending
         released = self.released
         backlog = self.backlog
@@ -353,6 +372,9 @@ class NativeSession(RecordPacking, Session):
 
     def _take_accepted(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, running, released = record
+        known = max(SHARE, len(self.pending) + len(self.abandoned))
+        if len(running) > known or len(released) > known:
+            raise ProtocolError("more calls were accepted than there are")
         for call_id in released:
             if call_id in self.released:
                 continue

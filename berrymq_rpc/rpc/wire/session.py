@@ -37,9 +37,13 @@ from .limits import CONNECT_TIMEOUT, Limits
 from .record import InboundEvent
 from .safe_repr import full_name
 
-__all__ = ["Buffer", "Caller", "Dialect", "Frames", "Session", "State", "Unsent"]
+__all__ = ["SHARE", "Buffer", "Caller", "Dialect", "Frames", "Session", "State", "Unsent"]
 
 logger = SafeLog("berrymq_rpc.rpc")
+
+#: Records of a message that are taken at once: malformed ones, which cost the most, hold the event
+#: loop for some 5 ms.
+SHARE = 256
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Frames: TypeAlias = Sequence[Buffer]
@@ -127,6 +131,8 @@ class Session(ABC):
     #: Whether the peer can be sent anything but answers: not one that waits for the answer to each
     #: of its requests, and would take anything else for it. Set before `connected`.
     can_be_pushed = True
+    #: How many records of the last message are not taken yet; see `receive_rest`.
+    unread = 0
 
     def __init__(
         self,
@@ -387,6 +393,7 @@ class Session(ABC):
         if self.state is State.LOST:
             return
         self.enter(State.LOST)
+        self.unread = 0
         self.window = 0
         self.in_window = 0
         pending = list(self.pending.values())
@@ -468,11 +475,17 @@ class Session(ABC):
 
     @abstractmethod
     def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
-        """Read one message.
+        """Read one message, once nothing of the one before is unread.
+
+        Of a message of many records, only some are taken; `unread` says how many are left.
 
         Raises:
             ProtocolError: the message is malformed. The session works on.
         """
+
+    def receive_rest(self, now: float) -> list[InboundEvent]:
+        """Take some more records of the last message, if there are any."""
+        return []
 
     @abstractmethod
     def result(self, call_id: Any, value: Any, *, acknowledge: bool = False) -> None:

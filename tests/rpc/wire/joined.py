@@ -136,6 +136,14 @@ def records(frames: Frames) -> list[Any]:
     return found
 
 
+def received(session: Session, frames: Frames, now: float = 0.0) -> list[Any]:
+    """What a message asks, all of its records taken."""
+    asked = session.receive(frames, now)
+    while session.unread:
+        asked += session.receive_rest(now)
+    return asked
+
+
 def sent(session: Session, now: float = 0.0) -> list[Any]:
     """The records of all messages that wait, none of which may have frames of its own."""
     return [record for frames in session.messages(now) for record in records(frames)]
@@ -195,7 +203,7 @@ class Pair:
         frames = side.arriving[index]
         del side.arriving[index]
         now = self.now + (self.offset if side is self.right else 0.0)
-        asked = side.session.receive(frames, now)
+        asked = received(side.session, frames, now)
         side.asked += asked
         self.check()
         return asked

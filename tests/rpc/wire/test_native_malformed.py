@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from joined import HEAD, check, message, native, opened, sent, start
+from joined import HEAD, check, message, native, opened, received, sent, start
 
 from berrymq_rpc.errors import ProtocolError
 from berrymq_rpc.rpc.wire.codec import Codec
@@ -349,7 +349,7 @@ def test_all_calls_of_a_window_that_cannot_be_unpacked_are_answered() -> None:
     session = opened(native())
     ids = range(256, 256 + Limits().window)
     bad = [b"\x94\x01\xcd" + i.to_bytes(2, "big") + b"\xa1m\x91" + NOTHING for i in ids]
-    assert session.receive(message(*bad), 0.0) == []
+    assert received(session, message(*bad)) == []
     assert [record[:2] for record in sent(session)] == [[ERROR, i] for i in ids]
 
 

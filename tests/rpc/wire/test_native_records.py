@@ -6,7 +6,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from joined import HEAD, Pair, check, connected, message, native, opened, pack, records, sent, start
+from joined import (
+    HEAD,
+    Pair,
+    check,
+    connected,
+    message,
+    native,
+    opened,
+    pack,
+    received,
+    records,
+    sent,
+    start,
+)
 
 from berrymq_rpc.errors import (
     ProtocolError,
@@ -16,12 +29,17 @@ from berrymq_rpc.rpc.wire.limits import Limits
 from berrymq_rpc.rpc.wire.native_records import MAX_BATCH, MIN_DETACHED, PREFIX
 from berrymq_rpc.rpc.wire.native_session import NativeSession
 from berrymq_rpc.rpc.wire.record import (
+    ACCEPTED,
     CALL,
+    CANCEL,
+    CREDIT,
     ERROR,
     ITEM,
     NOTIFY,
+    PING,
     RESULT,
 )
+from berrymq_rpc.rpc.wire.session import SHARE
 
 # -- plain records: packed all at once, their bytes are those of each by itself ---------------
 
@@ -69,7 +87,7 @@ def test_any_number(count: int) -> None:
         left.notify("method", (number,), {}, 0.0)
     messages = left.messages(0.0)
     assert all(len(frames) == 1 and len(frames[0]) <= MAX_BATCH + HEAD.size for frames in messages)
-    arrived = [event for frames in messages for event in right.receive(frames, 0.0)]
+    arrived = [event for frames in messages for event in received(right, frames)]
     assert [event[3] for event in arrived] == [(number,) for number in range(count)]
 
 
@@ -80,8 +98,41 @@ def test_batches_over_the_bound_are_split() -> None:
     messages = left.messages(0.0)
     assert len(messages) > 1
     assert all(len(frames[0]) <= MAX_BATCH + HEAD.size for frames in messages)
-    arrived = [event for frames in messages for event in right.receive(frames, 0.0)]
+    arrived = [event for frames in messages for event in received(right, frames)]
     assert [event[3][0] for event in arrived] == list(range(1500))
+
+
+@pytest.mark.parametrize("kind", [NOTIFY, PING, RESULT, CANCEL, CREDIT])
+def test_a_message_is_taken_in_shares(kind: int) -> None:
+    """Whatever its records are: each share may be followed by what others have asked."""
+    session = opened(native())
+    fields = {
+        NOTIFY: ("method", ()),
+        PING: (7,),
+        RESULT: (1, None),
+        CANCEL: (1,),
+        CREDIT: (1, 1),
+    }[kind]
+    count = 2 * SHARE + 3
+    taken = [len(session.receive(message(*[(kind, *fields)] * count), 0.0))]
+    left = [session.unread]
+    while session.unread:
+        taken.append(len(session.receive_rest(0.0)))
+        left.append(session.unread)
+    assert left == [SHARE + 3, 3, 0]
+    assert taken == ([SHARE, SHARE, 3] if kind in (NOTIFY, CANCEL, CREDIT) else [0, 0, 0])
+    assert len(sent(session)) == (count if kind == PING else 0)
+    assert session.malformed == 0
+
+
+def test_more_calls_are_accepted_than_there_are() -> None:
+    session = connected()
+    caller = start(session)
+    session.receive(message((ACCEPTED, list(range(SHARE + 1)), [])), 0.0)
+    assert session.malformed == 1
+    session.receive(message((ACCEPTED, list(range(SHARE)), [])), 0.0)
+    assert session.malformed == 1
+    assert caller.accepted_at is not None
 
 
 @pytest.mark.parametrize("value", ["\ud800", 2**64, -(2**70)])
