@@ -51,7 +51,7 @@ def bridge(
 
     Its first lines say where it listens. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
-    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure)
+    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure).checked()
     if not listeners:
         raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")
     show_log(Output(sys.stderr))

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from ..jsonrpc.bridge import Bridge
 from .arguments import listening_endpoint, socket_address
@@ -21,7 +22,7 @@ class Listeners(NamedTuple):
         http, tcp: addresses.
         zeromq: endpoints.
         token: the bearer token that HTTP clients must send.
-        origins: pages that may open a WebSocket.
+        origins: pages that may post and open a WebSocket.
         hosts: further host names that HTTP clients may use.
         insecure: whether listeners may bind beyond loopback without authentication.
     """
@@ -36,6 +37,25 @@ class Listeners(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.http or self.tcp or self.zeromq)
+
+    def checked(self) -> "Listeners":
+        """Return it, if no option is for HTTP clients where there are none.
+
+        Raises:
+            click.UsageError: a token, say, protects only HTTP listeners, and there is none.
+        """
+        if self.http:
+            return self
+        if self.token is not None:
+            source = click.get_current_context().get_parameter_source("token")
+            if source is not ParameterSource.ENVIRONMENT:
+                raise click.UsageError("--token protects HTTP listeners alone: give --http as well")
+            # It may be meant for other commands.
+            click.echo("BERRYMQ_TOKEN is not used: there is no --http", err=True)
+        for option, values in (("--origin", self.origins), ("--host", self.hosts)):
+            if values:
+                raise click.UsageError(f"{option} is for HTTP listeners: give --http as well")
+        return self
 
 
 def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,14 +87,15 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--token",
                 envvar="BERRYMQ_TOKEN",
-                help='What HTTP clients must send as "Authorization: Bearer ...". In the '
-                "variable BERRYMQ_TOKEN, other users of this host cannot see it.",
+                help='What HTTP clients must send as "Authorization: Bearer ...", or as the '
+                "password of Basic. In the variable BERRYMQ_TOKEN, other users of this host "
+                "cannot see it.",
             ),
             click.option(
                 "--origin",
                 "origins",
                 multiple=True,
-                help="A page that may open the WebSocket, such as https://example.org.",
+                help="A page that may post and open the WebSocket, such as https://example.org.",
             ),
             click.option(
                 "--host",

@@ -73,7 +73,7 @@ def serve(
     output = Output(sys.stdout)
     show_log(Output(sys.stderr))
     shows = output.is_terminal or as_json if show is None else show
-    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure)
+    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure).checked()
     asyncio.run(_serve(output, endpoints, name, insecure, shows, as_json, hello, listeners))
 
 

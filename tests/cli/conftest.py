@@ -81,14 +81,14 @@ Start = Callable[..., AbstractContextManager[Running]]
 
 
 @contextmanager
-def started(arguments: list[str]) -> Iterator[Running]:
+def started(arguments: list[str], **environment: str) -> Iterator[Running]:
     with subprocess.Popen(
         arguments,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         cwd=ROOT,
     ) as process:
         running = Running(process)
@@ -100,9 +100,9 @@ def started(arguments: list[str]) -> Iterator[Running]:
             running.finish()
 
 
-def started_command(*arguments: str) -> AbstractContextManager[Running]:
+def started_command(*arguments: str, **environment: str) -> AbstractContextManager[Running]:
     """Start the command."""
-    return started([*BERRYMQ, *arguments])
+    return started([*BERRYMQ, *arguments], **environment)
 
 
 def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -77,6 +77,35 @@ def test_refused_arguments(start, arguments, error) -> None:
         assert error in "\n".join(bridge.rest("stderr"))
 
 
+@pytest.mark.parametrize("command", ["serve", "bridge"])
+@pytest.mark.parametrize("option", ["--token", "--origin", "--host"])
+def test_what_is_for_http_needs_http(start, command, option) -> None:
+    where = ["--bind", "tcp://127.0.0.1:*"]
+    if command == "bridge":
+        where = ["--connect", "tcp://127.0.0.1:1", "--tcp", ":0"]
+    with start(command, *where, option, "sesame") as refused:
+        assert refused.end() == 2
+        errors = "\n".join(refused.rest("stderr"))
+        assert re.search(rf"{option} .*: give --http as well", errors)
+        assert "sesame" not in errors
+        assert refused.rest() == []
+
+
+def test_a_token_in_the_environment_may_be_for_others(start) -> None:
+    with start("serve", "--bind", "tcp://127.0.0.1:*", BERRYMQ_TOKEN="sesame") as node:
+        assert node.line().startswith("The node is at")
+        assert node.end(signal.SIGTERM) == 0
+        assert node.rest("stderr") == ["BERRYMQ_TOKEN is not used: there is no --http"]
+    command = ("serve", "--bind", "tcp://127.0.0.1:*", "--http", ":0")
+    with start(*command, BERRYMQ_TOKEN="sesame") as node:
+        url = url_in(node.line(), "HTTP")
+        assert post(url, "connect_oneway", Authorization="Bearer sesame")
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            post(url, "connect_oneway")
+        refused.value.close()
+        assert node.end(signal.SIGTERM) == 0
+
+
 def test_exposure_needs_insecure(start) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", "--tcp", "0.0.0.0:0") as node:
         assert node.end() == 2
