@@ -124,7 +124,7 @@ class PortConnections:
             self._turn_end = now + TURN
         if connection.is_behind or now >= self._turn_end:
             if not connection.postpone(frames, now):
-                self._cut_off(key, connection)
+                self._cut_off(key)
                 return
         else:
             connection.receive(frames, now, self._turn_end)
@@ -147,21 +147,22 @@ class PortConnections:
             connection.dirty = False
             connection.flush_soon()
 
-    def peer_lost(self, key: Key, reason: str) -> None:
+    def peer_lost(self, key: Key, reason: str, *, at_once: bool = False) -> None:
         connection = self.connections.pop(key, None)
         self._guessed.discard(key)
         if connection is not None:
+            if at_once:
+                connection.end_turns()
             self._events.connection_lost(connection)
             connection.leave(
                 ConnectionLostError(reason), partial(self._events.connection_ended, connection)
             )
 
-    def _cut_off(self, key: Key, connection: Connection) -> None:
+    def _cut_off(self, key: Key) -> None:
         """End the connection of a peer that sends far more than is served."""
         assert self.port is not None
         self.port.disconnect(key)
-        connection.end_turns()
-        self.peer_lost(key, "the peer sends far more than is served")
+        self.peer_lost(key, "the peer sends far more than is served", at_once=True)
 
     # -- connections -----------------------------------------------------------------------
 

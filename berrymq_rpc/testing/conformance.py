@@ -118,7 +118,7 @@ class Peer:
             self.bursts += 1
             self.unanswered_burst = False
 
-    def peer_lost(self, key: Key, reason: str) -> None:
+    def peer_lost(self, key: Key, reason: str, *, at_once: bool = False) -> None:
         with self._called():
             assert key in self._present
             assert reason

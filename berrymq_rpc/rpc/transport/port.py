@@ -77,8 +77,12 @@ class PortHandler(Protocol):
     def read_complete(self) -> None:
         """All that could be read for now was handed over: answers may be sent together."""
 
-    def peer_lost(self, key: Key, reason: str) -> None:
-        """The connection to the peer was lost; nothing sent to this key arrives any more."""
+    def peer_lost(self, key: Key, reason: str, *, at_once: bool = False) -> None:
+        """The connection to the peer was lost; nothing sent to this key arrives any more.
+
+        Args:
+            at_once: whether what it has sent, and that is not served yet, must not be.
+        """
 
 
 class Port(ABC):

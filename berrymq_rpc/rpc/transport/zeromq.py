@@ -356,7 +356,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         for key, credentials in list(self._credentials.items()):
             if credentials.key == public:
                 cut(self._peers[key])
-                self._lose(key)
+                if self._forget(key):
+                    self._handler.peer_lost(key, "the connection was lost", at_once=True)
 
     def _departed(self, key: bytes) -> None:
         if self._routed:
@@ -438,19 +439,13 @@ class ZeroMQPort(Port, ZmqProtocol):
             file = self._peers.get(key)
             if file is not None:
                 self._forget(key)
-                self._cut(file)
+                self._collect_events()
+                # Otherwise another connection may have its number by now.
+                if (_LOST, file) not in self._events:
+                    cut(file)
         elif key is self._dealer_key:
             self._dealer_key = None
             self._transport.forget(b"")
-
-    def _cut(self, file: int) -> None:
-        """End a connection, so that the peer notices: libzmq cannot do it for one of a ROUTER's."""
-        self._collect_events()
-        if (_LOST, file) in self._events:
-            # Another connection may have the number by now.
-            return
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(file)) as shared:
-            shared.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._closing:

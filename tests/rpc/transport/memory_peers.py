@@ -57,7 +57,7 @@ class Peer:
     def read_complete(self) -> None:
         self._note("burst")
 
-    def peer_lost(self, key: Key, reason: str) -> None:
+    def peer_lost(self, key: Key, reason: str, *, at_once: bool = False) -> None:
         self._note("lost", key, reason)
 
     async def until(self, condition: Callable[[], object]) -> None:
