@@ -244,6 +244,8 @@ class Part:
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
+        # On a busy machine, some of its threads run on for a moment.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self.is_frozen = True
 
     def thaw(self) -> None:

@@ -659,6 +659,7 @@ def test_a_frozen_peer_does_not_hold_up_the_end(program: Program) -> None:
     sender = program(FROZEN, line(listener))
     assert line(sender) == "connected"
     os.kill(listener.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, listener.pid, os.WSTOPPED)
     try:
         assert end(sender) == (0, "", "")
     finally:

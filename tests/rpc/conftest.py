@@ -91,8 +91,11 @@ class ServerProcess:
         self.lines.extend(line.strip() for line in stdout)
 
     def send(self, number: signal.Signals) -> float:
-        """Send a signal; the time of it."""
+        """Send a signal; the time of it. After SIGSTOP, the process is frozen."""
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # On a busy machine, some of its threads run on for a moment.
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
         return time.monotonic()
 
     def wait(self) -> int:
