@@ -60,7 +60,9 @@ async def main():
         for client in clients:
             try:
                 received = loop.sock_recv(client, 1)
-                refused += await asyncio.wait_for(received, 0.05 if refused else 1) == b""
+                # The first byte of what it is told.
+                first = await asyncio.wait_for(received, 0.05 if refused else 1)
+                refused += first in (b"", b"H", b"{")
             except OSError:
                 refused += 1
             except TimeoutError:

@@ -22,6 +22,7 @@ from .forwarding_handler import ForwardingTable
 from .http_access import Access
 from .listener import Listener
 from .openrpc import openrpc_document
+from .places import PlaceBounds
 from .runtime import BridgeRuntime
 from .subscriptions import QUEUE_SIZE, RemoteSubscriptions, Subscriptions
 
@@ -33,9 +34,19 @@ MAX_BODY = 1 << 20
 #: Requests in one batch.
 MAX_BATCH = 1000
 
-#: Peers at one time, of all listeners: each has a socket, and on most systems a process may open
-#: 1,024 files by default.
-MAX_PEERS = 900
+#: Peers at one time, of all listeners. On most systems a process may open 1,024 files by default:
+#: if there are fewer files than that, peers are refused when all but a few are taken.
+MAX_PEERS = 10_000
+
+#: Bytes of texts that have not arrived whole or wait to be sent, of all connections together, but
+#: at least so many texts: with less, a few slow peers would stop the others.
+MAX_BYTES = 512 << 20
+MIN_TEXTS = 20
+
+#: One host gets a part of the places and bytes, but at least so many places and texts.
+HOST_SHARE = 10
+MIN_HOST_PEERS = 10
+MIN_HOST_TEXTS = 2
 
 #: Seconds that calls in progress have when the bridge closes.
 GRACE = 5.0
@@ -65,7 +76,16 @@ class Bridge:
             a client of a remote server, which stays open. A node need not be bound.
         max_body: bytes of one text from a peer, and of the text that answers it.
         max_batch: requests in one batch.
-        max_peers: peers at one time, of all listeners together; further ones are refused.
+        max_peers: peers at one time, of all listeners together: all connections that are accepted,
+            idle ones and those that still agree on TLS too. Where there is no place left, an idle
+            one of the host that has most gives way, or the new one is refused.
+        max_host_peers: those of one host (an address, of IPv6 its first 64 bits). The default is a
+            tenth of `max_peers`, so that one host cannot keep others out; raise it where all
+            peers come through one proxy.
+        max_bytes: bytes of texts that have not arrived whole or wait to be sent. The default is
+            512 MiB, or 20 times `max_body` where that is more. Over it, the connection is closed
+            that has most.
+        max_host_bytes: those of one host; the default is a tenth of `max_bytes`.
         queue_size: messages that are kept for one subscription; the oldest are dropped first.
         limits: the bounds of calls in flight and of depth; see `rpc.Limits`.
         grace: seconds that calls in progress have when the bridge closes.
@@ -88,6 +108,9 @@ class Bridge:
         max_body: int = MAX_BODY,
         max_batch: int = MAX_BATCH,
         max_peers: int = MAX_PEERS,
+        max_host_peers: int | None = None,
+        max_bytes: int | None = None,
+        max_host_bytes: int | None = None,
         queue_size: int = QUEUE_SIZE,
         limits: Limits | None = None,
         grace: float = GRACE,
@@ -99,19 +122,35 @@ class Bridge:
         slow_handler: float = SLOW_HANDLER,
         security: Security | None = None,
     ) -> None:
-        counts: tuple[tuple[str, Any], ...] = (
-            ("max_body", max_body),
-            ("max_batch", max_batch),
-            ("max_peers", max_peers),
-            ("queue_size", queue_size),
-        )
-        for name, value in counts:
+        counts: dict[str, Any] = {
+            "max_body": max_body,
+            "max_batch": max_batch,
+            "max_peers": max_peers,
+            "queue_size": queue_size,
+        }
+        shares = {
+            "max_host_peers": max_host_peers,
+            "max_bytes": max_bytes,
+            "max_host_bytes": max_host_bytes,
+        }
+        counts |= {name: value for name, value in shares.items() if value is not None}
+        for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+        if max_host_peers is None:
+            max_host_peers = max(max_peers // HOST_SHARE, MIN_HOST_PEERS)
+        if max_bytes is None:
+            max_bytes = max(MAX_BYTES, MIN_TEXTS * max_body)
+        if max_host_bytes is None:
+            max_host_bytes = max(max_bytes // HOST_SHARE, MIN_HOST_TEXTS * max_body)
         self._target = target
         self._limits = checked_limits(limits)
         self._grace = checked_seconds(grace, "grace", zero=True)
-        self._bounds = {"max_size": max_body, "max_batch": max_batch, "max_peers": max_peers}
+        self._bounds: dict[str, Any] = {
+            "max_size": max_body,
+            "max_batch": max_batch,
+            "bounds": PlaceBounds(max_peers, max_host_peers, max_bytes, max_host_bytes),
+        }
         self._security = checked_security(security)
         self._title = title
         self._version = version

@@ -15,7 +15,7 @@ status  when
 415     the content type is not JSON in UTF-8, or the body is compressed
 417     it expects something else than ``100-continue``
 426     at ``/ws``: it is not a request for a WebSocket
-503     `max_peers` is reached, or the listener is closing
+503     `max_peers` or another bound of the bridge is reached, or the listener is closing
 ======  =====================================================================================
 
 A client that sends ``Expect: 100-continue`` waits with its body for the status 100, which it gets
@@ -35,6 +35,7 @@ from .acceptor import Acceptor
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
 from .listener import SEND_TIMEOUT, Listener, ListenerPeer, ListenerPort, url_of
+from .places import Place
 from .runtime import BridgeRuntime
 from .websocket import WebSockets
 
@@ -47,14 +48,14 @@ logger = Log("berrymq_rpc.jsonrpc.bridge")
 BODY_TIMEOUT = 30.0
 IDLE_TIMEOUT = 75.0
 
+#: Seconds that a client has to read why its request is refused while it sends it.
+REFUSAL_TIMEOUT = 1.0
+
 #: Bytes of a head: a line of it, and all its fields.
 MAX_HEAD = 8190
 
 #: Bytes of an answer that a socket almost always takes at once.
 SMALL = 64 << 10
-
-#: Connections that wait to be accepted.
-BACKLOG = 1024
 
 #: Where clients of berryMQ 0.3 post to, and where the WebSocket is.
 LEGACY_PATH = "/JSON"
@@ -123,7 +124,38 @@ class _PostPath:
 
 
 class _Protocol(web.RequestHandler):
-    """One connection, whose malformed requests are not quoted: they may hold a token."""
+    """One connection, whose malformed requests are not quoted: they may hold a token.
+
+    Attributes:
+        place: that of the connection.
+    """
+
+    place: Place
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.place.evict = self._evict
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.place.release()
+
+    def data_received(self, data: bytes) -> None:
+        self.place.received(len(data))
+        super().data_received(data)
+
+    def _evict(self) -> None:
+        """Close the connection, and say so to a client that has begun to send a request."""
+        transport: Any = self.transport
+        if transport is None:
+            return
+        if self.place.is_idle and self.place.has_partial_text:
+            transport.write(_busy("the server has too much to do"))
+            # What it still sends is dropped, as it would not read the response otherwise.
+            self.close()
+            self._loop.call_later(REFUSAL_TIMEOUT, transport.abort)
+        else:
+            transport.abort()
 
     def handle_error(
         self,
@@ -141,23 +173,17 @@ class _Protocol(web.RequestHandler):
 
 
 class _Server(web.Server):
-    """Reports the end of each connection, and bounds how many there are."""
+    """Makes the protocols of connections, and reports the end of each."""
 
-    def __init__(
-        self, runtime: BridgeRuntime, paths: Iterable[_PostPath], handler: Any, **kwargs: Any
-    ) -> None:
+    def __init__(self, paths: Iterable[_PostPath], handler: Any, **kwargs: Any) -> None:
         super().__init__(handler, **kwargs)
-        self._runtime = runtime
         self._paths = tuple(paths)
 
-    def __call__(self) -> _Protocol:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
-
-    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        if len(self._connections) > self._runtime.limits.max_peers:
-            self._runtime.connection_refused()
-            transport.abort()
+    def new_protocol(self, place: Place) -> _Protocol:
+        """Make the protocol of a connection that has this place."""
+        protocol = _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol.place = place
+        return protocol
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
@@ -217,7 +243,6 @@ class HTTPListener(Listener):
             )
 
         server = _Server(
-            self._runtime,
             self._paths.values(),
             self._handle,
             request_factory=make_request,
@@ -233,13 +258,21 @@ class HTTPListener(Listener):
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
+        runtime = self._runtime
+        self._acceptor = Acceptor(
+            runtime.places,
+            runtime.handshakes,
+            server.new_protocol,
+            on_refused=runtime.connection_refused,
+            refusal=_busy,
+            ssl=ssl,
+        )
         try:
-            self._acceptor = Acceptor(server, backlog=BACKLOG, ssl=ssl)
-            await self._acceptor.open(host, port)
+            address = await self._acceptor.open(host, port)
         except BaseException:
             await self._runner.cleanup()
             raise
-        self.url = url_of("https" if ssl else "http", self._acceptor.address)
+        self.url = url_of("https" if ssl else "http", address)
         self._port.url = self.url
 
     async def close(self, grace: float) -> None:
@@ -248,7 +281,6 @@ class HTTPListener(Listener):
             self._idle.set()
         if self._acceptor is not None:
             self._acceptor.close()
-            await self._acceptor.wait_closed()
         await self._web_sockets.close()
         try:
             async with asyncio.timeout(grace):
@@ -259,6 +291,8 @@ class HTTPListener(Listener):
                 self.url,
                 self._serving,
             )
+        if self._acceptor is not None:
+            await self._acceptor.wait_closed()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -266,6 +300,8 @@ class HTTPListener(Listener):
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
+        protocol = request.protocol
+        assert isinstance(protocol, _Protocol)
         headers = request.headers
         shared = self._access.shared(headers)
         response = self._by_head(request, path)
@@ -278,7 +314,7 @@ class HTTPListener(Listener):
         self._serving += 1
         try:
             if path == WEBSOCKET_PATH:
-                return await self._web_sockets.serve(request)
+                return await self._web_sockets.serve(request, protocol.place)
             content = request.content
             # Almost always, the body has arrived with the head.
             body = content.read_nowait() if content.is_eof() else await self._rest(request)
@@ -287,14 +323,17 @@ class HTTPListener(Listener):
             if isinstance(body, web.Response):
                 body.headers.update(shared)
                 return body
+            protocol.place.busy()
+            protocol.place.taken()
             answer = await self._paths[path].ask(request, body)
             if not answer:
                 return web.Response(status=self._notification_status, headers=shared)
             response = web.Response(body=answer, headers=_HEADERS | shared if shared else _HEADERS)
             if len(answer) > SMALL:
-                await _send(request, response)
+                await _send(request, response, protocol.place)
             return response
         finally:
+            protocol.place.idle()
             self._serving -= 1
             if self._is_closing and not self._serving:
                 self._idle.set()
@@ -358,8 +397,10 @@ class HTTPListener(Listener):
             return response
 
 
-async def _send(request: web.BaseRequest, response: web.Response) -> None:
+async def _send(request: web.BaseRequest, response: web.Response, place: Place) -> None:
     """Send a large answer, within the time that a client has to read it."""
+    size = response.content_length or 0
+    place.resize(size)
     try:
         async with asyncio.timeout(SEND_TIMEOUT):
             await response.prepare(request)
@@ -367,6 +408,17 @@ async def _send(request: web.BaseRequest, response: web.Response) -> None:
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
+    finally:
+        place.resize(-size)
+
+
+def _busy(reason: str) -> bytes:
+    """The whole response to a client that is refused before its request was read."""
+    return (
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(reason) + 1}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+        f"{reason}\n"
+    ).encode("ascii")
 
 
 def _refusal(refusal: Refusal, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -7,10 +7,15 @@ port, with lines of its choice in the body.
 import asyncio
 import re
 import ssl as ssl_module
+from collections.abc import Callable
 
+from ...errors import OverloadedError
 from ...runtime.log import Log
+from ..error_objects import to_error
+from ..protocols.version2 import JSONRPCv2
 from .acceptor import Acceptor
 from .listener import EOF_GRACE, Listener, ListenerPort, StreamPeer, url_of
+from .places import Place
 from .runtime import BridgeRuntime
 
 __all__ = ["JSONLinesListener"]
@@ -21,6 +26,32 @@ logger = Log("berrymq_rpc.jsonrpc.bridge")
 BACKLOG = 1024
 
 _HTTP = re.compile(rb"[A-Z]{3,20} \S+ HTTP/")
+
+
+class _Protocol(asyncio.StreamReaderProtocol):
+    """One connection, whose bytes are counted until they are read."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        accepted: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None],
+        place: Place,
+    ) -> None:
+        super().__init__(reader, accepted)
+        self._place = place
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._place.evict = transport.abort
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._place.release()
+
+    def data_received(self, data: bytes) -> None:
+        self._place.received(len(data))
+        super().data_received(data)
 
 
 class JSONLinesListener(Listener):
@@ -41,9 +72,17 @@ class JSONLinesListener(Listener):
         Raises:
             OSError: the address cannot be bound.
         """
-        self._acceptor = Acceptor(self._protocol, backlog=BACKLOG, ssl=ssl)
-        await self._acceptor.open(host, port)
-        self.url = url_of("tls" if ssl else "tcp", self._acceptor.address)
+        runtime = self._runtime
+        self._acceptor = Acceptor(
+            runtime.places,
+            runtime.handshakes,
+            self._new_protocol,
+            on_refused=runtime.connection_refused,
+            refusal=self._refusal,
+            ssl=ssl,
+        )
+        address = await self._acceptor.open(host, port)
+        self.url = url_of("tls" if ssl else "tcp", address)
         self._port.url = self.url
 
     async def close(self, grace: float) -> None:
@@ -59,21 +98,20 @@ class JSONLinesListener(Listener):
             if late:
                 await asyncio.wait(late)
 
-    def _protocol(self) -> asyncio.StreamReaderProtocol:
-        reader = asyncio.StreamReader(self.options.max_frame + 1)
-        return asyncio.StreamReaderProtocol(reader, self._accepted)
+    def _new_protocol(self, place: Place) -> _Protocol:
+        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.ensure_future(self._serve(reader, writer, place))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._runtime.is_full():
-            writer.transport.abort()
-            return
-        task = asyncio.ensure_future(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        reader = asyncio.StreamReader(limit=self.options.max_frame + 1)
+        return _Protocol(reader, accepted, place)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: Place
+    ) -> None:
         address = writer.get_extra_info("peername")
-        peer = StreamPeer(address[0] if address else None, "tcp")
+        peer = StreamPeer(address[0] if address else None, "tcp", place)
 
         async def write(text: bytes) -> None:
             # Neither JSON texts nor the separators of a batch contain line breaks.
@@ -82,7 +120,7 @@ class JSONLinesListener(Listener):
 
         self._connections.peer_connected(peer)
         writing = asyncio.ensure_future(peer.write_all(write))
-        reading = asyncio.ensure_future(self._read(reader, peer))
+        reading = asyncio.ensure_future(self._read(reader, peer, place))
         self._readers.add(reading)
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
@@ -109,11 +147,13 @@ class JSONLinesListener(Listener):
                 if not task.cancelled() and (error := task.exception()) is not None:
                     logger.debug("a peer at %s: %r", self.url, error)
 
-    async def _read(self, reader: asyncio.StreamReader, peer: StreamPeer) -> None:
+    async def _read(self, reader: asyncio.StreamReader, peer: StreamPeer, place: Place) -> None:
         is_first = True
         while True:
             try:
                 line = await reader.readuntil(b"\n")
+                place.busy()
+                place.taken(len(line))
             except asyncio.IncompleteReadError as end:
                 line = end.partial
                 if line.strip() and not (is_first and _HTTP.match(line)):
@@ -131,3 +171,8 @@ class JSONLinesListener(Listener):
                 await peer.give_way()
             else:
                 await peer.receive(self._connections, line)
+
+    def _refusal(self, reason: str) -> bytes:
+        """The line for a peer that is refused."""
+        failure = self._runtime.dispatcher.describe(OverloadedError(reason))
+        return JSONRPCv2.error_message(to_error(failure)) + b"\n"

@@ -9,6 +9,7 @@ from typing import Any
 from ...rpc.port_connections import PortConnections
 from ...rpc.transport.port import Key, Port, PortOptions
 from ...rpc.turns import TURN
+from .places import Place
 from .write_queue import WriteQueue
 
 __all__ = [
@@ -86,13 +87,16 @@ class ListenerPeer:
 class StreamPeer(ListenerPeer):
     """A peer whose texts arrive and leave one after another.
 
+    Args:
+        place: of its connection.
+
     Attributes:
         queue: what waits to be sent to it.
     """
 
-    def __init__(self, address: str | None, scheme: str) -> None:
+    def __init__(self, address: str | None, scheme: str, place: Place) -> None:
         super().__init__(address, scheme)
-        self.queue = WriteQueue()
+        self.queue = WriteQueue(place)
         self._loop = asyncio.get_running_loop()
         #: When others are to be served; ``None`` if it is read for the first time in this turn of
         #: the event loop.

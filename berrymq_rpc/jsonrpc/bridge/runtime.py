@@ -17,7 +17,10 @@ from ...rpc.wire.limits import Limits
 from ...runtime.log import Log
 from ...security import Security
 from ..message import IncomingMessage
+from .acceptor import Handshakes
+from .listener import ListenerPort
 from .listener_dialect import ListenerDialect, PostDialect
+from .places import PlaceBounds, Places
 
 if TYPE_CHECKING:
     from ...rpc.call import Call
@@ -39,7 +42,7 @@ class BridgeRuntime:
         limits: the bounds of calls in flight and of depth.
         max_size: bytes of a text from a peer, and of the text that answers it.
         max_batch: requests in a batch.
-        max_peers: peers at one time.
+        bounds: of the connections of all listeners.
         security: of all listeners: who may connect.
         on_lost: called with each connection that is lost.
         options: how handlers are run and logged; see `rpc.options.Options`.
@@ -52,17 +55,19 @@ class BridgeRuntime:
         *,
         max_size: int,
         max_batch: int,
-        max_peers: int,
+        bounds: PlaceBounds,
         security: Security | None,
         on_lost: Callable[[Connection], object],
         **options: Any,
     ) -> None:
-        self.limits = replace(limits, max_peers=max_peers)
+        self.limits = replace(limits, max_peers=bounds.max_places)
         self.max_size = max_size
         #: With which all listeners are opened.
         self.port_options = PortOptions(
             heartbeat=limits.heartbeat, max_frame=max_size, security=security
         )
+        self.places = Places(bounds, self._peers_elsewhere)
+        self.handshakes = Handshakes()
         self.refused = 0
         self.dispatcher = Dispatcher(table, Options(limits=limits, **options), Codec())
         self._max_batch = max_batch
@@ -115,7 +120,13 @@ class BridgeRuntime:
     @property
     def peers(self) -> int:
         """How many connections there are, at all ports."""
-        return sum(len(port.connections) for port in self._ports)
+        return self.places.count + self._peers_elsewhere()
+
+    def _peers_elsewhere(self) -> int:
+        """How many peers hold no place: those over ZeroMQ, which accepts them by itself."""
+        return sum(
+            len(port.connections) for port in self._ports if not isinstance(port.port, ListenerPort)
+        )
 
     @property
     def in_progress(self) -> int:
@@ -127,19 +138,14 @@ class BridgeRuntime:
         return {
             "peers": self.peers,
             "peers_refused": self.refused,
+            "peers_closed": self.places.closed,
+            "bytes_held": self.places.size,
             "calls": sum(dialect.calls for dialect in self._dialects),
             "calls_in_progress": self.in_progress,
             "bytes_queued": sum(map(_queued_bytes, self.connections)),
             "malformed_messages": self.dispatcher.malformed
             + sum(dialect.malformed for dialect in self._dialects),
         }
-
-    def is_full(self) -> bool:
-        """Whether a further peer is refused; it is counted then."""
-        if self.peers < self.limits.max_peers:
-            return False
-        self.connection_refused()
-        return True
 
     # -- `rpc.port_connections.ConnectionEvents` -------------------------------------------
 
@@ -152,12 +158,16 @@ class BridgeRuntime:
     def connection_ended(self, connection: Connection) -> None:
         """Do nothing: the dialects keep the counts."""
 
-    def connection_refused(self) -> None:
-        """Count a peer over `max_peers`."""
+    def connection_refused(self, reason: str | None = None) -> None:
+        """Count a peer that is refused.
+
+        Args:
+            reason: the default is that `max_peers` is reached.
+        """
         self.refused += 1
-        logger.warning(
-            "max_peers=%d is reached: %d peers refused so far", self.limits.max_peers, self.refused
-        )
+        if reason is None:
+            reason = f"max_peers={self.limits.max_peers:,} is reached"
+        logger.warning("%s: %d peers refused so far", reason, self.refused)
 
     def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
         """Do nothing: a listener connects to nobody."""

@@ -8,6 +8,7 @@ from aiohttp import WSMsgType, web
 from ...runtime.log import Log
 from .http_access import offered_protocols
 from .listener import ListenerPort, StreamPeer
+from .places import Place
 from .runtime import BridgeRuntime
 
 __all__ = ["WebSockets"]
@@ -38,8 +39,13 @@ class WebSockets:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve a request for a WebSocket until that is closed."""
+    async def serve(self, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+        """Serve a request for a WebSocket until that is closed.
+
+        Args:
+            request: the request.
+            place: that of its connection.
+        """
         if PROTOCOL not in offered_protocols(request.headers):
             # aiohttp logs what is offered in vain, which may be the token alone.
             headers = request.headers.copy()
@@ -55,16 +61,16 @@ class WebSockets:
         )
         if not socket.can_prepare(request).ok:
             return web.Response(status=426, headers={"Upgrade": "websocket"})
-        if self._runtime.is_full():
-            return web.Response(status=503, text="max_peers is reached\n")
+        place.busy()
         await socket.prepare(request)
+        place.taken()
         self._open.add(socket)
-        peer = StreamPeer(request.remote, "http")
+        peer = StreamPeer(request.remote, "http", place)
         self._connections.peer_connected(peer)
         writing = asyncio.ensure_future(peer.write_all(partial(_write, socket)))
         writing.add_done_callback(partial(self._written, request))
         try:
-            await self._read(socket, peer)
+            await self._read(socket, peer, place)
         finally:
             self._open.discard(socket)
             self._connections.peer_lost(peer, "the WebSocket was closed")
@@ -73,9 +79,10 @@ class WebSockets:
             await asyncio.wait((writing,))
         return socket
 
-    async def _read(self, socket: web.WebSocketResponse, peer: StreamPeer) -> None:
+    async def _read(self, socket: web.WebSocketResponse, peer: StreamPeer, place: Place) -> None:
         while True:
             message = await socket.receive()
+            place.taken()
             if message.type is WSMsgType.TEXT:
                 data: bytes = message.data.encode("utf-8")
             elif message.type is WSMsgType.BINARY:

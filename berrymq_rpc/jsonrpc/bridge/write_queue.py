@@ -3,6 +3,8 @@
 import asyncio
 from collections import deque
 
+from .places import Place
+
 __all__ = ["ROOM", "WriteQueue"]
 
 #: Bytes that may wait before a subscription pauses, and reading from the peer. A socket holds some
@@ -11,9 +13,14 @@ ROOM = 256 << 10
 
 
 class WriteQueue:
-    """Texts on their way to a peer, first in, first out. Belongs to one event loop."""
+    """Texts on their way to a peer, first in, first out. Belongs to one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        place: of the connection, which counts the bytes.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._texts: deque[bytes] = deque()
         self._size = 0
         self._is_closed = False
@@ -38,6 +45,7 @@ class WriteQueue:
         self._is_empty.clear()
         if self._size > ROOM:
             self._has_room.clear()
+        self._place.resize(len(text))
         return True
 
     async def next(self) -> bytes | None:
@@ -51,7 +59,10 @@ class WriteQueue:
 
     def sent(self, text: bytes) -> None:
         """Count the text that `next` returned as sent."""
-        self._size -= len(text)
+        # Nothing of it counts any more where the queue was dropped meanwhile.
+        size = min(len(text), self._size)
+        self._size -= size
+        self._place.resize(-size)
         if self._size <= ROOM:
             self._has_room.set()
         if not self._texts:
@@ -74,6 +85,7 @@ class WriteQueue:
     def drop(self) -> None:
         """Accept nothing more and discard the queue: the peer is gone."""
         self._texts.clear()
+        self._place.resize(-self._size)
         self._size = 0
         self._is_empty.set()
         self.close()
