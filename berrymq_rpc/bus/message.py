@@ -27,7 +27,7 @@ class Message:
     ``message.id`` the identifier.
     """
 
-    __slots__ = ("_args", "_identifier", "_kwargs")
+    __slots__ = ("__weakref__", "_args", "_identifier", "_kwargs")
 
     def __init__(
         self, identifier: Identifier, args: tuple[Any, ...], kwargs: dict[str, Any]

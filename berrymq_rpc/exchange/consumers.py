@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import count
 from typing import Any
 
@@ -12,7 +12,8 @@ from ..common.tally import Tally
 from ..identifier import Identifier
 from ..rpc import Context
 from .consumer import Consumer
-from .remote_queue import RemoteQueue, RemoteQueues
+from .remote_queue import RemoteQueue
+from .remote_queues import RemoteQueues
 from .stored_message import StoredMessage
 
 __all__ = ["DEAD", "Consumers"]
@@ -40,7 +41,8 @@ class Consumers:
         # a peer that speaks JSON may have it in a float.
         self._numbers = count(secrets.randbits(48))
         self._dead = Tally()
-        self._consumers: dict[Consumer, None] = {}
+        #: With the owners that their queues know them by.
+        self._consumers: dict[Consumer, object] = {}
 
     @property
     def dead(self) -> int:
@@ -59,21 +61,33 @@ class Consumers:
         return stalled + sum(queue.consumers for queue in self._queues)
 
     def open(
-        self, identifier: Identifier, shared: bool, ack_wait: float | None, tries: int | None
+        self,
+        identifier: Identifier,
+        shared: bool,
+        ack_wait: float | None,
+        tries: int | None,
+        account: Hashable,
     ) -> Consumer:
-        """Open a queue for a consumer; undo it by `close`. Arguments as for `Consumer`."""
-        queue = self._queues.open(identifier, shared)
+        """Open a queue for a consumer; undo it by `close`.
+
+        Args:
+            identifier, shared, account: as for `RemoteQueues.open`.
+            ack_wait, tries: as for `Consumer`.
+        """
+        owner = object()
+        queue = self._queues.open(identifier, shared, owner, account)
         consumer = Consumer(
             queue, ack_wait, tries, self._max_unacknowledged, self._numbers, self._bury
         )
-        self._consumers[consumer] = None
+        self._consumers[consumer] = owner
         return consumer
 
     def close(self, consumer: Consumer) -> None:
         """Let go what a consumer has got, and close its queue if no other has it."""
-        del self._consumers[consumer]
+        owner = self._consumers.pop(consumer)
         consumer.close()
-        self._queues.leave(consumer.queue, consumer)
+        consumer.queue.dismiss(consumer)
+        self._queues.leave(consumer.queue, owner)
 
     def hand_over(
         self,

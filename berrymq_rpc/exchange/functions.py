@@ -4,26 +4,33 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from functools import partial
 from typing import Any
 
 from ..bus import Bus, default_bus
+from ..errors import OverloadedError
 from ..identifier import Identifier
 from ..rpc import AttrHandler, Peer, context, method
+from ..rpc.inbound_call import current
 from ..rpc.options import ClientOptions
+from ..runtime.log import Log
 from .batch import checked_name, parse_batch
 from .consumer import MAX_UNACKNOWLEDGED, Consumer, checked_ack_wait, checked_delay, checked_tries
 from .consumers import Consumers
 from .dial_back import Allowed, DialBack, allowed_target
-from .leases import MAX_LEASES, Lease, LeaseTable, TokenError
+from .leases import MAX_LEASES, MAX_TTL, Lease, LeaseTable, TokenError, checked_ttl
 from .link import Carrier, Link
 from .mesh import Mesh
-from .remote_queue import MAX_BYTES, MAX_MESSAGES, RemoteQueue, RemoteQueues
+from .quota import PEER_SHARE, share_of
+from .remote_queue import MAX_BYTES, MAX_MESSAGES, RemoteQueue
+from .remote_queues import RemoteQueues
 from .status import INVALID_TOKEN, OK, TIMEOUT, UNKNOWN_NUMBER
 from .validation import keywords_of, positional_of
 
 __all__ = ["TTL", "ExportedFunctions"]
+
+logger = Log("berrymq_rpc.exchange")
 
 #: Seconds for which a connection may go unused: berryMQ's default.
 TTL = 1000.0
@@ -78,7 +85,13 @@ class ExportedFunctions(AttrHandler):
         queue_size: messages that a queue keeps at most. The oldest is dropped, counted and logged
             when one more comes.
         queue_bytes: bytes that they may take, packed; over it, the oldest are dropped as well.
-        max_connections: how many connections there may be at a time.
+        total_queue_bytes: bytes that all queues may take; over it, the oldest of the largest queue
+            of the largest peer are dropped. ``None``: so many that one peer's share is one queue.
+        max_connections: how many connections there may be at a time. When one more comes, the
+            oldest that was never used makes way for it.
+        peer_share: the part of `max_connections` and `total_queue_bytes` that one peer may have. A
+            peer is a user; without one it is a connection, or for plain HTTP an address.
+        max_ttl: seconds; a longer ttl is cut to it.
         max_unacknowledged: messages that a consumer may have got and not acknowledged; then its
             `get` waits.
         callback_allowed: where `interconnect` may call back: ``False``: only to the caller's own
@@ -94,7 +107,10 @@ class ExportedFunctions(AttrHandler):
         *,
         queue_size: int = MAX_MESSAGES,
         queue_bytes: int = MAX_BYTES,
+        total_queue_bytes: int | None = None,
         max_connections: int = MAX_LEASES,
+        peer_share: float = PEER_SHARE,
+        max_ttl: float = MAX_TTL,
         max_unacknowledged: int = MAX_UNACKNOWLEDGED,
         callback_allowed: Allowed = False,
         client_options: ClientOptions | None = None,
@@ -103,6 +119,9 @@ class ExportedFunctions(AttrHandler):
     ) -> None:
         _check_count("queue_size", queue_size)
         _check_count("queue_bytes", queue_bytes)
+        if total_queue_bytes is None:
+            total_queue_bytes = int(queue_bytes / _checked_share(peer_share))
+        _check_count("total_queue_bytes", total_queue_bytes)
         _check_count("max_connections", max_connections)
         _check_count("max_unacknowledged", max_unacknowledged)
         self._callback_allowed = callback_allowed
@@ -111,10 +130,19 @@ class ExportedFunctions(AttrHandler):
             mesh = Mesh((default_bus if bus is None else bus).gateway)
         self._mesh = mesh
         self._gateway = mesh.gateway
-        self._queues = RemoteQueues(self._gateway, self._mesh.name, queue_size, queue_bytes)
+        self._queues = RemoteQueues(
+            self._gateway,
+            self._mesh.name,
+            queue_size,
+            queue_bytes,
+            total_queue_bytes,
+            _checked_share(peer_share),
+        )
         self._consumers = Consumers(self._gateway, self._queues, max_unacknowledged)
         self._clock = clock
-        self._leases: LeaseTable[ServedConnection] = LeaseTable(self._free, max_connections)
+        self._leases: LeaseTable[ServedConnection] = LeaseTable(
+            self._free, max_connections, share_of(max_connections, peer_share), checked_ttl(max_ttl)
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         #: Tokens by which a call of this node to itself is recognized, and whether one came.
@@ -163,7 +191,7 @@ class ExportedFunctions(AttrHandler):
             await self._check_former(name)
         served = ServedConnection(None)
         served.takes_batches = name is not None
-        added = self._add(served, ttl, token)
+        added = self._add(served, ttl, token, peer.account)
         link = self._mesh.add_link(name or peer.identity, has_envelopes=name is not None, node=name)
         served.resource = served.link = link
         if target is None:
@@ -189,7 +217,7 @@ class ExportedFunctions(AttrHandler):
         Args:
             ttl: seconds for which the connection may go unused.
         """
-        return self._add(ServedConnection(None), ttl)
+        return self._add(ServedConnection(None), ttl, None, _account())
 
     @method
     def connect_via_queue(
@@ -216,16 +244,14 @@ class ExportedFunctions(AttrHandler):
                 no limit.
         """
         parsed = Identifier(identifier).require_exportable()
-        consumer = self._consumers.open(
-            parsed, bool(shared), checked_ack_wait(ack_wait), checked_tries(tries)
-        )
-        served = ServedConnection(consumer.queue)
-        served.consumer = consumer
-        try:
-            return self._add(served, ttl)
-        except BaseException:
-            self._consumers.close(consumer)
-            raise
+        ack_wait, tries = checked_ack_wait(ack_wait), checked_tries(tries)
+        account = _account()
+        served = ServedConnection(None)
+        # The bound first: what is refused opens no queue.
+        token = self._add(served, ttl, None, account)
+        served.consumer = self._consumers.open(parsed, bool(shared), ack_wait, tries, account)
+        served.resource = served.consumer.queue
+        return token
 
     @method
     def close_connection(self, token: Any) -> str:
@@ -439,6 +465,10 @@ class ExportedFunctions(AttrHandler):
         links = [resource for resource in parts if isinstance(resource, Link)]
         return {
             "connections": len(self._leases),
+            "connections_refused": self._leases.refused,
+            "connections_displaced": self._leases.displaced,
+            "queues": len(tuple(self._queues)),
+            "queue_bytes": self._queues.bytes,
             "consumers_waiting": self._consumers.waiting,
             "messages_unacknowledged": self._consumers.unacknowledged,
             "messages_dead": self._consumers.dead,
@@ -508,8 +538,17 @@ class ExportedFunctions(AttrHandler):
 
     # -- leases ----------------------------------------------------------------------------
 
-    def _add(self, served: ServedConnection, ttl: float, token: Any = None) -> str:
-        added = self._leases.add(served, ttl, self._clock(), token)
+    def _add(
+        self, served: ServedConnection, ttl: float, token: Any = None, account: Hashable = None
+    ) -> str:
+        before = self._leases.displaced
+        try:
+            added = self._leases.add(served, ttl, self._clock(), token, account)
+        except OverloadedError as error:
+            logger.warning("a connection was refused: %s", error)
+            raise
+        if self._leases.displaced > before:
+            logger.warning("an unused connection has made way for another")
         self._set_timer()
         return added
 
@@ -560,9 +599,20 @@ def _attach(served: ServedConnection, token: str, peer: Peer) -> None:
         served.resource.open(peer, Carrier.to_peer(peer, token, served.takes_batches))
 
 
+def _account() -> Hashable:
+    """The account of the peer that calls; ``None`` where the program itself does."""
+    return None if current.get() is None else context().peer.account
+
+
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+
+
+def _checked_share(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise ValueError(f"peer_share must be above 0 and at most 1, not {value!r}")
 
 
 def _checked_timeout(timeout: Any) -> float | None:

@@ -6,14 +6,15 @@
              |                              |                            "invalid token"
              +-----------remove-------------+---------------------------------> unknown
 
-A pinned lease (pinned by a waiting ``get``, for example) is in use, and does not expire. Nothing
-here asks for the time: it is passed in as ``now``, in seconds of any monotonic clock.
+When all places are taken, the lease that was opened first and never used makes way; so it is with
+the places of one peer. A pinned lease (pinned by a waiting ``get``, for example) is in use, and
+does not expire. Nothing here asks for the time: it is passed in as ``now``, in seconds of any
+monotonic clock.
 """
 
 import heapq
-import math
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from itertools import count
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +24,7 @@ from .status import INVALID_TOKEN, TIMEOUT
 __all__ = [
     "MAX_LEASES",
     "MAX_TOKEN_LENGTH",
+    "MAX_TTL",
     "Lease",
     "LeaseTable",
     "TokenError",
@@ -33,6 +35,9 @@ Value = TypeVar("Value")
 
 #: As many as a server has peers by default (`rpc.Limits.max_peers`).
 MAX_LEASES = 10_000
+
+#: Seconds for which a token may go unused at most: what a peer leaves behind is gone in a day.
+MAX_TTL = 86400.0
 
 #: Characters. A caller chooses its own with `interconnect`; a UUID has 36.
 MAX_TOKEN_LENGTH = 100
@@ -59,17 +64,33 @@ class Lease(Generic[Value]):
     Attributes:
         expires: when it will have been unused for too long, unless it is pinned.
         pins: how many users hold on to it.
+        account: what tells its peer from others; ``None`` for this side itself.
+        is_used: whether it was used since it was added.
     """
 
-    __slots__ = ("expires", "is_timed", "pins", "token", "ttl", "value")
+    __slots__ = ("account", "expires", "is_timed", "is_used", "pins", "token", "ttl", "value")
 
-    def __init__(self, token: str, value: Value, ttl: float, now: float) -> None:
+    def __init__(
+        self, token: str, value: Value, ttl: float, now: float, account: Hashable = None
+    ) -> None:
         self.token = token
         self.value = value
         self.ttl = ttl
         self.expires = now + ttl
         self.pins = 0
+        self.account = account
+        self.is_used = account is None
         self.is_timed = False
+
+
+class Places(Generic[Value]):
+    """The leases of one peer: how many, and those never used, the oldest first."""
+
+    __slots__ = ("taken", "unused")
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.unused: dict[str, Lease[Value]] = {}
 
 
 class LeaseTable(Generic[Value]):
@@ -78,11 +99,31 @@ class LeaseTable(Generic[Value]):
     Args:
         free: called once with each value whose lease has ended.
         maximum: how many leases there may be at a time; as many expired tokens are remembered.
+        peer_maximum: how many of them one peer may have; ``None`` for no bound of its own.
+        max_ttl: seconds; a longer ttl is cut to it.
+
+    Attributes:
+        refused: how many leases were refused, as all places were taken.
+        displaced: how many unused leases have made way for others.
     """
 
-    def __init__(self, free: Callable[[Value], object], maximum: int = MAX_LEASES) -> None:
+    def __init__(
+        self,
+        free: Callable[[Value], object],
+        maximum: int = MAX_LEASES,
+        peer_maximum: int | None = None,
+        max_ttl: float = MAX_TTL,
+    ) -> None:
         self.maximum = maximum
+        self.peer_maximum = maximum if peer_maximum is None else peer_maximum
+        self.max_ttl = max_ttl
+        self.refused = 0
+        self.displaced = 0
         self._free = free
+        #: Those of each peer, by accounts.
+        self._places: dict[Hashable, Places[Value]] = {}
+        #: Those never used, the oldest first.
+        self._unused: dict[str, Lease[Value]] = {}
         self._leases: dict[str, Lease[Value]] = {}
         # In the order of their expiry.
         self._expired: dict[str, None] = {}
@@ -91,24 +132,31 @@ class LeaseTable(Generic[Value]):
         self._timers: list[tuple[float, int, Lease[Value]]] = []
         self._numbers = count()
 
-    def add(self, value: Value, ttl: float, now: float, token: object = None) -> str:
+    def add(
+        self,
+        value: Value,
+        ttl: float,
+        now: float,
+        token: object = None,
+        account: Hashable = None,
+    ) -> str:
         """Add a value.
 
         Args:
             ttl: seconds for which the token may go unused.
             token: the token that the caller proposes; ``None`` for a random one.
+            account: what tells the peer from others; ``None`` for this side itself, which has no
+                bound of its own.
 
         Returns:
             The token.
 
         Raises:
             ValueError: `ttl` or `token` is invalid, or the token is in use or was until lately.
-            OverloadedError: there are too many leases.
+            OverloadedError: there are too many leases, and all were used.
         """
-        ttl = checked_ttl(ttl)
+        ttl = checked_ttl(ttl, self.max_ttl)
         self.expire(now)
-        if len(self._leases) >= self.maximum:
-            raise OverloadedError(f"max_connections={self.maximum:,} is reached")
         if token is None:
             # uuid1 would reveal this host and the time, and the next one could be guessed.
             token = str(uuid.uuid4())
@@ -116,8 +164,13 @@ class LeaseTable(Generic[Value]):
             raise ValueError(f"a token must be text of 1 to {MAX_TOKEN_LENGTH} characters")
         elif token in self._leases or token in self._expired:
             raise ValueError("this token is in use: propose another, or None")
-        lease = Lease(token, value, ttl, now)
+        self._make_room(account)
+        lease = Lease(token, value, ttl, now, account)
         self._leases[token] = lease
+        if account is not None:
+            places = self._places.setdefault(account, Places())
+            places.taken += 1
+            places.unused[token] = self._unused[token] = lease
         self._set_timer(lease)
         return token
 
@@ -151,7 +204,7 @@ class LeaseTable(Generic[Value]):
             TokenError: the token is not live.
         """
         lease = self._live(token, now)
-        del self._leases[lease.token]
+        self._forget(lease)
         if len(self._timers) > 2 * len(self._leases) + SPARE_TIMERS:
             self._timers = [timer for timer in self._timers if self._is_live(timer[2])]
             heapq.heapify(self._timers)
@@ -161,6 +214,8 @@ class LeaseTable(Generic[Value]):
         """End all leases."""
         leases = list(self._leases.values())
         self._leases.clear()
+        self._places.clear()
+        self._unused.clear()
         self._expired.clear()
         self._timers.clear()
         for lease in leases:
@@ -176,7 +231,7 @@ class LeaseTable(Generic[Value]):
             if lease.expires > now:
                 self._set_timer(lease)
                 continue
-            del self._leases[lease.token]
+            self._forget(lease)
             self._expired[lease.token] = None
             if len(self._expired) > self.maximum:
                 del self._expired[next(iter(self._expired))]
@@ -189,6 +244,11 @@ class LeaseTable(Generic[Value]):
     def values(self) -> list[Value]:
         """The values of all live leases."""
         return [lease.value for lease in self._leases.values()]
+
+    @property
+    def peers(self) -> int:
+        """How many peers have leases."""
+        return len(self._places)
 
     @property
     def timers(self) -> int:
@@ -208,11 +268,53 @@ class LeaseTable(Generic[Value]):
             raise TokenError(INVALID_TOKEN)
         lease = self._leases.get(token)
         if lease is not None:
+            if not lease.is_used:
+                self._count_used(lease)
             return lease
         if token in self._expired:
             del self._expired[token]
             raise TokenError(TIMEOUT)
         raise TokenError(INVALID_TOKEN)
+
+    def _make_room(self, account: Hashable) -> None:
+        """Have an unused lease make way if there is no place.
+
+        Raises:
+            OverloadedError: all were used.
+        """
+        places = None if account is None else self._places.get(account)
+        if places is not None and places.taken >= self.peer_maximum:
+            self._displace(
+                places.unused,
+                f"one peer has {self.peer_maximum:,} of max_connections={self.maximum:,}",
+            )
+        if len(self._leases) >= self.maximum:
+            self._displace(self._unused, f"max_connections={self.maximum:,} is reached")
+
+    def _displace(self, unused: dict[str, Lease[Value]], problem: str) -> None:
+        lease = next(iter(unused.values()), None)
+        if lease is None:
+            self.refused += 1
+            raise OverloadedError(problem)
+        self.displaced += 1
+        self._forget(lease)
+        self._free(lease.value)
+
+    def _count_used(self, lease: Lease[Value]) -> None:
+        lease.is_used = True
+        del self._unused[lease.token]
+        del self._places[lease.account].unused[lease.token]
+
+    def _forget(self, lease: Lease[Value]) -> None:
+        del self._leases[lease.token]
+        if lease.account is None:
+            return
+        if not lease.is_used:
+            self._count_used(lease)
+        places = self._places[lease.account]
+        places.taken -= 1
+        if not places.taken:
+            del self._places[lease.account]
 
     def _is_live(self, lease: Lease[Value]) -> bool:
         return self._leases.get(lease.token) is lease
@@ -222,17 +324,13 @@ class LeaseTable(Generic[Value]):
         heapq.heappush(self._timers, (lease.expires, next(self._numbers), lease))
 
 
-def checked_ttl(ttl: Any) -> float:
-    """Return the ttl in seconds.
+def checked_ttl(ttl: Any, longest: float = MAX_TTL) -> float:
+    """Return the ttl in seconds, cut to `longest`.
 
     Raises:
-        ValueError: it is not a finite number above 0.
+        ValueError: it is not a number above 0.
     """
-    if isinstance(ttl, int | float) and not isinstance(ttl, bool):
-        try:
-            seconds = float(ttl)
-        except OverflowError:
-            seconds = math.inf
-        if 0 < seconds < math.inf:
-            return seconds
+    # Not NaN either, which is not above anything.
+    if isinstance(ttl, int | float) and not isinstance(ttl, bool) and ttl > 0:
+        return longest if ttl > longest else float(ttl)
     raise ValueError("ttl must be a number of seconds above 0")

@@ -25,11 +25,12 @@ from .interconnection import (
     LinkKeeper,
     StreamLinkKeeper,
 )
-from .leases import MAX_LEASES, checked_ttl
+from .leases import MAX_LEASES, MAX_TTL, checked_ttl
 from .merged_handler import merge_handlers
 from .mesh import Mesh
 from .peer_client import endpoint_to_show, open_peer_client
 from .queue_connection import QueueConnection
+from .quota import PEER_SHARE
 from .remote_queue import MAX_BYTES, MAX_MESSAGES
 from .send_buffer import MAX_BYTES as MAX_LINK_BYTES
 from .send_buffer import MAX_MESSAGES as MAX_LINK_MESSAGES
@@ -65,7 +66,14 @@ class Node:
         insecure: allow `bind` to addresses beyond this host without authentication.
         queue_size: messages that each queue for another process keeps at most.
         queue_bytes: bytes that these may take, packed.
-        max_connections: how many connections other processes may have here at a time.
+        total_queue_bytes: bytes that all queues here may take; over it, the oldest messages of the
+            largest queue of the largest peer are dropped. ``None``: so many that one peer's share
+            is one full queue.
+        max_connections: how many connections other processes may have here at a time. When one
+            more comes, the oldest that was never used makes way for it.
+        peer_share: the part of `max_connections` and `total_queue_bytes` that one peer may have. A
+            peer is a user; without one it is a connection, or for plain HTTP an address.
+        max_ttl: seconds for which a connection may go unused; a longer ttl is cut to it.
         max_unacknowledged: messages that a consumer of a queue here may have got and not
             acknowledged; then its `get` waits.
         name: the `origin` of its messages at other nodes. ``None`` for a random one. If a node with
@@ -97,7 +105,10 @@ class Node:
         insecure: bool = False,
         queue_size: int = MAX_MESSAGES,
         queue_bytes: int = MAX_BYTES,
+        total_queue_bytes: int | None = None,
         max_connections: int = MAX_LEASES,
+        peer_share: float = PEER_SHARE,
+        max_ttl: float = MAX_TTL,
         max_unacknowledged: int = MAX_UNACKNOWLEDGED,
         name: str | None = None,
         line_size: int = MAX_LINK_MESSAGES,
@@ -130,7 +141,10 @@ class Node:
             self._bus,
             queue_size=queue_size,
             queue_bytes=queue_bytes,
+            total_queue_bytes=total_queue_bytes,
             max_connections=max_connections,
+            peer_share=peer_share,
+            max_ttl=max_ttl,
             max_unacknowledged=max_unacknowledged,
             callback_allowed=callback_allowed,
             client_options=self._client_options,
@@ -139,6 +153,7 @@ class Node:
         self._handler = (
             self._functions if handler is None else merge_handlers(self._functions, handler)
         )
+        self._max_ttl = max_ttl
         self._timeout = timeout
         self._insecure = insecure
         self._servers: list[Server] = []
@@ -372,12 +387,15 @@ class Node:
     def statistics(self) -> dict[str, int]:
         """Counts.
 
-        Of other processes here: their ``connections``, their calls of `get` that wait
-        (``consumers_waiting``), and messages that wait for them (``messages_waiting``), that they
-        have not acknowledged (``messages_unacknowledged``), that were delivered as often as they
-        may be (``messages_dead``) or were dropped (``messages_dropped``). Between nodes: this
-        node's own messages that could not be sent (``messages_refused``), messages of other nodes
-        that were missed (``messages_missed``), and duplicates, which are no loss (``doubles``).
+        Of other processes here: their ``connections``, those that were refused as all places were
+        taken (``connections_refused``) and those never used that have made way for others
+        (``connections_displaced``); their ``queues``, and the ``queue_bytes`` that these take;
+        their calls of `get` that wait (``consumers_waiting``); messages that wait for them
+        (``messages_waiting``), that they have not acknowledged (``messages_unacknowledged``),
+        that were delivered as often as they may be (``messages_dead``) or were dropped
+        (``messages_dropped``). Between nodes: this node's own messages that could not be sent
+        (``messages_refused``), messages of other nodes that were missed (``messages_missed``), and
+        duplicates, which are no loss (``doubles``).
         """
         router = self._mesh.router
         return self._functions.statistics() | {
@@ -423,7 +441,7 @@ class Node:
         """
         self._check_running()
         address = endpoint_of(addr)
-        return address, endpoint_to_show(address), checked_ttl(ttl)
+        return address, endpoint_to_show(address), checked_ttl(ttl, self._max_ttl)
 
     def _url_to_call_back(self, callback: Address | None) -> str:
         """The URL at which a peer over HTTP calls back: it cannot send messages here otherwise."""

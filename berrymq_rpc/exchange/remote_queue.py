@@ -1,26 +1,22 @@
-"""Queues that a node keeps for other processes (style 03): messages wait until a consumer asks.
-
-`RemoteQueue` is one queue; `RemoteQueues` opens them on a bus and knows which of them are shared.
-"""
+"""A queue that a node keeps for other processes (style 03): messages wait until a consumer asks."""
 
 import asyncio
 import heapq
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
 from ..bus import Message
 from ..bus.diagram import DiagramNode
-from ..bus.gateway import Gateway
 from ..bus.registrations import remote_sink
 from ..common.tally import Tally
 from ..identifier import Identifier
 from ..runtime.log import Log
+from .quota import AllBytes, PeerBytes
 from .stored_message import MessagePacker, StoredMessage
 
-__all__ = ["MAX_BYTES", "MAX_MESSAGES", "RemoteQueue", "RemoteQueues"]
+__all__ = ["DROPPED", "MAX_BYTES", "MAX_MESSAGES", "RemoteQueue"]
 
 logger = Log("berrymq_rpc.exchange")
 
@@ -43,6 +39,7 @@ class RemoteQueue:
         identifier: the messages that it keeps, for logs.
         maxsize: how many at most; when one more comes, the oldest is dropped.
         maxbytes: bytes that they may take; over it, the oldest are dropped.
+        bytes_of_peer: the bytes of all queues of the same peer; ``None``: there is only this one.
         packer: packs and unpacks the messages.
         on_dropped: called with the queue after messages were dropped, when their number has
             reached 1, 2, 4, 8 and so on; in the thread that sent the last one.
@@ -54,6 +51,7 @@ class RemoteQueue:
         maxsize: int = MAX_MESSAGES,
         maxbytes: int = MAX_BYTES,
         *,
+        bytes_of_peer: PeerBytes | None = None,
         packer: MessagePacker | None = None,
         on_dropped: Callable[["RemoteQueue"], object] | None = None,
     ) -> None:
@@ -71,8 +69,14 @@ class RemoteQueue:
         self._delayed: dict[StoredMessage, asyncio.TimerHandle] = {}
         #: How many consumers have got and may still give back.
         self._held = 0
-        #: What all these take.
+        #: What all these take, and the part of it that is held or delayed: it cannot make way.
         self._bytes = 0
+        self._fixed = 0
+        if bytes_of_peer is None:
+            bytes_of_peer = PeerBytes(maxbytes, AllBytes(maxbytes))
+        self._of_peer = bytes_of_peer
+        self._of_all = bytes_of_peer.of_all
+        self._of_peer.members[self] = None
         self._dropped = Tally()
         #: Why messages were dropped, if that is to be logged, and whether to call `on_dropped`.
         self._reason = ""
@@ -85,13 +89,18 @@ class RemoteQueue:
         self._owners: dict[object, set[asyncio.Future[StoredMessage | None]]] = {}
         self._numbers = count()
         self._is_scheduled = False
-        # Reentrant: an object that is garbage-collected during `put` may send a message.
-        self._lock = threading.RLock()
+        # One of all queues, as one may have to make way for another.
+        self._lock = self._of_all.lock
 
     @property
     def bytes(self) -> int:
         """Bytes that the messages take, those that consumers may still give back included."""
         return self._bytes
+
+    @property
+    def movable(self) -> int:
+        """Bytes of the messages that can make way for others."""
+        return self._bytes - self._fixed
 
     @property
     def consumers(self) -> int:
@@ -121,19 +130,22 @@ class RemoteQueue:
                 self._count_dropped(1, "a message cannot be packed")
             self._report_dropped(message)
             raise
+        victims: Iterable[RemoteQueue] = ()
         with self._lock:
             if self.is_closed:
                 return
             stored.number = next(self._numbers)
-            if stored.size > self.maxbytes:
+            if stored.size > self.maxbytes or stored.size > self._of_peer.limit:
                 # No other message makes way for one that does not fit anyway.
                 self._count_dropped(1, f"a message of {stored.size:,} bytes is too large")
             else:
                 self._kept.append(stored)
-                self._bytes += stored.size
-                self._drop_oldest()
+                self._count(stored.size)
+                victims = self._make_room()
                 self._schedule()
         self._report_dropped(message)
+        for queue in victims:
+            queue._report_dropped(message)
 
     def take(self) -> StoredMessage | None:
         """Take the oldest message, or ``None``."""
@@ -185,13 +197,13 @@ class RemoteQueue:
         """Count a message that a consumer has got, until `release`, as one of the queue's."""
         with self._lock:
             self._held += 1
-            self._bytes += stored.size
+            self._count(stored.size, is_fixed=True)
 
     def release(self, stored: StoredMessage) -> None:
         """Undo one `hold`."""
         with self._lock:
             self._held -= 1
-            self._bytes -= stored.size
+            self._count(-stored.size, is_fixed=True)
 
     def put_back(self, stored: StoredMessage, delay: float = 0.0) -> None:
         """Return a message to its old place, before newer ones.
@@ -199,6 +211,7 @@ class RemoteQueue:
         Args:
             delay: seconds after which it is there; it counts as one of the queue's meanwhile.
         """
+        victims: Iterable[RemoteQueue] = ()
         with self._lock:
             self._dropped_since += stored.dropped
             stored.dropped = 0
@@ -207,24 +220,29 @@ class RemoteQueue:
             elif delay > 0:
                 timer = self._loop.call_later(delay, self._delay_over, stored)
                 self._delayed[stored] = timer
-                self._bytes += stored.size
+                self._count(stored.size, is_fixed=True)
             else:
-                self._return(stored)
+                victims = self._return(stored)
         self._report_dropped()
+        for queue in victims:
+            queue._report_dropped()
 
     def _delay_over(self, stored: StoredMessage) -> None:
         with self._lock:
             del self._delayed[stored]
-            self._bytes -= stored.size
-            self._return(stored)
+            self._count(-stored.size, is_fixed=True)
+            victims = self._return(stored)
         self._report_dropped()
+        for queue in victims:
+            queue._report_dropped()
 
-    def _return(self, stored: StoredMessage) -> None:
+    def _return(self, stored: StoredMessage) -> "Iterable[RemoteQueue]":
         # Several may come back, in any order.
         heapq.heappush(self._returned, (stored.number, stored))
-        self._bytes += stored.size
-        self._drop_oldest()
+        self._count(stored.size)
+        victims = self._make_room()
         self._schedule()
+        return victims
 
     def discard(self, stored: StoredMessage, reason: str | None = None) -> None:
         """Count a message as dropped.
@@ -265,7 +283,10 @@ class RemoteQueue:
             for timer in self._delayed.values():
                 timer.cancel()
             self._delayed.clear()
-            self._bytes = 0
+            # Nothing is held any more.
+            self._count(-self._fixed, is_fixed=True)
+            self._count(-self._bytes)
+            self._of_peer.members.pop(self, None)
             consumers = list(self._consumers)
             self._consumers.clear()
         for consumer in consumers:
@@ -285,8 +306,56 @@ class RemoteQueue:
 
     def _pop_oldest(self) -> StoredMessage:
         stored = heapq.heappop(self._returned)[1] if self._returned else self._kept.popleft()
-        self._bytes -= stored.size
+        self._count(-stored.size)
         return stored
+
+    def _count(self, size: int, is_fixed: bool = False) -> None:
+        """Add to the bytes of this queue, of all of its peer, and of all of all peers."""
+        of_peer, of_all = self._of_peer, self._of_all
+        self._bytes += size
+        of_peer.bytes += size
+        of_all.bytes += size
+        if is_fixed:
+            self._fixed += size
+            of_peer.fixed += size
+            of_all.fixed += size
+
+    def _make_room(self) -> "Iterable[RemoteQueue]":
+        """Drop the oldest messages where a bound is reached; return the other queues that did."""
+        if (
+            len(self._kept) + len(self._returned) + len(self._delayed) + self._held > self.maxsize
+            or self._bytes > self.maxbytes
+        ):
+            self._drop_oldest()
+        if self._of_peer.bytes <= self._of_peer.limit and self._of_all.bytes <= self._of_all.limit:
+            return ()
+        victims = set(self._of_all.make_room(self, self._of_peer))
+        return [queue for queue in victims if isinstance(queue, RemoteQueue) and queue is not self]
+
+    def drop(self, whose: str, limit: int) -> bool:
+        """Drop the oldest message, as queues take too much together; return whether there was one.
+
+        Args:
+            whose: whose queues, for the log.
+            limit: how much they may take.
+        """
+        if not (self._kept or self._returned):
+            return False
+        self._pop_oldest()
+        self._count_dropped(1, f"{whose} are full with {limit:,} bytes")
+        return True
+
+    def move(self, bytes_of_peer: PeerBytes) -> None:
+        """Let it count for another peer: the one for which it was opened has left it."""
+        with self._lock:
+            size, fixed = self._bytes, self._fixed
+            self._count(-fixed, is_fixed=True)
+            self._count(fixed - size)
+            del self._of_peer.members[self]
+            self._of_peer = bytes_of_peer
+            bytes_of_peer.members[self] = None
+            self._count(fixed, is_fixed=True)
+            self._count(size - fixed)
 
     def _drop_oldest(self) -> None:
         dropped = 0
@@ -303,6 +372,7 @@ class RemoteQueue:
 
     def _count_dropped(self, count: int, reason: str) -> None:
         self._dropped_since += count
+        self._of_all.dropped += count
         self._report_due |= self._dropped.add(count)
         self._reason = reason
 
@@ -352,86 +422,3 @@ class RemoteQueue:
 def _give_up(consumer: "asyncio.Future[StoredMessage | None]") -> None:
     if not consumer.done():
         consumer.set_result(None)
-
-
-class RemoteQueues:
-    """Opens queues on a bus, and closes each when its last owner leaves.
-
-    Args:
-        gateway: of the bus whose messages are kept.
-        origin: the origin of events about the queues on the bus.
-        maxsize, maxbytes: the bounds of each queue.
-    """
-
-    def __init__(self, gateway: Gateway, origin: str, maxsize: int, maxbytes: int) -> None:
-        self._gateway = gateway
-        self._origin = origin
-        self._maxsize = maxsize
-        self._maxbytes = maxbytes
-        self._packer = MessagePacker()
-        #: How many connections have each queue.
-        self._owners: dict[RemoteQueue, int] = {}
-        self._shared: dict[Identifier, RemoteQueue] = {}
-        #: Messages that closed queues have dropped.
-        self._dropped = 0
-
-    def open(self, identifier: Identifier, shared: bool) -> RemoteQueue:
-        """Open a queue that follows `identifier` from now on.
-
-        Args:
-            shared: whether it is the one queue of all who ask for a shared one of this identifier.
-        """
-        queue = self._shared.get(identifier) if shared else None
-        if queue is None:
-            queue = RemoteQueue(
-                identifier,
-                self._maxsize,
-                self._maxbytes,
-                packer=self._packer,
-                on_dropped=self._report_dropped,
-            )
-            # Local messages stay here, whatever wildcards the queue has.
-            self._gateway.follow(identifier, queue.put, _is_exportable)
-            if shared:
-                self._shared[identifier] = queue
-        self._owners[queue] = self._owners.get(queue, 0) + 1
-        return queue
-
-    def leave(self, queue: RemoteQueue, owner: object) -> None:
-        """Undo one `open`.
-
-        Args:
-            owner: the owner whose `RemoteQueue.get` ends now, without a message.
-        """
-        self._owners[queue] -= 1
-        if self._owners[queue]:
-            queue.dismiss(owner)
-            return
-        del self._owners[queue]
-        if self._shared.get(queue.identifier) is queue:
-            del self._shared[queue.identifier]
-        self._gateway.unfollow(queue.identifier, queue.put)
-        queue.close()
-        self._dropped += queue.dropped
-
-    @property
-    def waiting(self) -> int:
-        """How many messages wait in all queues."""
-        return sum(map(len, self._owners))
-
-    @property
-    def dropped(self) -> int:
-        """How many messages all queues have dropped, closed ones included."""
-        return self._dropped + sum(queue.dropped for queue in self._owners)
-
-    def __iter__(self) -> Iterator[RemoteQueue]:
-        return iter(self._owners)
-
-    def _report_dropped(self, queue: RemoteQueue) -> None:
-        about = {"identifier": str(queue.identifier), "count": queue.dropped}
-        # As `Router.report` does it: no other node gets it.
-        self._gateway.relay(DROPPED, (), about, self._origin)
-
-
-def _is_exportable(message: Message) -> bool:
-    return not message.name.startswith("_")

@@ -1,6 +1,7 @@
 """Messages as a queue for other processes stores them: packed when they are sent."""
 
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,8 @@ class MessagePacker:
 
     def __init__(self) -> None:
         self._codec = Codec()
+        #: The latest message, and what was packed of it: all queues that keep it share that.
+        self._latest: tuple[weakref.ref[Message], bytes, Sequence[Any]] | None = None
         # Reentrant: an object that is garbage-collected while packing may send a message.
         self._lock = threading.RLock()
 
@@ -62,6 +65,9 @@ class MessagePacker:
         Raises:
             TypeError, ValueError: one of its arguments cannot be packed.
         """
+        latest = self._latest
+        if latest is not None and latest[0]() is message:
+            return StoredMessage(message.id, latest[1], latest[2])
         arguments = (message.args, message.kwargs)
         frames: Sequence[Any] = ()
         with self._lock:
@@ -74,7 +80,14 @@ class MessagePacker:
                 raise
             if len(data) >= MINIMUM_FRAME:
                 data, frames = self._codec.pack_with_frames(arguments, MINIMUM_FRAME)
+            self._latest = weakref.ref(message, self._forget), data, frames
         return StoredMessage(message.id, data, frames)
+
+    def _forget(self, ended: "weakref.ref[Message]") -> None:
+        """Keep nothing of a message that its receivers have left."""
+        latest = self._latest
+        if latest is not None and latest[0] is ended:
+            self._latest = None
 
     def arguments(self, stored: StoredMessage) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Unpack the positional and keyword arguments of a stored message."""

@@ -116,6 +116,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_account",
         "_congested",
         "_leaving",
         "_notifications",
@@ -158,6 +159,7 @@ class Connection:
         #: Whether the pending records leave at the end of this tick.
         self.flush_scheduled = False
         self._on_peer_closing = on_peer_closing
+        self._account: object = None
         #: Called when the peer is gone; ``None`` for nothing.
         self._on_lost: dict[Callable[[], object], None] | None = None
         #: Notifications since the last flush.
@@ -182,6 +184,13 @@ class Connection:
         """Text that names the connection in logs."""
         key = self.key
         return key.hex() if isinstance(key, bytes) else f"{id(key):x}"
+
+    @property
+    def account(self) -> object:
+        """An object that stands for the connection, and may be kept for longer."""
+        if self._account is None:
+            self._account = object()
+        return self._account
 
     # -- calls of this side ----------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The other side of a connection, as handlers and clients call it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from threading import get_ident
 from typing import Any
@@ -118,6 +118,20 @@ class Peer:
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by a name that need not be an identifier."""
         return self._call(method, args, kwargs)
+
+    @property
+    def account(self) -> Hashable:
+        """An object that is the same for all that one bound for each peer counts together.
+
+        It stands for the user or the key; where there is none, for the connection, or for plain
+        HTTP for the address.
+        """
+        credentials = self._credentials()
+        if credentials is not None:
+            return credentials.user or credentials.key
+        if not self.can_be_called and self.scheme == "http":
+            return "http", self.address
+        return self._connection.account
 
     def on_lost(self, callback: Callable[[], object]) -> None:
         """Have a function called when the connection is over, for whatever reason.

@@ -249,11 +249,13 @@ class TestTokens:
             assert await it.client.rpc.send_message(token, "job") == "ok"
 
     async def test_there_may_be_so_many(self) -> None:
-        async with served(max_connections=2) as it:
+        async with served(max_connections=2, peer_share=1) as it:
             tokens = [
                 await it.client.rpc.connect_oneway(10),
                 await it.client.rpc.connect_via_queue("a", 10),
             ]
+            for token in tokens:
+                assert await it.client.rpc.send_message(token, "b") == "ok"
             for call in (
                 it.client.rpc.connect_oneway(10),
                 it.client.rpc.connect_via_queue("a", 10),
@@ -262,10 +264,63 @@ class TestTokens:
                 with pytest.raises(rpc.OverloadedError, match="max_connections=2"):
                     await call
             assert it.bus.twitter("a") == 1
+            assert it.functions.statistics()["connections_refused"] == 3
             await it.client.rpc.close_connection(tokens[0])
             await it.client.rpc.connect_oneway(10)
+            # It was not used, so it makes way.
+            await it.client.rpc.connect_oneway(10)
+            assert it.functions.statistics()["connections_displaced"] == 1
 
-    @pytest.mark.parametrize("ttl", [0, -1, True, None, "10", float("nan"), float("inf")])
+    async def test_one_peer_has_a_tenth(self) -> None:
+        async with served() as it, it.another() as other:
+            tokens = [await it.client.rpc.connect_oneway(10) for _ in range(1000)]
+            for token in tokens:
+                assert await it.client.rpc.send_message(token, "b") == "ok"
+            for call in (it.client.rpc.connect_oneway(10), it.client.rpc.connect_via_queue("a")):
+                with pytest.raises(
+                    rpc.OverloadedError, match="one peer has 1,000 of max_connections=10,000"
+                ):
+                    await call
+            assert it.bus.twitter("a") == 0
+            await other.rpc.connect_oneway(10)
+
+    async def test_all_connections_of_a_user_are_one_peer(self) -> None:
+        keys = rpc.KeyPair.generate()
+        clients = [rpc.KeyPair.generate() for _ in range(3)]
+        users = {keys.public: name for keys, name in zip(clients, "aab", strict=True)}
+        functions = ExportedFunctions(Bus(), max_connections=10)
+        security = rpc.CurveServer(keys, lambda key: users.get(key, False))
+        async with await rpc.start_server(
+            functions, bind="tcp://127.0.0.1:*", security=security
+        ) as server:
+            refused = []
+            for pair in clients:
+                async with await rpc.open_client(
+                    connect=server.endpoints,
+                    security=rpc.CurveClient(pair, server=keys.public),
+                    timeout=10,
+                ) as client:
+                    try:
+                        token = await client.rpc.connect_oneway(10)
+                        await client.rpc.send_message(token, "b")
+                        refused.append(False)
+                    except rpc.OverloadedError:
+                        refused.append(True)
+            assert refused == [False, True, False]
+        functions.close()
+
+    async def test_a_long_ttl_is_cut(self) -> None:
+        async with served(max_ttl=100) as it:
+            for ttl in (1e308, float("inf"), 101):
+                token = await it.client.rpc.connect_oneway(ttl)
+                it.clock.now += 99
+                assert await it.client.rpc.send_message(token, "b") == "ok"
+                it.clock.now += 100
+                assert await it.client.rpc.send_message(token, "b") == "timeout"
+            with pytest.raises(ValueError, match="ttl must be a number of seconds above 0"):
+                await it.client.rpc.connect_oneway(float("nan"))
+
+    @pytest.mark.parametrize("ttl", [0, -1, True, None, "10", float("nan")])
     async def test_ttl_is_a_number_above_zero(self, ttl: Any) -> None:
         async with served() as it:
             for call in (
@@ -327,11 +382,26 @@ async def test_what_are_no_arguments(args: Any, kwargs: Any) -> None:
             await it.client.rpc.send_message(token, "job", args, kwargs)
 
 
-@pytest.mark.parametrize("option", ["queue_size", "queue_bytes", "max_connections"])
+@pytest.mark.parametrize(
+    "option",
+    ["queue_size", "queue_bytes", "max_connections", "max_unacknowledged"],
+)
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, None])
 def test_bounds_are_whole_numbers(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
         ExportedFunctions(Bus(), **{option: value})
+
+
+@pytest.mark.parametrize("total", [0, -1, True, 1.5])
+def test_the_bytes_of_all_queues_are_a_whole_number(total: Any) -> None:
+    with pytest.raises(ValueError, match="total_queue_bytes must be a whole number"):
+        ExportedFunctions(Bus(), total_queue_bytes=total)
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.1, True, float("nan"), None, "0.1"])
+def test_a_share_is_a_part(share: Any) -> None:
+    with pytest.raises(ValueError, match="peer_share must be above 0 and at most 1"):
+        ExportedFunctions(Bus(), peer_share=share)
 
 
 class TestGet:
@@ -379,6 +449,10 @@ class TestGet:
             assert "remote queue job:*: full with 2 messages" in caplog.text
             counts = {
                 "connections": 1,
+                "connections_refused": 0,
+                "connections_displaced": 0,
+                "queues": 1,
+                "queue_bytes": it.functions.queues[0].bytes,
                 "consumers_waiting": 0,
                 "messages_unacknowledged": 0,
                 "messages_dead": 0,
@@ -391,7 +465,12 @@ class TestGet:
             # The consumer is informed, once.
             assert [message.get("dropped") for message in messages] == [3, None]
             await it.client.rpc.close_connection(token)
-            assert it.functions.statistics() == counts | {"connections": 0, "messages_waiting": 0}
+            assert it.functions.statistics() == counts | {
+                "connections": 0,
+                "queues": 0,
+                "queue_bytes": 0,
+                "messages_waiting": 0,
+            }
 
     async def test_a_queue_is_bounded_in_bytes(self, caplog: pytest.LogCaptureFixture) -> None:
         async with served(queue_bytes=100_000) as it:
@@ -622,6 +701,10 @@ class TestInterconnect:
             await it.client.rpc.send_message("", "job")
             assert it.functions.statistics() == {
                 "connections": 0,
+                "connections_refused": 0,
+                "connections_displaced": 0,
+                "queues": 0,
+                "queue_bytes": 0,
                 "consumers_waiting": 0,
                 "messages_unacknowledged": 0,
                 "messages_dead": 0,

@@ -8,6 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from berrymq_rpc.errors import OverloadedError
 from berrymq_rpc.exchange.leases import (
     MAX_TOKEN_LENGTH,
+    MAX_TTL,
     SPARE_TIMERS,
     Lease,
     LeaseTable,
@@ -214,15 +215,101 @@ def test_clear_frees_all(table: LeaseTable[str], freed: Freed) -> None:
     assert {status(table, token, 5.0) for token in [old, *tokens]} == {"invalid token"}
 
 
-@pytest.mark.parametrize("ttl", [1, 0.001, 1e300, 10**300])
+@pytest.mark.parametrize("ttl", [1, 0.001, 86400])
 def test_ttl_is_seconds(ttl: float) -> None:
     assert checked_ttl(ttl) == float(ttl)
 
 
+@pytest.mark.parametrize("ttl", [86401, 1e300, 10**300, 10**400, float("inf"), 1e308])
+def test_a_ttl_is_cut(table: LeaseTable[str], freed: Freed, ttl: float) -> None:
+    assert checked_ttl(ttl) == MAX_TTL == 86400
+    table.add("value", ttl, 0.0)
+    assert table.next_expiry() == MAX_TTL
+    short: LeaseTable[str] = LeaseTable(freed.append, max_ttl=60)
+    short.add("value", ttl, 0.0)
+    assert short.next_expiry() == 60
+
+
+class TestPlaces:
+    """What becomes of one lease more than there may be."""
+
+    def table(self, freed: Freed) -> LeaseTable[str]:
+        return LeaseTable(freed.append, maximum=6, peer_maximum=3)
+
+    def test_the_oldest_that_was_never_used_makes_way(self, freed: Freed) -> None:
+        table = self.table(freed)
+        tokens = [table.add(f"{n}", 10, float(n), account=n % 2) for n in range(6)]
+        assert table.use(tokens[0], 6.0) == "0"
+        table.add("new", 10, 6.0, account="other")
+        assert (freed, len(table), table.displaced) == (["1"], 6, 1)
+        assert status(table, tokens[1], 6.0) == "invalid token"
+        assert [status(table, token, 6.0) for token in tokens[2:]] == ["live"] * 4
+
+    def test_not_one_that_was_used_once(self, freed: Freed) -> None:
+        table = self.table(freed)
+        for number in range(6):
+            token = table.add(f"{number}", 10, 0.0, account=number % 2)
+            if number % 2:
+                table.use(token, 0.0)
+            else:
+                table.unpin(table.pin(token, 0.0), 0.0)
+        for account in ("other", 0, 1):
+            with pytest.raises(OverloadedError):
+                table.add("more", 10, 9.0, account=account)
+        assert (freed, table.refused, table.displaced) == ([], 3, 0)
+        # Then the ttl holds.
+        table.add("later", 10, 10.0, account="other")
+        assert (len(freed), len(table)) == (6, 1)
+
+    def test_one_peer_takes_only_its_share(self, freed: Freed) -> None:
+        table = self.table(freed)
+        tokens = [table.add(f"{n}", 10, 0.0, account="greedy") for n in range(3)]
+        other = table.add("other", 10, 0.0, account="modest")
+        # Of its own, not the other's.
+        table.add("3", 10, 0.0, account="greedy")
+        assert freed == ["0"]
+        for token in tokens[1:]:
+            table.use(token, 1.0)
+        table.add("4", 10, 1.0, account="greedy")
+        assert freed == ["0", "3"]
+        assert status(table, other, 1.0) == "live"
+        # A place that is given back is one again.
+        table.remove(tokens[1], 1.0)
+        table.add("5", 10, 1.0, account="greedy")
+        assert freed == ["0", "3", "1"]
+
+    def test_this_side_itself_has_no_share_and_makes_way_for_none(self, freed: Freed) -> None:
+        table = self.table(freed)
+        for number in range(6):
+            table.add(f"{number}", 10, 0.0)
+        with pytest.raises(OverloadedError, match="max_connections=6 is reached"):
+            table.add("more", 10, 0.0, account="peer")
+        assert freed == []
+
+    def test_a_peer_that_has_none_is_forgotten(self, freed: Freed) -> None:
+        table = self.table(freed)
+        for number in range(1000):
+            table.remove(table.add("value", 10, 0.0, account=number), 0.0)
+            table.add("value", 1, 100.0 + number, account=number)
+        table.expire(5000.0)
+        assert len(table) == 0
+        assert table.peers == 0
+
+    def test_what_is_malformed_displaces_none(self, freed: Freed) -> None:
+        table = self.table(freed)
+        for number in range(6):
+            table.add(f"{number}", 10, 0.0, account=number)
+        with pytest.raises(ValueError, match="token must be text"):
+            table.add("more", 10, 0.0, 5, account="other")
+        with pytest.raises(ValueError, match="ttl"):
+            table.add("more", float("nan"), 0.0, account="other")
+        assert freed == []
+
+
 @pytest.mark.parametrize(
-    "ttl", [0, -1, 0.0, float("nan"), float("inf"), 10**400, True, None, "10", [1]]
+    "ttl", [0, -1, 0.0, float("nan"), -float("inf"), -(10**400), True, None, "10", [1]]
 )
-def test_ttl_is_above_zero_and_finite(table: LeaseTable[str], ttl: Any) -> None:
+def test_ttl_is_above_zero(table: LeaseTable[str], ttl: Any) -> None:
     with pytest.raises(ValueError, match="above 0"):
         checked_ttl(ttl)
     with pytest.raises(ValueError, match="above 0"):

@@ -529,7 +529,8 @@ class TestRefused:
             Node(address_for("mem"), Bus(), max_connections=1) as server,
             Node(None, Bus()) as node,
         ):
-            await node.connect_oneway(endpoint(server))
+            connection = await node.connect_oneway(endpoint(server))
+            await connection.send_message("job")
             with pytest.raises(rpc.OverloadedError, match="max_connections=1"):
                 await node.connect_oneway(endpoint(server))
 

@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Coroutine
@@ -292,3 +294,32 @@ class TestClosed:
         box.put(message(0))
         assert box.is_closed
         consumer.close()
+
+
+class TestPackedOnce:
+    async def test_for_all_queues(self) -> None:
+        boxes = [queue() for _ in range(3)]
+        sent = message("x" * 10_000)
+        for box in boxes:
+            box.put(sent)
+        taken = [box.take() for box in boxes]
+        assert len({id(stored) for stored in taken}) == 3
+        assert len({id(stored.data) for stored in taken if stored is not None}) == 1
+        assert [number(stored) for stored in taken] == ["x" * 10_000] * 3
+
+    async def test_each_message_is_itself(self) -> None:
+        box = queue()
+        for value in range(100):
+            # Objects of the same place in memory, one after another.
+            box.put(message(value))
+        assert numbers(box) == [*range(100)]
+
+    async def test_nothing_is_kept_of_one_that_is_over(self) -> None:
+        packer = MessagePacker()
+        sent = message([1])
+        packed = packer.pack(sent)
+        references = sys.getrefcount(packed.data)
+        del sent
+        gc.collect()
+        left = sys.getrefcount(packed.data)
+        assert left == references - 1

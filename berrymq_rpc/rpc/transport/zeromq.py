@@ -350,9 +350,9 @@ class ZeroMQPort(Port, ZmqProtocol):
         """Cut the connections of a key that is not authorized any more. Any thread may call it."""
         with contextlib.suppress(RuntimeError):
             # The event loop may have ended.
-            self._loop.call_soon_threadsafe(self._cut, public)
+            self._loop.call_soon_threadsafe(self._cut_key, public)
 
-    def _cut(self, public: str) -> None:
+    def _cut_key(self, public: str) -> None:
         for key, credentials in list(self._credentials.items()):
             if credentials.key == public:
                 cut(self._peers[key])
