@@ -7,6 +7,7 @@
           ├── GenericError              a remote exception whose class is not known here
           ├── NotFoundError             (LookupError) no such method at the peer
           ├── ParametersError           (ValueError) the arguments do not fit the method's signature
+          ├── PermissionDeniedError     (PermissionError) the caller may not call this method
           ├── ServiceClosedError        this client or server was closed, or its peer is closing
           ├── ConnectionLostError       (ConnectionError) the peer is gone, or was never there
           │    └── AuthenticationError  the peer refused this side's key, or this side the peer's
@@ -28,6 +29,7 @@ __all__ = [
     "NotFoundError",
     "OverloadedError",
     "ParametersError",
+    "PermissionDeniedError",
     "ProtocolError",
     "RPCTimeoutError",
     "ServiceClosedError",
@@ -97,6 +99,10 @@ class NotFoundError(Error, LookupError):
 
 class ParametersError(Error, ValueError):
     """The arguments do not fit the method's signature; the method was not called."""
+
+
+class PermissionDeniedError(Error, PermissionError):
+    """The peer does not let this caller call the method; the method was not called."""
 
 
 class ServiceClosedError(Error):

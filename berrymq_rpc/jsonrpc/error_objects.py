@@ -5,6 +5,7 @@ code    exception                       data
 ======  ==============================  ==========================================================
 -32601  `NotFoundError`                 what is wrong, as text
 -32602  `ParametersError`               what is wrong, as text
+-32001  `PermissionDeniedError`         what is wrong, as text
 -32603  what writing the result raised  the same as for -32000
 its own `RPCError`                      its own
 -32000  any other                       ``{"type", "args", "repr"}``: the class's full name, its
@@ -12,13 +13,20 @@ its own `RPCError`                      its own
                                         server sends it
 ======  ==============================  ==========================================================
 
-The standard codes come with the specification's own words (section 5.1) as ``message``.
+The standard codes come with the specification's own words (section 5.1) as ``message``, -32001 with
+words of this package.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import GenericError, NotFoundError, ParametersError, ServiceClosedError
+from ..errors import (
+    GenericError,
+    NotFoundError,
+    ParametersError,
+    PermissionDeniedError,
+    ServiceClosedError,
+)
 from ..rpc.wire.exception_codec import Failure, restore
 from ..rpc.wire.safe_repr import bounded, full_name, safe_repr
 from .items import RPCError
@@ -29,6 +37,7 @@ __all__ = ["SERVER_ERROR", "standard", "to_error", "to_exception", "writable"]
 
 #: The first of the codes that the specification leaves to servers.
 SERVER_ERROR = -32000
+PERMISSION_DENIED = -32001
 
 #: Bytes of an error's message.
 _MAX_MESSAGE = 500
@@ -37,18 +46,20 @@ _MAX_MESSAGE = 500
 #: for some, a batch.
 _ARGUMENT_DEPTH = MAX_DEPTH - 5
 
-#: The words of the specification, section 5.1.
+#: The words of the specification, section 5.1, and one of our own.
 _WORDS = {
     JSONRPC.PARSE_ERROR: "Parse error",
     JSONRPC.INVALID_REQUEST: "Invalid Request",
     JSONRPC.METHOD_NOT_FOUND: "Method not found",
     JSONRPC.INVALID_ARGS: "Invalid params",
     JSONRPC.INTERNAL_ERROR: "Internal error",
+    PERMISSION_DENIED: "Permission denied",
 }
 
 _STANDARD = {
     full_name(NotFoundError): JSONRPC.METHOD_NOT_FOUND,
     full_name(ParametersError): JSONRPC.INVALID_ARGS,
+    full_name(PermissionDeniedError): PERMISSION_DENIED,
 }
 
 #: The codes whose data may say which exception it was.
@@ -112,6 +123,8 @@ def to_exception(
         return NotFoundError(said)
     if error.code == JSONRPC.INVALID_ARGS:
         return ParametersError(said)
+    if error.code == PERMISSION_DENIED:
+        return PermissionDeniedError(said)
     if error.code in _DESCRIBED and isinstance(data, dict) and isinstance(data.get("type"), str):
         args, text = data.get("args"), data.get("repr")
         failure = Failure(

@@ -15,7 +15,7 @@ from .options import SLOW_HANDLER, CallOptions, ClientOptions
 from .peer import Peer
 from .proxy import Namespace
 from .transport import endpoints_of
-from .validation import checked_limits
+from .validation import Authorize, checked_limits
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
 __all__ = ["Client", "open_client", "open_client_with"]
@@ -162,6 +162,7 @@ async def open_client(
     exclude_log_exceptions: Sequence[type[BaseException]] = (),
     insecure: bool = False,
     security: Security | None = None,
+    authorize: Authorize | None = None,
 ) -> Client:
     """Open a client. It need not find a server yet: calls wait for one.
 
@@ -188,6 +189,7 @@ async def open_client(
             `start_server`.
         insecure: allow `bind` to addresses beyond this host without authentication.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
+        authorize: for `handler`, as in `start_server`.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -205,6 +207,7 @@ async def open_client(
         limits=checked_limits(limits),
         insecure=insecure,
         security=security,
+        authorize=authorize,
         connect_timeout=connect_timeout,
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,

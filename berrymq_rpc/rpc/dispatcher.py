@@ -45,6 +45,8 @@ class Dispatcher:
         self.start_context = StartContext()
         #: The peers that have sent more than was served in a turn.
         self.turns = Turns()
+        #: Decides on each call, where a server wants that.
+        self.authorize = options.authorize
         #: Why calls are refused, once this side is closing.
         self.closing: str | None = None
         #: Calls of all peers that run and hold a slot of their peer's window, and those that run
@@ -63,12 +65,12 @@ class Dispatcher:
         self._methods = dict(table.methods)
         # A table that forwards calls has its own.
         self._methods.setdefault(DESCRIBE, Method.of(DESCRIBE, self._describe))
-        #: Those that end when they return: the method, its function, and the least and greatest
-        #: number of positional arguments.
+        #: Those that end when they return and that everybody may call: the method, its function,
+        #: and the least and greatest number of positional arguments.
         self.simple: dict[str, tuple[Method, Callable[..., Any], int, float]] = {
             name: (method, method.function, method.signature.minimum, method.signature.maximum)
             for name, method in self._methods.items()
-            if method.kind is Kind.SYNC
+            if method.kind is Kind.SYNC and method.allow is None and self.authorize is None
         }
 
     def _describe(self) -> dict[str, Any]:

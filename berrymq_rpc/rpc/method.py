@@ -3,14 +3,17 @@
 import enum
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 from .signature import Signature
 
 __all__ = ["Kind", "Method", "is_generator_function", "kind_of", "marking", "method"]
+
+#: Names of users; ``None`` for everybody.
+Users: TypeAlias = Collection[str] | None
 
 Function = TypeVar("Function", bound="Callable[..., Any] | classmethod[Any, Any, Any]")
 
@@ -29,16 +32,20 @@ class Kind(enum.Enum):
 
 
 @overload
-def method(function: Function, *, thread: bool = ..., waits: bool = ...) -> Function: ...
+def method(
+    function: Function, *, thread: bool = ..., waits: bool = ..., allow: Users = ...
+) -> Function: ...
 
 
 @overload
 def method(
-    function: None = None, *, thread: bool = ..., waits: bool = ...
+    function: None = None, *, thread: bool = ..., waits: bool = ..., allow: Users = ...
 ) -> Callable[[Function], Function]: ...
 
 
-def method(function: Any = None, *, thread: bool = False, waits: bool = False) -> Any:
+def method(
+    function: Any = None, *, thread: bool = False, waits: bool = False, allow: Users = None
+) -> Any:
     """Export a function: peers may call it, and nothing that is not marked.
 
     Use it bare or with arguments::
@@ -68,6 +75,9 @@ def method(function: Any = None, *, thread: bool = False, waits: bool = False) -
         thread: run it on a thread, off the event loop. For functions that block.
         waits: it waits for something to happen, so it may take long and use little meanwhile.
             Such calls leave the window of calls in flight, and have a bound of their own.
+        allow: the names of the users who may call it, such as ``{"alice"}``; see
+            `Peer.user`. ``None`` for everybody who may connect. Others get a
+            `PermissionDeniedError`.
 
     Returns:
         The function itself, marked; with no function given, a decorator.
@@ -79,6 +89,8 @@ def method(function: Any = None, *, thread: bool = False, waits: bool = False) -
             while it waits.
     """
 
+    allowed = _checked_users(allow)
+
     def mark(function: Any) -> Any:
         target: Any = function
         if isinstance(function, staticmethod | classmethod):
@@ -86,7 +98,7 @@ def method(function: Any = None, *, thread: bool = False, waits: bool = False) -
         _check(target, thread=thread, waits=waits)
         try:
             # `aiozmq.rpc` looks for this attribute as well, whatever it holds.
-            target.__rpc__ = {"thread": thread, "waits": waits}
+            target.__rpc__ = {"thread": thread, "waits": waits, "allow": allowed}
         except (AttributeError, TypeError):
             raise TypeError(
                 f"{_called(target)} cannot be marked, as it takes no attributes: mark the function "
@@ -121,6 +133,7 @@ class Method:
         waits: as given to `method`.
         signature: what arguments it takes.
         doc: its docstring, or empty.
+        allow: who may call it; ``None`` for everybody.
     """
 
     name: str
@@ -129,6 +142,7 @@ class Method:
     waits: bool
     signature: Signature
     doc: str = field(repr=False)
+    allow: frozenset[str] | None = None
 
     @classmethod
     def of(cls, name: str, function: Callable[..., Any]) -> "Method":
@@ -150,12 +164,26 @@ class Method:
             function=function,
             kind=Kind.THREAD if thread else kind,
             waits=bool(options.get("waits", False)),
+            allow=options.get("allow"),
             signature=Signature(function, name),
             doc=_documentation(function),
         )
 
 
 _GENERATOR_REFUSED = "is a generator function: write `async def` to make it a stream"
+
+
+def _checked_users(allow: object) -> frozenset[str] | None:
+    if allow is None:
+        return None
+    # A text is a collection of its letters.
+    if isinstance(allow, Collection) and not isinstance(allow, str | bytes):
+        users = frozenset(allow)
+        if all(isinstance(user, str) for user in users):
+            return users
+    raise TypeError(f"allow is a set of users' names such as {{'alice'}}, not {allow!r}")
+
+
 _THREAD_REFUSED = "thread=True is for plain functions; an `async def` function runs on the loop"
 
 

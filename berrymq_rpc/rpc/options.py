@@ -8,6 +8,8 @@ from typing import Any
 from ..endpoint import check_exposure
 from ..security import CurveServer, Security, checked_security
 from .validation import (
+    Authorize,
+    checked_authorize,
     checked_error_table,
     checked_exceptions,
     checked_seconds,
@@ -60,6 +62,7 @@ class Options:
     Args:
         connect, bind: as `endpoints_of` gives them.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
+        authorize: decides on each call of a peer.
 
     Raises:
         TypeError, ValueError: an option is invalid.
@@ -81,6 +84,7 @@ class Options:
     send_traceback: bool = False
     insecure: bool = False
     security: Security | None = None
+    authorize: Authorize | None = None
 
     def __post_init__(self) -> None:
         security = self.security
@@ -102,6 +106,7 @@ class Options:
             connect_timeout=checked_seconds(self.connect_timeout, "connect_timeout"),
             threads=checked_threads(self.threads),
             slow_handler=checked_seconds(self.slow_handler, "slow_handler"),
+            authorize=checked_authorize(self.authorize),
             exclude_log_exceptions=checked_exceptions(self.exclude_log_exceptions),
             security=checked_security(self.security),
         )

@@ -71,7 +71,7 @@ class Peer:
 
     @property
     def user(self) -> str | None:
-        """The name that goes with its key: of the key's file, or what `authorized` answered."""
+        """The name that goes with its key, from the key's file or from what `authorized` answered."""
         credentials = self._credentials()
         return None if credentials is None else credentials.user
 

@@ -10,7 +10,7 @@ from .method_table import collect_methods
 from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
 from .runtime import Runtime
 from .transport import endpoints_of
-from .validation import checked_limits
+from .validation import Authorize, checked_limits
 from .wire.limits import Limits
 
 __all__ = ["Server", "start_server", "start_server_with"]
@@ -127,6 +127,7 @@ async def start_server(
     send_traceback: bool = False,
     insecure: bool = False,
     security: Security | None = None,
+    authorize: Authorize | None = None,
 ) -> Server:
     """Start to serve a handler's methods.
 
@@ -157,6 +158,8 @@ async def start_server(
         send_traceback: send the text of tracebacks to callers, as a note of the exception.
         insecure: allow `bind` to addresses beyond this host without authentication.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
+        authorize: a plain function of the `Context` and the method's full name, called before each
+            call; unless it returns ``True``, the call fails with `PermissionDeniedError`.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -174,6 +177,7 @@ async def start_server(
         limits=checked_limits(limits),
         insecure=insecure,
         security=security,
+        authorize=authorize,
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,
         exclude_log_exceptions=exclude_log_exceptions,

@@ -1,13 +1,16 @@
 """The arguments of `open_client` and `start_server`, checked before anything is opened."""
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from sys import float_info
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from .wire.limits import Limits
 
 __all__ = [
+    "Authorize",
+    "checked_authorize",
     "checked_error_table",
     "checked_exceptions",
     "checked_limits",
@@ -15,6 +18,25 @@ __all__ = [
     "checked_threads",
     "checked_timeout",
 ]
+
+
+#: Decides on a call, by its `Context` and the method's full name.
+Authorize: TypeAlias = Callable[[Any, str], object]
+
+
+def checked_authorize(value: Any) -> Authorize | None:
+    """Return a function that decides on calls, or ``None``.
+
+    Raises:
+        TypeError: it is something else, or an ``async def`` function.
+    """
+    if value is None:
+        return None
+    if not callable(value):
+        raise TypeError(f"authorize must be a function of the context and a name, not {value!r}")
+    if inspect.iscoroutinefunction(value):
+        raise TypeError("authorize must be a plain function: it decides before the call begins")
+    return cast(Authorize, value)
 
 
 def checked_seconds(value: Any, name: str, *, zero: bool = False) -> float:

@@ -28,6 +28,7 @@ from ...errors import (
     NotFoundError,
     OverloadedError,
     ParametersError,
+    PermissionDeniedError,
     RPCTimeoutError,
     ServiceClosedError,
 )
@@ -52,7 +53,7 @@ Frames: TypeAlias = Sequence[Buffer]
 _SERVICE_CLOSED = full_name(ServiceClosedError)
 
 #: The errors with which a peer answers a call that it did not run.
-_REFUSALS = (NotFoundError, OverloadedError, ParametersError)
+_REFUSALS = (NotFoundError, OverloadedError, ParametersError, PermissionDeniedError)
 
 
 class State(enum.Enum):
