@@ -71,7 +71,7 @@ class Peer:
 
     @property
     def user(self) -> str | None:
-        """The name that goes with its key, from the key's file or from what `authorized` answered."""
+        """The name that goes with its key (see `CurveServer`)."""
         credentials = self._credentials()
         return None if credentials is None else credentials.user
 
@@ -90,7 +90,7 @@ class Peer:
 
     @property
     def can_be_called(self) -> bool:
-        """Whether it can be sent more than answers: not to a REQ socket, nor over HTTP POST."""
+        """Whether it can be sent more than answers, as a REQ socket or HTTP POST cannot."""
         return self._connection.session.can_be_pushed
 
     @property
