@@ -48,6 +48,7 @@ from .identifier import Identifier
 if TYPE_CHECKING:
     from .connect import (
         Node,
+        SyncNode,
         close_connection,
         connect_oneway,
         connect_via_queue,
@@ -79,6 +80,7 @@ __all__ = [
     "Queue",
     "RPCTimeoutError",
     "ServiceClosedError",
+    "SyncNode",
     "TooLargeError",
     "auto_twitter",
     "close_connection",
@@ -109,6 +111,7 @@ __all__ = [
 _OF_CONNECT = frozenset(
     {
         "Node",
+        "SyncNode",
         "close_connection",
         "connect_oneway",
         "connect_via_queue",

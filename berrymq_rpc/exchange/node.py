@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Self
 
-from ..bus import Bus, default_bus
+from ..bus import Bus, Message, default_bus
 from ..bus.gateway import Gateway
 from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
 from ..errors import ServiceClosedError
@@ -12,6 +12,7 @@ from ..jsonrpc.http import is_url
 from ..rpc import Limits, Server, start_server
 from ..rpc.options import CallOptions, ClientOptions
 from ..rpc.validation import checked_limits
+from ..runtime.log import Log
 from ..security import Security
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
 from .consumer import MAX_UNACKNOWLEDGED, checked_ack_wait, checked_tries
@@ -36,6 +37,8 @@ from .send_buffer import MAX_BYTES as MAX_LINK_BYTES
 from .send_buffer import MAX_MESSAGES as MAX_LINK_MESSAGES
 
 __all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Node"]
+
+logger = Log("berrymq_rpc.exchange")
 
 #: Seconds that a peer has for an answer: it only publishes a message or looks into a queue.
 TIMEOUT = 10.0
@@ -163,6 +166,8 @@ class Node:
         #: In the order in which they were opened.
         self._urls: dict[str, None] = {}
         self._is_running = False
+        #: Whether it was said that what is sent on the bus goes to no other node.
+        self._has_warned = False
 
     @property
     def bus(self) -> Bus:
@@ -254,6 +259,8 @@ class Node:
     async def connect_oneway(self, addr: Address, ttl: float = TTL) -> OnewayConnection:
         """Style 02: open a connection by which this side sends messages to a node.
 
+        What is sent on the bus, by `twitter`, does not go to it; a warning says so once.
+
         Args:
             addr: the node's endpoint, or ``(host, port)``.
             ttl: seconds for which the peer keeps the connection when this process is gone.
@@ -269,6 +276,8 @@ class Node:
         keeper = _keeper(endpoint, client)
         connection = OnewayConnection(keeper, endpoint, client, ttl, self._timeout, self._closed)
         await self._opened(connection)
+        if not self._has_warned:
+            self._mesh.router.on_unsent = self._warn_unsent
         return connection
 
     async def connect_via_queue(
@@ -468,8 +477,22 @@ class Node:
         connection.report = self._mesh.report
         await connection.open()
 
+    def _warn_unsent(self, message: Message) -> None:
+        """Say that a message of the bus goes to no other node. In any thread."""
+        if self._functions.queues:
+            # Other processes get it from these.
+            return
+        self._has_warned = True
+        logger.warning(
+            "%s was sent on the bus, so it goes to no other node: connect_oneway carries what "
+            "send_message sends, and interconnect shares all messages of the bus",
+            message.id,
+        )
+
     def _closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        if not any(isinstance(each, OnewayConnection) for each in self._connections):
+            self._mesh.router.on_unsent = None
         if isinstance(connection, Interconnection):
             self._interconnected.discard(connection.endpoint)
 

@@ -14,7 +14,7 @@ belongs to one thread.
 import threading
 import uuid
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -93,6 +93,8 @@ class Router:
         self.malformed = 0
         self.unanswered = 0
         self.reorder = ReorderBuffer() if reorder is None else reorder
+        #: Called once, by the next message of the bus that goes to no other node. In any thread.
+        self.on_unsent: Callable[[Message], object] | None = None
         self._gateway = gateway
         self._wake = wake
         self._is_awake = False
@@ -154,6 +156,9 @@ class Router:
         if not self._send_buffers:
             with self.lock:
                 self._next += 1
+                on_unsent, self.on_unsent = self.on_unsent, None
+            if on_unsent is not None:
+                on_unsent(message)
             return
         identifier, args, kwargs = parts_of(message)
         if kind is TalkMessage and message.reply_to is not None:

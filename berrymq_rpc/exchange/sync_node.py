@@ -3,13 +3,18 @@
 import asyncio
 import atexit
 import contextlib
+import math
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from types import EllipsisType
 from typing import Any, Self, TypeAlias, TypeVar
 
 from ..bus import Bus, Empty, default_bus
+from ..common.backoff import Backoff
 from ..endpoint import Address, endpoint_of
+from ..errors import ConnectionLostError
+from ..rpc.validation import checked_seconds
 from ..runtime.fork import call_in_child
 from ..runtime.log import Log
 from ..runtime.loop_thread import LoopThread
@@ -29,6 +34,16 @@ __all__ = ["GET_TIMEOUT", "SyncNode"]
 logger = Log("berrymq_rpc.exchange")
 
 T = TypeVar("T")
+
+#: Makes a connection of a node.
+Connect: TypeAlias = Callable[[Node], Coroutine[Any, Any, Connection]]
+
+#: Seconds that a peer has to appear; ``None`` for no limit, ``...`` for what the node is set to.
+Wait: TypeAlias = float | EllipsisType | None
+
+#: Seconds between two attempts to connect: the first pause, and the longest.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
 
 #: A message, and the connection whose queue gave it.
 Taken: TypeAlias = tuple[QueueConnection, PulledMessage]
@@ -113,25 +128,27 @@ class SyncNode:
         """
         return self._run("init_connection", lambda life: life.listen(addr, insecure))
 
-    def interconnect(self, addr: Address, ttl: float = TTL) -> None:
+    def interconnect(self, addr: Address, ttl: float = TTL, *, wait: Wait = ...) -> None:
         """Style 01: this process and a node carry all messages to each other.
 
         Args:
             addr: the node's address, as for `init_connection`.
             ttl: seconds for which the peer keeps the connection when this process is gone.
+            wait: seconds that the node has to appear, if it is not up yet; ``None`` waits until it
+                is. By default it has the `connect_timeout` of this node, 5 s.
 
         Raises:
-            ConnectionLostError: no server answers there.
+            ConnectionLostError: no server has answered there.
             Exception: as `Node.interconnect` does.
         """
-        self._run("interconnect", lambda life: life.open(life.node.interconnect(addr, ttl)))
+        self._connect("interconnect", lambda node: node.interconnect(addr, ttl), wait)
 
-    def connect_oneway(self, addr: Address, ttl: float = TTL) -> None:
+    def connect_oneway(self, addr: Address, ttl: float = TTL, *, wait: Wait = ...) -> None:
         """Style 02: `send_message` reaches a node from now on.
 
         Arguments and exceptions are those of `interconnect`.
         """
-        self._run("connect_oneway", lambda life: life.open(life.node.connect_oneway(addr, ttl)))
+        self._connect("connect_oneway", lambda node: node.connect_oneway(addr, ttl), wait)
 
     def connect_via_queue(
         self,
@@ -142,6 +159,7 @@ class SyncNode:
         shared: bool = False,
         ack_wait: float | None = None,
         tries: int | None = None,
+        wait: Wait = ...,
     ) -> None:
         """Style 03: a node keeps messages in a queue for `get`, and `send_message` reaches it.
 
@@ -152,19 +170,19 @@ class SyncNode:
             shared: whether all processes that ask for a shared queue of this identifier have one
                 queue there, which gives each message to one of them. Otherwise each gets all
                 messages.
+            wait: as for `interconnect`.
             ack_wait, tries: as for `Node.connect_via_queue`. With an `ack_wait`,
                 ``with node.get() as message:`` acknowledges the message when the work is done.
 
         Raises:
             Exception: as `Node.connect_via_queue` does.
         """
-        self._run(
+        self._connect(
             "connect_via_queue",
-            lambda life: life.open(
-                life.node.connect_via_queue(
-                    identifier, addr, ttl, shared=shared, ack_wait=ack_wait, tries=tries
-                )
+            lambda node: node.connect_via_queue(
+                identifier, addr, ttl, shared=shared, ack_wait=ack_wait, tries=tries
             ),
+            wait,
         )
 
     def send_message(self, identifier: str, /, *args: Any, **kwargs: Any) -> str:
@@ -249,6 +267,10 @@ class SyncNode:
     def __repr__(self) -> str:
         return f"<SyncNode {', '.join(self.endpoints) or 'nowhere'}>"
 
+    def _connect(self, name: str, connect: Connect, wait: Wait) -> None:
+        seconds = wait if wait is None or wait is ... else checked_seconds(wait, "wait")
+        self._run(name, lambda life: life.open(connect, seconds))
+
     def _run(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of this node's life, which is started if need be."""
         check_no_loop(name)
@@ -323,8 +345,12 @@ class _Life:
     async def statistics(self) -> dict[str, int]:
         return self.node.statistics()
 
-    async def open(self, opening: Coroutine[Any, Any, Connection]) -> None:
-        self._connections.append(await opening)
+    async def open(self, connect: Connect, wait: Wait) -> None:
+        if wait is ...:
+            connection = await connect(self.node)
+        else:
+            connection = await _wait_for_node(self.node, connect, wait)
+        self._connections.append(connection)
 
     async def send(self, identifier: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         # A node with several connections gets one message.
@@ -393,6 +419,30 @@ class _Life:
         match result:
             case (QueueConnection() as connection, PulledMessage() as message):
                 connection.put_back(message)
+
+
+async def _wait_for_node(node: Node, connect: Connect, wait: float | None) -> Connection:
+    """Connect to a peer as soon as it is up.
+
+    Raises:
+        ConnectionLostError: it was not in time; what the last attempt has raised.
+        Exception: as `connect` does.
+    """
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    lost: ConnectionLostError | None = None
+    timeout = asyncio.timeout(None if wait == math.inf else wait)
+    try:
+        async with timeout:
+            while True:
+                try:
+                    return await connect(node)
+                except ConnectionLostError as error:
+                    lost = error
+                await asyncio.sleep(backoff.next())
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise lost or ConnectionLostError(f"no node has answered within {wait:g} s") from error
 
 
 async def _get_from_any(queues: list[QueueConnection], block: bool, timeout: float | None) -> Taken:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,132 @@ def test_the_functions_are_found_in_two_places() -> None:
         assert name in berrymq_rpc.__all__
         assert getattr(connect, name).__self__ is connect.default_node
     assert berrymq_rpc.connect is connect
+
+
+def test_the_class_is_found_at_the_top() -> None:
+    assert berrymq_rpc.SyncNode is SyncNode
+    assert "SyncNode" in berrymq_rpc.__all__
+
+
+CONNECT: dict[str, Callable[..., None]] = {
+    "interconnect": lambda node, address, **wait: node.interconnect(address, **wait),
+    "connect_oneway": lambda node, address, **wait: node.connect_oneway(address, **wait),
+    "connect_via_queue": lambda node, address, **wait: node.connect_via_queue(
+        address, "job:*", **wait
+    ),
+}
+
+
+class TestWait:
+    """For a node that is not up yet."""
+
+    @pytest.mark.parametrize("wait", [20, None, float("inf")])
+    @pytest.mark.parametrize("name", CONNECT)
+    def test_until_it_is_up(self, name: str, wait: float | None) -> None:
+        # Attempts of their own are much shorter.
+        here, there = Place(connect_timeout=0.05), Place()
+        with here.node, there.node:
+            endpoint = there.node.init_connection()
+            there.node.close_connection()
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                connecting = pool.submit(CONNECT[name], here.node, endpoint, wait=wait)
+                # Some attempts fail.
+                with pytest.raises(concurrent.futures.TimeoutError):
+                    connecting.result(0.4)
+                there.node.init_connection(endpoint)
+                connecting.result(PATIENCE)
+            there.bus.twitter("job:new")
+            here.bus.twitter("job:new")
+
+    @pytest.mark.parametrize("name", CONNECT)
+    @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "http://127.0.0.1:1"])
+    def test_for_no_longer(self, name: str, address: str) -> None:
+        node = SyncNode(Bus(), connect_timeout=PATIENCE)
+        if address.startswith("http") and name == "interconnect":
+            pytest.skip("it needs a listener")
+        began = time.monotonic()
+        with node, pytest.raises(rpc.ConnectionLostError):
+            CONNECT[name](node, address, wait=0.3)
+        assert 0.3 <= time.monotonic() - began < 3
+
+    @pytest.mark.parametrize("name", CONNECT)
+    def test_by_default_as_long_as_the_node_is_set_to(self, name: str) -> None:
+        node = SyncNode(Bus(), connect_timeout=0.1)
+        began = time.monotonic()
+        with node, pytest.raises(rpc.ConnectionLostError):
+            CONNECT[name](node, "tcp://127.0.0.1:1")
+        assert time.monotonic() - began < 3
+
+    @pytest.mark.parametrize("wait", [0, -1, "1", True, float("nan")])
+    def test_that_is_none(self, wait: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match="wait must be"):
+            SyncNode(Bus()).interconnect("tcp://127.0.0.1:1", wait=wait)
+
+    def test_what_waiting_does_not_help_is_raised_at_once(self) -> None:
+        place = Place()
+        with place.node as node:
+            endpoint = node.init_connection()
+            with pytest.raises(ValueError, match="itself"):
+                node.interconnect(endpoint, wait=None)
+
+    def test_is_ended_by_close(self) -> None:
+        node = SyncNode(Bus())
+        node.init_connection()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            connecting = pool.submit(node.connect_oneway, "tcp://127.0.0.1:1", wait=None)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                connecting.result(0.2)
+            node.close_connection()
+            with pytest.raises((rpc.Error, RuntimeError, concurrent.futures.CancelledError)):
+                connecting.result(PATIENCE)
+
+
+class TestWhatIsSentOnTheBus:
+    """It does not go over `connect_oneway`, which is said once."""
+
+    TEXT = "was sent on the bus, so it goes to no other node"
+
+    def count(self, caplog: pytest.LogCaptureFixture) -> int:
+        return sum(self.TEXT in record.getMessage() for record in caplog.records)
+
+    def test_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        with two() as (there, endpoint, here):
+            here.bus.twitter("job:before")
+            assert self.count(caplog) == 0
+            here.node.connect_oneway(endpoint)
+            here.bus.twitter("_job:local")
+            assert self.count(caplog) == 0
+            for _ in range(3):
+                here.bus.twitter("job:new")
+            here.node.connect_oneway(endpoint)
+            here.bus.twitter("job:new")
+            assert self.count(caplog) == 1
+            assert "job:new was sent" in caplog.text
+            assert there.silent
+
+    @pytest.mark.parametrize("name", ["interconnect", "connect_via_queue"])
+    def test_is_not_said_without_reason(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        with two() as (there, endpoint, here):
+            if name == "interconnect":
+                here.node.interconnect(endpoint)
+                here.node.connect_oneway(endpoint)
+                here.bus.twitter("job:new")
+                assert there.next().id == "job:new"
+            else:
+                # Others get what is sent here.
+                there.node.connect_via_queue(here.node.init_connection(), "job:*")
+                here.node.connect_oneway(endpoint)
+                here.bus.twitter("job:new")
+                assert there.node.get().id == "job:new"
+            assert self.count(caplog) == 0
+
+    def test_is_not_said_after_the_connection(self, caplog: pytest.LogCaptureFixture) -> None:
+        with two() as (_, endpoint, here):
+            here.node.init_connection()
+            here.node.connect_oneway(endpoint)
+            here.node.close_connection(endpoint)
+            here.bus.twitter("job:new")
+            assert self.count(caplog) == 0
 
 
 def test_oneway() -> None:
