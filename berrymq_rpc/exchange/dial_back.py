@@ -15,6 +15,7 @@ from ..errors import ConnectionLostError, ServiceClosedError
 from ..jsonrpc.http import HTTPClient, is_url
 from ..rpc import Client
 from ..rpc.options import ClientOptions
+from ..rpc.transport import TRANSPORTS
 from ..runtime.log import Log
 from .link import Carrier, Link
 from .peer_client import open_peer_client
@@ -29,7 +30,7 @@ logger = Log("berrymq_rpc.exchange")
 Allowed: TypeAlias = bool | Collection[str]
 
 #: The schemes that can be called back.
-SCHEMES = ("tcp", "ipc", "mem", "http", "https")
+SCHEMES = (*TRANSPORTS, "http", "https")
 
 #: Seconds between two attempts: the first pause, and the longest.
 FIRST_PAUSE = 0.05

@@ -28,11 +28,12 @@ class Client(asyncio.AbstractServer):
         rpc: the methods of the server: ``await client.rpc.namespace.method(1, key=2)``.
         notify: the same, one way: ``client.notify.log("done")`` sends and returns ``None``.
             Raises `OverloadedError` when too much waits to be sent.
+        options: how its calls are made.
     """
 
     def __init__(self, pool: ConnectionPool, options: CallOptions) -> None:
         self.pool = pool
-        self._options = options
+        self.options = options
         self.rpc: Namespace[Call] = Namespace(self._call)
         self.notify: Namespace[None] = Namespace(pool.notify)
 
@@ -45,8 +46,8 @@ class Client(asyncio.AbstractServer):
             # A flush is scheduled in a loop that runs.
             or not (connection.flush_scheduled or pool.loop.is_running())
         ):
-            return pool.call(method, args, kwargs, self._options)
-        return connection.call(method, args, kwargs, self._options)
+            return pool.call(method, args, kwargs, self.options)
+        return connection.call(method, args, kwargs, self.options)
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
         """Call a method by its full name, which need not be an identifier.
@@ -62,7 +63,7 @@ class Client(asyncio.AbstractServer):
         Args:
             timeout: seconds for each call, and for each item of a stream; ``None`` for no limit.
         """
-        return type(self)(self.pool, replace(self._options, timeout=timeout))
+        return type(self)(self.pool, replace(self.options, timeout=timeout))
 
     def describe(self) -> Call:
         """Ask what the server offers.
@@ -87,7 +88,7 @@ class Client(asyncio.AbstractServer):
     @property
     def timeout(self) -> float | None:
         """Seconds for each call, or ``None``."""
-        return self._options.timeout
+        return self.options.timeout
 
     @property
     def endpoints(self) -> tuple[str, ...]:

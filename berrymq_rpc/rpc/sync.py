@@ -8,7 +8,6 @@ from ..runtime.loop_thread import LoopThread
 from .call import Call
 from .client import open_client
 from .dispatcher import DESCRIBE
-from .options import CallOptions
 from .proxy import Namespace
 
 __all__ = ["SyncClient"]
@@ -46,7 +45,6 @@ class SyncClient:
     def __init__(
         self, *, connect: Any = None, timeout: float | None = None, **options: Any
     ) -> None:
-        self._options = CallOptions(timeout)
         self._loop_thread = LoopThread("client")
         try:
             self._client = self._loop_thread.run(
@@ -55,6 +53,7 @@ class SyncClient:
         except BaseException:
             self._loop_thread.close()
             raise
+        self._options = self._client.options
         self._make_names()
 
     def _make_names(self) -> None:
