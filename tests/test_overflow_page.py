@@ -13,7 +13,7 @@ from berrymq_rpc.bus import thread_pool
 from berrymq_rpc.common.bounded import Overflow
 from berrymq_rpc.exchange import consumer, message_codec, reorder, router, serial_sender, sync_node
 from berrymq_rpc.jsonrpc import http
-from berrymq_rpc.jsonrpc.bridge import Bridge, write_queue
+from berrymq_rpc.jsonrpc.bridge import Bridge, bridge, write_queue
 from berrymq_rpc.jsonrpc.zeromq import receiver, router_queues, subscription
 from berrymq_rpc.rpc import Limits
 from berrymq_rpc.rpc.transport import zap
@@ -109,6 +109,9 @@ NUMBERS = {
     "calls of a client for JSON-RPC over HTTP": f"{http.MAX_CALLS:,} in flight",
     "the same that wait for one of its": f"``max_connections`` ({http.MAX_CONNECTIONS})",
     "texts for a peer of a bridge's": f"{write_queue.ROOM >> 10} KiB",
+    "texts that have not arrived whole": f"``max_bytes`` ({mib(bridge.MAX_BYTES)})",
+    "subscriptions of a bridge": "``max_subscriptions`` "
+    f"({default(Bridge, 'max_subscriptions'):,}), of a host a tenth",
     "messages of a bridge's subscription": f"``queue_size`` ({default(Bridge, 'queue_size'):,})",
     "calls of a ``NotificationReceiverClient``": f"{receiver.MAX_UNSENT:,}",
     "notifications that wait for its handler": f"{receiver.MAX_WAITING:,}",

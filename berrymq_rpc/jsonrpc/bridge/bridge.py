@@ -24,7 +24,14 @@ from .listener import Listener
 from .openrpc import openrpc_document
 from .places import PlaceBounds
 from .runtime import BridgeRuntime
-from .subscriptions import QUEUE_SIZE, RemoteSubscriptions, Subscriptions
+from .subscriptions import (
+    MAX_PEER_SUBSCRIPTIONS,
+    MAX_SUBSCRIPTIONS,
+    QUEUE_SIZE,
+    RemoteSubscriptions,
+    SubscriptionBounds,
+    Subscriptions,
+)
 
 __all__ = ["GRACE", "MAX_BATCH", "MAX_BODY", "MAX_PEERS", "Bridge"]
 
@@ -86,6 +93,10 @@ class Bridge:
             512 MiB, or 20 times `max_body` where that is more. Over it, the connection is closed
             that has most.
         max_host_bytes: those of one host; the default is a tenth of `max_bytes`.
+        max_subscriptions: subscriptions of all peers; further ones are refused.
+        max_host_subscriptions: those of the peers of one host; the default is a tenth of
+            `max_subscriptions`.
+        max_peer_subscriptions: those of one connection.
         queue_size: messages that are kept for one subscription; the oldest are dropped first.
         limits: the bounds of calls in flight and of depth; see `rpc.Limits`.
         grace: seconds that calls in progress have when the bridge closes.
@@ -111,6 +122,9 @@ class Bridge:
         max_host_peers: int | None = None,
         max_bytes: int | None = None,
         max_host_bytes: int | None = None,
+        max_subscriptions: int = MAX_SUBSCRIPTIONS,
+        max_host_subscriptions: int | None = None,
+        max_peer_subscriptions: int = MAX_PEER_SUBSCRIPTIONS,
         queue_size: int = QUEUE_SIZE,
         limits: Limits | None = None,
         grace: float = GRACE,
@@ -126,12 +140,15 @@ class Bridge:
             "max_body": max_body,
             "max_batch": max_batch,
             "max_peers": max_peers,
+            "max_subscriptions": max_subscriptions,
+            "max_peer_subscriptions": max_peer_subscriptions,
             "queue_size": queue_size,
         }
         shares = {
             "max_host_peers": max_host_peers,
             "max_bytes": max_bytes,
             "max_host_bytes": max_host_bytes,
+            "max_host_subscriptions": max_host_subscriptions,
         }
         counts |= {name: value for name, value in shares.items() if value is not None}
         for name, value in counts.items():
@@ -143,6 +160,11 @@ class Bridge:
             max_bytes = max(MAX_BYTES, MIN_TEXTS * max_body)
         if max_host_bytes is None:
             max_host_bytes = max(max_bytes // HOST_SHARE, MIN_HOST_TEXTS * max_body)
+        if max_host_subscriptions is None:
+            max_host_subscriptions = max(max_subscriptions // HOST_SHARE, max_peer_subscriptions)
+        subscriptions = SubscriptionBounds(
+            max_subscriptions, max_host_subscriptions, max_peer_subscriptions
+        )
         self._target = target
         self._limits = checked_limits(limits)
         self._grace = checked_seconds(grace, "grace", zero=True)
@@ -157,10 +179,10 @@ class Bridge:
         self._subscriptions: Subscriptions | None = None
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
-            self._subscriptions = Subscriptions(target.bus, queue_size)
+            self._subscriptions = Subscriptions(target.bus, subscriptions, queue_size)
             self._table = collect_methods(target.handler)
         elif isinstance(target, Client):
-            self._subscriptions = RemoteSubscriptions(target)
+            self._subscriptions = RemoteSubscriptions(target, subscriptions)
         else:
             self._table = collect_methods(target)
         self._options: dict[str, Any] = {
@@ -321,8 +343,12 @@ class Bridge:
         """Counts: peers, calls, bytes queued, and what was refused or dropped."""
         if self._runtime is None:
             return {}
-        dropped = 0 if self._subscriptions is None else self._subscriptions.dropped
-        return self._runtime.statistics() | {"messages_dropped": dropped}
+        subscriptions = self._subscriptions
+        return self._runtime.statistics() | {
+            "subscriptions": 0 if subscriptions is None else subscriptions.count,
+            "subscriptions_refused": 0 if subscriptions is None else subscriptions.refused,
+            "messages_dropped": 0 if subscriptions is None else subscriptions.dropped,
+        }
 
     async def _opened(self, listener: Listener) -> str:
         if self._is_closed:

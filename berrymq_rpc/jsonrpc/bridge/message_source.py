@@ -91,17 +91,33 @@ class RemoteSource(MessageSource):
         self._identifier = identifier
         self._client = client
         self._token: str | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Ask for the queue.
+        """Ask for the queue. If this is cancelled, the queue is closed when the node has opened it.
 
         Raises:
             NotFoundError: the server is not a node.
+            ServiceClosedError: this source was closed meanwhile.
             Exception: as the node's function does.
         """
-        token = await self._client.rpc.connect_via_queue(self._identifier.id_str(), TTL)
-        self._token = str(token)
+        opening = asyncio.ensure_future(
+            self._client.rpc.connect_via_queue(self._identifier.id_str(), TTL)
+        )
+        try:
+            token = str(await asyncio.shield(opening))
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._opened_in_vain)
+            raise
+        if self._is_closed:
+            self._close_soon(token)
+            raise ServiceClosedError("the subscription was closed")
+        self._token = token
+
+    def _opened_in_vain(self, opening: "asyncio.Future[Any]") -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._close_soon(str(opening.result()))
 
     async def next(self) -> Sent | None:
         waiting = self._client.with_timeout(2 * WAIT)
@@ -128,8 +144,16 @@ class RemoteSource(MessageSource):
                 raise ProtocolError("the remote node did not answer get() with a message")
 
     def close(self) -> None:
-        if self._token is not None and self._client.is_serving():
-            self._closing = asyncio.create_task(self._close(self._token))
+        self._is_closed = True
+        token, self._token = self._token, None
+        if token is not None:
+            self._close_soon(token)
+
+    def _close_soon(self, token: str) -> None:
+        if self._client.is_serving():
+            task = asyncio.get_running_loop().create_task(self._close(token))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _close(self, token: str) -> None:
         # Without it the node frees the queue when its TTL is over.

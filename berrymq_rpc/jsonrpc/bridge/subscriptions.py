@@ -2,8 +2,9 @@
 
 import asyncio
 import uuid
-from collections import defaultdict
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ...bus import Bus
 from ...errors import (
@@ -21,13 +22,16 @@ from ...rpc.inbound_call import current
 from ...rpc.wire.session import State
 from ...runtime.log import Log
 from .message_source import BusSource, MessageSource, RemoteSource
+from .places import host_key
 from .write_queue import ROOM
 
 __all__ = [
+    "MAX_PEER_SUBSCRIPTIONS",
     "MAX_SUBSCRIPTIONS",
     "QUEUE_SIZE",
     "RemoteSubscriptions",
     "Subscription",
+    "SubscriptionBounds",
     "Subscriptions",
 ]
 
@@ -40,19 +44,42 @@ QUEUE_SIZE = 1000
 #: Seconds between two checks whether a peer has read what is queued for it.
 CONGESTION_PAUSE = 0.01
 
-#: Subscriptions of one peer: each is a queue and a task.
-MAX_SUBSCRIPTIONS = 100
+#: Subscriptions of all peers, and of one connection: each is a queue and a task, some 5 KB. One
+#: host may have a tenth of all.
+MAX_SUBSCRIPTIONS = 20_000
+MAX_PEER_SUBSCRIPTIONS = 100
+
+
+class SubscriptionBounds(NamedTuple):
+    """How many subscriptions there may be.
+
+    Args:
+        all: of all peers.
+        host: of the peers of one host.
+        peer: of one connection.
+    """
+
+    all: int
+    host: int
+    peer: int
 
 
 class Subscription:
     """One subscription. It ends when it is closed, or its peer is gone.
 
+    Args:
+        source: where its messages come from.
+        connection: that of the peer.
+        host: what counts as the host of the peer; see `places.host_key`.
+
     Attributes:
         id: names it to the peer.
     """
 
-    def __init__(self, source: MessageSource) -> None:
+    def __init__(self, source: MessageSource, connection: Connection, host: str) -> None:
         self.id = uuid.uuid4().hex
+        self.connection = connection
+        self.host = host
         self._source = source
         self._unwritable = 0
         self._task: asyncio.Task[None] | None = None
@@ -62,9 +89,13 @@ class Subscription:
         """How many messages were dropped because too many waited, or could not be written."""
         return self._source.dropped + self._unwritable
 
-    def start(self, connection: Connection) -> None:
-        """Send the messages as they come."""
-        self._task = asyncio.create_task(self._run(connection), name=f"subscription {self.id}")
+    def start(self, on_ended: Callable[["Subscription"], object]) -> None:
+        """Send the messages as they come.
+
+        Args:
+            on_ended: called when no more will be sent, unless it was closed.
+        """
+        self._task = asyncio.create_task(self._run(on_ended), name=f"subscription {self.id}")
 
     def close(self) -> None:
         """Stop sending."""
@@ -72,31 +103,36 @@ class Subscription:
         if self._task is not None:
             self._task.cancel()
 
-    async def _run(self, connection: Connection) -> None:
-        reported = 0
+    async def _run(self, on_ended: Callable[["Subscription"], object]) -> None:
         try:
-            while (sent := await self._source.next()) is not None:
-                await _room(connection)
-                params: dict[str, Any] = {
-                    "subscription": self.id,
-                    "id": sent.id,
-                    "args": sent.args,
-                    "kwargs": sent.kwargs,
-                }
-                dropped = self.dropped
-                if dropped > reported:
-                    params["dropped"] = dropped - reported
-                try:
-                    connection.notify("message", (), params)
-                except ServiceClosedError:
-                    return
-                except Exception as error:
-                    self._count_unwritable(sent.id, error)
-                    continue
-                reported = dropped
-                connection.flush()
+            await self._send()
         except Exception:
             logger.exception("a subscription failed")
+        on_ended(self)
+
+    async def _send(self) -> None:
+        connection = self.connection
+        reported = 0
+        while (sent := await self._source.next()) is not None:
+            await _room(connection)
+            params: dict[str, Any] = {
+                "subscription": self.id,
+                "id": sent.id,
+                "args": sent.args,
+                "kwargs": sent.kwargs,
+            }
+            dropped = self.dropped
+            if dropped > reported:
+                params["dropped"] = dropped - reported
+            try:
+                connection.notify("message", (), params)
+            except ServiceClosedError:
+                return
+            except Exception as error:
+                self._count_unwritable(sent.id, error)
+                continue
+            reported = dropped
+            connection.flush()
 
     def _count_unwritable(self, identifier: str, error: Exception) -> None:
         self._unwritable += 1
@@ -152,18 +188,30 @@ class Subscriptions:
 
     Args:
         bus: whose messages these are.
+        bounds: how many there may be.
         queue_size: messages that are kept for one subscription.
+
+    Attributes:
+        refused: how many were refused, as there were too many.
     """
 
-    def __init__(self, bus: Bus, queue_size: int = QUEUE_SIZE) -> None:
-        self._init()
+    def __init__(self, bus: Bus, bounds: SubscriptionBounds, queue_size: int = QUEUE_SIZE) -> None:
+        self._init(bounds)
         self._bus = bus
         self._queue_size = queue_size
 
-    def _init(self) -> None:
-        self._of: defaultdict[Connection, dict[str, Subscription]] = defaultdict(dict)
+    def _init(self, bounds: SubscriptionBounds) -> None:
+        self._bounds = bounds
+        self._of: dict[Connection, dict[str, Subscription]] = {}
+        self._hosts = Counter[str]()
+        self.refused = 0
         #: How many messages ended subscriptions dropped.
         self._dropped = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._hosts.total()
 
     @property
     def dropped(self) -> int:
@@ -184,22 +232,41 @@ class Subscriptions:
             The subscription's id, for unsubscribe.
         """
         connection = _subscriber()
-        source = BusSource(_exportable(identifier), self._bus, self._queue_size)
-        return self._start(connection, source)
-
-    def _start(self, connection: Connection, source: MessageSource) -> str:
-        subscription = Subscription(source)
-        try:
-            if connection.session.state is State.LOST:
-                raise ServiceClosedError("the connection was closed")
-            if len(self._of[connection]) >= MAX_SUBSCRIPTIONS:
-                raise OverloadedError(f"one peer may have {MAX_SUBSCRIPTIONS} subscriptions")
-        except BaseException:
-            subscription.close()
-            raise
-        self._of[connection][subscription.id] = subscription
-        subscription.start(connection)
+        exportable = _exportable(identifier)
+        host = self._checked_host(connection)
+        source = BusSource(exportable, self._bus, self._queue_size)
+        subscription = self._add(Subscription(source, connection, host))
+        subscription.start(self._end)
         return subscription.id
+
+    def _checked_host(self, connection: Connection) -> str:
+        """Check whether a peer may have one more, before anything is opened for it.
+
+        Returns:
+            What counts as its host.
+
+        Raises:
+            ServiceClosedError: it has left.
+            OverloadedError: there are too many.
+        """
+        if connection.session.state is State.LOST or connection.port is None:
+            raise ServiceClosedError("the connection was closed")
+        host = host_key(connection.port.address(connection.key))
+        counts = (
+            ("one peer", len(self._of.get(connection, ())), self._bounds.peer),
+            ("one host", self._hosts[host], self._bounds.host),
+            ("all peers together", self.count, self._bounds.all),
+        )
+        for who, count, bound in counts:
+            if count >= bound:
+                self.refused += 1
+                raise OverloadedError(f"{who} may have {bound:,} subscriptions")
+        return host
+
+    def _add(self, subscription: Subscription) -> Subscription:
+        self._of.setdefault(subscription.connection, {})[subscription.id] = subscription
+        self._hosts[subscription.host] += 1
+        return subscription
 
     def unsubscribe(self, id: str) -> bool:
         """End a subscription.
@@ -214,8 +281,7 @@ class Subscriptions:
         key: Any = id
         if not isinstance(key, str):
             raise ParametersError(f"a subscription's id must be text, not {type(key).__name__}")
-        connection = _subscriber()
-        subscription = self._of[connection].pop(key, None)
+        subscription = self._of.get(_subscriber(), {}).get(key)
         if subscription is None:
             raise ValueError("there is no subscription with that id")
         self._end(subscription)
@@ -223,12 +289,21 @@ class Subscriptions:
 
     def connection_lost(self, connection: Connection) -> None:
         """End the subscriptions of a peer that has gone."""
-        for subscription in self._of.pop(connection, {}).values():
+        for subscription in list(self._of.get(connection, {}).values()):
             self._end(subscription)
 
     def _end(self, subscription: Subscription) -> None:
-        subscription.close()
+        """Close a subscription, and forget it. Can be called again."""
+        of_peer = self._of.get(subscription.connection, {})
+        if of_peer.pop(subscription.id, None) is None:
+            return
+        if not of_peer:
+            del self._of[subscription.connection]
+        self._hosts[subscription.host] -= 1
+        if not self._hosts[subscription.host]:
+            del self._hosts[subscription.host]
         self._dropped += subscription.dropped
+        subscription.close()
 
 
 class RemoteSubscriptions(Subscriptions):
@@ -236,19 +311,28 @@ class RemoteSubscriptions(Subscriptions):
 
     Args:
         client: is connected to it.
+        bounds: how many there may be, with those that are being opened.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._init()
+    def __init__(self, client: Client, bounds: SubscriptionBounds) -> None:
+        self._init(bounds)
         self._client = client
 
     async def subscribe(self, identifier: str) -> str:
         connection = _subscriber()
         source = RemoteSource(_exportable(identifier), self._client)
+        host = self._checked_host(connection)
+        # It counts from now on: others may ask while the queue is opened.
+        subscription = self._add(Subscription(source, connection, host))
         try:
             await source.open()
         except NotFoundError:
+            self._end(subscription)
             raise NotFoundError("no method 'subscribe': the server is not a node") from None
-        return self._start(connection, source)
+        except BaseException:
+            self._end(subscription)
+            raise
+        subscription.start(self._end)
+        return subscription.id
 
     subscribe.__doc__ = Subscriptions.subscribe.__doc__
