@@ -137,6 +137,7 @@ class ExportedFunctions(AttrHandler):
             queue_bytes,
             total_queue_bytes,
             _checked_share(peer_share),
+            self._client_options.translation_table,
         )
         self._consumers = Consumers(self._gateway, self._queues, max_unacknowledged)
         self._clock = clock

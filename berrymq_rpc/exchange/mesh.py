@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ..bus.diagram import DiagramNode
@@ -27,6 +28,7 @@ class Mesh:
         gateway: of the bus that messages come from, and that those of other nodes go to.
         name: the node's; ``None`` for a random one.
         limits: the bounds of a message.
+        translation_table: for values of the user's own, as for `rpc.open_client`.
         maximum, maximum_bytes: the bounds of each link's send buffer.
     """
 
@@ -36,6 +38,7 @@ class Mesh:
         name: str | None = None,
         *,
         limits: Limits | None = None,
+        translation_table: Mapping[int, Any] | None = None,
         maximum: int = MAX_MESSAGES,
         maximum_bytes: int = MAX_BYTES,
     ) -> None:
@@ -44,6 +47,7 @@ class Mesh:
             name,
             epoch=time.time_ns() // 1000,
             limits=limits,
+            translation_table=translation_table,
             wake=self._wake_from_any_thread,
         )
         self.gateway = gateway

@@ -1,11 +1,13 @@
 """Pack and unpack the messages of a batch, within the bounds of a node."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ProtocolError, TooLargeError
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.depth import DepthLimit
-from ..rpc.wire.limits import Limits
+from ..rpc.wire.limits import MAX_DEPTH, Limits
+from ..rpc.wire.translation import Untranslated
 from ..runtime.log import Log
 from .batch import Batch
 
@@ -32,16 +34,22 @@ class MessageCodec:
 
     Args:
         limits: the bounds of a message.
+        translation_table: for values of the user's own, as for `rpc.open_client`.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, translation_table: Mapping[int, Any] | None = None) -> None:
         self._max_message = limits.max_message
         # A batch is one level above its messages, which may be as deep as the records of calls.
         self._levels = min(limits.max_depth + 1, 1000)
-        self.codec = Codec(max_depth=self._levels)
+        self._translation_table = translation_table
+        self.codec = self.new_codec(self._levels)
         self._fast_pack = self.codec.fast_pack
         self._depth = DepthLimit(self._levels - 1)
         self._is_packing = False
+
+    def new_codec(self, max_depth: int = MAX_DEPTH) -> Codec:
+        """Make a codec for the same values; one serves one thread at a time."""
+        return Codec(self._translation_table, max_depth=max_depth, untranslated=Untranslated.of)
 
     def pack(self, item: tuple[Any, ...]) -> bytes:
         """Pack a message.
@@ -51,7 +59,7 @@ class MessageCodec:
         """
         if self._is_packing:
             # Garbage collection has interrupted another `pack`: the packer is in use.
-            return Codec(max_depth=self._depth.levels).pack(item, "the message")
+            return self.new_codec(self._depth.levels).pack(item, "the message")
         self._is_packing = True
         try:
             try:
@@ -85,7 +93,7 @@ class MessageCodec:
             TypeError, ValueError: it cannot be packed.
             TooLargeError: it is larger than this node allows.
         """
-        codec = Codec(max_depth=self._levels)
+        codec = self.new_codec(self._levels)
         data, frames = codec.pack_with_frames([item], LARGE, name)
         if len(data) > self._max_message:
             raise TooLargeError(

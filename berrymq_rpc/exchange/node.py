@@ -1,6 +1,7 @@
 """The node: a bus that other processes can reach, and that can reach them."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Self
 
 from ..bus import Bus, Message, default_bus
@@ -9,9 +10,12 @@ from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..jsonrpc.http import is_url
-from ..rpc import Limits, Server, start_server
-from ..rpc.options import CallOptions, ClientOptions
+from ..rpc import Limits, Server
+from ..rpc.options import CallOptions, ClientOptions, ServerOptions
+from ..rpc.server import start_server_with
+from ..rpc.transport import endpoints_of
 from ..rpc.validation import checked_limits
+from ..rpc.wire.translation import Untranslated
 from ..runtime.log import Log
 from ..security import Security
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
@@ -88,6 +92,9 @@ class Node:
         callback_allowed: where a peer of style 01 may be called back: ``False``: only at its own
             address; ``True``: anywhere; or further hosts, such as ``{"10.0.0.7"}``.
         limits: the bounds of what travels; see `rpc.Limits`.
+        translation_table: ``{code: (Class, packer, unpacker)}`` for values of your own, codes 0 to
+            122. A value for which a node has no entry is passed on as it is; a receiver that uses
+            it there gets an error that says what is missing.
         security: who may connect, and how this node proves who it is; ``None`` for neither.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
@@ -118,6 +125,7 @@ class Node:
         line_bytes: int = MAX_LINK_BYTES,
         callback_allowed: Allowed = False,
         limits: Limits | None = None,
+        translation_table: Mapping[int, Any] | None = None,
         security: Security | None = None,
         gateway: Gateway | None = None,
     ) -> None:
@@ -130,7 +138,12 @@ class Node:
         self._bus = default_bus if bus is None else bus
         self._gateway = self._bus.gateway if gateway is None else gateway
         self._mesh = Mesh(
-            self._gateway, name, limits=limits, maximum=line_size, maximum_bytes=line_bytes
+            self._gateway,
+            name,
+            limits=limits,
+            translation_table=translation_table,
+            maximum=line_size,
+            maximum_bytes=line_bytes,
         )
         #: All clients that the node opens have these, those that call back included.
         self._client_options = ClientOptions(
@@ -138,6 +151,8 @@ class Node:
             call=CallOptions(timeout),
             connect_timeout=connect_timeout,
             limits=checked_limits(limits),
+            translation_table=translation_table,
+            untranslated=Untranslated.of,
             security=security,
         )
         self._functions = ExportedFunctions(
@@ -246,13 +261,15 @@ class Node:
         return server.endpoints
 
     async def _listen(self, endpoints: tuple[str, ...], insecure: bool) -> Server:
-        server = await start_server(
-            self._handler,
-            bind=endpoints,
+        options = ServerOptions(
+            bind=endpoints_of(endpoints, "bind"),
             insecure=insecure,
             limits=self._client_options.limits,
+            translation_table=self._client_options.translation_table,
+            untranslated=self._client_options.untranslated,
             security=self._client_options.security,
         )
+        server = await start_server_with(self._handler, options)
         self._servers.append(server)
         return server
 

@@ -1,7 +1,8 @@
 """All queues that a node keeps for other processes."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from time import monotonic
+from typing import Any
 
 from ..bus import Message
 from ..bus.gateway import Gateway
@@ -23,6 +24,7 @@ class RemoteQueues:
         maxsize, maxbytes: the bounds of each queue.
         total_bytes: bytes that all queues may take.
         peer_share: the part of it that one peer's queues may take.
+        translation_table: for values of the user's own, as for `rpc.open_client`.
     """
 
     def __init__(
@@ -33,12 +35,13 @@ class RemoteQueues:
         maxbytes: int,
         total_bytes: int,
         peer_share: float,
+        translation_table: Mapping[int, Any] | None = None,
     ) -> None:
         self._gateway = gateway
         self._origin = origin
         self._maxsize = maxsize
         self._maxbytes = maxbytes
-        self._packer = MessagePacker()
+        self._packer = MessagePacker(translation_table)
         self._of_all = AllBytes(total_bytes)
         self._peer_limit = share_of(total_bytes, peer_share)
         #: By their accounts.

@@ -14,7 +14,7 @@ belongs to one thread.
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,7 +23,6 @@ from ..bus.gateway import Gateway
 from ..bus.message import TalkMessage, parts_of
 from ..errors import ProtocolError
 from ..identifier import Identifier
-from ..rpc.wire.codec import Codec
 from ..rpc.wire.exception_codec import Failure, describe, restore
 from ..rpc.wire.limits import Limits
 from ..runtime.log import Log
@@ -66,6 +65,7 @@ class Router:
         name: the node's; ``None`` for a random one.
         epoch: when it started, in microseconds since 1970.
         limits: the bounds of a message.
+        translation_table: for values of the user's own, as for `rpc.open_client`.
         reorder: puts the messages of other nodes in order.
         wake: see `Wake`.
 
@@ -84,6 +84,7 @@ class Router:
         *,
         epoch: int = 0,
         limits: Limits | None = None,
+        translation_table: Mapping[int, Any] | None = None,
         reorder: ReorderBuffer | None = None,
         wake: Wake = lambda: None,
     ) -> None:
@@ -102,7 +103,7 @@ class Router:
         #: Held while a send buffer is used. Reentrant: an object that is garbage-collected
         #: meanwhile may send a message.
         self.lock = threading.RLock()
-        self._codec = MessageCodec(Limits() if limits is None else limits)
+        self._codec = MessageCodec(Limits() if limits is None else limits, translation_table)
         #: Own messages that are in no batch yet. Plain messages are not packed, as it takes less
         #: time to pack all of them at once. Appending takes no lock.
         self._pending: deque[bytes | tuple[Any, ...]] = deque()
@@ -391,13 +392,15 @@ class Router:
         self, target: Source, callback: str, result: Any, error: BaseException | None
     ) -> None:
         """Send a receiver's answer to the node that asked. From any thread."""
-        failure: Failure | None = None if error is None else describe(error, Codec())
+        failure: Failure | None = (
+            None if error is None else describe(error, self._codec.new_codec())
+        )
         data, frames = b"", list[bytes]()
         if failure is None:
             try:
                 data, frames = self._codec.pack_large((callback, (result,)), "the answer")
             except Exception as problem:
-                failure = describe(problem, Codec())
+                failure = describe(problem, self._codec.new_codec())
         if failure is not None:
             data, frames = self._codec.pack_large((callback, ()))
         with self.lock:

@@ -2,12 +2,13 @@
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..bus import Message
 from ..identifier import Identifier
 from ..rpc.wire.codec import Codec
+from ..rpc.wire.translation import Untranslated
 
 __all__ = ["OVERHEAD", "MessagePacker", "StoredMessage"]
 
@@ -50,10 +51,13 @@ class MessagePacker:
 
     A packed message takes less memory than its objects, is what it was when it was sent, whatever
     becomes of the objects, and is known to be exportable.
+
+    Args:
+        translation_table: for values of the user's own, as for `rpc.open_client`.
     """
 
-    def __init__(self) -> None:
-        self._codec = Codec()
+    def __init__(self, translation_table: Mapping[int, Any] | None = None) -> None:
+        self._codec = Codec(translation_table, untranslated=Untranslated.of)
         #: The latest message, and what was packed of it: all queues that keep it share that.
         self._latest: tuple[weakref.ref[Message], bytes, Sequence[Any]] | None = None
         # Reentrant: an object that is garbage-collected while packing may send a message.

@@ -25,6 +25,7 @@ def make_dialects(options: Options, codec: Codec) -> list[Dialect]:
             options.translation_table,
             use_list=options.use_list,
             max_depth=options.limits.max_depth,
+            untranslated=options.untranslated,
         )
         made.append(AiozmqDialect(aiozmq_codec, errors, sender))
     if "jsonrpc" in options.dialects:

@@ -90,6 +90,7 @@ class Inbound:
     def __init__(self, connection: Connection, dispatcher: Dispatcher) -> None:
         self.connection = connection
         self.session = connection.session
+        self.session.report_dropped = dispatcher.drop_notification
         self.loop = connection.loop
         self.dispatcher = dispatcher
         self.slow_handler = dispatcher.slow_handler

@@ -1,7 +1,7 @@
 """The options of clients, servers and calls: frozen values, checked once and passed whole."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from .validation import (
     checked_timeout,
 )
 from .wire.limits import CONNECT_TIMEOUT, Limits
+from .wire.translation import refuse_untranslated
 
 __all__ = [
     "DIALECTS",
@@ -63,6 +64,7 @@ class Options:
         connect, bind: as `endpoints_of` gives them.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         authorize: decides on each call of a peer.
+        untranslated: see `Codec`; a node passes on what it has no entry for, others refuse it.
 
     Raises:
         TypeError, ValueError: an option is invalid.
@@ -74,6 +76,7 @@ class Options:
     dialects: Iterable[str] = DIALECTS
     error_table: Mapping[str, type[Exception]] | None = None
     translation_table: Mapping[int, Any] | None = None
+    untranslated: Callable[[int, bytes], Any] = refuse_untranslated
     use_list: bool = False
     limits: Limits = field(default_factory=Limits)
     connect_timeout: float = CONNECT_TIMEOUT

@@ -54,6 +54,7 @@ class Runtime:
             options.translation_table,
             use_list=options.use_list,
             max_depth=options.limits.max_depth,
+            untranslated=options.untranslated,
         )
         self.dialects = make_dialects(options, codec)
         self.dispatcher = Dispatcher(table, options, codec)

@@ -26,8 +26,8 @@ def fields(options: Any) -> set[str]:
 
 
 def test_each_argument_is_an_option() -> None:
-    assert names(rpc.start_server) == fields(ServerOptions) - {"connect_timeout"}
-    client = fields(ClientOptions) - {"call", "dialects", "send_traceback"}
+    assert names(rpc.start_server) == fields(ServerOptions) - {"connect_timeout", "untranslated"}
+    client = fields(ClientOptions) - {"call", "dialects", "send_traceback", "untranslated"}
     assert names(rpc.open_client) == client | fields(CallOptions) | {"dialect"}
 
 

@@ -59,8 +59,11 @@ class AiozmqCodec(Codec):
         *,
         use_list: bool = False,
         max_depth: int = MAX_DEPTH,
+        untranslated: Callable[[int, bytes], Any] | None = None,
     ) -> None:
-        super().__init__(translation_table, use_list=use_list, max_depth=max_depth)
+        super().__init__(
+            translation_table, use_list=use_list, max_depth=max_depth, untranslated=untranslated
+        )
         self._pack_in_c = self.fast_pack
         self.fast_pack = self._pack_checked
 

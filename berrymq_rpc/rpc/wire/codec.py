@@ -19,7 +19,7 @@ others    `msgpack.ExtType`, as they are
 What arrives never runs code, except for the user's own unpackers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .depth import DepthLimit
@@ -44,6 +44,9 @@ class Codec(Packing, Unpacking):
         max_depth: levels of arrays and maps inside one another, from 1 to 1,000. Sets and the
             user's own types may be 16 levels deep, and the levels inside each are counted from
             zero.
+        untranslated: called with the code and the data of a value of the user's own that has no
+            entry; returns what arrives in its place, or raises `ProtocolError`. ``None`` for
+            `msgpack.ExtType`.
 
     Raises:
         TypeError, ValueError: `translation_table` or `max_depth` cannot be used.
@@ -55,8 +58,9 @@ class Codec(Packing, Unpacking):
         *,
         use_list: bool = False,
         max_depth: int = MAX_DEPTH,
+        untranslated: Callable[[int, bytes], Any] | None = None,
     ) -> None:
         table = read_table(translation_table)
         limit = DepthLimit(max_depth)
         Packing.__init__(self, table, limit)
-        Unpacking.__init__(self, table, limit, use_list)
+        Unpacking.__init__(self, table, limit, use_list, untranslated)

@@ -301,6 +301,8 @@ class NativeSession(RecordPacking, Session):
             head: the scalars at the beginning of the record.
             error: what is wrong with it.
         """
+        if [type(part) for part in head[:2]] == [int, str] and head[0] == NOTIFY:
+            self.report_dropped(head[1], error)
         if len(head) < 2 or not (is_id(head[0]) and is_id(head[1])):
             return
         kind, call_id = head[:2]

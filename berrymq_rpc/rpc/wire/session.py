@@ -17,7 +17,7 @@ CONNECTING keeps calls in the backlog. CLOSING takes no new calls, but answers t
 import enum
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -154,6 +154,8 @@ class Session(ABC):
         self.window = 0
         #: Calls and notifications that wait for a slot or for the connection, oldest first.
         self.backlog: deque[Unsent] = deque()
+        #: Called with the name of a peer's notification that could not be read, and why.
+        self.report_dropped: Callable[[str, Exception], object] = _ignore
         #: Malformed messages and records of the peer.
         self.malformed = 0
         #: The peer's calls that were too old to run when they were read.
@@ -541,6 +543,9 @@ class Session(ABC):
     @abstractmethod
     def _is_notification(self, encoded: Any) -> bool:
         """Whether an encoded record is a notification."""
+
+
+def _ignore(name: str, error: Exception) -> None: ...
 
 
 def _progress(caller: Caller, now: float) -> str:

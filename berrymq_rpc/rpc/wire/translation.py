@@ -9,17 +9,22 @@ one with the lower code.
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+from msgpack import ExtType
+
+from ...errors import ProtocolError
 from .safe_repr import full_name
 
 __all__ = [
     "MAX_USER_CODE",
     "Entry",
     "NestedTranslation",
+    "Untranslated",
     "dataclass_translation",
     "enum_translation",
     "read_table",
+    "refuse_untranslated",
 ]
 
 #: Above it aiozmq.rpc has its dates, and 126 and 127 are ours.
@@ -49,6 +54,36 @@ class Entry(NamedTuple):
     packer: Callable[[Any], Any]
     unpacker: Callable[[Any], Any]
     nested: bool
+
+
+def _advice(code: int) -> str:
+    return (
+        f"ext type {code} has no entry in the translation_table of the side that received it: add "
+        f"{{{code}: (Class, packer, unpacker)}} there, as at the sender"
+    )
+
+
+def refuse_untranslated(code: int, data: bytes) -> NoReturn:
+    """Raise the error for a value of the user's own for which this side has no entry."""
+    raise ProtocolError(_advice(code))
+
+
+class Untranslated(ExtType):  # type: ignore[misc]
+    """A value of the user's own for which a node has no entry, as it may only pass it on.
+
+    It can be sent again as it is. To use it raises an error that says what is missing.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, code: int, data: bytes) -> "Untranslated":
+        """Make one of what arrived."""
+        made: Untranslated = cls._make((code, data))
+        return made
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name!r} is not known, as {_advice(self.code)}")
 
 
 def read_table(table: Mapping[int, Any] | None) -> list[Entry]:

@@ -15,7 +15,7 @@ from .ext_types import VALUE_CODE, decode
 from .hashing import MAX_COLLISIONS, MIN_CHECKED, dict_collisions, set_collisions
 from .packing import FRAME_CODE, MAX_NESTED, new_ext
 from .safe_repr import full_name, safe_str
-from .translation import Entry
+from .translation import MAX_USER_CODE, Entry
 
 __all__ = ["Message", "Part", "Unpacking"]
 
@@ -76,12 +76,23 @@ class Unpacking:
         table: the user's own types.
         limit: levels of arrays and maps.
         use_list: whether arrays become lists.
+        untranslated: makes what arrives in place of a value of the user's own that has no entry;
+            ``None`` for `msgpack.ExtType`.
     """
 
-    def __init__(self, table: list[Entry], limit: DepthLimit, use_list: bool) -> None:
+    def __init__(
+        self,
+        table: list[Entry],
+        limit: DepthLimit,
+        use_list: bool,
+        untranslated: Callable[[int, bytes], Any] | None = None,
+    ) -> None:
         self.limit = limit
         self.use_list = use_list
         self.decoders = self._builtin_decoders()
+        if untranslated is not None:
+            for code in range(MAX_USER_CODE + 1):
+                self.decoders[code] = _as_decoder(untranslated, code)
         self.decoders.update((entry.code, _user_decoder(entry)) for entry in table)
         #: Levels of ext values that are being unpacked.
         self.nesting = 0
@@ -325,6 +336,10 @@ def _check_surrogates(data: Buffer) -> None:
 
 class _NeedsCareError(Exception):
     """The fast way cannot unpack it; the slow one may."""
+
+
+def _as_decoder(untranslated: Callable[[int, bytes], Any], code: int) -> Decoder:
+    return lambda data, message: untranslated(code, data)
 
 
 def _user_decoder(entry: Entry) -> Decoder:
