@@ -88,7 +88,7 @@ def plain_aiozmq() -> ModuleType:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        # They measure how long something takes, beside processes of their own: one at a time.
+        # They measure how long something takes, with processes of their own: one at a time.
         if item.path.is_relative_to(FAULTS):
             item.add_marker(pytest.mark.xdist_group("faults"))
 
@@ -148,7 +148,7 @@ def run_bounded(
         # log records that tests compare.
         runner.get_loop().slow_callback_duration = math.inf
         left_over = runner.run(_bounded(coroutine, seconds))
-    # A task's exception that nobody has asked for is reported when the task is collected.
+    # A task's exception that was never retrieved is reported when the task is collected.
     del coroutine
     gc.collect()
     complaints = [f"left running: {task}" for task in left_over]

@@ -118,7 +118,7 @@ class KeyFunction(Authorization):
 class KeyFolder(Authorization):
     """Lets in the keys whose ``NAME.key`` file lies in a folder, as the user ``NAME``.
 
-    A folder that is missing or cannot be read lets nobody in.
+    A folder that is missing or cannot be read authorizes no key.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

@@ -80,7 +80,7 @@ async def test_on_the_pool(bus: Bus) -> None:
     bus.set_multiplicity(2)
     bus.regist_function("a:b", block)
     bus.regist_function("a:b", coroutine)
-    # It only returns a coroutine, which nobody can know before: it runs elsewhere.
+    # That it returns a coroutine cannot be known before: it runs elsewhere.
     bus.regist_function("a:b", lambda message: asyncio.sleep(0))
     publishing = asyncio.ensure_future(bus.publish("a:b"))
     async with asyncio.timeout(BOUND):

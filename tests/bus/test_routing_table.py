@@ -33,7 +33,7 @@ def guard(message: Message) -> bool:
 
 
 class Model(RuleBasedStateMachine):
-    """An index beside a plain list, under the same changes."""
+    """An index and a plain list, under the same changes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -66,7 +66,7 @@ def test_receiver_that_raises(bus: Bus, answers: Queue, errors: Errors) -> None:
     assert failed.args == (None,)
     assert isinstance(failed.error, LookupError)
     assert (well.args, well.error) == (("well",), None)
-    # The one who wrote the receiver is told as well.
+    # The author of the receiver learns it as well.
     assert [(type(error), receiver) for error, _, receiver in errors] == [(LookupError, fail)]
 
 

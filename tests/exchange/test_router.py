@@ -476,7 +476,7 @@ class TestTalk:
             ("answer:one", (None,), "there"),
             ("answer:one", (2,), "there"),
         ]
-        # It is nobody else's business.
+        # No other node gets it.
         assert asks.sent() == []
 
     @pytest.mark.parametrize(

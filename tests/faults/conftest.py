@@ -57,7 +57,7 @@ def raw() -> ModuleType:
 
 @pytest.fixture
 def unused_tcp() -> Callable[[], str]:
-    """``unused_tcp()`` gives an endpoint at which nobody listens."""
+    """``unused_tcp()`` gives an endpoint at which no server listens."""
 
     def endpoint() -> str:
         with socket.socket() as probe:

@@ -39,7 +39,7 @@ class Link:
         self._restored = asyncio.Event()
 
     def cut(self) -> None:
-        """Lose every byte from now on, in both directions, and tell nobody."""
+        """Lose every byte from now on, in both directions, without notice."""
         self.silent = {"up", "down"}
         self._restored.clear()
 

@@ -93,7 +93,7 @@ async def test_timed_out(server_process: Any, until: Until, outcomes: Any) -> No
         assert client.statistics()["calls_in_flight"] == 0
 
 
-async def test_a_stream_that_nobody_reads_on(server_process: Any, until: Until) -> None:
+async def test_a_stream_that_is_not_read_on(server_process: Any, until: Until) -> None:
     server = server_process()
     async with await rpc.open_client(connect=server.endpoint) as client:
         items = client.rpc.ticks()
@@ -103,7 +103,7 @@ async def test_a_stream_that_nobody_reads_on(server_process: Any, until: Until) 
         async for number in client.rpc.ticks():
             if number == 3:
                 break
-        # Nobody closed it, and nobody has it any more.
+        # It was never closed, and nothing refers to it any more.
         gc.collect()
         await until(lambda: server.lines == ["started", "cancelled"] * 2)
         assert await ended(client, time.monotonic()) < SLACK
@@ -167,7 +167,7 @@ asyncio.run(main())
 async def test_a_frozen_client_that_goes_on(
     server_process: Any, program: Any, until: Until, tmp_path: Path
 ) -> None:
-    """Its calls were ended meanwhile: it is told, and works on."""
+    """Its calls were ended meanwhile: it learns that, and works on."""
     server = server_process("--heartbeat", "0.4")
     (tmp_path / "frozen.py").write_text(FROZEN)
     client = program(tmp_path / "frozen.py", server.endpoint)

@@ -21,7 +21,7 @@ LIMITS = rpc.Limits(heartbeat=HEARTBEAT)
 
 
 async def test_a_link_that_falls_silent(server_process: Any, link: Any, until: Until) -> None:
-    """Nobody is told: it is noticed within twice the heartbeat, and used again when it is back."""
+    """No end is notified: it is noticed within twice the heartbeat, and used again when it is back."""
     server = server_process("--heartbeat", str(HEARTBEAT))
     async with (
         link(server.endpoint) as line,
@@ -226,7 +226,7 @@ async def test_cut_connection_in_memory(until: Until, waiting: Any) -> None:
 
 
 async def test_silent_network_in_memory(until: Until, waiting: Any) -> None:
-    """Nobody is told, so both sides ping."""
+    """No end is notified, so both sides ping."""
     endpoint = "mem://silence"
     faults = link_faults(endpoint)
     limits = rpc.Limits(heartbeat=0.2)

@@ -46,7 +46,7 @@ async def test_calls_in_progress_finish_within_the_grace(server_process: Any, un
         assert await asyncio.gather(*calls) == [0.5] * 100
         ended = time.monotonic()
         assert await asyncio.to_thread(server.wait) == 0
-        # Long before the grace is over: nobody waits for nothing.
+        # Long before the grace is over: there is nothing to wait for.
         assert time.monotonic() - ended < 2 + SLACK
 
 

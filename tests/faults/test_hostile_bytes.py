@@ -234,7 +234,7 @@ async def test_some_messages(
 async def test_records_about_calls_that_run(
     server_process: Any, raw: Any, good_client: Any, until: Until
 ) -> None:
-    """Credits, cancels and answers that make no sense, for calls and streams that do."""
+    """Invalid credits, cancels and answers, for calls and streams that are in flight."""
     server = server_process()
     chance = random.Random(7)
     ids = list(range(20))
@@ -399,7 +399,7 @@ async def test_a_link_that_changes_bytes(
 
 
 async def test_readable_calls_are_answered(server_process: Any, raw: Any) -> None:
-    """Where there is an id, there is an answer: none of these callers waits for ever."""
+    """Where there is an id, there is an answer: none of these callers waits forever."""
     server = server_process()
     calls = [
         raw.record(1, 7, "nope", []),

@@ -295,7 +295,7 @@ async def test_web_sockets_that_drip(until: Until) -> None:
         await until(lambda: bridge.statistics()["peers"] == 0)
 
 
-async def test_answers_that_nobody_reads(until: Until) -> None:
+async def test_answers_that_are_not_read(until: Until) -> None:
     @rpc.method
     def large() -> str:
         return "x" * 500_000

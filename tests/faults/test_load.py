@@ -1,4 +1,4 @@
-"""More calls at once than anybody can serve at once: none is lost, those over a bound are told."""
+"""More calls than a server can serve at once: none is lost, those over a bound get an error."""
 
 import asyncio
 import time
@@ -88,7 +88,7 @@ def refusals(raw: Any, client: Any, dialect: str) -> Counter[str]:
 async def test_100_000_slow_calls_of_one_client(
     server_process: Any, raw: Any, good_client: Any, until: Until, dialect: str
 ) -> None:
-    """Those over the bound are told so, and nothing is left when the client has left."""
+    """Those over the bound get an error, and nothing is left when the client has left."""
     server = server_process()
 
     def flood(client: Any) -> Counter[str]:

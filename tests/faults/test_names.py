@@ -62,7 +62,7 @@ NAMES = [
 
 @pytest.mark.nodebug
 async def test_what_is_not_exported(server_process: Any, raw: Any) -> None:
-    """Not found, in either dialect; never silence, and nothing else is told."""
+    """Not found, in either dialect; never silence, and nothing else is revealed."""
     server = server_process()
     names = [name for name in NAMES if name not in ("rpc.describe",)]
 

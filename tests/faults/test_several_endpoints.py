@@ -66,7 +66,7 @@ async def test_a_killed_one_of_three_under_load(server_process: Any, until: Unti
 
 
 async def test_a_frozen_one_of_two(server_process: Any, until: Until) -> None:
-    """It has the next calls for as long as nobody can know; they fail then, and others go on."""
+    """It gets calls until its loss can be noticed; they fail then, and others go on."""
     heartbeat = 0.4
     servers = [server_process("--heartbeat", str(heartbeat)) for _ in range(2)]
     limits = rpc.Limits(heartbeat=heartbeat)

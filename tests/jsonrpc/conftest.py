@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import the helpers beside them."""
+"""Lets the tests of this folder import its helpers."""
 
 import sys
 from pathlib import Path

@@ -25,7 +25,7 @@ DIALECT = JSONRPCDialect({})
 
 
 class Recorder:
-    """A call of this side that notes what it is told."""
+    """A call of this side that records its outcome."""
 
     made_at = 0.0
     accepted_at: float | None = None
@@ -70,7 +70,7 @@ def sent(session: JSONRPCSession) -> list[Any]:
     return payloads
 
 
-# -- how it is told from other dialects ------------------------------------------------------
+# -- how it differs from other dialects ------------------------------------------------------
 
 
 @pytest.mark.parametrize("frames", [[b"{"], [b"[1]"], [b"", b"{}"], [memoryview(b"{}")]])

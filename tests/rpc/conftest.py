@@ -57,7 +57,7 @@ def pair() -> Pair:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    """``await until(condition)`` for what nobody is told of, such as a handler's state."""
+    """``await until(condition)`` for what no event reports, such as a handler's state."""
 
     async def wait(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         async with asyncio.timeout(seconds):
@@ -78,7 +78,7 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             text=True,
             env=ENVIRONMENT,
-            # Ctrl-C of whoever runs the tests is not for it.
+            # Ctrl-C in the terminal of the tests is not for it.
             start_new_session=True,
         )
         assert self.process.stdout is not None

@@ -333,7 +333,7 @@ async def test_cancel_what_waits_for_the_window(pair: Any, handler: Handler, unt
 
 
 async def test_close_of_a_call(pair: Any, handler: Handler, until: Until) -> None:
-    """`close` is what is done with a coroutine that nobody will run."""
+    """`close` ends a coroutine that will not be run."""
     async with pair(handler) as (_, client):
         call = client.rpc.forever()
         await until(lambda: handler.started)

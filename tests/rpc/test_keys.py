@@ -267,7 +267,7 @@ async def test_several_servers_with_keys_of_their_own() -> None:
 # -- it fails closed -----------------------------------------------------------------------------
 
 
-async def test_without_a_zap_handler_nobody_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_zap_handler_all_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[Callable[[], None]] = []
     original = zap.authenticate
 

@@ -68,7 +68,7 @@ def unused_tcp() -> str:
 
 @pytest.fixture(params=["mem", "tcp", "ipc"])
 def address(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
-    """Gives addresses that nobody uses."""
+    """Gives unused addresses."""
     with tempfile.TemporaryDirectory() as folder:
         yield {
             "mem": lambda: f"mem://lifecycle-{next(numbers)}",
@@ -766,7 +766,7 @@ async def test_connect_timeout_and_timeout(address: Address) -> None:
 
 
 async def test_a_listener_that_is_no_server() -> None:
-    """TCP connects, and nobody speaks."""
+    """TCP connects, and the peer sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         async with await rpc.open_client(connect=endpoint, connect_timeout=0.2) as client:

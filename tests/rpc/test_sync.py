@@ -322,7 +322,7 @@ def test_close_while_calls_wait(endpoint: str, handler: Handler) -> None:
 
 
 def test_close_while_threads_call(endpoint: str) -> None:
-    """However the two meet, no thread waits for ever."""
+    """However the two meet, no thread waits forever."""
     for round_ in range(20):
         client = rpc.SyncClient(connect=endpoint)
         client.rpc.add(1)
@@ -342,7 +342,7 @@ def test_close_while_threads_call(endpoint: str) -> None:
         client.close()
         for thread in threads:
             thread.join(PATIENCE)
-            assert not thread.is_alive(), "a call waits for ever"
+            assert not thread.is_alive(), "a call waits forever"
         assert {type(outcome) for outcome in outcomes} == {rpc.ServiceClosedError}
 
 

@@ -207,7 +207,7 @@ async def test_a_node_over_http(recorder: Recorder, security: Security) -> None:
         assert recorder.take(security) == ["http"]
         await node.interconnect(there)
         assert recorder.take(security) == ["http"]
-        # The node's own way back to the peer, beside the peer's client.
+        # The node's own client of the peer, in addition to the peer's client.
         await peer.interconnect(here)
         await until(lambda: len(recorder.opened) >= 2)
         assert recorder.take(security) == ["http"]

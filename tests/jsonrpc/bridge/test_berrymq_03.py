@@ -169,7 +169,7 @@ class Server(TCPServer, SimpleXMLRPCDispatcher):
 
 
 @pytest.fixture
-def elder() -> Iterator[Server]:
+def berrymq03() -> Iterator[Server]:
     server = Server()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -240,25 +240,25 @@ async def test_what_is_wrong_is_raised_by_its_client() -> None:
                 await asyncio.to_thread(getattr(proxy, name), *params)
 
 
-async def test_its_interconnect_calls_back(elder: Server) -> None:
+async def test_its_interconnect_calls_back(berrymq03: Server) -> None:
     bus = Bus()
     heard = Heard(bus)
     async with reached(bus) as (_, url):
         proxy = Proxy(url)
-        addr = ("localhost", elder.server_address[1])
+        addr = ("localhost", berrymq03.server_address[1])
         token = str(uuid.uuid1())
-        elder.tokens[token] = (("127.0.0.1", int(url.rpartition(":")[2])), 1000)
+        berrymq03.tokens[token] = (("127.0.0.1", int(url.rpartition(":")[2])), 1000)
         assert await asyncio.to_thread(proxy.interconnect, addr, token, 1000) == token
         for number in range(50):
             bus.twitter("job:done", number, by="us")
         expected = [("job:done", [number], {"by": "us"}) for number in range(50)]
-        assert await elder.hears(50) == expected
-        assert await asyncio.to_thread(elder.passes_on, "job:started", "by them") == "ok"
+        assert await berrymq03.hears(50) == expected
+        assert await asyncio.to_thread(berrymq03.passes_on, "job:started", "by them") == "ok"
         # By us as well, and it is not sent back to where it came from.
         messages = [await heard.get() for _ in range(51)]
         assert messages[-1].args == ("by them",)
         bus.twitter("job:last")
-        assert (await elder.hears(51))[-1] == ("job:last", [], {})
+        assert (await berrymq03.hears(51))[-1] == ("job:last", [], {})
 
 
 async def test_it_may_not_have_others_called() -> None:
@@ -272,43 +272,43 @@ async def test_it_may_not_have_others_called() -> None:
 # -- we call 0.3 ---------------------------------------------------------------------------
 
 
-async def test_we_send_to_it(elder: Server) -> None:
-    async with Node(None, Bus()) as node, await node.connect_oneway(elder.url) as connection:
+async def test_we_send_to_it(berrymq03: Server) -> None:
+    async with Node(None, Bus()) as node, await node.connect_oneway(berrymq03.url) as connection:
         assert await connection.send_message("job:done", 1, two=2) == "ok"
-        assert elder.heard == [("job:done", [1], {"two": 2})]
+        assert berrymq03.heard == [("job:done", [1], {"two": 2})]
         # It was restarted, and has forgotten the connection.
-        elder.tokens.clear()
+        berrymq03.tokens.clear()
         assert await connection.send_message("job:again") == "ok"
-        assert elder.heard[1:] == [("job:again", [], {})]
+        assert berrymq03.heard[1:] == [("job:again", [], {})]
 
 
-async def test_we_get_from_it(elder: Server) -> None:
+async def test_we_get_from_it(berrymq03: Server) -> None:
     async with (
         Node(None, Bus()) as node,
-        await node.connect_via_queue("job:*", elder.url) as connection,
+        await node.connect_via_queue("job:*", berrymq03.url) as connection,
     ):
         for message in (await connection.get(timeout=5), await connection.get_nowait()):
             assert (message.id, message.args, message.kwargs) == ("job:done", (1,), {"two": 2})
 
 
-async def test_we_interconnect_with_it(elder: Server) -> None:
+async def test_we_interconnect_with_it(berrymq03: Server) -> None:
     bus = Bus()
     heard = Heard(bus)
     async with reached(bus) as (node, url):
-        connection = await node.interconnect(elder.url)
-        ((addr, _),) = elder.tokens.values()
+        connection = await node.interconnect(berrymq03.url)
+        ((addr, _),) = berrymq03.tokens.values()
         assert addr == ["127.0.0.1", int(url.rpartition(":")[2])]
         for number in range(50):
             bus.twitter("job:done", number)
-        assert [args for _, args, _ in await elder.hears(50)] == [[n] for n in range(50)]
-        assert await asyncio.to_thread(elder.passes_on, "job:started", 1) == "ok"
+        assert [args for _, args, _ in await berrymq03.hears(50)] == [[n] for n in range(50)]
+        assert await asyncio.to_thread(berrymq03.passes_on, "job:started", 1) == "ok"
         assert (await heard.get()).args == (0,)
         while (await heard.get()).id != "job:started":
             pass
         # It has forgotten the connection: it is made anew, and nothing is lost.
-        elder.tokens.clear()
+        berrymq03.tokens.clear()
         bus.twitter("job:later")
-        assert (await elder.hears(51))[-1] == ("job:later", [], {})
+        assert (await berrymq03.hears(51))[-1] == ("job:later", [], {})
         await connection.close()
 
 
@@ -325,10 +325,10 @@ async def test_we_interconnect_with_our_own_kind_over_http() -> None:
         assert heard_here.empty()
 
 
-async def test_we_have_to_be_reached(elder: Server) -> None:
+async def test_we_have_to_be_reached(berrymq03: Server) -> None:
     async with Node(None, Bus()) as node:
         with pytest.raises(ValueError, match="serve_http"):
-            await node.interconnect(elder.url)
+            await node.interconnect(berrymq03.url)
 
 
 async def test_nobody_is_there() -> None:

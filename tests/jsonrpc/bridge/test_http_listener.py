@@ -1,4 +1,4 @@
-"""The HTTP listener: statuses, who may use it, bodies in pieces, and the WebSocket beside it."""
+"""The HTTP listener: statuses, who may use it, bodies in pieces, and the WebSocket."""
 
 import asyncio
 import base64

@@ -56,7 +56,7 @@ BATCH = """[
 
 
 def error(answer: dict[str, Any]) -> tuple[int, Any]:
-    """An error object's code and the id beside it, once it is seen to be one."""
+    """An error object's code and its id, once it is seen to be one."""
     assert answer.keys() == {"jsonrpc", "error", "id"}
     assert answer["jsonrpc"] == "2.0"
     assert answer["error"].keys() <= {"code", "message", "data"}

@@ -1,4 +1,4 @@
-"""Servers and clients with threads, beside each other and beside bare sockets."""
+"""Servers and clients with threads, with each other and with bare sockets."""
 
 import decimal
 import gc

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import the helpers beside them: `memory_peers`."""
+"""Lets the tests of this folder import its helpers: `memory_peers`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import the helpers beside them: ``from joined import Pair``."""
+"""Lets the tests of this folder import its helpers: ``from joined import Pair``."""
 
 import sys
 from pathlib import Path

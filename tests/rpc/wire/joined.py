@@ -21,7 +21,7 @@ DIALECTS = {"native": NATIVE, "aiozmq": AIOZMQ}
 
 
 class Recorder:
-    """A call of this side that notes what it is told."""
+    """A call of this side that records its outcome."""
 
     made_at = 0.0
     accepted_at: float | None = None

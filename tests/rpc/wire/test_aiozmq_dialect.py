@@ -89,7 +89,7 @@ def test_header_sizes() -> None:
     assert ANSWER_HEADER.size == 17
 
 
-# -- how it is told from other dialects ------------------------------------------------------
+# -- how it differs from other dialects ------------------------------------------------------
 
 
 @pytest.mark.parametrize("route", [[], [b""], [b"identity"], [b"\0" * 5, b""], [b"x" * 16] * 3])

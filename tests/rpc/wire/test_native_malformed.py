@@ -1,4 +1,4 @@
-"""Records that make no sense: nothing but `ProtocolError` is raised, and who waits is told once."""
+"""Malformed records: nothing but `ProtocolError` is raised, and each caller gets one error."""
 
 import datetime
 from decimal import Decimal

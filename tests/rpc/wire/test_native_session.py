@@ -62,7 +62,7 @@ def hello(**properties: Any) -> tuple[bytes]:
     return message((HELLO, {"versions": [1], **properties}))
 
 
-# -- how it is told from other dialects ------------------------------------------------------
+# -- how it differs from other dialects ------------------------------------------------------
 
 
 def test_recognises_its_own() -> None:

@@ -1,4 +1,4 @@
-"""The half of a codec that packs: the fast way, the slow one, and frames beside a message."""
+"""The half of a codec that packs: the fast way, the slow one, and frames of their own."""
 
 import collections
 import datetime
@@ -73,7 +73,7 @@ def test_the_fast_way_works_on_after_errors() -> None:
         assert CODEC.fast_pack([1]) == b"\x91\x01"
 
 
-# -- frames beside the message -------------------------------------------------------------
+# -- frames of their own -------------------------------------------------------------
 
 
 def detached(number: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Two joined sessions doing all that they can in any order: each call is told exactly once.
+"""Two joined sessions doing all that they can in any order: each call has exactly one outcome.
 
 Messages arrive late, but whole and in order, as transports promise. Each side calls and serves.
 """
