@@ -21,7 +21,7 @@ LIMITS = rpc.Limits(heartbeat=HEARTBEAT)
 
 
 async def test_a_link_that_falls_silent(server_process: Any, link: Any, until: Until) -> None:
-    """No end is notified: it is noticed within twice the heartbeat, and used again when it is back."""
+    """No end is notified: it is noticed within twice the heartbeat, and used again afterwards."""
     server = server_process("--heartbeat", str(HEARTBEAT))
     async with (
         link(server.endpoint) as line,
