@@ -5,6 +5,7 @@ What the pool cannot take, as too much waits, the sender's thread runs itself
 """
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -214,6 +215,7 @@ class Job:
         stack[:] = self._stack
         sending.chain = self._chain
         is_nested = len(stack) > 1
+        process = os.getpid()
         try:
             if is_nested and self._chain.is_ended:
                 if isinstance(call, TrackedCall):
@@ -229,6 +231,9 @@ class Job:
             if is_first or not is_nested:
                 self._report(error)
         except BaseException as error:
+            if os.getpid() != process:
+                # The child of a fork ends, of which this is the only thread.
+                raise
             # Neither SystemExit nor KeyboardInterrupt ends anything in a thread of the pool.
             self._report(error)
         finally:

@@ -11,6 +11,7 @@ from ..common.backoff import Backoff
 from ..errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..identifier import Identifier
 from ..rpc import Call, Client
+from ..runtime.fork import OwnerProcess
 from ..runtime.log import Log
 from .status import INVALID_TOKEN, OK, TIMEOUT
 
@@ -90,6 +91,7 @@ class Connection(ABC):
         self._ttl = ttl
         self._timeout = timeout
         self._on_close = on_close
+        self._owner = OwnerProcess("connection")
         #: ``None`` while the peer has given none.
         self._token: str | None = None
         self._has_token = asyncio.Event()
@@ -134,7 +136,7 @@ class Connection(ABC):
 
     async def close(self) -> None:
         """Close the connection; a peer that can be reached frees its part. Can be called again."""
-        if self._is_closed:
+        if self._is_closed or not self._owner.is_this:
             return
         self._is_closed = True
         self._has_token.set()
@@ -200,6 +202,7 @@ class Connection(ABC):
         """
         if self._is_closed:
             raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
+        self._owner.check()
         client = client or self._client
         deadline = math.inf if client.timeout is None else self._now() + client.timeout
         token = await self._next_token(None, deadline)

@@ -1,7 +1,6 @@
 """The consumers of all queues of a node: opening, handing messages over, and dead letters."""
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable, Hashable
 from itertools import count
@@ -11,6 +10,7 @@ from ..bus.gateway import Gateway
 from ..common.tally import Tally
 from ..identifier import Identifier
 from ..rpc import Context
+from ..runtime.log import Log
 from .consumer import Consumer
 from .remote_queue import RemoteQueue
 from .remote_queues import RemoteQueues
@@ -18,7 +18,7 @@ from .stored_message import StoredMessage
 
 __all__ = ["DEAD", "Consumers"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 #: The name of the messages that were delivered as often as they may be.
 DEAD = "dead"

@@ -9,6 +9,7 @@ from typing import Any
 from ..bus.diagram import DiagramNode
 from ..bus.gateway import Gateway
 from ..rpc import Limits
+from ..runtime.fork import call_in_child
 from .batch import Batch
 from .link import Link
 from .reorder import FIRST_PATIENCE
@@ -75,6 +76,12 @@ class Mesh:
             self._thread = threading.get_ident()
             self.gateway.add_forwarder(self.router.forward)
             self.gateway.add_diagram_source(self.diagram_nodes)
+            call_in_child(self._forget_links)
+
+    def _forget_links(self) -> None:
+        """Have nothing to do with the links in the child of a fork: they are the parent's."""
+        self.router.forget_links()
+        self._links.clear()
 
     def stop(self) -> None:
         """Close all links, and leave the bus."""

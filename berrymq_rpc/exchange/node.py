@@ -16,6 +16,7 @@ from ..rpc.server import start_server_with
 from ..rpc.transport import endpoints_of
 from ..rpc.validation import checked_limits
 from ..rpc.wire.translation import Untranslated
+from ..runtime.fork import OwnerProcess
 from ..runtime.log import Log
 from ..security import Security
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
@@ -183,6 +184,7 @@ class Node:
         self._is_running = False
         #: Whether it was said that what is sent on the bus goes to no other node.
         self._has_warned = False
+        self._owner = OwnerProcess("node")
 
     @property
     def bus(self) -> Bus:
@@ -432,6 +434,8 @@ class Node:
 
     async def close(self) -> None:
         """Close the connections to other nodes, and stop listening. Can be called again."""
+        if not self._owner.is_this:
+            return
         self._is_running = False
         await asyncio.gather(*(connection.close() for connection in self._connections))
         # What was sent before goes to the nodes that have connected to this one, too.
@@ -454,6 +458,7 @@ class Node:
         return f"<Node {where}>"
 
     def _check_running(self) -> None:
+        self._owner.check()
         if not self._is_running:
             raise ServiceClosedError(
                 "the node is not running: use it with 'async with', or start it"

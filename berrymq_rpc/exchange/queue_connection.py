@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Self
@@ -11,13 +10,14 @@ from ..bus import Empty, Message
 from ..errors import Error, ProtocolError, ServiceClosedError
 from ..identifier import Identifier
 from ..rpc import Call, Client
+from ..runtime.log import Log
 from .connection import Connection, Keeper
 from .status import INVALID_TOKEN, OK, TIMEOUT
 from .validation import keywords_of, positional_of
 
 __all__ = ["Getting", "PulledMessage", "QueueConnection", "QueuedMessage"]
 
-logger = logging.getLogger("berrymq_rpc.exchange")
+logger = Log("berrymq_rpc.exchange")
 
 
 class QueuedMessage(Message):

@@ -142,6 +142,12 @@ class Router:
         }
         self._act(self.reorder.remove_link(send_buffer, now))
 
+    def forget_links(self) -> None:
+        """Send nothing any more, in the child of a fork: another thread may have held the lock."""
+        self.lock = threading.RLock()
+        self._send_buffers = ()
+        self._pending.clear()
+
     def set_leaf(self, send_buffer: SendBuffer, now: float) -> None:
         """Expect no messages with envelopes from a link's peer any more."""
         self._act(self.reorder.remove_link(send_buffer, now))

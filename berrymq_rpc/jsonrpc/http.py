@@ -24,6 +24,7 @@ from ..errors import (
 )
 from ..rpc.proxy import Namespace
 from ..rpc.validation import checked_timeout
+from ..runtime.fork import OwnerProcess, leave_loop_in_child
 from ..security import Security, checked_security
 from .error_objects import to_exception
 from .items import RPCError, RPCRequest, RPCResponse
@@ -111,6 +112,8 @@ class HTTPClient:
         self._max_size = max_size
         self.security = security
         self._ids = count(1)
+        self._owner = OwnerProcess("client")
+        leave_loop_in_child(asyncio.get_running_loop())
         self._tasks: set[asyncio.Task[Any]] = set() if tasks is None else tasks
         self._closing: asyncio.Future[None] | None = None
         self.rpc: Namespace[asyncio.Task[Any]] = Namespace(self._call)
@@ -179,6 +182,7 @@ class HTTPClient:
 
     def _start(self, method: str, coroutine: Any) -> "asyncio.Task[Any]":
         try:
+            self._owner.check()
             if self._session.closed:
                 raise ServiceClosedError(f"the client is closed: {method!r} was not sent")
             if len(self._tasks) >= MAX_CALLS:
@@ -270,14 +274,14 @@ class HTTPClient:
         """Close the connections; calls in flight fail. See `wait_closed`."""
         for task in list(self._tasks):
             task.cancel()
-        if self._closing is None:
+        if self._closing is None and self._owner.is_this:
             self._closing = asyncio.ensure_future(self._session.close())
 
     async def wait_closed(self) -> None:
         """Wait until `close` is over."""
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._closing is not None:
+        if self._closing is not None and self._owner.is_this:
             await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:

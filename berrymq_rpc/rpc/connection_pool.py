@@ -1,6 +1,5 @@
 """The connections of a client: which one takes a call, and what waits while there is none."""
 
-import os
 from threading import get_ident
 from typing import Any
 
@@ -21,6 +20,8 @@ __all__ = ["ConnectionPool"]
 
 class ConnectionPool(Runtime):
     """Sends each call to the least loaded live server; without one, calls wait for a connection."""
+
+    kind = "client"
 
     def __init__(self, table: HandlerTable, options: ClientOptions) -> None:
         super().__init__(table, options)
@@ -161,6 +162,8 @@ class ConnectionPool(Runtime):
 
     def close(self, reason: str, grace: float) -> None:
         """Close: what is in flight fails."""
+        if not self.owner.is_this:
+            return
         if self._problem is None:
             self._problem = ServiceClosedError(reason)
         for connection in self.connections:
@@ -176,10 +179,7 @@ class ConnectionPool(Runtime):
     def forked(self) -> None:
         """Refuse further use in the child of a fork: the sockets are the parent's."""
         self.only = None
-        self._problem = Error(
-            f"this client was opened by another process, of which {os.getpid()} is a fork: open a "
-            "client in each process"
-        )
+        self._problem = self.owner.error()
 
 
 def _load(connection: Connection) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..common.start_context import StartContext
 from ..runtime.daemon_executor import DaemonExecutor
+from ..runtime.fork import OwnerProcess
 from ..runtime.log import Log
 from .describe import describe as describe_methods
 from .method import Kind, Method
@@ -60,6 +61,7 @@ class Dispatcher:
         self.notifications_dropped = 0
         self.malformed = 0
         self._options = options
+        self._owner = OwnerProcess("server")
         self._executor: DaemonExecutor | None = None
         self._codec = codec
         self._methods = dict(table.methods)
@@ -112,6 +114,11 @@ class Dispatcher:
     def describe(self, error: BaseException) -> Failure:
         """An exception as it travels. Never raises."""
         return describe(error, self._codec, traceback=self._options.send_traceback)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether this is the child of a fork: what a method raises here ends the child."""
+        return not self._owner.is_this
 
     def log_error(self, name: str, error: BaseException, *, answered: bool) -> None:
         """Log what a handler raised, if the caller will not see it or the server wants it."""

@@ -207,6 +207,8 @@ class Inbound:
                         self._await(event, frame, value, own, len(events))
                         is_blocked = len(self.started) >= MAX_STARTED
                         continue
+                    if dispatcher.is_left:
+                        raise
                     dispatcher.log_error(name, error, answered=call_id is not None)
                     if frame.call is not None:
                         self._answer_error(frame.call, error)
@@ -586,6 +588,10 @@ class Inbound:
 
     def failed(self, call: InboundCall, error: BaseException) -> None:
         """A call ended with an exception."""
+        if self.dispatcher.is_left:
+            if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+                self.loop.call_soon(_raise, error)
+            return
         self.dispatcher.log_error(call.method.name, error, answered=call.id is not None)
         if self._ended(call):
             if isinstance(error, asyncio.CancelledError):
@@ -713,3 +719,8 @@ class Inbound:
         if self._congested_timer is not None:
             self._congested_timer.cancel()
             self._congested_timer = None
+
+
+def _raise(error: BaseException) -> None:
+    """Raise out of the event loop, and not by way of a task, which would log it too."""
+    raise error

@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import count
 
 from ..errors import AuthenticationError, ServiceClosedError
+from ..runtime.fork import OwnerProcess, leave_loop_in_child
 from ..runtime.log import Log
 from ..security import CurveServer
 from .connection import Connection
@@ -38,6 +39,9 @@ _COUNTED = ("malformed", "expired", "notifications_lost")
 class Runtime:
     """The engine of a `Client` or a `Server`."""
 
+    #: What it is the engine of.
+    kind = "server"
+
     def __init__(
         self,
         table: HandlerTable,
@@ -60,6 +64,8 @@ class Runtime:
         self.dispatcher = Dispatcher(table, options, codec)
         self.ports: list[PortConnections] = []
         self._counts = Counter[str]()
+        self.owner = OwnerProcess(self.kind)
+        leave_loop_in_child(self.loop)
         #: Set once `close` was called.
         self.closing = asyncio.Event()
         self._closed: asyncio.Task[None] | None = None
@@ -177,7 +183,7 @@ class Runtime:
 
     def close(self, reason: str, grace: float) -> None:
         """Stop taking calls, let those that run finish within `grace` seconds, then close."""
-        if self.closing.is_set():
+        if self.closing.is_set() or not self.owner.is_this:
             return
         self.closing.set()
         self.dispatcher.closing = reason
@@ -187,7 +193,12 @@ class Runtime:
         self._closed = self.loop.create_task(self._finish(reason, grace), name="rpc close")
 
     async def wait_closed(self) -> None:
-        """Wait until `close` was called and is over. Cancelling it cancels the wait alone."""
+        """Wait until `close` was called and is over. Cancelling it cancels the wait alone.
+
+        In the child of a fork, there is nothing to wait for.
+        """
+        if not self.owner.is_this:
+            return
         await self.closing.wait()
         if self._closed is not None:
             await asyncio.shield(self._closed)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
+from .fork import OwnerProcess
+
 __all__ = ["DaemonExecutor"]
 
 P = ParamSpec("P")
@@ -33,6 +35,7 @@ class DaemonExecutor(Executor):
         #: Threads that wait for work, less the work that they have not taken yet.
         self._idle = 0
         self._is_shut_down = False
+        self._owner = OwnerProcess(name)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Have a function called on a thread.
@@ -83,6 +86,9 @@ class DaemonExecutor(Executor):
             work.run()
             # What it holds is not needed until the next one comes.
             del work
+            if not self._owner.is_this:
+                # The function has made a fork, and this is its child: it ends with its only thread.
+                return
             with self._lock:
                 self._idle += 1
 

@@ -11,9 +11,10 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
+from ..errors import Error
 from .log import Log
 
-__all__ = ["call_in_child"]
+__all__ = ["OwnerProcess", "call_in_child", "leave_loop_in_child"]
 
 logger = Log("berrymq_rpc.runtime")
 
@@ -38,8 +39,77 @@ def call_in_child(callback: Callable[[], object]) -> None:
         _functions.append(callback)
 
 
+#: Event loops that the parent goes on to use.
+_loops: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def leave_loop_in_child(loop: Any) -> None:
+    """Have the child of a fork do nothing to the files that an event loop waits for.
+
+    By epoll, parent and child share the list of them: when the child closes its loop, as
+    `asyncio.run` does at its end, the parent's would not wake up any more.
+
+    Args:
+        loop: an event loop of asyncio. That of uvloop does it by itself.
+    """
+    _loops.add(loop)
+
+
+def _leave_loop(loop: Any) -> None:
+    # Here, as a program that forks has imported them already.
+    import select
+    import selectors
+
+    selector: Any = getattr(loop, "_selector", None)
+    kind: Any = getattr(selectors, "EpollSelector", None)
+    if kind is not None and isinstance(selector, kind):
+        # A new list, in the place of the shared one.
+        with select.epoll() as epoll:
+            os.dup2(epoll.fileno(), selector.fileno(), inheritable=False)
+
+
+class OwnerProcess:
+    """The process that something was opened in.
+
+    In the child of a fork it cannot be used: the threads are not there, and what the child did to
+    sockets and event loops that it shares would be felt by the parent. So calls fail, and closing
+    does nothing.
+
+    Args:
+        kind: what was opened, such as ``"client"``.
+    """
+
+    __slots__ = ("_kind", "_process")
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._process = os.getpid()
+
+    @property
+    def is_this(self) -> bool:
+        """Whether this is the process; otherwise it is the child of a fork."""
+        return os.getpid() == self._process
+
+    def error(self) -> Error:
+        """The exception for what cannot be done in the child of a fork."""
+        return Error(
+            f"this {self._kind} was opened by another process, of which {os.getpid()} is a fork: "
+            f"open a {self._kind} in each process"
+        )
+
+    def check(self) -> None:
+        """Do nothing in the process itself.
+
+        Raises:
+            Error: this is the child of a fork.
+        """
+        if os.getpid() != self._process:
+            raise self.error()
+
+
 def _run() -> None:
-    callbacks: list[Callable[[], object]] = list(_functions)
+    callbacks: list[Callable[[], object]] = [partial(_leave_loop, loop) for loop in list(_loops)]
+    callbacks += _functions
     callbacks += [partial(method, owner) for owner, method in list(_methods.items())]
     for callback in callbacks:
         try:

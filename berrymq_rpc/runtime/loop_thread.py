@@ -3,13 +3,13 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from ..errors import Error, ServiceClosedError
+from ..errors import ServiceClosedError
+from .fork import OwnerProcess
 from .log import Log
 
 __all__ = ["CLOSE_PATIENCE", "LoopThread"]
@@ -51,7 +51,7 @@ class LoopThread:
             raise ServiceClosedError(f"no {name} can be opened at the interpreter's end")
         self.name = name
         self._on_unclaimed = on_unclaimed
-        self._process = os.getpid()
+        self._owner = OwnerProcess(name)
         #: Held while something is handed to the loop: nothing is once `_closed` is set. One
         #: thread may take it twice, as a stream may be collected, and so ended, at any point.
         self._lock = threading.RLock()
@@ -70,7 +70,7 @@ class LoopThread:
     @property
     def is_closed(self) -> bool:
         """Whether it takes nothing more: it was closed, or is another process's, or at its end."""
-        return self._closed or self._process != os.getpid() or sys.is_finalizing()
+        return self._closed or not self._owner.is_this or sys.is_finalizing()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result.
@@ -136,7 +136,7 @@ class LoopThread:
         """
         if isinstance(problem := self._problem(), RuntimeError):
             raise problem
-        if self._process != os.getpid() or sys.is_finalizing():
+        if not self._owner.is_this or sys.is_finalizing():
             return
         with self._closing:
             if self._closed:
@@ -174,6 +174,9 @@ class LoopThread:
                 try:
                     self.loop.run_forever()
                 except (KeyboardInterrupt, SystemExit):
+                    if not self._owner.is_this:
+                        # The child of a fork ends, of which this is the only thread.
+                        raise
                     # Something that runs here raised it, and has reported it. It ends neither the
                     # loop, which others use, nor, from a thread like this, the program.
                     continue
@@ -196,10 +199,8 @@ class LoopThread:
         return ServiceClosedError(f"the {self.name} is closed")
 
     def _problem(self) -> Exception | None:
-        if self._process != os.getpid():
-            return Error(
-                f"this {self.name} was opened before a fork: open a {self.name} in each process"
-            )
+        if not self._owner.is_this:
+            return self._owner.error()
         if self._closed or sys.is_finalizing():
             return self._closed_error()
         if threading.get_ident() == self._thread.ident:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from ..common.bounded import Bounded
 from ..common.tally import Tally
+from .fork import OwnerProcess
 from .log import Log
 
 __all__ = ["WorkerThread"]
@@ -43,6 +44,7 @@ class WorkerThread:
         self._logger = logger or Log("berrymq_rpc.runtime")
         # Reentrant, as it is by default: an object that is collected may put something in.
         self._changed = threading.Condition()
+        self._owner = OwnerProcess(name)
         self._is_stopped = False
         self._is_idle = False
         self._thread = threading.Thread(target=self._work, name=f"berrymq_rpc {name}", daemon=True)
@@ -124,6 +126,9 @@ class WorkerThread:
             try:
                 work()
             except BaseException:
+                if not self._owner.is_this:
+                    # The child of a fork ends, of which this is the only thread.
+                    raise
                 # Work that calls sys.exit, for one: it must not end what others put in.
                 self._logger.exception("%s failed", self._thread.name)
             # What it holds is not needed until the next one comes.

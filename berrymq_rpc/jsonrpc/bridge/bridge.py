@@ -17,6 +17,7 @@ from ...rpc.method_table import HandlerTable, collect_methods
 from ...rpc.options import SLOW_HANDLER
 from ...rpc.transport import endpoints_of
 from ...rpc.validation import checked_limits, checked_seconds, checked_threads
+from ...runtime.fork import OwnerProcess
 from ...security import Security, checked_security
 from .forwarding_handler import ForwardingTable
 from .http_access import Access
@@ -202,6 +203,7 @@ class Bridge:
         self._runtime: BridgeRuntime | None = None
         self._listeners: list[Listener] = []
         self._is_closed = False
+        self._owner = OwnerProcess("bridge")
 
     # -- the listeners -------------------------------------------------------------------------
 
@@ -390,7 +392,7 @@ class Bridge:
         The calls have `grace` seconds. WebSockets are closed with code 1001.
         """
         runtime = self._runtime
-        if runtime is None or self._is_closed:
+        if runtime is None or self._is_closed or not self._owner.is_this:
             return
         self._is_closed = True
         if isinstance(self._target, Node):
@@ -418,6 +420,7 @@ class Bridge:
         return f"<Bridge {', '.join(self.urls) or 'without listeners'}>"
 
     def _running(self) -> BridgeRuntime:
+        self._owner.check()
         if self._is_closed:
             raise ServiceClosedError("the bridge is closed")
         if self._runtime is None:

@@ -14,6 +14,7 @@ from ...rpc.port_connections import PortConnections
 from ...rpc.transport.port import Key, Port, PortOptions
 from ...rpc.wire.codec import Codec
 from ...rpc.wire.limits import Limits
+from ...runtime.fork import leave_loop_in_child
 from ...runtime.log import Log
 from ...security import Security
 from ..message import IncomingMessage
@@ -73,6 +74,7 @@ class BridgeRuntime:
         self._max_batch = max_batch
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
+        leave_loop_in_child(self._loop)
         self._ports: list[PortConnections] = []
         self._dialects: list[ListenerDialect] = []
 

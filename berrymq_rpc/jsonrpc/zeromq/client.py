@@ -103,6 +103,7 @@ class RPCClient(SocketOwner):
     * `TimeoutError` (an `RPCTimeoutError`) when the time is over;
     * `ProtocolError` when the answer is malformed;
     * `ServiceClosedError` when the client is closed;
+    * `Error` in the child of a fork: the client is its parent's;
     * `ValueError`, `TypeError` for arguments that JSON-RPC cannot carry.
     """
 
@@ -173,6 +174,7 @@ class RPCClient(SocketOwner):
 
     def send_request(self, method: str, params: Any) -> Any:
         """Call a method and wait for its result."""
+        self._owner.check()
         with self._guard:
             request_id = next(self._ids)
             text = encode_request(method, params, request_id)
@@ -188,6 +190,7 @@ class RPCClient(SocketOwner):
 
     def send_notification(self, method: str, params: Any) -> None:
         """Call a method one way."""
+        self._owner.check()
         with self._guard:
             deadline = self._send(encode_request(method, params, None), method)
             if self.socket_type != zmq.REQ:
@@ -269,6 +272,8 @@ class RPCClient(SocketOwner):
 
         What is queued is sent for up to a second more, in the background.
         """
+        if not self._owner.is_this:
+            return
         with self._guard:
             self._is_closed = True
             self.socket.close()

@@ -30,6 +30,9 @@ MAX_UNSENT = 1000
 #: Notifications that may wait while a handler runs.
 MAX_WAITING = 100_000
 
+#: Seconds that `stop` waits for the handler that runs.
+STOP_PATIENCE = 10.0
+
 #: Messages that are read before the thread sends what waits.
 _BURST = 100
 
@@ -96,6 +99,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
 
     def send_request(self, method: str, params: Any) -> Any:
         """Call a method and wait for its result."""
+        self._owner.check()
         request_id = next(self._ids)
         text = encode_request(method, params, request_id)
         deadline = self._deadline()
@@ -122,6 +126,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
 
     def send_notification(self, method: str, params: Any) -> None:
         """Call a method one way."""
+        self._owner.check()
         self._enqueue(None, encode_request(method, params, None))
 
     def _enqueue(self, request_id: int | None, text: bytes) -> None:
@@ -155,7 +160,8 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
                     self._run_handler(self._waiting.popleft())
             self._send_rest()
         finally:
-            self._end()
+            if self._owner.is_this:
+                self._end()
 
     def _turn(self, timeout: int | None) -> None:
         """Send what there is to send, and read what there is, or wait for something."""
@@ -218,6 +224,8 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         except (ErrorObject, ParametersError) as error:
             self._log.warning("notification %.100r: %s", request.method, error)
         except Exception:
+            if not self._owner.is_this:
+                raise
             self._log.exception("the handler of %.100r failed", request.method)
 
     def _send_rest(self) -> None:
@@ -245,6 +253,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
 
     def wait_for_notifications(self) -> None:
         """Wait until the client is stopped, or for Ctrl-C."""
+        self._owner.check()
         try:
             self._is_over.wait()
         except KeyboardInterrupt:
@@ -253,14 +262,18 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
     def stop(self) -> None:
         """End the thread, after the handler that runs. Calls under way fail.
 
-        Called by a handler, it returns at once.
+        It waits for the handler for 10 seconds at most. Called by a handler, it returns at once.
         """
+        if not self._owner.is_this:
+            return
         self.should_stop = True
         with self._guard:
             self._is_closed = True
         self._waker.wake()
         if threading.get_ident() != self.ident:
-            self.join()
+            self.join(STOP_PATIENCE)
+            if self.is_alive():
+                self._log.warning("%s: the handler that runs did not end in time", self.name)
 
     def close(self) -> None:
         """Do what `stop` does: the socket is closed when the thread ends."""

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ from .router_queues import RouterQueues
 from .socket_owner import SocketOwner
 
 __all__ = ["NotificationOnlyPullServer", "RPCNotificationServer", "RPCServer"]
+
+#: Seconds that `close` waits for the handler that runs.
+CLOSE_PATIENCE = 10.0
 
 #: Milliseconds between two attempts to send to a peer that does not read.
 _RETRY = 10
@@ -62,6 +66,7 @@ class RPCServer(SocketOwner, threading.Thread):
     """
 
     default_socket_type: int = zmq.REP
+    _kind = "server"
     #: Whether it answers requests.
     allow_methods = True
     #: Whether it takes notifications.
@@ -119,7 +124,9 @@ class RPCServer(SocketOwner, threading.Thread):
 
         Raises:
             RuntimeError: it was stopped.
+            Error: this is the child of a fork, and the server its parent's.
         """
+        self._owner.check()
         with self._life:
             if self._is_over.is_set() or self.should_stop:
                 raise RuntimeError("a server that was stopped cannot be started again")
@@ -131,6 +138,7 @@ class RPCServer(SocketOwner, threading.Thread):
 
         If another thread serves already, wait until that ends.
         """
+        self._owner.check()
         with self._life:
             is_first = self._serving_thread is None and not self._is_over.is_set()
             if is_first:
@@ -143,10 +151,13 @@ class RPCServer(SocketOwner, threading.Thread):
             while not self.should_stop:
                 self._turn()
         finally:
-            self._end()
+            if self._owner.is_this:
+                self._end()
 
     def stop(self) -> None:
         """Have `run` return after the handler that runs. Returns at once."""
+        if not self._owner.is_this:
+            return
         self.should_stop = True
         self._waker.wake()
 
@@ -156,22 +167,27 @@ class RPCServer(SocketOwner, threading.Thread):
         Args:
             timeout: seconds at most.
         """
-        if self.ident is not None:
+        if self.ident is not None and self._owner.is_this:
             super().join(timeout)
 
     def close(self) -> None:
         """Stop, wait for the handler that runs, and close the socket.
 
-        Called by a handler, it returns at once. For a bound on the wait, call `stop` and `join`.
+        It waits for 10 seconds at most; the thread closes the socket as soon as it can. Called by a
+        handler, it returns at once. For another bound, call `stop` and `join`.
         """
+        if not self._owner.is_this:
+            return
         self.stop()
         with self._life:
             is_running = self._serving_thread is not None or self.is_alive()
         if not is_running:
             self._end()
         elif threading.get_ident() != self._serving_thread:
-            self._is_over.wait()
-            self.join()
+            deadline = time.monotonic() + CLOSE_PATIENCE
+            if not self._is_over.wait(CLOSE_PATIENCE):
+                self._log.warning("%s: the handler that runs did not end in time", self.name)
+            self.join(max(0.0, deadline - time.monotonic()))
 
     def _end(self) -> None:
         with self._life:
@@ -243,6 +259,7 @@ class RPCServer(SocketOwner, threading.Thread):
                 raise JSONRPC.invalid_request("this server only takes notifications")
             request.result(self._methods.call(request))
         except BaseException as error:
+            self._leave_child(error)
             request.error(error_of(error))
             self._failed(request, error)
 
@@ -255,7 +272,13 @@ class RPCServer(SocketOwner, threading.Thread):
         except (RPCError, ParametersError) as error:
             self._log.warning("notification %.100r: %s", request.method, error)
         except BaseException as error:
+            self._leave_child(error)
             self._failed(request, error)
+
+    def _leave_child(self, error: BaseException) -> None:
+        """Raise what a handler has raised in the child of a fork: it ends the child."""
+        if not self._owner.is_this:
+            raise error
 
     def _failed(self, request: IncomingRequest, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt):

@@ -7,6 +7,7 @@ from typing import Any
 import zmq
 
 from ...rpc.transport.curve import secure
+from ...runtime.fork import OwnerProcess
 from ...runtime.log import Log
 from ...security import Security, checked_security
 
@@ -36,6 +37,7 @@ class SocketOwner:
 
     #: The kind of socket where none is given.
     default_socket_type: int
+    _kind = "client"
     socket: Any = None
     #: Takes the socket's keys out of what keeps them.
     _release: Callable[[], None]
@@ -56,6 +58,7 @@ class SocketOwner:
         self.context = context or zmq.Context.instance()
         self.logger = _logger if logger is None else logger
         self._log = Log(self.logger)
+        self._owner = OwnerProcess(self._kind)
         self.max_size = max_size
         self.security = checked_security(security)
 

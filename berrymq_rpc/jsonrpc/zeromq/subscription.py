@@ -169,6 +169,7 @@ class SubscriptionServer(RPCNotificationServer):
             raise TypeError("JSON-RPC takes arguments by position or by name, not both")
         # Always with params: receivers of jsonrpc2-zeromq end without.
         text = encode({"jsonrpc": "2.0", "method": name, "params": kwargs or args})
+        self._owner.check()
         if self.should_stop:
             raise ServiceClosedError("the server was stopped")
         if len(self._waiting) >= MAX_WAITING:

@@ -24,6 +24,7 @@ from typing import Any
 import zmq
 
 from ...common.backoff import Backoff
+from ...runtime.fork import OwnerProcess, call_in_child
 from ...runtime.log import Log
 from ...security import CurveServer
 from .aiozmq_import import ZmqProtocol
@@ -94,6 +95,10 @@ def _shared_context() -> zmq.Context[Any]:
         return context
 
 
+#: The ports of a process of which this one is a fork.
+_left: "list[ZeroMQPort]" = []
+
+
 class ZeroMQPort(Port, ZmqProtocol):
     """One ROUTER or DEALER socket."""
 
@@ -160,6 +165,17 @@ class ZeroMQPort(Port, ZmqProtocol):
             is_secured=isinstance(self._security, CurveServer),
         )
 
+        self._owner = OwnerProcess("port")
+        call_in_child(self._leave)
+
+    def _leave(self) -> None:
+        # Kept, as pyzmq warns of sockets that are collected and not closed.
+        _left.append(self)
+        self._closing = True
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self._transport.leave()
+
     # -- aiozmq's protocol ----------------------------------------------------------------
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -194,7 +210,7 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _collect_events(self) -> None:
         """Read the monitor until it is empty: its file shows only the first event."""
-        while not self._monitor.closed:
+        while self._owner.is_this and not self._monitor.closed:
             try:
                 event: list[bytes] = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.ZMQError:

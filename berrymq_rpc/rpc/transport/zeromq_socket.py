@@ -293,6 +293,21 @@ class PeerTransport(ZmqTransport):
             )
             self._end(error)
 
+    def leave(self) -> None:
+        """Have nothing to do with the socket any more, in the child of a fork.
+
+        Each use of it would take for ever: libzmq finds that it is another process's, and pyzmq
+        tries again. The event loop still has the socket, as taking it out would do so for the
+        parent, too.
+        """
+        self._closing = True
+        for handle in (self._next_turn, self._next_retry):
+            if handle is not None:
+                handle.cancel()
+        # As long as there is a turn to come, nothing is read.
+        self._next_turn = self._loop.call_soon(self._messages.clear)
+        self._blocked.clear()
+
     def is_closing(self) -> bool:
         return self._closing
 
