@@ -5,6 +5,8 @@ The links of an arrangement are pairs of numbers: the first node interconnects w
 
 import asyncio
 import itertools
+import json
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -310,3 +312,87 @@ async def test_a_peer_without_a_name_speaks_for_no_node(
             await other.hears({("own",)})
         assert origins == [("node 0", "own")]
         assert place.heard == Counter({("own",): 1})
+
+
+async def test_a_link_over_http_is_restored(tmp_path: Path) -> None:
+    """What is sent while the peer cannot be reached comes once, and in order."""
+    news: asyncio.Queue[Message] = asyncio.Queue()
+    order: list[Any] = []
+    async with places(1, tmp_path) as (here,), Node(None, Bus(), name="far") as far:
+        here.bus.regist_function("connection:*", news.put_nowait)
+        far_bus = far.bus
+        far_bus.regist_function("job:*", lambda m: order.append(m.args[0]))
+        async with Bridge(far) as bridge:
+            url = await bridge.serve_http()
+            connection = await here.node.interconnect(url)
+            here.bus.twitter("job:new", 0)
+            assert await connection.drain()
+        for number in range(1, 400):
+            here.bus.twitter("job:new", number)
+        lost = await news.get()
+        assert (lost.action, lost.kwargs["endpoint"], lost.kwargs["style"]) == ("lost", url, "01")
+        async with Bridge(far) as bridge:
+            await bridge.serve_http("127.0.0.1", int(url.rpartition(":")[2]))
+            assert (await news.get()).action == "restored"
+            here.bus.twitter("job:new", 400)
+            assert await connection.drain()
+            assert order == [*range(401)]
+            # And the other way.
+            far_bus.twitter("job:new", "back")
+            await here.hears({("back",)})
+            assert here.heard[("back",)] == 1
+            assert connection.dropped == 0
+
+
+@pytest.mark.parametrize("other", [None, "tcp"])
+async def test_with_a_node_behind_a_bridge(other: str | None, tmp_path: Path) -> None:
+    """Whose calls another process passes on; alone, and beside a connection of their own."""
+    async with (
+        places(2, tmp_path) as made,
+        await rpc.open_client(connect=made[1].addresses["tcp"]) as client,
+        Bridge(client) as bridge,
+    ):
+        if other is not None:
+            await made[0].interconnect(made[1], other)
+        await made[0].node.interconnect(await bridge.serve_http())
+        for name in ("first", "last"):
+            await once(made, 20, name)
+
+
+async def test_a_program_that_speaks_json_may_be_a_node(tmp_path: Path) -> None:
+    """Over its own connection: what is bytes elsewhere is base64 in both directions."""
+    async with places(2, tmp_path) as (place, other):
+        await other.interconnect(place, "tcp")
+        async with Bridge(place.node) as bridge:
+            host, port = (await bridge.serve_tcp()).rpartition("//")[2].split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+
+            async def received(*wanted: str) -> dict[str, Any]:
+                parsed: dict[str, Any] = json.loads(await reader.readline())
+                assert wanted[0] in parsed, parsed
+                return parsed
+
+            def send(**content: Any) -> None:
+                writer.write(json.dumps({"jsonrpc": "2.0", **content}).encode() + b"\n")
+
+            send(id=1, method="interconnect", params=[None, "token", 100, "of json"])
+            assert (await received("result"))["result"] == "token"
+            other.bus.twitter("job:new", b"bytes", "text")
+            call = await received("method")
+            token, envelope, data, *frames = call["params"]
+            assert (call["method"], token, frames) == ("send_messages", "token", [[]])
+            assert (envelope["origin"], envelope["seq"]) == ("node 1", 1)
+            assert b64decode(data).endswith(b"\x92\xc4\x05bytes\xa4text")
+            send(id=call["id"], result="ok")
+            mine = {"origin": "of json", "epoch": 1, "seq": 1, "count": 1}
+            packed = b"\x91\x92\xa7job:own\x91\x07"
+            send(id=2, method="send_messages", params=["token", mine, b64encode(packed).decode()])
+            assert (await received("result"))["result"] == "ok"
+            await other.hears({(7,)})
+            send(id=3, method="send_messages", params=["token", mine, b64encode(packed).decode()])
+            assert (await received("result"))["result"] == "ok"
+            writer.close()
+            await writer.wait_closed()
+        # The same one came twice.
+        assert place.heard == Counter({(b"bytes", "text"): 1, (7,): 1})
+        assert place.node.statistics()["doubles"] == 1
