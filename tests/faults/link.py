@@ -34,7 +34,10 @@ class Link:
         self.connections = 0
         self.refuses = False
         self.refused = 0
-        self._writers: set[asyncio.StreamWriter] = set()
+        #: The ends of the connections, each with the direction in which it writes.
+        self._writers: dict[asyncio.StreamWriter, str] = {}
+        #: Those that were half-closed: what is sent to them is lost.
+        self._half_closed: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._restored = asyncio.Event()
 
@@ -56,6 +59,14 @@ class Link:
         for writer in self._writers:
             writer.transport.abort()
 
+    def half_close(self, direction: str) -> None:
+        """End one direction of each connection: its reader reads an end, and may still write."""
+        for writer, its_direction in self._writers.items():
+            if its_direction == direction and not writer.transport.is_closing():
+                self._half_closed.add(writer)
+                with contextlib.suppress(OSError):
+                    writer.write_eof()
+
     def refuse(self) -> None:
         """Close all connections, and new ones as soon as they are made."""
         self.refuses = True
@@ -75,7 +86,7 @@ class Link:
             except OSError:
                 writer.transport.abort()
                 return
-            self._writers |= {writer, there[1]}
+            self._writers |= {there[1]: "up", writer: "down"}
             self.connections += 1
             try:
                 await asyncio.gather(
@@ -83,8 +94,9 @@ class Link:
                 )
             finally:
                 self.connections -= 1
-                self._writers -= {writer, there[1]}
                 for end in (writer, there[1]):
+                    del self._writers[end]
+                    self._half_closed.discard(end)
                     end.transport.abort()
         except asyncio.CancelledError:
             return
@@ -98,7 +110,7 @@ class Link:
         under_way: deque[asyncio.TimerHandle] = deque()
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
-                if direction in self.silent:
+                if direction in self.silent or writer in self._half_closed:
                     continue
                 if direction == "up" and self.close_after is not None:
                     data, self.close_after = data[: self.close_after], self.close_after - len(data)
@@ -122,7 +134,7 @@ class Link:
         writer.transport.abort()
 
     def _arrive(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        if not writer.transport.is_closing():
+        if not writer.transport.is_closing() and writer not in self._half_closed:
             writer.write(data)
 
     async def end(self) -> None:
