@@ -5,8 +5,7 @@ from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any
 
-from ..errors import ProtocolError
-from .stream import CallChannel, PendingCall, Stream, StreamHandle
+from .stream import AWAITED, CallChannel, PendingCall, Stream, StreamHandle, Usage
 
 __all__ = ["Call"]
 
@@ -56,6 +55,8 @@ class Call(asyncio.Future[Any]):
     accepted_at: float | None = None
     #: Sends it to another server when the first is closing and did not run it; see `PendingCall`.
     resend: Callable[[PendingCall], bool] | None = None
+    #: What the errors about streams advise; a client of another kind sets its own.
+    usage: Usage = AWAITED
     _stream: StreamHandle | None = None
     _coroutine: Generator[Any, None, Any] | None = None
 
@@ -136,7 +137,7 @@ class Call(asyncio.Future[Any]):
             handle = self._stream = StreamHandle(stream)
             self.connection.take_place(stream)
             if not self.done():
-                error = ProtocolError(f"{self.method!r} is a stream: use 'async for', not 'await'")
+                error = self.usage.a_stream(self.method)
                 self.set_exception(self.connection.session.note_call(error, self, monotonic()))
             # Its reader iterates, and so does not ask the future.
             self.exception()
@@ -158,7 +159,7 @@ class Call(asyncio.Future[Any]):
         if self._stream is None:
             # It was over before it was iterated over: raise what it failed with.
             await self
-            error = ProtocolError(f"{self.method!r} is not a stream: use 'await', not 'async for'")
+            error = self.usage.not_a_stream(self.method)
             raise self.connection.session.note_call(error, self, monotonic())
         try:
             return await self._stream.stream.next()

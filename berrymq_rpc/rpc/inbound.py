@@ -468,6 +468,13 @@ class Inbound:
         _, call_id, name, _, _, _ = event
         if call_id is None and method.kind is Kind.STREAM:
             dispatcher.drop_notification(name, "a stream needs a reader")
+        elif method.kind is Kind.STREAM and not self.session.reads_streams:
+            kind = self.session.peer_kind
+            refused = TypeError(
+                f"{name!r} is a stream, which {kind} does not support: call a method that returns "
+                "a list, or use rpc.open_client or rpc.SyncClient"
+            )
+            self._refuse(call_id, name, refused)
         elif call_id is not None and (call_id in self.running or call_id in self.queue):
             self._refuse(call_id, name, ProtocolError(f"the id {call_id} is in use"))
         elif method.waits or method.kind is Kind.STREAM:

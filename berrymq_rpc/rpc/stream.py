@@ -4,12 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import ProtocolError, RPCTimeoutError
 from .wire.session import Caller, Session
 
-__all__ = ["CallChannel", "PendingCall", "Stream", "StreamHandle"]
+__all__ = ["AWAITED", "CallChannel", "PendingCall", "Stream", "StreamHandle", "Usage"]
 
 
 class CallChannel(Protocol):
@@ -27,6 +27,30 @@ class CallChannel(Protocol):
         """Report to a stream, from now on, what becomes of the call with its id."""
 
 
+class Usage(NamedTuple):
+    """How users of a client get what a call gives: words for errors that say what to do.
+
+    Args:
+        result: how they get a result.
+        items: how they read a stream.
+    """
+
+    result: str
+    items: str
+
+    def not_a_stream(self, method: str) -> ProtocolError:
+        """Make the error for a method that was taken for a stream."""
+        return ProtocolError(f"{method!r} is not a stream: use {self.result}, not {self.items}")
+
+    def a_stream(self, method: str) -> ProtocolError:
+        """Make the error for a stream whose result was asked for."""
+        return ProtocolError(f"{method!r} is a stream: use {self.items}, not {self.result}")
+
+
+#: That of a `Client`.
+AWAITED = Usage("'await'", "'async for'")
+
+
 class PendingCall(Caller, Protocol):
     """A `Call`, or the `Stream` that took its place: what a client keeps of a call in flight."""
 
@@ -34,6 +58,7 @@ class PendingCall(Caller, Protocol):
     #: Sends a call that a closing peer refused to another one, and returns whether there is one.
     resend: "Callable[[PendingCall], bool] | None"
     accepted_at: float | None
+    usage: Usage
 
 
 class Stream:
@@ -68,6 +93,7 @@ class Stream:
         "method",
         "resend",
         "sent",
+        "usage",
     )
 
     def __init__(
@@ -80,6 +106,7 @@ class Stream:
         self.sent = call.sent
         self.accepted_at = call.accepted_at
         self.resend = call.resend
+        self.usage = call.usage
         #: The timeout is for each item; the call as a whole has none.
         self.deadline: float | None = None
         #: Whether ``async for`` reads it: a loop that was cancelled does not go on.
@@ -95,7 +122,7 @@ class Stream:
     # -- what the session reports (`wire.session.Caller`) ------------------------------------
 
     def succeed(self, value: Any, /) -> None:
-        error = ProtocolError(f"{self.method!r} is not a stream: use 'await', not 'async for'")
+        error = self.usage.not_a_stream(self.method)
         self.fail(self.connection.session.note_call(error, self, monotonic()))
 
     def fail(self, error: BaseException, /) -> None:

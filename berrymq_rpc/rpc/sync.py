@@ -9,8 +9,12 @@ from .call import Call
 from .client import open_client
 from .dispatcher import DESCRIBE
 from .proxy import Namespace
+from .stream import Usage
 
 __all__ = ["SyncClient"]
+
+#: What errors about streams advise.
+USAGE = Usage("client.rpc", "client.stream")
 
 
 class SyncClient:
@@ -65,7 +69,12 @@ class SyncClient:
         return self._loop_thread.run(self._start(method, args, kwargs))
 
     async def _start(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._client.pool.call(method, args, kwargs, self._options)
+        return await self._send(method, args, kwargs)
+
+    def _send(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        call = self._client.pool.call(method, args, kwargs, self._options)
+        call.usage = USAGE
+        return call
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         async def notify() -> None:
@@ -77,7 +86,7 @@ class SyncClient:
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Generator[Any, None, None]:
         async def begin() -> Call:
-            return self._client.pool.call(method, args, kwargs, self._options).__aiter__()
+            return self._send(method, args, kwargs).__aiter__()
 
         # Sent now, not at the first item, as every call is.
         return self._items(self._loop_thread.run(begin()))

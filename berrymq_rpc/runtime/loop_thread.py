@@ -205,7 +205,8 @@ class LoopThread:
             return self._closed_error()
         if threading.get_ident() == self._thread.ident:
             return RuntimeError(
-                f"a handler of this {self.name} would wait for itself: make it async"
+                f"a handler of this {self.name} would wait for itself: mark it "
+                "@rpc.method(thread=True), or call in asyncio.to_thread"
             )
         return None
 

@@ -422,3 +422,24 @@ async def test_ids_wrap(pair: Any, until: Until, monkeypatch: pytest.MonkeyPatch
         assert [await client.rpc.add(number) for number in range(5)] == [1, 2, 3, 4, 5]
         handler.go_on.set()
         assert await held is None
+
+
+@pytest.mark.parametrize("dialect", ["aiozmq", "jsonrpc"])
+async def test_a_stream_is_refused_before_it_runs(pair: Any, dialect: str) -> None:
+    ran: list[int] = []
+
+    @rpc.method
+    async def numbers(count: int = 0) -> Any:
+        ran.append(count)
+        for number in range(count):
+            yield number
+
+    async with pair({"numbers": numbers}, dialect=dialect) as (server, client):
+        for count in (0, 3):
+            with pytest.raises(TypeError, match=r"'numbers' is a stream, which .* peer does not"):
+                await client.rpc.numbers(count)
+            with pytest.raises(TypeError, match=r"returns a list"):
+                async for _ in client.rpc.numbers(count):
+                    pytest.fail("there is an item")
+        assert server.statistics()["calls_running"] == 0
+    assert ran == []

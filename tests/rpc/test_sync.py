@@ -178,9 +178,10 @@ def test_streams(endpoint: str, handler: Handler) -> None:
         del unread
         gc.collect()
         until(lambda: not handler.open)
-        with pytest.raises(rpc.ProtocolError, match="is not a stream"):
+        # The advice can be followed with this client.
+        with pytest.raises(rpc.ProtocolError, match="not a stream: use client.rpc, not client.s"):
             list(client.stream.add(1))
-        with pytest.raises(rpc.ProtocolError, match="is a stream"):
+        with pytest.raises(rpc.ProtocolError, match="is a stream: use client.stream, not client.r"):
             client.rpc.ticks(1)
         assert client.rpc.add(1) == 2
 
@@ -265,14 +266,19 @@ def test_handler(endpoint: str) -> None:
         def call_again_in_a_thread(self):
             return client[0].rpc.add(1)
 
+        @rpc.method
+        async def call_again_elsewhere(self):
+            return await asyncio.to_thread(client[0].rpc.add, 1)
+
     with rpc.SyncClient(connect=endpoint, handler=Mine(), timeout=5) as opened:
         client.append(opened)
         assert opened.rpc.back("hello") == "hello"
         assert threads != [threading.get_ident()]
         for name in ("call_again", "stream_again", "notify_again"):
-            with pytest.raises(RuntimeError, match="wait for itself"):
+            with pytest.raises(RuntimeError, match=r"wait for itself.*thread=True.*to_thread"):
                 opened.rpc.back(name)
         assert opened.rpc.back("call_again_in_a_thread") == 2
+        assert opened.rpc.back("call_again_elsewhere") == 2
 
 
 def test_closed(endpoint: str) -> None:

@@ -5,7 +5,7 @@ than those of native peers, which send long byte strings as frames of their own.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from ...errors import TooLargeError
 from .limits import CONNECT_TIMEOUT, FOREIGN_SIZE, Limits
@@ -19,8 +19,7 @@ class ForeignSession(Session):
 
     keeps_window = False
     acknowledges = False
-    #: What to call the peer in an error.
-    peer_kind: ClassVar[str]
+    reads_streams = False
 
     def __init__(
         self,

@@ -129,6 +129,10 @@ class Session(ABC):
     keeps_window: bool
     #: Whether the peer can say that a result reached its caller.
     acknowledges: bool
+    #: Whether the peer can read streams.
+    reads_streams = True
+    #: What to call the peer in an error.
+    peer_kind = "a native peer"
     #: Whether the peer can be sent anything but answers: not one that waits for the answer to each
     #: of its requests, and would take anything else for it. Set before `connected`.
     can_be_pushed = True
