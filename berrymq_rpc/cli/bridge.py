@@ -7,8 +7,10 @@ import sys
 import click
 
 from .. import rpc
+from ..security import Security
 from .arguments import connecting_endpoint, wait_option
 from .failure import peer_errors
+from .keys import client_keys
 from .listeners import Listeners, listener_options, open_listeners
 from .output import Output, show_log
 
@@ -35,6 +37,7 @@ __all__ = ["bridge"]
     "--insecure", is_flag=True, help="Allow listeners beyond this host without authentication."
 )
 @wait_option
+@client_keys
 def bridge(
     endpoint: str,
     http: tuple[tuple[str, int], ...],
@@ -46,6 +49,7 @@ def bridge(
     timeout: float | None,
     insecure: bool,
     wait: float,
+    security: Security | None,
 ) -> None:
     """Open a server or node to peers that speak JSON-RPC.
 
@@ -55,17 +59,22 @@ def bridge(
     if not listeners:
         raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")
     show_log(Output(sys.stderr))
-    asyncio.run(_bridge(Output(sys.stdout), endpoint, listeners, timeout, wait))
+    asyncio.run(_bridge(Output(sys.stdout), endpoint, listeners, timeout, wait, security))
 
 
 async def _bridge(
-    output: Output, endpoint: str, listeners: Listeners, timeout: float | None, wait: float
+    output: Output,
+    endpoint: str,
+    listeners: Listeners,
+    timeout: float | None,
+    wait: float,
+    security: Security | None,
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with await rpc.open_client(
-        connect=endpoint, timeout=timeout, connect_timeout=wait
+        connect=endpoint, timeout=timeout, connect_timeout=wait, security=security
     ) as client:
         async with peer_errors(endpoint, connecting=True):
             await client.describe()

@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from .. import rpc
+from ..security import Security
 from .arguments import ArgumentsCommand, endpoint_argument, parse_arguments, seconds, wait_option
-from .failure import Failed, TimedOut, Unreachable, unreachable
+from .failure import Failed, TimedOut, Unreachable, refused, unreachable
+from .keys import client_keys
 from .output import Output
 
 __all__ = ["call"]
@@ -33,6 +35,7 @@ __all__ = ["call"]
     help="Use aiozmq for a plain aiozmq.rpc server.",
 )
 @wait_option
+@client_keys
 def call(
     endpoint: str,
     method: str,
@@ -41,6 +44,7 @@ def call(
     as_json: bool,
     dialect: str,
     wait: float,
+    security: Security | None,
 ) -> None:
     """Call a method of a server or node.
 
@@ -52,7 +56,9 @@ def call(
     if timeout == 0:
         raise click.UsageError("--timeout must be above 0 seconds")
     output = Output(sys.stdout)
-    asyncio.run(_call(output, endpoint, method, args, kwargs, timeout, as_json, dialect, wait))
+    asyncio.run(
+        _call(output, endpoint, method, args, kwargs, timeout, as_json, dialect, wait, security)
+    )
 
 
 async def _call(
@@ -65,6 +71,7 @@ async def _call(
     as_json: bool,
     dialect: str,
     wait: float,
+    security: Security | None,
 ) -> None:
     def write(value: Any) -> None:
         if as_json or not output.is_terminal:
@@ -74,7 +81,11 @@ async def _call(
 
     async with (
         await rpc.open_client(
-            connect=endpoint, timeout=timeout, connect_timeout=wait, dialect=dialect
+            connect=endpoint,
+            timeout=timeout,
+            connect_timeout=wait,
+            dialect=dialect,
+            security=security,
         ) as client,
         output.watched(),
     ):
@@ -110,6 +121,8 @@ def _sent(client: rpc.Client, method: str, args: list[Any], kwargs: dict[str, An
 async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:
     """Describe the exception that the method raised, or why there is no answer."""
     method = running.method
+    if isinstance(error, rpc.AuthenticationError | rpc.PermissionDeniedError):
+        return refused(endpoint, error)
     if isinstance(error, rpc.ConnectionLostError):
         if error.sent is False:
             return await unreachable(endpoint)

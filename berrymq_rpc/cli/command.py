@@ -5,6 +5,7 @@ import click
 from .bridge import bridge
 from .call import call
 from .get import get
+from .keys import authorize, keygen, revoke
 from .methods import methods
 from .send import send
 from .serve import serve
@@ -20,6 +21,7 @@ Exit codes:
   2    the command line is wrong; nothing was sent
   3    no peer answers at the endpoint, or the connection was lost
   4    timeout: no message, or no answer
+  5    refused: the key, or the permission
   130  ended by Ctrl-C
   141  ended because the reader of the output has closed it"""
 
@@ -34,5 +36,5 @@ def berrymq() -> None:
     """
 
 
-for each in (serve, send, tail, get, call, methods, stub, bridge):
+for each in (serve, send, tail, get, call, methods, stub, bridge, keygen, authorize, revoke):
     berrymq.add_command(each)

@@ -8,16 +8,25 @@ from contextlib import asynccontextmanager
 import click
 
 from ..endpoint import Endpoint
-from ..errors import ConnectionLostError, Error, NotFoundError, RPCTimeoutError
+from ..errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    Error,
+    NotFoundError,
+    PermissionDeniedError,
+    RPCTimeoutError,
+)
 from .values import printable
 
 __all__ = [
     "Failed",
     "OutputClosed",
+    "Refused",
     "TimedOut",
     "Unreachable",
     "diagnose",
     "peer_errors",
+    "refused",
     "unreachable",
 ]
 
@@ -53,6 +62,12 @@ class TimedOut(Failed):
     exit_code = 4
 
 
+class Refused(Failed):
+    """The peer refuses this side's key, or does not let its user do this: exit code 5."""
+
+    exit_code = 5
+
+
 class OutputClosed(Exception):
     """The reader of standard output has closed it, as ``head`` does when it has seen enough."""
 
@@ -71,6 +86,8 @@ async def peer_errors(endpoint: str, *, connecting: bool = False) -> AsyncIterat
         yield
     except (click.ClickException, OutputClosed):
         raise
+    except (AuthenticationError, PermissionDeniedError) as error:
+        raise refused(endpoint, error) from error
     except ConnectionLostError as error:
         if connecting:
             raise await unreachable(endpoint) from error
@@ -88,6 +105,21 @@ async def peer_errors(endpoint: str, *, connecting: bool = False) -> AsyncIterat
 def _with_endpoint(endpoint: str, error: Error) -> str:
     # The text of an error that knows its call begins with the endpoint.
     return f"{endpoint}: {error}" if error.progress is None else str(error)
+
+
+#: What to do about a refusal, where the library's words are about its arguments.
+_ADVICE = {
+    "keys wanted": "the server wants keys: give --key and --server-key",
+    "no keys": "the server has no key: leave --key and --server-key away, if you trust the network",
+    "handshake": "the server closed the handshake: either --server-key is not its key, or it "
+    "cannot check keys at the moment (its log says why)",
+}
+
+
+def refused(endpoint: str, error: Error) -> Refused:
+    """Describe a refusal, in the words of the command's options."""
+    advice = _ADVICE.get(getattr(error, "reason", None) or "")
+    return Refused(_with_endpoint(endpoint, error) if advice is None else f"{endpoint}: {advice}")
 
 
 async def unreachable(endpoint: str) -> Unreachable:

@@ -7,8 +7,10 @@ import click
 
 from ..bus import Bus, Empty
 from ..exchange import Node
+from ..security import Security
 from .arguments import endpoint_argument, exportable_identifier, seconds, wait_option
 from .failure import TimedOut, peer_errors
+from .keys import client_keys
 from .output import Output, show_log
 
 __all__ = ["get"]
@@ -37,6 +39,7 @@ TTL = 30.0
 @click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Do not announce on standard error that it waits.")
 @wait_option
+@client_keys
 def get(
     endpoint: str,
     identifier: str,
@@ -46,13 +49,14 @@ def get(
     as_json: bool,
     quiet: bool,
     wait: float,
+    security: Security | None,
 ) -> None:
     """Wait for the next messages of a node.
 
     They are written to standard output. It receives what is sent after "waiting" has appeared on
     standard error. The exit code is 4 if the messages do not come in time.
     """
-    asyncio.run(_get(endpoint, identifier, timeout, count, shared, as_json, quiet, wait))
+    asyncio.run(_get(endpoint, identifier, timeout, count, shared, as_json, quiet, wait, security))
 
 
 async def _get(
@@ -64,10 +68,11 @@ async def _get(
     as_json: bool,
     quiet: bool,
     wait: float,
+    security: Security | None,
 ) -> None:
     output, notes = Output(sys.stdout), Output(sys.stderr)
     show_log(notes, exchange=False)
-    async with Node(bus=Bus(), connect_timeout=wait) as node:
+    async with Node(bus=Bus(), connect_timeout=wait, security=security) as node:
         async with peer_errors(endpoint, connecting=True):
             connection = await node.connect_via_queue(identifier, endpoint, TTL, shared=shared)
         async with connection, output.watched():

@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from .. import rpc
+from ..security import Security
 from .arguments import endpoint_argument, wait_option
 from .failure import Failed, peer_errors
+from .keys import client_keys
 from .output import VALUE, Output
 
 __all__ = ["Method", "Parameter", "fetch_methods", "methods", "parse_methods"]
@@ -53,13 +55,14 @@ class Method:
     "--json", "as_json", is_flag=True, help="Write one line of JSON: an array of objects."
 )
 @wait_option
-def methods(endpoint: str, as_json: bool, wait: float) -> None:
+@client_keys
+def methods(endpoint: str, as_json: bool, wait: float, security: Security | None) -> None:
     """List what a server or node offers.
 
     Each method is shown with its signature and its docstring.
     """
     output = Output(sys.stdout)
-    answer, found = asyncio.run(fetch_methods(endpoint, wait))
+    answer, found = asyncio.run(fetch_methods(endpoint, wait, security))
     if as_json:
         output.json(answer)
         return
@@ -77,12 +80,15 @@ def methods(endpoint: str, as_json: bool, wait: float) -> None:
             output.line(("    " + line if line else "", "dim"))
 
 
-async def fetch_methods(endpoint: str, wait: float) -> tuple[Any, list[Method]]:
+async def fetch_methods(
+    endpoint: str, wait: float, security: Security | None = None
+) -> tuple[Any, list[Method]]:
     """Ask a server for its methods.
 
     Args:
         endpoint: where it is.
         wait: seconds for it to appear, and again for its answer.
+        security: the keys, if it wants any.
 
     Returns:
         The methods as the server describes them, and parsed.
@@ -93,7 +99,10 @@ async def fetch_methods(endpoint: str, wait: float) -> tuple[Any, list[Method]]:
     limit = max(wait, 1.0)
     async with (
         await rpc.open_client(
-            connect=endpoint, connect_timeout=wait, timeout=wait + limit
+            connect=endpoint,
+            connect_timeout=wait,
+            timeout=wait + limit,
+            security=security,
         ) as client,
         peer_errors(endpoint, connecting=True),
     ):

@@ -6,6 +6,7 @@ import click
 
 from ..bus import Bus
 from ..exchange import Node
+from ..security import Security
 from .arguments import (
     ArgumentsCommand,
     endpoint_argument,
@@ -14,6 +15,7 @@ from .arguments import (
     wait_option,
 )
 from .failure import Failed, peer_errors
+from .keys import client_keys
 
 __all__ = ["send"]
 
@@ -23,7 +25,14 @@ __all__ = ["send"]
 @click.argument("identifier", type=exportable_identifier)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=VALUE]...")
 @wait_option
-def send(endpoint: str, identifier: str, arguments: tuple[str, ...], wait: float) -> None:
+@client_keys
+def send(
+    endpoint: str,
+    identifier: str,
+    arguments: tuple[str, ...],
+    wait: float,
+    security: Security | None,
+) -> None:
     """Send a message to a node.
 
     The node delivers it to its followers there. Arguments are read as JSON; what is not JSON is
@@ -31,13 +40,18 @@ def send(endpoint: str, identifier: str, arguments: tuple[str, ...], wait: float
     JSON: '"3"', '"a=b"'.
     """
     args, kwargs = parse_arguments(arguments)
-    asyncio.run(_send(endpoint, identifier, args, kwargs, wait))
+    asyncio.run(_send(endpoint, identifier, args, kwargs, wait, security))
 
 
 async def _send(
-    endpoint: str, identifier: str, args: list[object], kwargs: dict[str, object], wait: float
+    endpoint: str,
+    identifier: str,
+    args: list[object],
+    kwargs: dict[str, object],
+    wait: float,
+    security: Security | None,
 ) -> None:
-    async with Node(bus=Bus(), connect_timeout=wait) as node:
+    async with Node(bus=Bus(), connect_timeout=wait, security=security) as node:
         async with peer_errors(endpoint, connecting=True):
             connection = await node.connect_oneway(endpoint)
         async with connection, peer_errors(endpoint):

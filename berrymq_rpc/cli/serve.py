@@ -13,8 +13,10 @@ import click
 
 from ..bus import Bus, Message
 from ..exchange import Node
+from ..security import CurveServer, Security
 from .arguments import listening_endpoint
 from .failure import Failed, peer_errors
+from .keys import server_keys
 from .listeners import Listeners, listener_options, open_listeners
 from .output import Output, show_log
 
@@ -52,6 +54,7 @@ HELLO = "berrymq:hello"
     help="Send the node a first message over the network, as a test.",
 )
 @listener_options
+@server_keys
 def serve(
     endpoints: tuple[str, ...],
     name: str | None,
@@ -65,6 +68,7 @@ def serve(
     token: str | None,
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
+    security: Security | None,
 ) -> None:
     """Run a node, through which processes exchange messages.
 
@@ -73,8 +77,12 @@ def serve(
     output = Output(sys.stdout)
     show_log(Output(sys.stderr))
     shows = output.is_terminal or as_json if show is None else show
+    if hello and security is not None:
+        raise click.UsageError("--hello comes without a key, and this node wants one")
     listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure).checked()
-    asyncio.run(_serve(output, endpoints, name, insecure, shows, as_json, hello, listeners))
+    asyncio.run(
+        _serve(output, endpoints, name, insecure, shows, as_json, hello, listeners, security)
+    )
 
 
 async def _serve(
@@ -86,6 +94,7 @@ async def _serve(
     as_json: bool,
     hello: bool,
     listeners: Listeners,
+    security: Security | None,
 ) -> None:
     stop = asyncio.Event()
     failures: list[Exception] = []
@@ -104,13 +113,13 @@ async def _serve(
     if shows:
         bus.regist_function("*@*:*", show)
     async with (
-        await _start(output, endpoints, bus, name, insecure) as node,
+        await _start(output, endpoints, bus, name, insecure, security) as node,
         output.watched(),
         AsyncExitStack() as stack,
     ):
         if listeners:
             await stack.enter_async_context(open_listeners(node, listeners, output))
-        _welcome(output, node, shows)
+        _welcome(output, node, shows, security)
         if hello:
             await _greet(node)
         await stop.wait()
@@ -120,12 +129,19 @@ async def _serve(
 
 
 async def _start(
-    output: Output, endpoints: tuple[str, ...], bus: Bus, name: str | None, insecure: bool
+    output: Output,
+    endpoints: tuple[str, ...],
+    bus: Bus,
+    name: str | None,
+    insecure: bool,
+    security: Security | None,
 ) -> Node:
     """Start a node at the endpoints, or at the first free port."""
     if endpoints:
         try:
-            return await Node(endpoints, bus, name=name, insecure=insecure).start()
+            return await Node(
+                endpoints, bus, name=name, insecure=insecure, security=security
+            ).start()
         except ValueError as error:
             text = str(error).replace("pass insecure=True", "give --insecure")
             raise click.UsageError(text) from error
@@ -133,7 +149,7 @@ async def _start(
             raise Failed(f"the node cannot start: {error}") from error
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
         try:
-            node = await Node((HOST, port), bus, name=name).start()
+            node = await Node((HOST, port), bus, name=name, security=security).start()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
@@ -144,9 +160,13 @@ async def _start(
     raise Failed(f"no port is free from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
 
 
-def _welcome(output: Output, node: Node, shows: bool) -> None:
+def _welcome(output: Output, node: Node, shows: bool, security: Security | None) -> None:
     output.line("The node is at ", (", ".join(node.endpoints), "bold green"))
     berrymq, endpoint = _own_command(), node.endpoints[0]
+    keys = ""
+    if isinstance(security, CurveServer):
+        public = shlex.quote(security.keys[0].public)
+        keys = f" --key YOURS.key_secret --server-key {public}"
     output.line("Try this in a second terminal:")
     output.line()
     for rest in (
@@ -154,7 +174,7 @@ def _welcome(output: Output, node: Node, shows: bool) -> None:
         f"tail {endpoint}",
         f"methods {endpoint}",
     ):
-        output.line("  ", (f"{berrymq} {rest}", "cyan"))
+        output.line("  ", (f"{berrymq} {rest}{keys}", "cyan"))
     output.line()
     where = "Messages appear here. " if shows else ""
     output.line(f"{where}Ctrl-C ends the node.")

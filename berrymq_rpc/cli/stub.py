@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import click
 
+from ..security import Security
 from .annotation import (
     COLLECTIONS,
     TYPING,
@@ -25,6 +26,7 @@ from .annotation import (
     result_source,
 )
 from .arguments import endpoint_argument, wait_option
+from .keys import client_keys
 from .methods import Method, Parameter, fetch_methods
 from .output import Output
 
@@ -76,7 +78,8 @@ _POSITIONAL, _, _REST, _KEYWORD, _NAMED_REST = range(5)
 @endpoint_argument
 @click.option("--name", default="Server", show_default=True, help="The name of the class.")
 @wait_option
-def stub(endpoint: str, name: str, wait: float) -> None:
+@client_keys
+def stub(endpoint: str, name: str, wait: float, security: Security | None) -> None:
     """Write types for what a server offers.
 
     The output is a Python module. With cast(Server, client.rpc), a type checker and an editor know
@@ -86,7 +89,7 @@ def stub(endpoint: str, name: str, wait: float) -> None:
         check_class_name(name)
     except ValueError as error:
         raise click.UsageError(f"--name: {error}") from error
-    _, found = asyncio.run(fetch_methods(endpoint, wait))
+    _, found = asyncio.run(fetch_methods(endpoint, wait, security))
     Output(sys.stdout).text(stub_source(found, name, endpoint))
 
 

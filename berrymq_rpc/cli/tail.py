@@ -8,8 +8,10 @@ import click
 from ..bus import Bus, Empty, Message
 from ..errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..exchange import Node, QueueConnection
+from ..security import Security
 from .arguments import endpoint_argument, exportable_identifier, wait_option
 from .failure import peer_errors
+from .keys import client_keys
 from .output import Output, show_log
 
 __all__ = ["tail"]
@@ -27,16 +29,31 @@ PAUSE = 0.2
 @click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Report nothing on standard error while it works.")
 @wait_option
-def tail(endpoint: str, identifier: str, as_json: bool, quiet: bool, wait: float) -> None:
+@client_keys
+def tail(
+    endpoint: str,
+    identifier: str,
+    as_json: bool,
+    quiet: bool,
+    wait: float,
+    security: Security | None,
+) -> None:
     """Show the messages of a node as they arrive.
 
     IDENTIFIER selects them; without it all are shown. Ctrl-C ends it. When the connection to the
     node is lost it waits for the node to come back, and reports both on standard error.
     """
-    asyncio.run(_tail(endpoint, identifier, as_json, quiet, wait))
+    asyncio.run(_tail(endpoint, identifier, as_json, quiet, wait, security))
 
 
-async def _tail(endpoint: str, identifier: str, as_json: bool, quiet: bool, wait: float) -> None:
+async def _tail(
+    endpoint: str,
+    identifier: str,
+    as_json: bool,
+    quiet: bool,
+    wait: float,
+    security: Security | None,
+) -> None:
     output, notes = Output(sys.stdout), Output(sys.stderr)
     show_log(notes, exchange=False)
     bus = Bus()
@@ -55,7 +72,7 @@ async def _tail(endpoint: str, identifier: str, as_json: bool, quiet: bool, wait
 
         bus.regist_function("connection:lost", lost)
         bus.regist_function("connection:restored", restored)
-    async with Node(bus=bus, connect_timeout=wait) as node:
+    async with Node(bus=bus, connect_timeout=wait, security=security) as node:
         async with peer_errors(endpoint, connecting=True):
             connection = await node.connect_via_queue(identifier, endpoint, TTL)
         async with connection, output.watched():

@@ -106,8 +106,7 @@ class ConnectionPool(Runtime):
     # -- connections ---------------------------------------------------------------------
 
     def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
-        if port not in self._refusals:
-            super().authentication_failed(port, error)
+        # Each call is told.
         self._refusals[port] = error
         self._fail_refused()
 

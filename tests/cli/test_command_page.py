@@ -27,10 +27,10 @@ def test_each_option_is_documented(name: str) -> None:
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     }
-    # --wait is documented once for all commands; --hello is for `make run`.
-    common = {"--wait", "--hello"}
+    # These are documented once for all commands; --hello is for `make run`.
+    common = {"--wait", "--key", "--server-key", "--hello"}
     (usage,) = re.findall(rf"^``berrymq {name}[^\n]*``$", PAGE, re.MULTILINE)
-    documented = set(re.findall(r"(?<![\w-])--[a-z]+", usage + ENTRIES[name]))
+    documented = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", usage + ENTRIES[name]))
     assert documented - common == options - common
 
 

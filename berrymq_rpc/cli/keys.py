@@ -1,0 +1,170 @@
+"""Keys: make a pair, authorize a public key and revoke it; the options of the other commands."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..security import CurveClient, CurveServer, KeyPair, Security
+from ..security.key_pair import PUBLIC_SUFFIX, SECRET_SUFFIX, checked_name, public_key, read_public
+from .failure import Failed
+from .output import Output
+
+__all__ = ["authorize", "client_keys", "keygen", "revoke", "server_keys"]
+
+
+# -- commands ----------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Where to write the files; made where it is missing.  [default: this folder]",
+)
+def keygen(name: str, folder: Path) -> None:
+    """Make a key pair: NAME.key, to be given away, and NAME.key_secret, to be kept.
+
+    Only its owner can read the secret. Keys that are there are never replaced.
+    """
+    pair = KeyPair.generate()
+    try:
+        secret = pair.save(folder, name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="NAME") from error
+    except OSError as error:
+        raise Failed(f"no key was made: {error}") from error
+    output = Output(sys.stdout)
+    output.line("Public key: ", (pair.public, "bold green"))
+    output.line(f"{secret.with_suffix(PUBLIC_SUFFIX)}: give it to those who are to trust {name}.")
+    output.line(f"{secret}: keep it secret.")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def authorize(folder: Path, file: Path) -> None:
+    """Authorize the public key in FILE: copy it into FOLDER, which a server watches.
+
+    The file's name is the name of the user: alice.key is the key of alice.
+    """
+    if file.suffix == SECRET_SUFFIX:
+        raise click.UsageError(
+            f"{file} is a secret key, which stays with its owner: give {file.stem}{PUBLIC_SUFFIX}"
+        )
+    if file.suffix != PUBLIC_SUFFIX:
+        raise click.UsageError(f"{file} is not named NAME{PUBLIC_SUFFIX}")
+    try:
+        key = read_public(file)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target = folder / file.name
+        if target.exists() and read_public(target) != key:
+            raise Failed(
+                f"{target} is another key: revoke it first (berrymq revoke {folder} {file.stem})"
+            )
+        _copy(file, target)
+    except (OSError, ValueError) as error:
+        raise Failed(f"the key was not authorized: {error}") from error
+    Output(sys.stdout).line(f"{file.stem} is authorized: {target}")
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Copy a file so that a server never reads half of it."""
+    part = target.with_name(f".{target.name}.part")
+    shutil.copyfile(file, part)
+    os.replace(part, target)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("name")
+def revoke(folder: Path, name: str) -> None:
+    """Take the key of the user NAME out of FOLDER: it is refused, and its connections are cut."""
+    name = name.removesuffix(PUBLIC_SUFFIX)
+    try:
+        target = folder / f"{checked_name(name)}{PUBLIC_SUFFIX}"
+        target.unlink()
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="NAME") from error
+    except FileNotFoundError:
+        names = ", ".join(sorted(file.stem for file in folder.glob(f"*{PUBLIC_SUFFIX}")))
+        raise Failed(f"{folder} has no key of {name}. It has: {names or 'none'}") from None
+    except OSError as error:
+        raise Failed(f"the key was not revoked: {error}") from error
+    Output(sys.stdout).line(f"{name} is not authorized any more.")
+
+
+# -- options -----------------------------------------------------------------------------------
+
+_key_option = click.option(
+    "--key",
+    metavar="FILE",
+    envvar="BERRYMQ_KEY",
+    help="This side's secret key, as made by keygen; or the variable BERRYMQ_KEY.",
+)
+
+
+def client_keys(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--key`` and ``--server-key``; the command gets both as `security`."""
+
+    @wraps(function)
+    def command(*, key: str | None, server_key: str | None, **options: Any) -> Any:
+        return function(**options, security=_client_security(key, server_key))
+
+    option = click.option(
+        "--server-key",
+        metavar="KEY",
+        envvar="BERRYMQ_SERVER_KEY",
+        help="The server's public key or its file; or the variable BERRYMQ_SERVER_KEY. No other "
+        "server is talked to.",
+    )
+    return _key_option(option(command))
+
+
+def server_keys(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--key`` and ``--authorized``; the command gets both as `security`."""
+
+    @wraps(function)
+    def command(*, key: str | None, authorized: str | None, **options: Any) -> Any:
+        return function(**options, security=_server_security(key, authorized))
+
+    option = click.option(
+        "--authorized",
+        metavar="FOLDER",
+        type=click.Path(file_okay=False),
+        help="The folder with the keys of those who may connect. It is watched.",
+    )
+    return _key_option(option(command))
+
+
+def _client_security(key: str | None, server_key: str | None) -> Security | None:
+    if server_key is None:
+        if key is None:
+            return None
+        raise click.UsageError(
+            "--key wants --server-key: the public key of the server, or its file"
+        )
+    try:
+        return CurveClient(key, server=public_key(server_key))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _server_security(key: str | None, authorized: str | None) -> Security | None:
+    if authorized is None:
+        if key is None:
+            return None
+        raise click.UsageError("--key wants --authorized: the folder of keys that may connect")
+    if key is None:
+        raise click.UsageError("--authorized wants --key: this server's own secret key")
+    try:
+        return CurveServer(key, authorized)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(str(error)) from error

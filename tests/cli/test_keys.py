@@ -1,0 +1,139 @@
+"""Keys from a shell: made, authorized, used, revoked."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from berrymq_rpc.security import KeyPair
+from berrymq_rpc.security.key_pair import read_public
+
+from .conftest import Running, endpoint_of
+
+REFUSED = 5
+
+Berrymq = Callable[..., "CompletedProcess[str]"]
+Start = Callable[..., AbstractContextManager[Running]]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    for name in ("server", "alice", "bob"):
+        KeyPair.generate().save(tmp_path / "keys", name)
+    return tmp_path / "keys"
+
+
+def keys_of(keys: Path, name: str = "alice") -> list[str]:
+    return ["--key", f"{keys}/{name}.key_secret", "--server-key", f"{keys}/server.key"]
+
+
+def test_keygen(berrymq: Berrymq, tmp_path: Path) -> None:
+    made = berrymq("keygen", "oven", "--folder", str(tmp_path / "keys"))
+    assert made.returncode == 0
+    pair = KeyPair.load(tmp_path / "keys" / "oven.key_secret")
+    assert pair.public in made.stdout
+    assert pair.secret not in made.stdout + made.stderr
+    again = berrymq("keygen", "oven", "--folder", str(tmp_path / "keys"))
+    assert again.returncode == 1
+    assert "oven.key exists" in again.stderr
+    assert KeyPair.load(tmp_path / "keys" / "oven.key_secret") == pair
+    wrong = berrymq("keygen", "../oven", "--folder", str(tmp_path / "keys"))
+    assert wrong.returncode == 2
+    assert "cannot be the name of a key" in wrong.stderr
+
+
+def test_authorize_and_revoke(berrymq: Berrymq, keys: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    secret = berrymq("authorize", str(folder), str(keys / "alice.key_secret"))
+    assert secret.returncode == 2
+    assert "give alice.key" in secret.stderr
+    assert berrymq("authorize", str(folder), str(keys / "alice.key")).returncode == 0
+    assert read_public(folder / "alice.key") == read_public(keys / "alice.key")
+    assert berrymq("authorize", str(folder), str(keys / "alice.key")).returncode == 0
+    (tmp_path / "other").mkdir()
+    os.rename(keys / "bob.key", tmp_path / "other" / "alice.key")
+    other = berrymq("authorize", str(folder), str(tmp_path / "other" / "alice.key"))
+    assert other.returncode == 1
+    assert "is another key: revoke it first" in other.stderr
+    assert [file.name for file in folder.iterdir()] == ["alice.key"]
+    missing = berrymq("revoke", str(folder), "carol")
+    assert missing.returncode == 1
+    assert "has no key of carol. It has: alice" in missing.stderr
+    assert berrymq("revoke", str(folder), "alice").returncode == 0
+    assert list(folder.iterdir()) == []
+    assert berrymq("revoke", str(folder), "../keys/alice").returncode == 2
+    assert (keys / "alice.key").exists()
+
+
+def test_a_node_with_keys(berrymq: Berrymq, start: Start, keys: Path, tmp_path: Path) -> None:
+    clients = tmp_path / "clients"
+    assert berrymq("authorize", str(clients), str(keys / "alice.key")).returncode == 0
+    server = ["--key", str(keys / "server.key_secret"), "--authorized", str(clients)]
+    with start("serve", "--bind", "tcp://127.0.0.1:*", "--show", *server) as node:
+        endpoint = endpoint_of(node)
+        assert berrymq("send", endpoint, "oven:hot", "1", *keys_of(keys)).returncode == 0
+        assert berrymq("methods", endpoint, *keys_of(keys)).returncode == 0
+        for refused, advice in (
+            (berrymq("send", endpoint, "oven:hot", *keys_of(keys, "bob")), "has not authorized"),
+            (berrymq("send", endpoint, "oven:hot"), "give --key and --server-key"),
+            (
+                berrymq(
+                    *("call", endpoint, "connect_oneway", "--server-key", f"{keys}/bob.key"),
+                    *("--key", f"{keys}/alice.key_secret"),
+                ),
+                "--server-key is not its key",
+            ),
+        ):
+            assert refused.returncode == REFUSED
+            assert advice in refused.stderr
+        assert berrymq("revoke", str(clients), "alice").returncode == 0
+        refused = berrymq("get", endpoint, "oven:hot", "--quiet", *keys_of(keys))
+        assert refused.returncode == REFUSED
+
+
+def test_keys_from_the_environment(berrymq: Berrymq, start: Start, keys: Path) -> None:
+    server = ["--key", str(keys / "server.key_secret"), "--authorized", str(keys)]
+    with start("serve", "--bind", "tcp://127.0.0.1:*", *server) as node:
+        variables = {
+            "BERRYMQ_KEY": str(keys / "alice.key_secret"),
+            "BERRYMQ_SERVER_KEY": read_public(keys / "server.key"),
+        }
+        sent = berrymq("send", endpoint_of(node), "oven:hot", **variables)
+        assert (sent.returncode, sent.stderr) == (0, "")
+
+
+def test_a_server_without_keys(berrymq: Berrymq, start: Start, keys: Path) -> None:
+    with start("serve", "--bind", "tcp://127.0.0.1:*") as node:
+        endpoint = endpoint_of(node)
+        refused = berrymq("send", endpoint, "oven:hot", *keys_of(keys))
+        assert refused.returncode == REFUSED
+        assert "the server has no key: leave --key" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--key", "alice.key_secret"], "--key wants --server-key"),
+        (["--server-key", "nonsense"], "No such file"),
+        (["--key", "nowhere", "--server-key", "x"], "No such file"),
+    ],
+)
+def test_what_is_missing(berrymq: Berrymq, arguments: list[str], text: str) -> None:
+    wrong = berrymq("send", "tcp://127.0.0.1:1", "a:b", *arguments)
+    assert wrong.returncode == 2
+    assert text in wrong.stderr
+
+
+def test_what_a_node_is_missing(berrymq: Berrymq, keys: Path) -> None:
+    secret = str(keys / "server.key_secret")
+    for arguments, text in (
+        (["--key", secret], "--key wants --authorized"),
+        (["--authorized", str(keys)], "--authorized wants --key"),
+        (["--key", secret, "--authorized", str(keys), "--hello"], "--hello comes without a key"),
+    ):
+        wrong = berrymq("serve", *arguments)
+        assert wrong.returncode == 2
+        assert text in wrong.stderr
