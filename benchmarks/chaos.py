@@ -231,6 +231,8 @@ class Part:
         #: How many processes there were; each has a name and a journal of its own.
         self.count = 0
         self.is_frozen = False
+        #: Whether it is killed and not back yet.
+        self.is_away = False
         self.process: subprocess.Popen[bytes]
 
     @property
@@ -250,8 +252,10 @@ class Part:
         ready = await asyncio.to_thread(self.process.stdout.readline)
         if ready.strip() != b"ready":
             raise SystemExit(f"{self.title} did not start")
+        self.is_away = False
 
     async def kill(self) -> None:
+        self.is_away = True
         self.process.kill()
         await asyncio.to_thread(self.process.wait)
         for stream in (self.process.stdin, self.process.stdout):
@@ -298,7 +302,7 @@ class Chaos:
         seconds = self._random.choice((0.05, 0.5, 1.5, 5.0))
         link = self._random.choice(self._links)
         part = self._random.choice(self._parts)
-        is_away = part.is_frozen or part.process.poll() is not None
+        is_away = part.is_away or part.is_frozen
         if (fault == "kill" and part.role == "queue") or (fault in ("kill", "freeze") and is_away):
             fault = "delay"
         self.counts[fault] += 1
@@ -500,13 +504,15 @@ async def drive(seed: int, seconds: float, folder: Path) -> int:
                 now = sum(path.stat().st_size for path in folder.iterdir())
                 still = still + 1 if now == size else 0
                 size = now
+            ended = [part.title for part in parts if part.process.poll() is not None]
         finally:
             for part in parts:
                 with contextlib.suppress(AttributeError, OSError):
                     part.thaw()
                     await part.kill()
     journals = read_journals(folder)
-    problems = check_messages(journals, alive) + check_calls(journals, alive)
+    problems = [f"{name} has ended by itself" for name in ended]
+    problems += check_messages(journals, alive) + check_calls(journals, alive)
     problems += check_jobs(journals)
     for problem in problems[:30]:
         print(f"NOT ACCOUNTED FOR: {problem}")
