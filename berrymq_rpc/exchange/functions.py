@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from functools import partial
 from typing import Any
@@ -28,9 +29,13 @@ from .remote_queues import RemoteQueues
 from .status import INVALID_TOKEN, OK, TIMEOUT, UNKNOWN_NUMBER
 from .validation import keywords_of, positional_of
 
-__all__ = ["TTL", "ExportedFunctions"]
+__all__ = ["MAX_PEER_LINKS", "TTL", "ExportedFunctions"]
 
 logger = Log("berrymq_rpc.exchange")
+
+#: Interconnections of one peer. One needs one, and several nodes may share a user or an address;
+#: with a thousand, each message took a quarter of a second.
+MAX_PEER_LINKS = 100
 
 #: Seconds for which a connection may go unused: berryMQ's default.
 TTL = 1000.0
@@ -40,6 +45,7 @@ class ServedConnection:
     """One connection, as the side that serves it has it.
 
     Attributes:
+        account: of the peer, in style 01, where it has connected to this side.
         resource: what ends with the connection: the queue of style 03, or the link to the peer in
             style 01.
         consumer: what it has got from the queue, in style 03.
@@ -52,6 +58,7 @@ class ServedConnection:
     """
 
     __slots__ = (
+        "account",
         "consumer",
         "dial_back",
         "is_ended",
@@ -63,6 +70,7 @@ class ServedConnection:
     )
 
     def __init__(self, resource: RemoteQueue | Link | None, link: Link | None = None) -> None:
+        self.account: Hashable = None
         self.resource = resource
         self.consumer: Consumer | None = None
         self.link = link
@@ -92,6 +100,8 @@ class ExportedFunctions(AttrHandler):
         peer_share: the part of `max_connections` and `total_queue_bytes` that one peer may have. A
             peer is a user; without one it is a connection, or for plain HTTP an address.
         max_ttl: seconds; a longer ttl is cut to it.
+        max_peer_links: how many interconnections one peer may have here: each message goes to each
+            of them.
         max_unacknowledged: messages that a consumer may have got and not acknowledged; then its
             `get` waits.
         callback_allowed: where `interconnect` may call back: ``False``: only to the caller's own
@@ -111,6 +121,7 @@ class ExportedFunctions(AttrHandler):
         max_connections: int = MAX_LEASES,
         peer_share: float = PEER_SHARE,
         max_ttl: float = MAX_TTL,
+        max_peer_links: int = MAX_PEER_LINKS,
         max_unacknowledged: int = MAX_UNACKNOWLEDGED,
         callback_allowed: Allowed = False,
         client_options: ClientOptions | None = None,
@@ -123,6 +134,7 @@ class ExportedFunctions(AttrHandler):
             total_queue_bytes = int(queue_bytes / _checked_share(peer_share))
         _check_count("total_queue_bytes", total_queue_bytes)
         _check_count("max_connections", max_connections)
+        _check_count("max_peer_links", max_peer_links)
         _check_count("max_unacknowledged", max_unacknowledged)
         self._callback_allowed = callback_allowed
         self._client_options = client_options or ClientOptions(dialects="native")
@@ -139,6 +151,9 @@ class ExportedFunctions(AttrHandler):
             _checked_share(peer_share),
             self._client_options.translation_table,
         )
+        self._max_peer_links = max_peer_links
+        #: How many interconnections each peer has, by accounts.
+        self._links_of = Counter[Hashable]()
         self._consumers = Consumers(self._gateway, self._queues, max_unacknowledged)
         self._clock = clock
         self._leases: LeaseTable[ServedConnection] = LeaseTable(
@@ -190,9 +205,13 @@ class ExportedFunctions(AttrHandler):
             )
         if name is not None:
             await self._check_former(name)
+        if self._links_of[peer.account] >= self._max_peer_links:
+            raise OverloadedError(f"one peer has max_peer_links={self._max_peer_links:,}")
         served = ServedConnection(None)
         served.takes_batches = name is not None
         added = self._add(served, ttl, token, peer.account)
+        served.account = peer.account
+        self._links_of[served.account] += 1
         link = self._mesh.add_link(name or peer.identity, has_envelopes=name is not None, node=name)
         served.resource = served.link = link
         if target is None:
@@ -569,6 +588,10 @@ class ExportedFunctions(AttrHandler):
         elif isinstance(resource, Link):
             resource.close()
             self._dropped += resource.dropped
+        if served.account is not None:
+            self._links_of[served.account] -= 1
+            if not self._links_of[served.account]:
+                del self._links_of[served.account]
         if served.dial_back is not None:
             served.dial_back.close()
             self._closing.add(served.dial_back)

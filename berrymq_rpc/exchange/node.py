@@ -22,7 +22,7 @@ from ..security import Security
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
 from .consumer import MAX_UNACKNOWLEDGED, checked_ack_wait, checked_tries
 from .dial_back import Allowed
-from .functions import TTL, ExportedFunctions
+from .functions import MAX_PEER_LINKS, TTL, ExportedFunctions
 from .http_carrier import HTTPKeeper, HTTPLinkKeeper
 from .interconnection import (
     FAREWELL,
@@ -82,6 +82,7 @@ class Node:
         peer_share: the part of `max_connections` and `total_queue_bytes` that one peer may have. A
             peer is a user; without one it is a connection, or for plain HTTP an address.
         max_ttl: seconds for which a connection may go unused; a longer ttl is cut to it.
+        max_peer_links: how many interconnections one peer may have here.
         max_unacknowledged: messages that a consumer of a queue here may have got and not
             acknowledged; then its `get` waits.
         name: the `origin` of its messages at other nodes. ``None`` for a random one. If a node with
@@ -120,6 +121,7 @@ class Node:
         max_connections: int = MAX_LEASES,
         peer_share: float = PEER_SHARE,
         max_ttl: float = MAX_TTL,
+        max_peer_links: int = MAX_PEER_LINKS,
         max_unacknowledged: int = MAX_UNACKNOWLEDGED,
         name: str | None = None,
         line_size: int = MAX_LINK_MESSAGES,
@@ -164,6 +166,7 @@ class Node:
             max_connections=max_connections,
             peer_share=peer_share,
             max_ttl=max_ttl,
+            max_peer_links=max_peer_links,
             max_unacknowledged=max_unacknowledged,
             callback_allowed=callback_allowed,
             client_options=self._client_options,

@@ -384,7 +384,7 @@ async def test_what_are_no_arguments(args: Any, kwargs: Any) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["queue_size", "queue_bytes", "max_connections", "max_unacknowledged"],
+    ["queue_size", "queue_bytes", "max_connections", "max_unacknowledged", "max_peer_links"],
 )
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, None])
 def test_bounds_are_whole_numbers(option: str, value: Any) -> None:

@@ -123,6 +123,20 @@ async def test_places_that_are_never_used() -> None:
             assert len(await modest.call("connect_oneway", 1000)) == 36
 
 
+async def test_interconnections_of_one_peer() -> None:
+    """Each message goes to each of them, so one peer has only so many."""
+    async with place(max_peer_links=5) as (_, node, bridge):
+        port = port_of(await bridge.serve_tcp("127.0.0.1", 0))
+        async with caller(port) as greedy, caller(port) as modest:
+            tokens = [await greedy.call("interconnect", None, None, 1000) for _ in range(5)]
+            error = await greedy.call("interconnect", None, None, 1000)
+            assert "one peer has max_peer_links=5" in error["message"]
+            assert len(await modest.call("interconnect", None, None, 1000)) == 36
+            assert await greedy.call("close_connection", tokens[0]) == "ok"
+            assert len(await greedy.call("interconnect", None, None, 1000)) == 36
+            assert node.statistics()["connections"] == 6
+
+
 @pytest.mark.slow
 async def test_a_flood_of_queues_with_the_defaults() -> None:
     """With the default bounds; 64 MB are one peer's share, and a queue of another loses nothing."""
