@@ -179,9 +179,9 @@ def test_streams(endpoint: str, handler: Handler) -> None:
         gc.collect()
         until(lambda: not handler.open)
         # The advice can be followed with this client.
-        with pytest.raises(rpc.ProtocolError, match="not a stream: use client.rpc, not client.s"):
+        with pytest.raises(rpc.ProtocolError, match=r"not a stream: use client.rpc, not client.s"):
             list(client.stream.add(1))
-        with pytest.raises(rpc.ProtocolError, match="is a stream: use client.stream, not client.r"):
+        with pytest.raises(rpc.ProtocolError, match=r"a stream: use client.stream, not client.r"):
             client.rpc.ticks(1)
         assert client.rpc.add(1) == 2
 
