@@ -52,3 +52,20 @@ def test_term(word: str) -> None:
             if error.name != "aiohttp":
                 raise
             pytest.skip("aiohttp is not installed")
+
+
+#: They say "malformed", "forever" and ``MAX_``.
+AVOIDED = re.compile(r"\b[Ii]ll-formed\b|\b[Mm]akes? no sense\b|\bfor ever\b|\bMAXIMUM_")
+
+
+def texts() -> list[Path]:
+    """The package's modules, and what users read."""
+    pages = [*(ROOT / "docs").glob("*.rst"), ROOT / "README.rst", ROOT / "CHANGES.rst"]
+    return sorted([*(ROOT / "berrymq_rpc").rglob("*.py"), *pages])
+
+
+@pytest.mark.parametrize("path", texts(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_plain_words(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [f"line {number}: {line}" for number, line in enumerate(lines, 1)]
+    assert not [line for line in found if AVOIDED.search(line)]

@@ -103,7 +103,7 @@ class Delivery:
             on_end = call.on_end if isinstance(call, WrappedCall) else None
             self.async_receivers.start(result, f"receiver of {message.id}", on_error, on_end)
         elif isinstance(result, _GENERATORS) and not isinstance(call, WrappedCall):
-            # Nobody gets what it returned; who tracks its end may.
+            # What it returned is dropped, unless something tracks its end.
             error = TypeError("it returned a generator, of which no line has run")
             self.report(error, message, registered_receiver(call), "failed")
         return True

@@ -12,5 +12,5 @@ def is_awaitable(value: object) -> bool:
     """Return whether ``await value`` works: for a coroutine, a future, a call."""
     if isinstance(value, types.GeneratorType):
         return bool(value.gi_code.co_flags & _ITERABLE_COROUTINE)
-    # Its type is asked: an object that has every attribute one asks for is no awaitable.
+    # Its type is asked: an object that has every attribute is not awaitable.
     return hasattr(type(value), "__await__")

@@ -117,7 +117,7 @@ class Consumers:
                 # This runs within the task that answers: the answer has never left.
                 consumer.take_back(number)
             elif consumer.acknowledge(number):
-                # It cannot be packed. Put back, it would block the queue for ever.
+                # It cannot be packed. Put back, it would block the queue forever.
                 queue.discard(stored)
                 error = ValueError("the arguments cannot be sent")
                 self._gateway.report(error, queue.message(stored), receiver, "cannot send")
@@ -138,7 +138,7 @@ class Consumers:
         message = queue.message(stored)
         is_logged = self._dead.add()
         if message.name == DEAD:
-            # A queue of dead letters, or of all messages: it would come here for ever.
+            # A queue of dead letters, or of all messages: it would come here forever.
             queue.discard(stored, f"{stored.id} was delivered {stored.tries} times")
             return
         name = queue.identifier.name

@@ -129,7 +129,7 @@ class DialBack:
                 ) as client:
                     if await self._is_own(client):
                         logger.warning(
-                            "%s is this node itself: it is not called back there", self._endpoint
+                            "%s is this node itself, so it is not called back", self._endpoint
                         )
                         self._on_own()
                         return

@@ -426,7 +426,7 @@ class Node:
         that were delivered as often as they may be (``messages_dead``) or were dropped
         (``messages_dropped``). Between nodes: this node's own messages that could not be sent
         (``messages_refused``), messages of other nodes that were missed (``messages_missed``), and
-        duplicates, which are no loss (``doubles``).
+        duplicates, which are not a loss (``doubles``).
         """
         router = self._mesh.router
         return self._functions.statistics() | {

@@ -303,7 +303,7 @@ class QueueConnection(Connection):
         if answer == OK:
             return True
         logger.warning(
-            "%s from %s: %s came too late: the queue has taken the message back (%s)",
+            "%s from %s: %s arrived too late: the queue has taken the message back (%s)",
             message.id,
             self._endpoint,
             name,

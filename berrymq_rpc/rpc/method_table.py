@@ -234,7 +234,7 @@ def collect_methods(handler: Any) -> HandlerTable:
             if found > MAX_NAMES:
                 raise ValueError(
                     f"the handler has more than {MAX_NAMES} names: do its namespaces refer to "
-                    "one another? Attributes that begin with '_' are no namespaces"
+                    "one another? Attributes that begin with '_' are not namespaces"
                 )
     for name in (*methods, *asked):
         if name.partition(".")[0] == RESERVED:

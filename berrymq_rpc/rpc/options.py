@@ -92,7 +92,7 @@ class Options:
     def __post_init__(self) -> None:
         security = self.security
         for endpoint in self.bind:
-            # Whoever has no key is refused.
+            # A client without a key is refused.
             check_exposure(endpoint, self.insecure or security is not None)
         if security is not None and any(
             e.startswith("mem://") for e in (*self.connect, *self.bind)

@@ -77,7 +77,7 @@ class Server(asyncio.AbstractServer):
         """
         security = self._runtime.options.security
         if not isinstance(security, CurveServer):
-            raise ValueError("this server asks nobody for a key: there is none to revoke")
+            raise ValueError("this server asks for no keys: there is none to revoke")
         security.revoke(key)
 
     def close(self) -> None:

@@ -180,7 +180,7 @@ class Stream:
         except asyncio.CancelledError:
             self._waiter = None
             if self.in_loop:
-                # The loop is over. Whoever keeps the exception may keep the call in a frame of its
+                # The loop is over. What keeps the exception may keep the call in a frame of its
                 # traceback, so that collection, which ends a stream too, may be far away.
                 self.abandon()
             raise

@@ -150,7 +150,7 @@ class LoopThread:
                     finishing.result()
             finally:
                 if not self.stop(STOP_PATIENCE):
-                    logger.warning("the thread of a %s did not end, and was left so", self.name)
+                    logger.warning("the thread of a %s did not end and was abandoned", self.name)
 
     def stop(self, patience: float) -> bool:
         """Stop the loop at once, whatever runs there; its thread closes it and ends.

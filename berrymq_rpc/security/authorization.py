@@ -168,7 +168,7 @@ class KeyFolder(Authorization):
         if problem != self._problem:
             self._problem = problem
             if problem is not None:
-                logger.error("nobody is authorized: the folder cannot be read: %s", problem)
+                logger.error("no key is authorized: the folder cannot be read: %s", problem)
         return files
 
     def _read_file(self, entry: "os.DirEntry[str]") -> tuple[tuple[int, ...], str | None] | None:
@@ -184,7 +184,7 @@ class KeyFolder(Authorization):
         try:
             return look, read_public(entry.path)
         except (OSError, ValueError) as error:
-            logger.error("%s authorizes nobody: %s", entry.path, error)
+            logger.error("%s authorizes no key: %s", entry.path, error)
             return look, None
 
     def __repr__(self) -> str:

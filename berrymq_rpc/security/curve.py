@@ -47,10 +47,10 @@ class CurveServer(Security):
     Args:
         keys: the pair of this side, or the path of its secret file; or several, one for each
             endpoint that is bound, while a new key replaces an old one.
-        authorized: a folder of ``NAME.key`` files, which is watched (one that is missing lets
-            nobody in); public keys; or a function of the public key, sync or async, that answers
-            whether it may come in, or the name of its user. A function that raises, or does not
-            answer within half a second, refuses that client alone.
+        authorized: a folder of ``NAME.key`` files, which is watched (one that is missing
+            authorizes no key); public keys; or a function of the public key, sync or async, that
+            answers whether the client may connect, or the name of its user. A function that raises,
+            or does not answer within half a second, refuses that client alone.
         servers: the public keys of servers that a node connects to, by their addresses.
 
     Raises:

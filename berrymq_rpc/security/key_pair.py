@@ -164,7 +164,7 @@ def checked_key(key: object, what: str, *, shown: bool = True) -> str:
         shown: whether the error may show it: not where it may be a secret.
 
     Raises:
-        TypeError, ValueError: it is no key.
+        TypeError, ValueError: it is not a key.
     """
     if isinstance(key, bytes):
         key = key.decode("ascii", "replace")

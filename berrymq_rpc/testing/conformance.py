@@ -301,7 +301,7 @@ async def dial_before_listen(transport: TransportUnderTest) -> None:
 
 
 @_check
-async def nobody_is_connected_before_listen(transport: TransportUnderTest) -> None:
+async def no_peer_is_connected_before_listen(transport: TransportUnderTest) -> None:
     async with scene(transport) as opened:
         client = await opened.dial(transport.unused())
         for _ in range(100):
@@ -498,7 +498,7 @@ async def send_to_a_key_that_never_was(transport: TransportUnderTest) -> None:
     async with scene(transport) as opened:
         server, client = await opened.pair()
         for peer in (server, client):
-            assert peer.port.send(object(), [b"to nobody"]) is False
+            assert peer.port.send(object(), [b"to no peer"]) is False
             assert peer.port.queued_bytes(object()) == 0
             peer.port.disconnect(object())
 
@@ -574,7 +574,7 @@ async def frame_over_the_limit_of_the_dialler(transport: TransportUnderTest) -> 
 
 
 @_check
-async def frame_over_the_limit_loses_nobody_else(transport: TransportUnderTest) -> None:
+async def frame_over_the_limit_loses_no_other_peer(transport: TransportUnderTest) -> None:
     async with scene(transport) as opened:
         server = await opened.listen(max_frame=1_000, echo=True)
         good = await opened.dial(*server.port.endpoints)

@@ -116,7 +116,9 @@ class TestSettling:
             assert not await message.ack()
             assert not await message.nak()
             assert not await message.in_progress()
-            assert "acknowledge came too late: the queue has taken the message back" in caplog.text
+            assert (
+                "acknowledge arrived too late: the queue has taken the message back" in caplog.text
+            )
             assert await reached(queue) == []
 
     async def test_after_a_delay(self) -> None:
@@ -208,7 +210,7 @@ class TestGoingBack:
             ]
             assert all(message.redelivered for message in again)
             assert not await messages[0].ack()
-            assert "came too late" in caplog.text
+            assert "arrived too late" in caplog.text
             # What was said too late settles nothing.
             assert node.statistics()["messages_unacknowledged"] == 19
 

@@ -183,4 +183,4 @@ def test_a_close_does_not_wait_for_what_never_ends(run_program: Any) -> None:
         "late ServiceClosedError",
         "end",
     ]
-    assert result.stderr.splitlines() == ["the thread of a client did not end, and was left so"]
+    assert result.stderr.splitlines() == ["the thread of a client did not end and was abandoned"]

@@ -116,7 +116,7 @@ def test_a_folder_that_is_missing_comes_and_goes(
         removed = removed_by(authorization)
         for _ in range(10):
             authorization.refresh()
-    assert caplog.text.count("nobody is authorized") == 1
+    assert caplog.text.count("no key is authorized") == 1
     publish(ONE, folder, "alice")
     assert authorization.check(ONE.public) == "alice"
     (folder / "alice.key").rename(tmp_path / "kept")
@@ -149,7 +149,7 @@ def test_what_is_no_key_authorizes_nobody(tmp_path: Path, caplog: pytest.LogCapt
             authorization.refresh()
     assert authorization.check(ONE.public) == "alice"
     assert authorization.check(OTHER.public) is False
-    assert caplog.text.count("broken.key authorizes nobody") == 1
+    assert caplog.text.count("broken.key authorizes no key") == 1
 
 
 def test_a_listener_that_left_hears_nothing() -> None:

@@ -224,7 +224,7 @@ class TestSilence:
         await closing.port.wait_closed()
         await settled()
         assert not other.events
-        assert other.send(b"to nobody") is True
+        assert other.send(b"to no peer") is True
         link.restore()
         await other.until_lost()
         assert other.reasons == ["the peer went away while the network was cut"]
@@ -336,7 +336,7 @@ class TestFreeze:
     async def test_listener_speaks_to_one_who_left(self, name: str, link: LinkFaults) -> None:
         server, client = await pair(name)
         link.freeze()
-        assert server.send(b"to nobody") is True
+        assert server.send(b"to no peer") is True
         client.port.close()
         await settled()
         assert not server.events

@@ -172,7 +172,7 @@ class BridgeRuntime:
         logger.warning("%s: %d peers refused so far", reason, self.refused)
 
     def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
-        """Do nothing: a listener connects to nobody."""
+        """Do nothing: a listener makes no connections."""
 
     def peer_closing(self, connection: Connection) -> None:
         """Do nothing: JSON-RPC peers do not announce it."""

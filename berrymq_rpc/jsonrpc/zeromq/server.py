@@ -88,7 +88,7 @@ class RPCServer(SocketOwner, threading.Thread):
     ) -> None:
         threading.Thread.__init__(self, name=f"{type(self).__name__} {endpoint}")
         endpoint = endpoint_of(endpoint)
-        # Whoever has no key is refused.
+        # A client without a key is refused.
         check_exposure(endpoint, insecure or security is not None)
         SocketOwner.__init__(
             self, endpoint, socket_type, timeout, context, logger, max_size, security

@@ -81,7 +81,7 @@ def needs_ipv6(endpoint: str) -> bool | None:
 
 
 def _check_path(path: str) -> None:
-    """Refuse a path that is not free, nor that of a socket which nobody listens at any more."""
+    """Refuse a path that is in use, unless it is a socket without a listener."""
     # "@" is a name without a file, which is in use or not; "*" a new path.
     if path.startswith("@") or path == "*" or not hasattr(socket, "AF_UNIX"):
         return

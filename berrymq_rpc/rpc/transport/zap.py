@@ -1,8 +1,8 @@
 """ZeroMQ's authentication (ZAP, RFC 27): one thread for each context, which answers for all keys.
 
 libzmq asks at ``inproc://zeromq.zap.01`` about each handshake of a socket that has a domain. Every
-secured socket has a domain of its own, and ``ZAP_ENFORCE_DOMAIN``: where nobody answers, nobody
-gets in.
+secured socket has a domain of its own, and ``ZAP_ENFORCE_DOMAIN``: without an
+answer, a client is refused.
 """
 
 import asyncio
@@ -187,7 +187,7 @@ class ZapThread:
                     return
                 if self._context.closed:
                     return
-                # Nobody gets in until it is back.
+                # All are refused until it is back.
                 logger.exception("checking keys failed: it starts again")
                 threading.Event().wait(backoff.next())
 
@@ -318,7 +318,7 @@ def _reply(
 def _settle(
     future: "Future[Any]", answer: object = None, error: BaseException | None = None
 ) -> None:
-    # Nobody waits for an answer that came too late.
+    # An answer that came too late is dropped.
     with contextlib.suppress(InvalidStateError):
         if error is None:
             future.set_result(answer)

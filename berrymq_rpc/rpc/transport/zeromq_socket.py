@@ -92,7 +92,7 @@ class PeerTransport(ZmqTransport):
         self._known = known
         self._departed = departed
         #: Who the peers are, by their keys, until their first message is handled; ``None`` where
-        #: nobody is asked for a key.
+        #: no key is asked for.
         self.credentials: dict[bytes, Credentials | None] | None = {} if is_secured else None
         self._routed = kind == zmq.SocketType.ROUTER
         # The methods of the compiled class, without pyzmq's wrappers in Python.
@@ -186,7 +186,7 @@ class PeerTransport(ZmqTransport):
         return more
 
     def take_credentials(self, key: bytes) -> Credentials | None:
-        """Who a peer is whose first message was read; ``None`` where nobody is asked for a key."""
+        """Who a peer is whose first message was read; ``None`` without keys."""
         return None if self.credentials is None else self.credentials.pop(key, None)
 
     # -- writing -------------------------------------------------------------------------
@@ -296,7 +296,7 @@ class PeerTransport(ZmqTransport):
     def leave(self) -> None:
         """Have nothing to do with the socket any more, in the child of a fork.
 
-        Each use of it would take for ever: libzmq finds that it is another process's, and pyzmq
+        Each use of it would take forever: libzmq finds that it is another process's, and pyzmq
         tries again. The event loop still has the socket, as taking it out would do so for the
         parent, too.
         """

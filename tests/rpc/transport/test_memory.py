@@ -578,7 +578,7 @@ class TestClosedLoops:
         await elsewhere.run(listening(name))
         await client.until_connected()
         elsewhere.close()
-        assert client.send(b"to nobody") is False
+        assert client.send(b"to no peer") is False
         await client.until_lost()
         assert client.reasons == ["the peer's event loop was closed"]
         assert not client.received
@@ -592,7 +592,7 @@ class TestClosedLoops:
         await elsewhere.run(dialling(name))
         await server.until_connected()
         elsewhere.close()
-        assert server.send(b"to nobody") is False
+        assert server.send(b"to no peer") is False
         await server.until_lost()
         assert server.queued() == 0
         await settled()
@@ -638,7 +638,7 @@ class TestClosedLoops:
         await server.until_connected()
         elsewhere.close()
         link.duplicate(towards="dialler")
-        assert server.send(b"to nobody") is False
+        assert server.send(b"to no peer") is False
         assert server.queued() == 0
 
     async def test_close_to_it(self, name: str, elsewhere: LoopThread) -> None:
