@@ -492,7 +492,7 @@ async def test_a_removed_key_is_cut(tmp_path: Path, way: str) -> None:
 
 async def test_revoke_needs_keys() -> None:
     async with await rpc.start_server(Handler(), bind=ANY_PORT) as server:
-        with pytest.raises(ValueError, match="asks nobody for a key"):
+        with pytest.raises(ValueError, match="asks for no keys"):
             server.revoke(ALICE.public)
 
 
