@@ -7,6 +7,7 @@ import ssl as ssl_module
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any, Self
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ from ..errors import (
 from ..rpc.proxy import Namespace
 from ..rpc.validation import checked_timeout
 from ..runtime.fork import OwnerProcess, leave_loop_in_child
+from ..runtime.log import Log
 from ..security import Security, checked_security
 from .error_objects import to_exception
 from .items import RPCError, RPCRequest, RPCResponse
@@ -33,6 +35,8 @@ from .protocols.base import shown
 from .protocols.json_codec import MAX_SIZE, TextError, decode, encode
 
 __all__ = ["HTTPClient", "is_url", "open_http_client"]
+
+logger = Log("berrymq_rpc.jsonrpc.http")
 
 #: Seconds that a server has for an answer, and for a connection to it.
 TIMEOUT = 30.0
@@ -85,7 +89,8 @@ class HTTPClient:
     Attributes:
         rpc: the methods of the server: ``await client.rpc.namespace.method(1)``. Arguments go by
             position or by name, and not both.
-        notify: the same, one way; in version 1.0, that is a call whose answer is dropped.
+        notify: the same, one way; in version 1.0, that is a call whose answer is dropped. What the
+            server does not take is logged.
         security: how it proves who it is, as `open_http_client` was given it.
     """
 
@@ -170,7 +175,11 @@ class HTTPClient:
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Version 1.0 has an id of null for it, for which berryMQ 0.3 sends an answer all the same.
         task = self._start(method, self._tell(method, self._body(method, args, kwargs, None)))
-        task.add_done_callback(_looked_at)
+        task.add_done_callback(partial(self._told, method))
+
+    def _told(self, method: str, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("notification %.100r was not delivered: %s", method, error)
 
     def _body(
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], call_id: int | None
@@ -334,11 +343,6 @@ def _parse(url: str) -> tuple[str, Endpoint]:
     if not endpoint.port:
         raise ValueError(f"{rest!r} has no port of a server")
     return user, endpoint
-
-
-def _looked_at(task: "asyncio.Task[Any]") -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 async def open_http_client(

@@ -253,6 +253,23 @@ async def test_the_id_is_checked(wrong: Any, version: str) -> None:
                 await client.rpc.add(1)
 
 
+async def test_a_notification_that_is_not_taken_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with answering(403, b"not you") as (client, requests):
+        client.notify.note(1)
+        while "notification 'note' was not delivered" not in caplog.text:
+            await asyncio.sleep(0.001)
+    assert "status 403: not you" in caplog.text
+    assert "id" not in requests[0]
+    caplog.clear()
+    async with answering(202, b"") as (client, requests):
+        client.notify.note(1)
+        while not requests:
+            await asyncio.sleep(0.001)
+    assert caplog.text == ""
+
+
 async def test_answers_larger_than_other_texts_may_be() -> None:
     answer = {"jsonrpc": "2.0", "result": "x" * (5 << 20), "id": 1}
     async with answering(200, answer, max_size=6 << 20) as (client, _):

@@ -108,7 +108,7 @@ class Bridge:
         security: of all listeners: who may connect; ``None`` for no choice.
 
     Raises:
-        TypeError: `target` is none of them.
+        TypeError: `target` is none of them, or an argument has another type.
         ValueError: it has a method with the name of one of the bridge's own, or an argument is
             invalid.
     """
@@ -175,8 +175,13 @@ class Bridge:
             "bounds": PlaceBounds(max_peers, max_host_peers, max_bytes, max_host_bytes),
         }
         self._security = checked_security(security)
+        for name, text in (("title", title), ("version", version)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be text, not {text!r}")
         self._title = title
         self._version = version
+        #: The answer of `rpc.discover`, once it was asked for: what a handler exports is fixed.
+        self._document: dict[str, Any] | None = None
         self._subscriptions: Subscriptions | None = None
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
@@ -443,11 +448,16 @@ class Bridge:
     async def _discover(self) -> dict[str, Any]:
         """Describe what is offered here, as an OpenRPC document."""
         if self._table is None:
+            # A remote server may be another one by now.
             described = await self._target.describe()
-        else:
-            described = describe(self._table)
+            return self._document_of(described["methods"])
+        if self._document is None:
+            self._document = self._document_of(describe(self._table)["methods"])
+        return self._document
+
+    def _document_of(self, described: Iterable[dict[str, Any]]) -> dict[str, Any]:
         own = [method for method in self._own.values() if method.name != DISCOVER]
-        listed = (*described["methods"], *describe(own)["methods"])
+        listed = (*described, *describe(own)["methods"])
         methods = {method["name"]: method for method in listed}
         return openrpc_document(
             [methods[name] for name in sorted(methods)],

@@ -260,6 +260,14 @@ def test_what_is_found_of_handlers() -> None:
     assert found["wrapped"]["params"][0]["schema"] == ITEM
 
 
+def test_what_a_document_needs_of_its_bridge() -> None:
+    for wrong in (None, 5, b"x"):
+        with pytest.raises(TypeError, match="title"):
+            Bridge({}, title=wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="version"):
+            Bridge({}, version=wrong)  # type: ignore[arg-type]
+
+
 async def test_discover(line_to: Any, listener: str) -> None:
     async with (
         Node("tcp://127.0.0.1:0", Bus(), handler=Handler()) as node,
