@@ -206,17 +206,17 @@ class Inbound:
                         # It could not be packed, as it has to be awaited first.
                         self._await(event, frame, value, own, len(events))
                         is_blocked = len(self.started) >= MAX_STARTED
-                        continue
-                    if dispatcher.is_left:
+                    elif dispatcher.is_left:
                         raise
-                    dispatcher.log_error(name, error, answered=call_id is not None)
-                    if frame.call is not None:
-                        self._answer_error(frame.call, error)
-                    elif call_id is not None:
-                        session.error(call_id, dispatcher.describe(error))
-                    if isinstance(error, KeyboardInterrupt):
-                        self.connection.flush()
-                        raise
+                    else:
+                        dispatcher.log_error(name, error, answered=call_id is not None)
+                        if frame.call is not None:
+                            self._answer_error(frame.call, error)
+                        elif call_id is not None:
+                            session.error(call_id, dispatcher.describe(error))
+                        if isinstance(error, KeyboardInterrupt):
+                            self.connection.flush()
+                            raise
                 ended = monotonic()
                 if ended - now > slow_handler:
                     warn_slow(method, ended - now)
@@ -278,7 +278,8 @@ class Inbound:
             _, call_id, _, args, kwargs, deadline = event
             call = InboundCall(self, call_id, method, args, kwargs, deadline)
             try:
-                allowed = authorize(CallContext(call), method.name)
+                own = self.dispatcher.start_context.new()
+                allowed = own.run(authorize, CallContext(call), method.name)
             except Exception:
                 logger.exception("authorize=%r failed: the call is refused", authorize)
                 allowed = False

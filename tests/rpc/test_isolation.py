@@ -2,6 +2,7 @@
 
 import asyncio
 import decimal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -177,3 +178,34 @@ async def test_what_a_plain_handler_starts_has_its_context(pair: Any) -> None:
     async with pair(handler) as (_, client):
         await client.rpc.start("alice")
         assert await asyncio.wait_for(handler.task, 5) == "alice"
+
+
+async def test_what_authorize_sets_is_not_there_for_the_next_call(pair: Any) -> None:
+    seen: list[Any] = []
+
+    def authorize(context: rpc.Context, name: str) -> bool:
+        seen.append(visit(name))
+        return True
+
+    user.set("starter")
+    async with pair(Handler(), server={"authorize": authorize}) as (_, client):
+        for method in ("plain", "coroutine", "thread"):
+            assert list(await client.call(method, "alice")) == ["starter", 28]
+    assert seen == [["starter", 28]] * 3
+
+
+async def test_a_handler_that_is_awaited_is_not_named_for_another(
+    pair: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(rpc.AttrHandler):
+        @rpc.method
+        def slow(self) -> Any:
+            time.sleep(0.2)
+            return asyncio.sleep(0)
+
+        @rpc.method
+        def quick(self) -> None: ...
+
+    async with pair(Slow()) as (_, client):
+        await asyncio.gather(client.rpc.slow(), client.rpc.quick())
+    assert [r.args[0] for r in caplog.records if "held the event loop" in r.msg] == ["slow"]
