@@ -212,7 +212,12 @@ class ExportedFunctions(AttrHandler):
         added = self._add(served, ttl, token, peer.account)
         served.account = peer.account
         self._links_of[served.account] += 1
-        link = self._mesh.add_link(name or peer.identity, has_envelopes=name is not None, node=name)
+        link = self._mesh.add_link(
+            name or peer.identity,
+            has_envelopes=name is not None,
+            node=name,
+            user=peer.user or peer.key,
+        )
         served.resource = served.link = link
         if target is None:
             link.on_down = partial(self._report_lost, served, link)

@@ -152,6 +152,8 @@ class Link:
         self.send_buffer = send_buffer
         #: The name of the node at the other side, if it is known.
         self.node: str | None = None
+        #: The user or the key by which it has proved who it is, if it has.
+        self.user: str | None = None
         #: Whether the peer is not a node: its messages have no envelopes.
         self.is_leaf = False
         #: Called when sending has shown that the peer is gone; the link is down then.

@@ -102,7 +102,14 @@ class Mesh:
 
     # -- links -----------------------------------------------------------------------------
 
-    def add_link(self, peer: str, *, has_envelopes: bool = True, node: str | None = None) -> Link:
+    def add_link(
+        self,
+        peer: str,
+        *,
+        has_envelopes: bool = True,
+        node: str | None = None,
+        user: str | None = None,
+    ) -> Link:
         """Make a link, to which messages go from now on.
 
         Args:
@@ -110,9 +117,11 @@ class Mesh:
             has_envelopes: whether the peer is a node, whose messages have envelopes.
             node: the peer's name, if it is known. If a link to a node of that name is down, it is
                 closed, and what waited for it goes here: the node was restarted.
+            user: who proved to be the peer: its user, or its key. A link of another one is left
+                alone, whatever name the peer gives itself.
         """
         self.start()
-        former = self._former(node) if node is not None else None
+        former = self._former(node, user) if node is not None else None
         if former is None:
             send_buffer = SendBuffer(self._maximum, self._maximum_bytes)
             self.router.add(send_buffer, has_envelopes=has_envelopes)
@@ -121,13 +130,14 @@ class Mesh:
             del self._links[former]
         link = Link(self, peer, send_buffer)
         link.node = node
+        link.user = user
         link.is_leaf = not has_envelopes
         self._links[link] = None
         return link
 
-    def _former(self, node: str) -> Link | None:
+    def _former(self, node: str, user: str | None) -> Link | None:
         for link in self._links:
-            if link.node == node and not link.is_up:
+            if link.node == node and link.user == user and not link.is_up:
                 return link
         return None
 

@@ -96,6 +96,23 @@ async def test_from_a_thread() -> None:
     place.mesh.stop()
 
 
+async def test_what_is_kept_for_a_node_is_for_its_own_user() -> None:
+    """Another one with that name gets none of it."""
+    place = Place()
+    link = place.mesh.add_link("there", node="there", user="alice")
+    place.bus.twitter("job:new")
+    place.mesh.flush()
+    assert len(link) == 1
+    for user in ("mallory", None):
+        other = place.mesh.add_link("there", node="there", user=user)
+        assert len(other) == 0
+        assert len(link) == 1
+    restarted = place.mesh.add_link("there", node="there", user="alice")
+    assert len(restarted) == 1
+    assert link not in place.mesh.links
+    place.mesh.stop()
+
+
 def test_its_loop_was_closed_and_it_was_not() -> None:
     place = Bus()
 
