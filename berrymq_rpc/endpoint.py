@@ -30,6 +30,7 @@ __all__ = [
     "checked_host_and_port",
     "endpoint_of",
     "host_and_port",
+    "host_key",
     "is_loopback",
     "split_user",
     "without_password",
@@ -194,6 +195,22 @@ def is_loopback(host: str) -> bool:
     # Not every Python looks into an IPv4 address that is mapped to IPv6.
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def host_key(address: str | None) -> str:
+    """What counts as one host: an IPv4 address, the first 64 bits of an IPv6 one, or this host.
+
+    A host has 64 bits of IPv6 addresses to choose from, and all of ``127.0.0.0/8``.
+    """
+    try:
+        found = ipaddress.ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return address or ""
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is None:
+            return found.exploded[:19]
+        found = found.ipv4_mapped
+    return "127" if found.is_loopback else str(found)
 
 
 def host_and_port(text: str, default_host: str) -> tuple[str, int]:

@@ -482,6 +482,9 @@ class Inbound:
             if self.waiting >= limits.max_waiting:
                 error = OverloadedError(f"max_waiting={limits.max_waiting:,} is reached")
                 self._refuse(call_id, name, error)
+            elif dispatcher.waiting >= limits.max_all_waiting:
+                error = OverloadedError(f"max_all_waiting={limits.max_all_waiting:,} is reached")
+                self._refuse(call_id, name, error)
             else:
                 self._start(event, method, begun)
         elif self.in_flight < limits.window and not self.queue:

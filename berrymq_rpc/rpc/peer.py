@@ -5,6 +5,7 @@ from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
+from ..endpoint import host_key
 from .call import Call
 from .connection import Connection
 from .options import CallOptions
@@ -124,13 +125,13 @@ class Peer:
         """An object that is the same for all that one bound for each peer counts together.
 
         It stands for the user or the key; where there is none, for the connection, or for plain
-        HTTP for the address.
+        HTTP for the host (see `endpoint.host_key`).
         """
         credentials = self._credentials()
         if credentials is not None:
             return credentials.user or credentials.key
         if not self.can_be_called and self.scheme == "http":
-            return "http", self.address
+            return "http", host_key(self.address)
         return self._connection.account
 
     def on_lost(self, callback: Callable[[], object]) -> None:

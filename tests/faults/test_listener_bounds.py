@@ -165,6 +165,93 @@ async def test_a_refused_client_is_told(until: Until) -> None:
             assert await third.call() == ANSWER
 
 
+# -- calls by plain HTTP ------------------------------------------------------------------------
+
+
+class Slow(rpc.AttrHandler):
+    """Methods that end when they are let."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    @rpc.method
+    async def work(self) -> int:
+        await self.go.wait()
+        return 1
+
+    @rpc.method(waits=True)
+    async def get(self) -> int:
+        return await self.work()
+
+    @rpc.method
+    def add(self, a: int, b: int) -> int:
+        return a + b
+
+
+def batch(method: str, count: int) -> bytes:
+    calls = [{"jsonrpc": "2.0", "method": method, "id": number} for number in range(count)]
+    return post(json.dumps(calls).encode())
+
+
+@needs_another_host
+async def test_calls_of_one_host_by_post(until: Until) -> None:
+    slow = Slow()
+    async with Bridge(slow, limits=rpc.Limits(max_in_flight=100)) as bridge:
+        url = await bridge.serve_http()
+        other = await bridge.serve_http("::1")
+        async with crowd(url, 12) as peers, connected(other) as good:
+            for number, peer in enumerate(peers[:10]):
+                peer.writer.write(batch("work", 8))
+                if number < 2:
+                    # In flight: a tenth is passed by the second.
+                    running = 8 * (number + 1)
+                    await until(lambda now=running: statistics(bridge) == now)
+            for peer in peers[2:10]:
+                assert await peer.response() == (503, b"one host may have 10 calls in flight\n")
+            assert bridge.statistics()["posts_refused"] == 8
+            assert await good.call() == ANSWER
+            slow.go.set()
+            for peer in peers[:2]:
+                status, body = await peer.response()
+                assert (status, len(json.loads(body))) == (200, 8)
+            assert await peers[10].call() == ANSWER
+            # Those of a connection that was closed are over.
+            slow.go.clear()
+            for peer in peers[:2]:
+                peer.writer.write(batch("work", 8))
+            await until(lambda: statistics(bridge) == 16)
+            for peer in peers[:2]:
+                peer.writer.transport.abort()
+            await until(lambda: statistics(bridge) == 0)
+            assert await peers[11].call() == ANSWER
+
+
+def statistics(bridge: Bridge) -> int:
+    return bridge.statistics()["calls_in_progress"]
+
+
+@needs_another_host
+async def test_calls_that_wait_of_one_host_by_post(until: Until) -> None:
+    slow = Slow()
+    async with Bridge(slow, limits=rpc.Limits(max_waiting=10)) as bridge:
+        url = await bridge.serve_http()
+        other = await bridge.serve_http("::1")
+        async with crowd(url, 4) as peers, connected(other) as good:
+            for number, peer in enumerate(peers[:2]):
+                peer.writer.write(batch("get", 6))
+                running = 6 * (number + 1)
+                await until(lambda now=running: statistics(bridge) == now)
+            peers[2].writer.write(batch("get", 6))
+            assert await peers[2].response() == (503, b"one host may have 10 calls waiting\n")
+            good.writer.write(batch("get", 6))
+            await until(lambda: statistics(bridge) == 18)
+            slow.go.set()
+            for peer in (*peers[:2], good):
+                status, body = await peer.response()
+                assert (status, len(json.loads(body))) == (200, 6)
+            assert await peers[3].call() == ANSWER
+
+
 # -- TLS that is not agreed on ----------------------------------------------------------------
 
 

@@ -382,6 +382,23 @@ async def test_max_waiting(pair: Any, handler: Handler, bind: str, until: Until)
         assert await client.rpc.wait() is None
 
 
+async def test_max_all_waiting(pair: Any, handler: Handler, bind: str, until: Until) -> None:
+    async with (
+        pair(handler, bind=bind, server=limits(max_waiting=4, max_all_waiting=6)) as (server, one),
+        await rpc.open_client(connect=server.endpoints) as other,
+    ):
+        waiting = [one.rpc.wait() for _ in range(4)]
+        await until(lambda: server.statistics()["calls_running"] == 4)
+        waiting += [other.rpc.wait() for _ in range(2)]
+        await until(lambda: server.statistics()["calls_running"] == 6)
+        with pytest.raises(rpc.OverloadedError, match="max_all_waiting=6"):
+            await other.rpc.wait()
+        assert await other.rpc.add(1) == 2
+        handler.go_on.set()
+        await asyncio.gather(*waiting)
+        assert await other.rpc.wait() is None
+
+
 async def test_max_peers(pair: Any, handler: Handler, bind: str, until: Until) -> None:
     async with pair(handler, bind=bind, server=limits(max_peers=2)) as (server, first):
         assert await first.rpc.add(1) == 2

@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from ...endpoint import host_key
 from ...runtime.log import Log
-from .places import NO_FILES_LEFT, NoPlaceError, Place, Places, host_key
+from .places import NO_FILES_LEFT, NoPlaceError, Place, Places
 
 if sys.platform != "win32":
     import resource

@@ -34,8 +34,9 @@ from ..message import IncomingMessage
 from .acceptor import Acceptor
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
-from .listener import SEND_TIMEOUT, Listener, ListenerPeer, ListenerPort, url_of
+from .listener import SEND_TIMEOUT, Listener, ListenerPort, url_of
 from .places import Place
+from .post_path import PostPath
 from .runtime import BridgeRuntime
 from .websocket import WebSockets
 
@@ -62,65 +63,6 @@ LEGACY_PATH = "/JSON"
 WEBSOCKET_PATH = "/ws"
 
 _HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
-
-
-class _PostPeer(ListenerPeer):
-    """A client that posts one request after another over one connection."""
-
-    _answer: bytes | None = None
-    _waiting: asyncio.Future[bytes] | None = None
-
-    def send(self, text: bytes) -> bool:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(text)
-        else:
-            self._answer = text
-        return True
-
-    async def answer(self) -> bytes:
-        """The answer to the request that was received last; empty if there is none."""
-        answer, self._answer = self._answer, None
-        if answer is None:
-            # The method goes on.
-            self._waiting = asyncio.get_running_loop().create_future()
-            answer = await self._waiting
-        return answer
-
-
-class _PostPath:
-    """A path that clients post to."""
-
-    def __init__(
-        self, runtime: BridgeRuntime, port: ListenerPort, message_type: type[IncomingMessage]
-    ) -> None:
-        self._runtime = runtime
-        self._connections = runtime.attach(port, posts=True, message_type=message_type)
-        self._peers: dict[Any, _PostPeer] = {}
-
-    async def ask(self, request: web.BaseRequest, body: bytes) -> bytes:
-        """The answer to a body; empty if there is none."""
-        peer = self._peers.get(request.protocol)
-        if peer is None:
-            peer = self._new_peer(request)
-        self._connections.message_received(peer, (body,))
-        self._connections.read_complete()
-        return await peer.answer()
-
-    def _new_peer(self, request: web.BaseRequest) -> _PostPeer:
-        peer = _PostPeer(request.remote, "http")
-        self._connections.peer_connected(peer)
-        if request.transport is None:
-            # The peer has left already, and no event will report it.
-            asyncio.get_running_loop().call_soon(self._runtime.hang_up, self._connections, peer)
-        else:
-            self._peers[request.protocol] = peer
-        return peer
-
-    def connection_lost(self, protocol: Any) -> None:
-        """Note that a connection was closed."""
-        peer = self._peers.pop(protocol, None)
-        if peer is not None:
-            self._runtime.hang_up(self._connections, peer)
 
 
 class _Protocol(web.RequestHandler):
@@ -175,7 +117,7 @@ class _Protocol(web.RequestHandler):
 class _Server(web.Server):
     """Makes the protocols of connections, and reports the end of each."""
 
-    def __init__(self, paths: Iterable[_PostPath], handler: Any, **kwargs: Any) -> None:
+    def __init__(self, paths: Iterable[PostPath], handler: Any, **kwargs: Any) -> None:
         super().__init__(handler, **kwargs)
         self._paths = tuple(paths)
 
@@ -217,8 +159,8 @@ class HTTPListener(Listener):
         self._require_content_type = require_content_type
         self._port = ListenerPort()
         self._paths = {
-            path: _PostPath(runtime, self._port, IncomingMessage),
-            LEGACY_PATH: _PostPath(runtime, self._port, LegacyMessage),
+            path: PostPath(runtime, self._port, IncomingMessage),
+            LEGACY_PATH: PostPath(runtime, self._port, LegacyMessage),
         }
         self._web_sockets = WebSockets(runtime, self._port)
         self._runner: web.ServerRunner | None = None
@@ -324,8 +266,10 @@ class HTTPListener(Listener):
                 body.headers.update(shared)
                 return body
             protocol.place.busy()
-            protocol.place.taken()
-            answer = await self._paths[path].ask(request, body)
+            reason = self._runtime.host_calls.refusal(protocol.place.host)
+            if reason is not None:
+                return _refusal(Refusal(503, reason), {"Retry-After": "1"} | shared)
+            answer = await self._paths[path].ask(request, body, protocol.place.host)
             if not answer:
                 return web.Response(status=self._notification_status, headers=shared)
             response = web.Response(body=answer, headers=_HEADERS | shared if shared else _HEADERS)
@@ -333,6 +277,7 @@ class HTTPListener(Listener):
                 await _send(request, response, protocol.place)
             return response
         finally:
+            protocol.place.taken()
             protocol.place.idle()
             self._serving -= 1
             if self._is_closing and not self._serving:

@@ -11,12 +11,13 @@ Bytes are those of texts that have not arrived whole, and those that wait to be 
 the connection that has most of them is closed, of the host that has most.
 """
 
-import ipaddress
 from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-__all__ = ["NO_FILES_LEFT", "NoPlaceError", "Place", "PlaceBounds", "Places", "host_key"]
+from ...endpoint import host_key
+
+__all__ = ["NO_FILES_LEFT", "NoPlaceError", "Place", "PlaceBounds", "Places"]
 
 
 #: Seconds that a connection has to send its request before another of the same host takes its
@@ -47,22 +48,6 @@ class PlaceBounds(NamedTuple):
     max_host_bytes: int
 
 
-def host_key(address: str | None) -> str:
-    """What counts as one host: an IPv4 address, the first 64 bits of an IPv6 one, or this host.
-
-    A host has 64 bits of IPv6 addresses to choose from, and all of ``127.0.0.0/8``.
-    """
-    try:
-        found = ipaddress.ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return address or ""
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is None:
-            return found.exploded[:19]
-        found = found.ipv4_mapped
-    return "127" if found.is_loopback else str(found)
-
-
 class Place:
     """The place of one connection.
 
@@ -71,15 +56,21 @@ class Place:
         evict: closes the connection, which is idle or has too many bytes.
     """
 
-    __slots__ = ("_host", "_incoming", "_is_idle", "_places", "evict", "size")
+    __slots__ = ("_host", "_host_key", "_incoming", "_is_idle", "_places", "evict", "size")
 
     def __init__(self, places: "Places", host: "_Host", evict: Callable[[], object]) -> None:
         self._places = places
         self._host: _Host | None = host
+        self._host_key = host.key
         self._is_idle = True
         self._incoming = 0
         self.size = 0
         self.evict = evict
+
+    @property
+    def host(self) -> str:
+        """What counts as the host of the connection."""
+        return self._host_key
 
     @property
     def is_idle(self) -> bool:

@@ -19,6 +19,7 @@ from ...runtime.log import Log
 from ...security import Security
 from ..message import IncomingMessage
 from .acceptor import Handshakes
+from .host_calls import HostCalls
 from .listener import ListenerPort
 from .listener_dialect import ListenerDialect, PostDialect
 from .places import PlaceBounds, Places
@@ -71,6 +72,8 @@ class BridgeRuntime:
         self.handshakes = Handshakes()
         self.refused = 0
         self.dispatcher = Dispatcher(table, Options(limits=limits, **options), Codec())
+        #: The calls of each host by plain HTTP.
+        self.host_calls = HostCalls(self.dispatcher)
         self._max_batch = max_batch
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -142,6 +145,7 @@ class BridgeRuntime:
             "peers_refused": self.refused,
             "peers_closed": self.places.closed,
             "bytes_held": self.places.size,
+            "posts_refused": self.host_calls.refused,
             "calls": sum(dialect.calls for dialect in self._dialects),
             "calls_in_progress": self.in_progress,
             "bytes_queued": sum(map(_queued_bytes, self.connections)),
@@ -155,6 +159,7 @@ class BridgeRuntime:
         """Do nothing: JSON-RPC has no greeting."""
 
     def connection_lost(self, connection: Connection) -> None:
+        self.host_calls.remove(connection)
         self._on_lost(connection)
 
     def connection_ended(self, connection: Connection) -> None:

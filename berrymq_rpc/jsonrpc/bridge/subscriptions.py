@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ...bus import Bus
+from ...endpoint import host_key
 from ...errors import (
     Error,
     NotFoundError,
@@ -22,7 +23,6 @@ from ...rpc.inbound_call import current
 from ...rpc.wire.session import State
 from ...runtime.log import Log
 from .message_source import BusSource, MessageSource, RemoteSource
-from .places import host_key
 from .write_queue import ROOM
 
 __all__ = [

@@ -35,6 +35,9 @@ MAX_IN_FLIGHT = 10_000
 #: streams besides them.
 MAX_WAITING = 20_000
 
+#: Those of all peers together, so that one peer has at most a tenth: some 400 MB.
+MAX_ALL_WAITING = 200_000
+
 #: A ROUTER takes 27 KiB a peer by itself, so this is some 350 MB at most.
 MAX_PEERS = 10_000
 
@@ -65,6 +68,7 @@ class Limits:
         window: calls in flight of one peer. A native peer keeps the rest in its own process.
         max_in_flight: calls in flight of all peers together; `OverloadedError` over it.
         max_waiting: `waits=True` calls and streams of one peer; `OverloadedError` over it.
+        max_all_waiting: those of all peers together; `OverloadedError` over it.
         max_peers: peers at one time; a further one gets `OverloadedError`.
         max_queued_call_bytes: bytes of calls of one peer that wait: for a slot, if it knows no
             window, or until it reads its answers; each counts as 500 more than it is long.
@@ -80,6 +84,7 @@ class Limits:
     window: int = WINDOW
     max_in_flight: int = MAX_IN_FLIGHT
     max_waiting: int = MAX_WAITING
+    max_all_waiting: int = MAX_ALL_WAITING
     max_peers: int = MAX_PEERS
     max_queued_call_bytes: int = MAX_QUEUED_CALL_BYTES
     max_queued_bytes: int = MAX_QUEUED_BYTES

@@ -2,7 +2,8 @@
 
 import pytest
 
-from berrymq_rpc.jsonrpc.bridge.places import NoPlaceError, Place, PlaceBounds, Places, host_key
+from berrymq_rpc.endpoint import host_key
+from berrymq_rpc.jsonrpc.bridge.places import NoPlaceError, Place, PlaceBounds, Places
 
 
 class Time:
