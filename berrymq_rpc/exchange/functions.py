@@ -157,7 +157,11 @@ class ExportedFunctions(AttrHandler):
         self._consumers = Consumers(self._gateway, self._queues, max_unacknowledged)
         self._clock = clock
         self._leases: LeaseTable[ServedConnection] = LeaseTable(
-            self._free, max_connections, share_of(max_connections, peer_share), checked_ttl(max_ttl)
+            self._free,
+            max_connections,
+            share_of(max_connections, peer_share),
+            checked_ttl(max_ttl),
+            _is_caller,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -209,7 +213,7 @@ class ExportedFunctions(AttrHandler):
             raise OverloadedError(f"one peer has max_peer_links={self._max_peer_links:,}")
         served = ServedConnection(None)
         served.takes_batches = name is not None
-        added = self._add(served, ttl, token, peer.account)
+        added = self._add(served, ttl, token, peer.account, peer.key)
         served.account = peer.account
         self._links_of[served.account] += 1
         link = self._mesh.add_link(
@@ -242,7 +246,7 @@ class ExportedFunctions(AttrHandler):
         Args:
             ttl: seconds for which the connection may go unused.
         """
-        return self._add(ServedConnection(None), ttl, None, _account())
+        return self._add(ServedConnection(None), ttl, None, _account(), _key())
 
     @method
     def connect_via_queue(
@@ -273,7 +277,7 @@ class ExportedFunctions(AttrHandler):
         account = _account()
         served = ServedConnection(None)
         # The bound first: what is refused opens no queue.
-        token = self._add(served, ttl, None, account)
+        token = self._add(served, ttl, None, account, _key())
         served.consumer = self._consumers.open(parsed, bool(shared), ack_wait, tries, account)
         served.resource = served.consumer.queue
         return token
@@ -503,15 +507,20 @@ class ExportedFunctions(AttrHandler):
             + sum(link.dropped for link in links),
         }
 
-    def expect(self, link: Link, token: str, ttl: float) -> None:
+    def expect(self, link: Link, token: str, ttl: float, key: str | None = None) -> None:
         """Let a peer that calls back send messages with a token.
 
         Args:
             link: the link to it.
+            key: the public key that it has to come with.
         """
         served = ServedConnection(None, link)
         served.takes_batches = True
-        self._add(served, ttl, token)
+        self._add(served, ttl, token, None, key)
+
+    def remove_key(self, key: str) -> None:
+        """End the connections of a key that is not authorized any more."""
+        self._leases.remove_key(key)
 
     def keep(self, token: str) -> None:
         """Use a connection, so that its ttl restarts."""
@@ -564,11 +573,16 @@ class ExportedFunctions(AttrHandler):
     # -- leases ----------------------------------------------------------------------------
 
     def _add(
-        self, served: ServedConnection, ttl: float, token: Any = None, account: Hashable = None
+        self,
+        served: ServedConnection,
+        ttl: float,
+        token: Any = None,
+        account: Hashable = None,
+        key: str | None = None,
     ) -> str:
         before = self._leases.displaced
         try:
-            added = self._leases.add(served, ttl, self._clock(), token, account)
+            added = self._leases.add(served, ttl, self._clock(), token, account, key)
         except OverloadedError as error:
             logger.warning("a connection was refused: %s", error)
             raise
@@ -631,6 +645,16 @@ def _attach(served: ServedConnection, token: str, peer: Peer) -> None:
 def _account() -> Hashable:
     """The account of the peer that calls; ``None`` where the program itself does."""
     return None if current.get() is None else context().peer.account
+
+
+def _key() -> str | None:
+    """The public key of the peer that calls; ``None`` where the program itself does."""
+    return None if current.get() is None else context().peer.key
+
+
+def _is_caller(key: str) -> bool:
+    """Whether the peer that calls has this key, or the program itself calls."""
+    return current.get() is None or context().peer.key == key
 
 
 def _check_count(name: str, value: object) -> None:

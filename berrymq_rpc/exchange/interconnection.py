@@ -75,6 +75,7 @@ class StreamLinkKeeper:
         functions: take them instead, with a `callback`.
         name: this node's name.
         callback: the endpoint at which the peer is to call back, if it is to.
+        key: the peer's public key, with which it has to call back.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class StreamLinkKeeper:
         functions: ExportedFunctions,
         name: str,
         callback: str | None,
+        key: str | None = None,
     ) -> None:
+        self._key = key
         self._client = client
         self._ttl = ttl
         self._incoming = incoming
@@ -104,7 +107,7 @@ class StreamLinkKeeper:
         if self._callback is None:
             self._incoming.token = token
         else:
-            self._functions.expect(self._incoming.link, token, self._ttl)
+            self._functions.expect(self._incoming.link, token, self._ttl, self._key)
         try:
             given = await self._ask_for(token)
         except BaseException:

@@ -65,13 +65,30 @@ class Lease(Generic[Value]):
         expires: when it will have been unused for too long, unless it is pinned.
         pins: how many users hold on to it.
         account: what tells its peer from others; ``None`` for this side itself.
+        key: the public key that it belongs to; ``None`` for whoever knows the token.
         is_used: whether it was used since it was added.
     """
 
-    __slots__ = ("account", "expires", "is_timed", "is_used", "pins", "token", "ttl", "value")
+    __slots__ = (
+        "account",
+        "expires",
+        "is_timed",
+        "is_used",
+        "key",
+        "pins",
+        "token",
+        "ttl",
+        "value",
+    )
 
     def __init__(
-        self, token: str, value: Value, ttl: float, now: float, account: Hashable = None
+        self,
+        token: str,
+        value: Value,
+        ttl: float,
+        now: float,
+        account: Hashable = None,
+        key: str | None = None,
     ) -> None:
         self.token = token
         self.value = value
@@ -79,6 +96,7 @@ class Lease(Generic[Value]):
         self.expires = now + ttl
         self.pins = 0
         self.account = account
+        self.key = key
         self.is_used = account is None
         self.is_timed = False
 
@@ -101,6 +119,7 @@ class LeaseTable(Generic[Value]):
         maximum: how many leases there may be at a time; as many expired tokens are remembered.
         peer_maximum: how many of them one peer may have; ``None`` for no bound of its own.
         max_ttl: seconds; a longer ttl is cut to it.
+        may_use: called with the key that a lease belongs to: whether who asks has it.
 
     Attributes:
         refused: how many leases were refused, as all places were taken.
@@ -113,6 +132,7 @@ class LeaseTable(Generic[Value]):
         maximum: int = MAX_LEASES,
         peer_maximum: int | None = None,
         max_ttl: float = MAX_TTL,
+        may_use: Callable[[str], bool] = lambda key: True,
     ) -> None:
         self.maximum = maximum
         self.peer_maximum = maximum if peer_maximum is None else peer_maximum
@@ -120,6 +140,7 @@ class LeaseTable(Generic[Value]):
         self.refused = 0
         self.displaced = 0
         self._free = free
+        self._may_use = may_use
         #: Those of each peer, by accounts.
         self._places: dict[Hashable, Places[Value]] = {}
         #: Those never used, the oldest first.
@@ -139,6 +160,7 @@ class LeaseTable(Generic[Value]):
         now: float,
         token: object = None,
         account: Hashable = None,
+        key: str | None = None,
     ) -> str:
         """Add a value.
 
@@ -147,6 +169,7 @@ class LeaseTable(Generic[Value]):
             token: the token that the caller proposes; ``None`` for a random one.
             account: what tells the peer from others; ``None`` for this side itself, which has no
                 bound of its own.
+            key: the public key that it belongs to; others are told that the token is invalid.
 
         Returns:
             The token.
@@ -165,7 +188,7 @@ class LeaseTable(Generic[Value]):
         elif token in self._leases or token in self._expired:
             raise ValueError("this token is in use: propose another, or None")
         self._make_room(account)
-        lease = Lease(token, value, ttl, now, account)
+        lease = Lease(token, value, ttl, now, account, key)
         self._leases[token] = lease
         if account is not None:
             places = self._places.setdefault(account, Places())
@@ -209,6 +232,13 @@ class LeaseTable(Generic[Value]):
             self._timers = [timer for timer in self._timers if self._is_live(timer[2])]
             heapq.heapify(self._timers)
         self._free(lease.value)
+
+    def remove_key(self, key: str) -> None:
+        """End all leases that belong to a key."""
+        for lease in self:
+            if lease.key == key:
+                self._forget(lease)
+                self._free(lease.value)
 
     def clear(self) -> None:
         """End all leases."""
@@ -268,6 +298,8 @@ class LeaseTable(Generic[Value]):
             raise TokenError(INVALID_TOKEN)
         lease = self._leases.get(token)
         if lease is not None:
+            if lease.key is not None and not self._may_use(lease.key):
+                raise TokenError(INVALID_TOKEN)
             if not lease.is_used:
                 self._count_used(lease)
             return lease

@@ -1,7 +1,8 @@
 """The node: a bus that other processes can reach, and that can reach them."""
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from ..bus import Bus, Message, default_bus
@@ -18,7 +19,8 @@ from ..rpc.validation import checked_limits
 from ..rpc.wire.translation import Untranslated
 from ..runtime.fork import OwnerProcess
 from ..runtime.log import Log
-from ..security import Security
+from ..security import CurveServer, PublicKey, Security
+from ..security.key_pair import public_key
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
 from .consumer import MAX_UNACKNOWLEDGED, checked_ack_wait, checked_tries
 from .dial_back import Allowed
@@ -34,7 +36,7 @@ from .interconnection import (
 from .leases import MAX_LEASES, MAX_TTL, checked_ttl
 from .merged_handler import merge_handlers
 from .mesh import Mesh
-from .peer_client import endpoint_to_show, open_peer_client
+from .peer_client import endpoint_to_show, key_of, open_peer_client
 from .queue_connection import QueueConnection
 from .quota import PEER_SHARE
 from .remote_queue import MAX_BYTES, MAX_MESSAGES
@@ -188,6 +190,8 @@ class Node:
         #: Whether it was said that what is sent on the bus goes to no other node.
         self._has_warned = False
         self._owner = OwnerProcess("node")
+        #: Ends that this node hears of keys which are removed.
+        self._stop_listening: Callable[[], None] = lambda: None
 
     @property
     def bus(self) -> Bus:
@@ -238,6 +242,12 @@ class Node:
         if self._bind:
             await self._listen(self._bind, self._insecure)
         self._is_running = True
+        security = self._client_options.security
+        if isinstance(security, CurveServer):
+            loop = asyncio.get_running_loop()
+            self._stop_listening = security.authorization.add_listener(
+                lambda key: self._key_removed(loop, key)
+            )
         # For async receivers, if the sender's thread has no loop.
         self._gateway.set_loop(asyncio.get_running_loop())
         self._mesh.start()
@@ -278,7 +288,9 @@ class Node:
         self._servers.append(server)
         return server
 
-    async def connect_oneway(self, addr: Address, ttl: float = TTL) -> OnewayConnection:
+    async def connect_oneway(
+        self, addr: Address, ttl: float = TTL, *, server: PublicKey | None = None
+    ) -> OnewayConnection:
         """Style 02: open a connection by which this side sends messages to a node.
 
         What is sent on the bus, by `twitter`, does not go to it; a warning says so once.
@@ -286,15 +298,18 @@ class Node:
         Args:
             addr: the node's endpoint, or ``(host, port)``.
             ttl: seconds for which the peer keeps the connection when this process is gone.
+            server: the node's public key, or the path of its file, where this node has a
+                `CurveServer` that does not say it.
 
         Raises:
             ConnectionLostError: no server answers there.
+            AuthenticationError: the peer refuses this node's key, or is another one.
             NotFoundError: the server is not a node.
             ValueError, TypeError: an argument is invalid.
             OverloadedError: the peer has too many connections.
         """
         address, endpoint, ttl = self._target(addr, ttl)
-        client = await self._open_client(address)
+        client = await self._open_client(address, server)
         keeper = _keeper(endpoint, client)
         connection = OnewayConnection(keeper, endpoint, client, ttl, self._timeout, self._closed)
         await self._opened(connection)
@@ -308,6 +323,7 @@ class Node:
         addr: Address,
         ttl: float = TTL,
         *,
+        server: PublicKey | None = None,
         shared: bool = False,
         ack_wait: float | None = None,
         tries: int | None = None,
@@ -327,6 +343,7 @@ class Node:
             tries: how often each message is delivered at most; after that the peer has it on its
                 bus as ``dead:NAME``, where NAME is the name in `identifier`, or ``all`` for
                 ``*``. ``None`` for no limit.
+            server: as in `connect_oneway`.
 
         Raises:
             ValueError: `identifier` is not an identifier or is local, or `ack_wait` or `tries` is
@@ -338,7 +355,7 @@ class Node:
         ack_wait = checked_ack_wait(ack_wait)
         tries = checked_tries(tries)
         address, endpoint, ttl = self._target(addr, ttl)
-        client = await self._open_client(address)
+        client = await self._open_client(address, server)
         keeper = _keeper(endpoint, client)
         connection = QueueConnection(
             parsed,
@@ -356,7 +373,12 @@ class Node:
         return connection
 
     async def interconnect(
-        self, addr: Address, ttl: float = TTL, callback: Address | None = None
+        self,
+        addr: Address,
+        ttl: float = TTL,
+        callback: Address | None = None,
+        *,
+        server: PublicKey | None = None,
     ) -> Interconnection:
         """Style 01: both nodes carry all messages to each other.
 
@@ -369,6 +391,7 @@ class Node:
             callback: one of this node's own endpoints, at which the peer is to call back. ``None``:
                 the peer's messages come over the connection that is made now, so this node need
                 not be reachable.
+            server: as in `connect_oneway`.
 
         Raises:
             ValueError: this node is interconnected with that one already, or is that one; or the
@@ -390,7 +413,7 @@ class Node:
         self._interconnected.add(endpoint)
         incoming = IncomingMessages(self._mesh, endpoint)
         try:
-            client = await self._open_client(address, incoming)
+            client = await self._open_client(address, server, incoming)
         except BaseException:
             self._interconnected.discard(endpoint)
             incoming.link.close()
@@ -408,7 +431,15 @@ class Node:
                 self._client_options.limits.heartbeat,
             )
         else:
-            keeper = StreamLinkKeeper(client, ttl, incoming, self._functions, self.name, where)
+            keeper = StreamLinkKeeper(
+                client,
+                ttl,
+                incoming,
+                self._functions,
+                self.name,
+                where,
+                self._key_of(address, server),
+            )
         connection = Interconnection(
             incoming.link, keeper, endpoint, client, ttl, self._timeout, self._closed
         )
@@ -440,6 +471,7 @@ class Node:
         if not self._owner.is_this:
             return
         self._is_running = False
+        self._stop_listening()
         await asyncio.gather(*(connection.close() for connection in self._connections))
         # What was sent before goes to the nodes that have connected to this one, too.
         await self._mesh.drain(FAREWELL)
@@ -459,6 +491,12 @@ class Node:
     def __repr__(self) -> str:
         where = ", ".join(self.endpoints) or ("nowhere" if self._is_running else "closed")
         return f"<Node {where}>"
+
+    def _key_removed(self, loop: asyncio.AbstractEventLoop, key: str) -> None:
+        """End the connections of a key that is not authorized any more. In any thread."""
+        with contextlib.suppress(RuntimeError):
+            # The event loop may have ended.
+            loop.call_soon_threadsafe(self._functions.remove_key, key)
 
     def _check_running(self) -> None:
         self._owner.check()
@@ -493,8 +531,19 @@ class Node:
             "Bridge(node).serve_http, or give callback="
         )
 
-    async def _open_client(self, address: str, incoming: IncomingMessages | None = None) -> Any:
-        return await open_peer_client(address, self._client_options, incoming)
+    async def _open_client(
+        self,
+        address: str,
+        server: PublicKey | None,
+        incoming: IncomingMessages | None = None,
+    ) -> Any:
+        key = None if is_url(address) else self._key_of(address, server)
+        return await open_peer_client(address, self._client_options, incoming, server=key)
+
+    def _key_of(self, address: str, server: PublicKey | None) -> str | None:
+        """The public key that the peer at an address has to have."""
+        given = None if server is None else public_key(server)
+        return key_of(address, self._client_options.security, given)
 
     async def _opened(self, connection: Connection) -> None:
         # Closing the node closes it as well, while it is being opened too.

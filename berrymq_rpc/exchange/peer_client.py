@@ -8,9 +8,9 @@ from ..jsonrpc.http import is_url, open_http_client
 from ..rpc.client import open_client_with
 from ..rpc.options import ClientOptions
 from ..rpc.transport import endpoints_of
-from ..security import CurveServer
+from ..security import CurveClient, CurveServer, Security
 
-__all__ = ["endpoint_to_show", "open_peer_client"]
+__all__ = ["endpoint_to_show", "key_of", "open_peer_client"]
 
 
 def endpoint_to_show(endpoint: str) -> str:
@@ -54,7 +54,7 @@ async def open_peer_client(
         )
     security = options.security
     if isinstance(security, CurveServer):
-        security = security.client(_key_of(endpoint, security, server))
+        security = security.client(str(key_of(endpoint, security, server)))
     return await open_client_with(
         replace(
             options,
@@ -65,11 +65,25 @@ async def open_peer_client(
     )
 
 
-def _key_of(endpoint: str, security: CurveServer, server: str | None) -> str:
+def key_of(endpoint: str, security: Security | None, server: str | None = None) -> str | None:
+    """The public key that a node has to have; ``None`` where keys are not wanted.
+
+    Args:
+        endpoint: where it is.
+        security: this node's.
+        server: its key, where this is known otherwise.
+
+    Raises:
+        ValueError: this node has keys, and the key of the other one is not known.
+    """
+    if isinstance(security, CurveClient):
+        return security.server
+    if not isinstance(security, CurveServer):
+        return None
     key = server or security.servers.get(endpoint)
     if key is None:
         raise ValueError(
-            f"the public key of {endpoint} is not known: this node has keys, so give "
-            f"CurveServer(..., servers={{{endpoint!r}: KEY}})"
+            f"the public key of {endpoint} is not known, and this node has keys: give server=KEY, "
+            f"or CurveServer(..., servers={{{endpoint!r}: KEY}})"
         )
     return key

@@ -19,6 +19,7 @@ from ..runtime.fork import call_in_child
 from ..runtime.log import Log
 from ..runtime.loop_thread import LoopThread
 from ..runtime.worker_thread import WorkerThread
+from ..security import PublicKey
 from .connection import Connection
 from .functions import TTL
 from .interconnection import Interconnection
@@ -128,7 +129,14 @@ class SyncNode:
         """
         return self._run("init_connection", lambda life: life.listen(addr, insecure))
 
-    def interconnect(self, addr: Address, ttl: float = TTL, *, wait: Wait = ...) -> None:
+    def interconnect(
+        self,
+        addr: Address,
+        ttl: float = TTL,
+        *,
+        wait: Wait = ...,
+        server: PublicKey | None = None,
+    ) -> None:
         """Style 01: this process and a node carry all messages to each other.
 
         Args:
@@ -136,19 +144,31 @@ class SyncNode:
             ttl: seconds for which the peer keeps the connection when this process is gone.
             wait: seconds that the node has to appear, if it is not up yet; ``None`` waits until it
                 is. By default it has the `connect_timeout` of this node, 5 s.
+            server: the node's public key, as for `Node.connect_oneway`.
 
         Raises:
             ConnectionLostError: no server has answered there.
             Exception: as `Node.interconnect` does.
         """
-        self._connect("interconnect", lambda node: node.interconnect(addr, ttl), wait)
+        self._connect(
+            "interconnect", lambda node: node.interconnect(addr, ttl, server=server), wait
+        )
 
-    def connect_oneway(self, addr: Address, ttl: float = TTL, *, wait: Wait = ...) -> None:
+    def connect_oneway(
+        self,
+        addr: Address,
+        ttl: float = TTL,
+        *,
+        wait: Wait = ...,
+        server: PublicKey | None = None,
+    ) -> None:
         """Style 02: `send_message` reaches a node from now on.
 
         Arguments and exceptions are those of `interconnect`.
         """
-        self._connect("connect_oneway", lambda node: node.connect_oneway(addr, ttl), wait)
+        self._connect(
+            "connect_oneway", lambda node: node.connect_oneway(addr, ttl, server=server), wait
+        )
 
     def connect_via_queue(
         self,
@@ -160,6 +180,7 @@ class SyncNode:
         ack_wait: float | None = None,
         tries: int | None = None,
         wait: Wait = ...,
+        server: PublicKey | None = None,
     ) -> None:
         """Style 03: a node keeps messages in a queue for `get`, and `send_message` reaches it.
 
@@ -170,7 +191,7 @@ class SyncNode:
             shared: whether all processes that ask for a shared queue of this identifier have one
                 queue there, which gives each message to one of them. Otherwise each gets all
                 messages.
-            wait: as for `interconnect`.
+            wait, server: as for `interconnect`.
             ack_wait, tries: as for `Node.connect_via_queue`. With an `ack_wait`,
                 ``with node.get() as message:`` acknowledges the message when the work is done.
 
@@ -180,7 +201,13 @@ class SyncNode:
         self._connect(
             "connect_via_queue",
             lambda node: node.connect_via_queue(
-                identifier, addr, ttl, shared=shared, ack_wait=ack_wait, tries=tries
+                identifier,
+                addr,
+                ttl,
+                shared=shared,
+                ack_wait=ack_wait,
+                tries=tries,
+                server=server,
             ),
             wait,
         )

@@ -9,7 +9,7 @@ from .authorization import Authorization, Authorized, authorization_of
 from .base import Security
 from .key_pair import KeyPair, public_key
 
-__all__ = ["CurveClient", "CurveServer"]
+__all__ = ["CurveClient", "CurveServer", "PublicKey"]
 
 #: A pair of keys, or the path of its secret file.
 Keys: TypeAlias = KeyPair | str | os.PathLike[str]
