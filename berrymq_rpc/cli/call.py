@@ -112,10 +112,13 @@ async def _call(
 
 
 def _sent(client: rpc.Client, method: str, args: list[Any], kwargs: dict[str, Any]) -> rpc.Call:
-    try:
-        return client.call(method, *args, **kwargs)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise click.UsageError(f"the arguments cannot be sent: {error}") from error
+    running = client.call(method, *args, **kwargs)
+    if running.done():
+        # Nothing was sent: what the peer answers comes later.
+        error = running.exception()
+        if isinstance(error, TypeError | ValueError | OverflowError):
+            raise click.UsageError(f"the arguments cannot be sent: {error}") from error
+    return running
 
 
 async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:

@@ -1,7 +1,7 @@
 """A call in flight: a future, a coroutine to those who ask for one, and a stream's iterator."""
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from time import monotonic
 from typing import Any
 
@@ -21,8 +21,8 @@ class Call(asyncio.Future[Any]):
 
     Cancelling it, or the task that awaits it, cancels the method at the peer. A stream ends at
     the peer when it is exhausted, closed with `aclose` (or `contextlib.aclosing`), or collected;
-    when no item comes within the timeout; and when a loop of ``async for`` that waits for an item
-    is cancelled, by `asyncio.timeout` too. `anext` that was cancelled can be tried again.
+    when no item comes within the timeout; and when a loop of ``async for`` is cancelled, by
+    `asyncio.timeout` too. An `anext` that was cancelled can be tried again.
 
     All that is wrong with a call is raised where it is awaited, as what the peer answers is.
 
@@ -143,19 +143,21 @@ class Call(asyncio.Future[Any]):
             self.exception()
         return handle.stream
 
-    def __aiter__(self) -> "Call":
-        self._read()
+    def __aiter__(self) -> "StreamLoop":
+        self.read()
         if self._stream is not None:
             self._stream.stream.in_loop = True
-        return self
+        return StreamLoop(self)
 
-    def _read(self) -> None:
+    def read(self) -> "Call":
+        """Begin to read a stream, item by item with `anext`."""
         if self._stream is None and not self.done():
             self._become_stream()
+        return self
 
     async def __anext__(self) -> Any:
         """The next item; waits for it, at most for the call's timeout."""
-        self._read()
+        self.read()
         if self._stream is None:
             # It was over before it was iterated over: raise what it failed with.
             await self
@@ -174,3 +176,35 @@ class Call(asyncio.Future[Any]):
             self._stream.stream.abandon()
         else:
             self.cancel()
+
+    def loop_left(self) -> None:
+        """A loop of ``async for`` over it is over."""
+        if self._stream is not None:
+            self._stream.stream.loop_left()
+
+
+class StreamLoop:
+    """The iterator of one loop of ``async for``, which nothing but the loop holds.
+
+    So its end is the loop's, and is noticed whatever still holds the call: an exception that is
+    kept holds the variables of all frames that it came through.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __aiter__(self) -> "StreamLoop":
+        return self
+
+    def __anext__(self) -> Awaitable[Any]:
+        """The next item, as that of the call."""
+        return self._call.__anext__()
+
+    async def aclose(self) -> None:
+        """End the stream, as that of the call."""
+        await self._call.aclose()
+
+    def __del__(self) -> None:
+        self._call.loop_left()

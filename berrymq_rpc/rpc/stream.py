@@ -214,6 +214,23 @@ class Stream:
         self._wake()
         return True
 
+    def loop_left(self) -> None:
+        """A loop that has read it is over: end it if that was cancelled.
+
+        After a ``break`` it may be read on.
+        """
+        if self._over:
+            return
+        try:
+            task = asyncio.current_task()
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            # Collected elsewhere, or after the event loop's end.
+            return
+        if is_here and task is not None and task.cancelling():
+            # Collection may have interrupted anything.
+            self._loop.call_soon(self.abandon)
+
     def collected(self) -> None:
         """Its reader is gone. Safe in any thread, as collection happens in any."""
         if not self._over and not self._loop.is_closed():

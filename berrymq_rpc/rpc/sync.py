@@ -86,7 +86,7 @@ class SyncClient:
         self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Generator[Any, None, None]:
         async def begin() -> Call:
-            return self._send(method, args, kwargs).__aiter__()
+            return self._send(method, args, kwargs).read()
 
         # Sent now, not at the first item, as every call is.
         return self._items(self._loop_thread.run(begin()))

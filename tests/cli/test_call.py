@@ -139,3 +139,9 @@ def test_a_plain_aiozmq_server(berrymq) -> None:
     with started(command) as server:
         result = berrymq("call", "--dialect", "aiozmq", server.line(), "add", "1", "2")
     assert (result.returncode, result.stdout) == (0, "3\n"), result.stderr
+
+
+def test_arguments_that_cannot_be_sent(berrymq) -> None:
+    result = berrymq("call", "--dialect", "aiozmq", SILENT, "add", "36893488147419103232")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "the arguments cannot be sent: args[0]: " in result.stderr

@@ -117,9 +117,12 @@ async def test_20_000_items(pair: Any, handler: Handler) -> None:
 async def test_anext_and_aiter(pair: Any, handler: Handler) -> None:
     async with pair(handler) as (_, client):
         items = client.rpc.count(2)
-        assert aiter(items) is items
-        assert await anext(items) == 0
+        loop = aiter(items)
+        assert aiter(loop) is loop
+        assert await anext(loop) == 0
         assert await anext(items) == 1
+        with pytest.raises(StopAsyncIteration):
+            await anext(loop)
         for _ in range(2):
             with pytest.raises(StopAsyncIteration):
                 await anext(items)
@@ -318,8 +321,9 @@ async def test_cancelled_read_can_be_tried_again(pair: Any, handler: Handler) ->
 
 @pytest.mark.parametrize("way", ["cancelled", "timeout", "wait_for"])
 @pytest.mark.parametrize("peer", ["client", "server"])
+@pytest.mark.parametrize("where", ["waiting", "in its body"])
 async def test_a_loop_that_is_cancelled_ends_the_stream_though_its_exception_is_kept(
-    pair: Any, until: Until, way: str, peer: str
+    pair: Any, until: Until, way: str, peer: str, where: str
 ) -> None:
     class Endless(rpc.AttrHandler):
         running = 0
@@ -344,6 +348,8 @@ async def test_a_loop_that_is_cancelled_ends_the_stream_though_its_exception_is_
         numbers = asked.rpc.numbers()
         async for _ in numbers:
             reading.set()
+            if where == "in its body":
+                await asyncio.get_running_loop().create_future()
 
     async def read(asked: Any) -> None:
         try:
@@ -366,6 +372,25 @@ async def test_a_loop_that_is_cancelled_ends_the_stream_though_its_exception_is_
         await (read(client) if peer == "client" else client.rpc.read_back())
         await until(lambda: not served.running, 1)
         assert len(kept) == 1
+
+
+async def test_a_loop_that_is_left_otherwise_can_be_taken_up_again(
+    pair: Any, handler: Handler, until: Until
+) -> None:
+    async with pair(handler) as (_, client):
+        items = client.rpc.count(10)
+        async for item in items:
+            if item == 2:
+                break
+        with pytest.raises(LookupError):
+            async for item in items:
+                raise LookupError(item)
+        assert await anext(items) == 4
+        assert [item async for item in items] == [5, 6, 7, 8, 9]
+        loop = aiter(client.rpc.count())
+        assert await anext(loop) == 0
+        await loop.aclose()
+        await until(lambda: not handler.open, SOON)
 
 
 async def test_an_anext_that_is_cancelled_does_not_keep_its_stream(
