@@ -227,6 +227,9 @@ class Connection(ABC):
 
     async def _next_token(self, old: str | None, deadline: float) -> str:
         """Wait for the token, and if it is `old`, for the next one."""
+        if self._is_closed:
+            # It was closed while the call ran: the peer has forgotten it as it was asked to.
+            raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
         if old is not None and self._token == old:
             self._forget_token()
         try:

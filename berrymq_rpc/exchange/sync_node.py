@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import math
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine
 from types import EllipsisType
@@ -13,7 +14,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 from ..bus import Bus, Empty, default_bus
 from ..common.backoff import Backoff
 from ..endpoint import Address, endpoint_of
-from ..errors import ConnectionLostError
+from ..errors import ConnectionLostError, ServiceClosedError
 from ..rpc.validation import checked_seconds
 from ..runtime.fork import call_in_child
 from ..runtime.log import Log
@@ -94,6 +95,8 @@ class SyncNode:
         self._options = options
         self._life: _Life | None = None
         self._lock = threading.Lock()
+        #: Whether the program is at its end.
+        self._is_over = False
         _nodes.add(self)
         call_in_child(self._forked)
 
@@ -301,6 +304,7 @@ class SyncNode:
     def _run(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine of this node's life, which is started if need be."""
         check_no_loop(name)
+        self._check_not_over()
         with self._lock:
             life = self._life
             if life is None or life.loop_thread.is_closed:
@@ -310,15 +314,29 @@ class SyncNode:
     def _run_connected(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine that needs a connection."""
         check_no_loop(name)
+        self._check_not_over()
         life = self._life
         if life is None or life.loop_thread.is_closed:
             raise _not_connected(name)
         return life.loop_thread.run(make(life))
 
-    def _close_at_exit(self) -> None:
+    def _check_not_over(self) -> None:
+        if self._is_over:
+            raise ServiceClosedError("the node is closed: the program is at its end")
+
+    def _leave_at_exit(self, deadline: float) -> None:
+        """Close the connections to other nodes, before the program ends."""
+        self._is_over = True
+        life = self._life
+        if life is not None and not life.loop_thread.is_closed:
+            left = max(0.0, deadline - time.monotonic())
+            with contextlib.suppress(ServiceClosedError, TimeoutError):
+                life.loop_thread.run(life.leave(left), left + CANCEL_PATIENCE)
+
+    def _close_at_exit(self, deadline: float) -> None:
         life, self._life = self._life, None
         if life is not None and not life.loop_thread.is_closed:
-            life.close(EXIT_PATIENCE)
+            life.close(max(CANCEL_PATIENCE, deadline - time.monotonic()))
 
     def _forked(self) -> None:
         """Reset in the child of a fork, in which only the thread that forked runs."""
@@ -404,6 +422,12 @@ class _Life:
         if len(queues) == 1:
             return queues[0], await queues[0].get(block, timeout)
         return await _get_from_any(queues, block, timeout)
+
+    async def leave(self, patience: float) -> None:
+        """Close the connections to other nodes within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await asyncio.gather(*(c.close() for c in self._open_connections()))
 
     async def close_endpoint(self, endpoint: str) -> None:
         gone = [c for c in self._open_connections() if c.endpoint == endpoint]
@@ -515,8 +539,14 @@ _nodes: weakref.WeakSet[SyncNode] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    for node in list(_nodes):
-        node._close_at_exit()
+    deadline = time.monotonic() + EXIT_PATIENCE
+    nodes = list(_nodes)
+    # First all connections: nodes of this program may be connected with each other, and would
+    # report that as a loss.
+    for node in nodes:
+        node._leave_at_exit(deadline)
+    for node in nodes:
+        node._close_at_exit(deadline)
 
 
 atexit.register(_close_all)

@@ -3,8 +3,10 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -72,10 +74,14 @@ class LoopThread:
         """Whether it takes nothing more: it was closed, or is another process's, or at its end."""
         return self._closed or not self._owner.is_this or sys.is_finalizing()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T], patience: float = math.inf) -> T:
         """Run a coroutine on the loop and wait for its result.
 
+        Args:
+            patience: seconds to wait.
+
         Raises:
+            TimeoutError: the time is over; the coroutine is cancelled.
             ServiceClosedError: it was closed, before or meanwhile, or the interpreter ends.
             Error: it was made before a fork.
             RuntimeError: called on its own thread, which would wait for itself.
@@ -91,7 +97,7 @@ class LoopThread:
                 raise self._closed_error()
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
-            return self._wait(future)
+            return self._wait(future, patience)
         except concurrent.futures.CancelledError:
             raise self._closed_error() from None
         except BaseException:
@@ -183,17 +189,21 @@ class LoopThread:
         finally:
             self.loop.close()
 
-    def _wait(self, future: "concurrent.futures.Future[T]") -> T:
+    def _wait(self, future: "concurrent.futures.Future[T]", patience: float) -> T:
         """The result of what runs on the loop; fails when the thread has ended before it."""
+        end = None if patience == math.inf else time.monotonic() + patience
         while True:
+            left = LOOK if end is None else min(LOOK, max(0.0, end - time.monotonic()))
             with contextlib.suppress(TimeoutError):
-                return future.result(LOOK)
+                return future.result(left)
             if future.done():
                 # It has just ended, or it is the coroutine that raised a TimeoutError.
                 return future.result()
             if self._is_stopping or not self._thread.is_alive():
                 future.cancel()
                 raise self._closed_error()
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"the thread of the {self.name} is blocked")
 
     def _closed_error(self) -> ServiceClosedError:
         return ServiceClosedError(f"the {self.name} is closed")
