@@ -28,6 +28,7 @@ from .runtime import BridgeRuntime
 from .subscriptions import (
     MAX_PEER_SUBSCRIPTIONS,
     MAX_SUBSCRIPTIONS,
+    QUEUE_BYTES,
     QUEUE_SIZE,
     RemoteSubscriptions,
     SubscriptionBounds,
@@ -99,6 +100,8 @@ class Bridge:
             `max_subscriptions`.
         max_peer_subscriptions: those of one connection.
         queue_size: messages that are kept for one subscription; the oldest are dropped first.
+        queue_bytes: bytes that the messages take that are kept for all subscriptions of one
+            connection, and a tenth of what those of all connections may take.
         limits: the bounds of calls in flight and of depth; see `rpc.Limits`.
         grace: seconds that calls in progress have when the bridge closes.
         title, version: of the service, for ``rpc.discover``.
@@ -127,6 +130,7 @@ class Bridge:
         max_host_subscriptions: int | None = None,
         max_peer_subscriptions: int = MAX_PEER_SUBSCRIPTIONS,
         queue_size: int = QUEUE_SIZE,
+        queue_bytes: int = QUEUE_BYTES,
         limits: Limits | None = None,
         grace: float = GRACE,
         title: str = "berrymq_rpc",
@@ -144,6 +148,7 @@ class Bridge:
             "max_subscriptions": max_subscriptions,
             "max_peer_subscriptions": max_peer_subscriptions,
             "queue_size": queue_size,
+            "queue_bytes": queue_bytes,
         }
         shares = {
             "max_host_peers": max_host_peers,
@@ -185,7 +190,7 @@ class Bridge:
         self._subscriptions: Subscriptions | None = None
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
-            self._subscriptions = Subscriptions(target.bus, subscriptions, queue_size)
+            self._subscriptions = Subscriptions(target.bus, subscriptions, queue_size, queue_bytes)
             self._table = collect_methods(target.handler)
         elif isinstance(target, Client):
             self._subscriptions = RemoteSubscriptions(target, subscriptions)
@@ -353,6 +358,7 @@ class Bridge:
         subscriptions = self._subscriptions
         return self._runtime.statistics() | {
             "subscriptions": 0 if subscriptions is None else subscriptions.count,
+            "subscription_bytes": 0 if subscriptions is None else subscriptions.bytes,
             "subscriptions_refused": 0 if subscriptions is None else subscriptions.refused,
             "messages_dropped": 0 if subscriptions is None else subscriptions.dropped,
         }

@@ -1,4 +1,4 @@
-"""Where a subscription's messages come from: this process's bus, or a queue at a remote node."""
+"""Where a subscription's messages come from: for a bridge before a node, a queue at that node."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ...bus import AsyncQueue, Bus, Empty
 from ...errors import ProtocolError, ServiceClosedError
 from ...identifier import Identifier
 from ...rpc import Client
 
-__all__ = ["BusSource", "MessageSource", "RemoteSource", "Sent"]
+__all__ = ["MessageSource", "RemoteSource", "Sent"]
 
 #: Seconds for which a remote node keeps the queue of a subscription whose bridge is gone.
 TTL = 60.0
@@ -52,35 +51,6 @@ class MessageSource(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop collecting messages."""
-
-
-class BusSource(MessageSource):
-    """The messages of a bus.
-
-    Args:
-        size: how many wait at most.
-    """
-
-    def __init__(self, identifier: Identifier, bus: Bus, size: int) -> None:
-        self._queue = AsyncQueue(identifier, maxsize=size, bus=bus)
-
-    @property
-    def dropped(self) -> int:  # type: ignore[override]
-        """How many were dropped."""
-        return self._queue.dropped
-
-    async def next(self) -> Sent | None:
-        while True:
-            try:
-                message = await self._queue.get()
-            except Empty:
-                return None
-            # Local messages stay in the process, whatever wildcards the peer used.
-            if not message.name.startswith("_"):
-                return Sent(message.id, message.args, message.kwargs)
-
-    def close(self) -> None:
-        self._queue.close()
 
 
 class RemoteSource(MessageSource):

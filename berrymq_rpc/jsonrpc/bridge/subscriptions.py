@@ -15,6 +15,7 @@ from ...errors import (
     ParametersError,
     ServiceClosedError,
 )
+from ...exchange.quota import AllBytes, PeerBytes
 from ...identifier import Identifier
 from ...rpc import Client
 from ...rpc.connection import Connection
@@ -22,12 +23,14 @@ from ...rpc.inbound import Inbound
 from ...rpc.inbound_call import current
 from ...rpc.wire.session import State
 from ...runtime.log import Log
-from .message_source import BusSource, MessageSource, RemoteSource
+from .bus_source import BusSource, MessageSizes
+from .message_source import MessageSource, RemoteSource
 from .write_queue import ROOM
 
 __all__ = [
     "MAX_PEER_SUBSCRIPTIONS",
     "MAX_SUBSCRIPTIONS",
+    "QUEUE_BYTES",
     "QUEUE_SIZE",
     "RemoteSubscriptions",
     "Subscription",
@@ -40,6 +43,11 @@ logger = Log("berrymq_rpc.jsonrpc.bridge")
 #: Messages that are kept for one subscription of a peer that does not read: those of a second on a
 #: busy bus. The oldest are dropped first.
 QUEUE_SIZE = 1000
+
+#: Bytes of the messages that are kept for all subscriptions of one connection, and how many
+#: connections' worth all of them together may take.
+QUEUE_BYTES = 32 << 20
+PEERS_OF_ALL = 10
 
 #: Seconds between two checks whether a peer has read what is queued for it.
 CONGESTION_PAUSE = 0.01
@@ -190,20 +198,33 @@ class Subscriptions:
         bus: whose messages these are.
         bounds: how many there may be.
         queue_size: messages that are kept for one subscription.
+        queue_bytes: bytes of the messages that are kept for all subscriptions of one connection;
+            those of all connections together may take ten times as many.
 
     Attributes:
         refused: how many were refused, as there were too many.
     """
 
-    def __init__(self, bus: Bus, bounds: SubscriptionBounds, queue_size: int = QUEUE_SIZE) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        bounds: SubscriptionBounds,
+        queue_size: int = QUEUE_SIZE,
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
         self._init(bounds)
         self._bus = bus
         self._queue_size = queue_size
+        self._queue_bytes = queue_bytes
+        self._of_all = AllBytes(queue_bytes * PEERS_OF_ALL)
+        self._sizes = MessageSizes()
 
     def _init(self, bounds: SubscriptionBounds) -> None:
         self._bounds = bounds
         self._of: dict[Connection, dict[str, Subscription]] = {}
         self._hosts = Counter[str]()
+        self._of_all = AllBytes(0)
+        self._of_peers: dict[Connection, PeerBytes] = {}
         self.refused = 0
         #: How many messages ended subscriptions dropped.
         self._dropped = 0
@@ -212,6 +233,11 @@ class Subscriptions:
     def count(self) -> int:
         """How many there are."""
         return self._hosts.total()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the messages that are kept."""
+        return self._of_all.bytes
 
     @property
     def dropped(self) -> int:
@@ -234,7 +260,10 @@ class Subscriptions:
         connection = _subscriber()
         exportable = _exportable(identifier)
         host = self._checked_host(connection)
-        source = BusSource(exportable, self._bus, self._queue_size)
+        of_peer = self._of_peers.get(connection)
+        if of_peer is None:
+            of_peer = self._of_peers[connection] = PeerBytes(self._queue_bytes, self._of_all)
+        source = BusSource(exportable, self._bus, self._queue_size, of_peer, self._sizes)
         subscription = self._add(Subscription(source, connection, host))
         subscription.start(self._end)
         return subscription.id
@@ -304,6 +333,14 @@ class Subscriptions:
             del self._hosts[subscription.host]
         self._dropped += subscription.dropped
         subscription.close()
+        if not of_peer:
+            self._forget_bytes(subscription.connection)
+
+    def _forget_bytes(self, connection: Connection) -> None:
+        of_peer = self._of_peers.pop(connection, None)
+        if of_peer is not None:
+            with self._of_all.lock:
+                self._of_all.members.pop(of_peer, None)
 
 
 class RemoteSubscriptions(Subscriptions):
