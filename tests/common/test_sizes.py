@@ -21,7 +21,7 @@ from berrymq_rpc.common.sizes import MAX_OBJECTS, OBJECT, approximate_size
         ({1, 2, 3}, 3 * OBJECT),
         (frozenset("abc"), 3 * OBJECT),
         ([0] * 1000, 1000 * OBJECT),
-        ({n: None for n in range(10)}, 20 * OBJECT),
+        (dict.fromkeys(range(10)), 20 * OBJECT),
         (None, OBJECT),
         (object(), OBJECT),
     ],
