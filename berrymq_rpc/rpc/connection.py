@@ -298,10 +298,22 @@ class Connection:
     # -- sending ---------------------------------------------------------------------------
 
     def is_congested(self) -> bool:
-        """Whether the peer reads too slowly: the bound on bytes queued for it is reached."""
-        if self.port is None:
-            return len(self.session.backlog) >= self.session.limits.max_waiting
-        return self.port.queued_bytes(self.key) > self.session.limits.max_queued_bytes
+        """Whether the peer reads too slowly: a bound on bytes queued for it is reached.
+
+        Where the bound of all peers is, that are all for which anything is queued.
+        """
+        port, limits = self.port, self.session.limits
+        if port is None:
+            return len(self.session.backlog) >= limits.max_waiting
+        queued = port.queued_bytes(self.key)
+        return queued > 0 and (
+            queued > limits.max_queued_bytes
+            or port.all_queued_bytes() > limits.max_all_queued_bytes
+        )
+
+    def queued_bytes(self) -> int:
+        """Bytes that wait for the peer to read them."""
+        return 0 if self.port is None else self.port.queued_bytes(self.key)
 
     def schedule_flush(self) -> None:
         """Send the pending records at the end of this tick of the event loop."""

@@ -54,6 +54,8 @@ class Dispatcher:
         #: without one. Plain functions end before anything else can look.
         self.in_flight = 0
         self.waiting = 0
+        #: Bytes of calls of all peers that wait.
+        self.queued_bytes = 0
         #: Calls and notifications of all peers so far. They are counted by messages, so that it
         #: costs a single call nothing.
         self.calls = 0

@@ -345,7 +345,7 @@ class Inbound:
             self._refuse(call_id, name, self._no_room())
         else:
             self.stalled[object() if call_id is None else call_id] = (event, cost)
-            self.queue_bytes += cost
+            self._hold(cost)
 
     def _wait(self) -> None:
         """Have what is stalled looked at again."""
@@ -393,7 +393,7 @@ class Inbound:
         self.message_bytes = 0
         while stalled and len(events) < MAX_STARTED:
             _, (event, cost) = stalled.popitem(last=False)
-            self.queue_bytes -= cost
+            self._hold(-cost)
             if not self._is_late(event, now):
                 events.append(event)
                 self.message_bytes += cost - MESSAGE
@@ -403,12 +403,27 @@ class Inbound:
 
     # -- bounds on what waits --------------------------------------------------------------
 
+    def _hold(self, cost: int) -> None:
+        """Count the bytes of a call that waits, or that does so no more."""
+        self.queue_bytes += cost
+        self.dispatcher.queued_bytes += cost
+
     def _has_room(self, size: int) -> bool:
+        dispatcher = self.dispatcher
+        limits = dispatcher.limits
         waiting = self.queue_bytes + self.unread_bytes
-        return waiting + size <= self.dispatcher.limits.max_queued_call_bytes
+        return (
+            waiting + size <= limits.max_queued_call_bytes
+            and dispatcher.queued_bytes + size <= limits.max_all_queued_call_bytes
+        )
 
     def _no_room(self) -> OverloadedError:
         limits = self.dispatcher.limits
+        if self.dispatcher.queued_bytes + MESSAGE > limits.max_all_queued_call_bytes:
+            return OverloadedError(
+                f"max_all_queued_call_bytes={limits.max_all_queued_call_bytes:,} bytes of calls of "
+                "all peers wait"
+            )
         reason = f"max_queued_call_bytes={limits.max_queued_call_bytes:,} bytes of calls wait for "
         if self.connection.is_congested():
             reason += (
@@ -421,16 +436,22 @@ class Inbound:
 
     def reserve(self, size: int) -> Room:
         """Count the bytes of a message that waits to be read, if there is room."""
-        limits = self.dispatcher.limits
+        dispatcher = self.dispatcher
+        limits = dispatcher.limits
         has_room = self._has_room(0)
-        if self.unread_bytes > 2 * limits.max_queued_call_bytes + limits.largest_frame:
+        if (
+            self.unread_bytes > 2 * limits.max_queued_call_bytes + limits.largest_frame
+            or dispatcher.queued_bytes > 2 * limits.max_all_queued_call_bytes + limits.largest_frame
+        ):
             return Room.NONE
         self.unread_bytes += size
+        dispatcher.queued_bytes += size
         return Room.SERVED if has_room else Room.REFUSED
 
     def release(self, size: int) -> None:
         """Count them as read."""
         self.unread_bytes -= size
+        self.dispatcher.queued_bytes -= size
 
     def refuse(self, events: Sequence[InboundEvent]) -> list[InboundEvent]:
         """Refuse the calls of a message that there was no room for, and return the rest of it."""
@@ -500,7 +521,7 @@ class Inbound:
             self._refuse(call_id, name, self._no_room())
         else:
             self.queue[object() if call_id is None else call_id] = (event, method, cost, begun)
-            self.queue_bytes += cost
+            self._hold(cost)
 
     def _start(self, event: InboundEvent, method: Method, begun: Begun | None) -> None:
         _, call_id, _, args, kwargs, deadline = event
@@ -565,7 +586,7 @@ class Inbound:
             and (dispatcher.in_flight < limits.max_in_flight or not self.in_flight)
         ):
             _, (event, method, cost, begun) = self.queue.popitem(last=False)
-            self.queue_bytes -= cost
+            self._hold(-cost)
             if not self._is_late(event, monotonic()):
                 self._start(event, method, begun)
 
@@ -577,7 +598,7 @@ class Inbound:
             event, cost = self.stalled.pop(call_id)
         else:
             return False
-        self.queue_bytes -= cost
+        self._hold(-cost)
         self._refuse(call_id, event[2], asyncio.CancelledError())
         return True
 
@@ -717,6 +738,7 @@ class Inbound:
     def lost(self) -> None:
         """The peer is gone: stop its calls; no answer of them will be acknowledged."""
         self.stop()
+        self.release(self.unread_bytes)
         unacknowledged = list(self.unacknowledged.values())
         self.unacknowledged.clear()
         for call in unacknowledged:
@@ -726,7 +748,7 @@ class Inbound:
         self.queue.clear()
         self.stalled = None
         self.needs_turn = False
-        self.queue_bytes = 0
+        self._hold(-self.queue_bytes)
         if self._congested_timer is not None:
             self._congested_timer.cancel()
             self._congested_timer = None

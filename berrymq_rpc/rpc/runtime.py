@@ -172,6 +172,8 @@ class Runtime:
             "calls_in_flight": sum(len(session.pending) for session in sessions),
             "calls": self.dispatcher.calls,
             "calls_running": self.dispatcher.in_flight + self.dispatcher.waiting,
+            "call_bytes_queued": self.dispatcher.queued_bytes,
+            "bytes_queued": sum(connection.queued_bytes() for connection in self.connections),
             "malformed_messages": self.dispatcher.malformed,
             "notifications_dropped": self.dispatcher.notifications_dropped,
         }

@@ -35,6 +35,8 @@ class Server(asyncio.AbstractServer):
         * ``calls``: calls and notifications of the peers so far, those included that were refused.
         * ``calls_running``: of these, what runs: coroutines, streams, and threads until they end.
           A plain function holds the event loop while it runs, so none is ever counted here.
+        * ``call_bytes_queued``: bytes of the peers' calls that wait for their turn.
+        * ``bytes_queued``: bytes that wait for the peers to read them.
         * ``calls_in_flight``: calls to the peers that are not answered yet.
         * ``malformed_messages``, ``malformed``: messages that could not be read, and those and
           parts of messages that the peers' dialects do not allow.

@@ -448,6 +448,38 @@ async def test_max_queued_calls(pair: Any, handler: Handler, until: Until) -> No
         assert server.statistics()["calls_running"] == 0
 
 
+async def test_max_all_queued_calls(pair: Any, handler: Handler, until: Until) -> None:
+    bounds = limits(window=5, max_queued_call_bytes=15_000, max_all_queued_call_bytes=20_000)
+    async with (
+        pair(handler, server=bounds, dialect="aiozmq") as (server, one),
+        await rpc.open_client(connect=server.endpoints, dialect="aiozmq") as other,
+        await rpc.open_client(connect=server.endpoints, dialect="aiozmq") as third,
+    ):
+        assert await third.rpc.add(1) == 2
+        first = [one.rpc.hold() for _ in range(40)]
+        assert await one.rpc.add(1) == 2
+        second = [other.rpc.hold() for _ in range(40)]
+        assert await other.rpc.add(1) == 2
+        refused = {call for call in (*first, *second) if call.done()}
+        texts = [str(call.exception()) for call in first if call in refused]
+        assert all("max_queued_call_bytes=15,000" in text for text in texts)
+        texts = [str(call.exception()) for call in second if call in refused]
+        assert len(texts) > 20
+        assert all("max_all_queued_call_bytes=20,000" in text for text in texts)
+        assert 18_000 < server.statistics()["call_bytes_queued"] <= 20_000
+        # What has a slot does not wait.
+        held = third.rpc.hold()
+        assert await third.rpc.add(1) == 2
+        # Those of a peer that leaves wait no more.
+        other.close()
+        await other.wait_closed()
+        await until(lambda: server.statistics()["call_bytes_queued"] <= 15_000)
+        handler.go_on.set()
+        await asyncio.gather(held, *(call for call in first if call not in refused))
+        assert server.statistics()["call_bytes_queued"] == 0
+        await asyncio.gather(*second, return_exceptions=True)
+
+
 @pytest.mark.skipif(plain is None, reason="aiozmq.rpc cannot be imported")
 async def test_max_queued_calls_of_a_plain_client(handler: Handler, until: Until) -> None:
     bounds = limits(window=5, max_queued_call_bytes=10_000)
@@ -551,6 +583,45 @@ async def test_a_loop_that_notifies_without_awaiting_is_bounded(
             for _ in range(1_000_000):
                 client.notify.echo(bytes(1000))
         assert await client.rpc.add(1) == 2
+
+
+async def test_answers_to_all_who_do_not_read_are_bounded(pair: Any, handler: Handler) -> None:
+    """Each is below its own bound; together they are not."""
+    import struct
+
+    import msgpack
+    import zmq
+
+    bounds = limits(max_queued_bytes=100 * MIB, max_all_queued_bytes=2 * MIB, window=10_000)
+    async with pair(handler, server=bounds) as (server, client):
+        with zmq.Context() as context:
+            peers = [context.socket(zmq.DEALER) for _ in range(4)]
+            try:
+                for raw in peers:
+                    raw.linger = 0
+                    raw.rcvhwm = 1
+                    raw.connect(server.endpoints[0])
+                asked = 1000
+                for number in range(asked):
+                    header = struct.pack("=HHLd", 1, 2, number, 0.0)
+                    frames = [header, b"give", msgpack.packb((20_000,)), b"\x80"]
+                    for raw in peers:
+                        await asyncio.to_thread(raw.send_multipart, frames)
+                    if number % 100 == 0:
+                        assert await client.rpc.add(1) == 2
+                assert await client.rpc.add(1) == 2
+                # What was asked while they were below the bound has been answered.
+                assert server.statistics()["bytes_queued"] < 4 * MIB
+                for raw in peers:
+                    raw.rcvtimeo = 5000
+                    for number in range(asked):
+                        header, _ = await asyncio.to_thread(raw.recv_multipart)
+                        _, _, call_id, _, failed = struct.unpack("=HHLd?", header)
+                        assert (call_id, failed) == (number, False)
+                assert server.statistics()["bytes_queued"] == 0
+            finally:
+                for raw in peers:
+                    raw.close()
 
 
 async def test_answers_to_who_does_not_read_are_bounded(pair: Any, handler: Handler) -> None:

@@ -148,7 +148,7 @@ class BridgeRuntime:
             "posts_refused": self.host_calls.refused,
             "calls": sum(dialect.calls for dialect in self._dialects),
             "calls_in_progress": self.in_progress,
-            "bytes_queued": sum(map(_queued_bytes, self.connections)),
+            "bytes_queued": sum(connection.queued_bytes() for connection in self.connections),
             "malformed_messages": self.dispatcher.malformed
             + sum(dialect.malformed for dialect in self._dialects),
         }
@@ -234,7 +234,3 @@ class BridgeRuntime:
             for key in list(port.connections):
                 port.peer_lost(key, "the bridge is closed")
         self.dispatcher.close()
-
-
-def _queued_bytes(connection: Connection) -> int:
-    return 0 if connection.port is None else connection.port.queued_bytes(connection.key)

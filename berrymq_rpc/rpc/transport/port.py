@@ -116,6 +116,10 @@ class Port(ABC):
     def queued_bytes(self, key: Key) -> int:
         """Bytes that wait in this process to be sent to the peer."""
 
+    def all_queued_bytes(self) -> int:
+        """Bytes that wait to be sent to all peers; 0 where the port bounds them by itself."""
+        return 0
+
     def address(self, key: Key) -> str | None:
         """The host of a peer, as an IP address.
 

@@ -428,6 +428,9 @@ class ZeroMQPort(Port, ZmqProtocol):
     def queued_bytes(self, key: Key) -> int:
         return self._transport.queued_bytes(key if self._routed else b"")  # type: ignore[arg-type]
 
+    def all_queued_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
     def address(self, key: Key) -> str | None:
         file = self._peers.get(key)
         if file is None:

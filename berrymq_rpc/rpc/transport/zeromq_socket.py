@@ -110,6 +110,7 @@ class PeerTransport(ZmqTransport):
         #: Messages for full peers, each with its size.
         self._blocked: dict[bytes, deque[tuple[int, Sequence[Buffer]]]] = {}
         self._blocked_bytes: dict[bytes, int] = {}
+        self._all_blocked_bytes = 0
         self._next_retry: asyncio.TimerHandle | None = None
         self._retry_from = 0.0
         #: Keys of known peers that have a REQ socket.
@@ -225,6 +226,7 @@ class PeerTransport(ZmqTransport):
         size = sum(map(len, frames))
         self._blocked.setdefault(key, deque()).append((size, frames))
         self._blocked_bytes[key] = self._blocked_bytes.get(key, 0) + size
+        self._all_blocked_bytes += size
 
     def _plan_retry(self) -> None:
         if self._next_retry is None:
@@ -244,7 +246,9 @@ class PeerTransport(ZmqTransport):
             while queue and self._try(key, queue[0][1]):
                 if key not in self._blocked:
                     break
-                self._blocked_bytes[key] -= queue.popleft()[0]
+                size = queue.popleft()[0]
+                self._blocked_bytes[key] -= size
+                self._all_blocked_bytes -= size
             if not queue:
                 self.forget(key)
         # A ROUTER is always writable, so it does not show when a full peer has room.
@@ -254,7 +258,7 @@ class PeerTransport(ZmqTransport):
     def forget(self, key: bytes) -> None:
         """Drop what is queued for a peer."""
         self._blocked.pop(key, None)
-        self._blocked_bytes.pop(key, None)
+        self._all_blocked_bytes -= self._blocked_bytes.pop(key, 0)
 
     def queued_bytes(self, key: bytes) -> int:
         """Bytes that wait for a peer to take them."""
@@ -266,7 +270,7 @@ class PeerTransport(ZmqTransport):
         return sum(map(len, self._blocked.values()))
 
     def get_write_buffer_size(self) -> int:
-        return sum(self._blocked_bytes.values())
+        return self._all_blocked_bytes
 
     # -- addresses -----------------------------------------------------------------------
 

@@ -49,6 +49,10 @@ MAX_QUEUED_CALL_BYTES = 16 << 20
 #: peer costs less than 10 MB.
 MAX_QUEUED_BYTES = 5 << 20
 
+#: The same of all peers together, so that one peer has at most a tenth.
+MAX_ALL_QUEUED_CALL_BYTES = 160 << 20
+MAX_ALL_QUEUED_BYTES = 50 << 20
+
 #: Nesting of arrays and maps; people's data has less than 20 levels.
 MAX_DEPTH = 100
 
@@ -74,6 +78,9 @@ class Limits:
             window, or until it reads its answers; each counts as 500 more than it is long.
         max_queued_bytes: bytes that wait to be sent to one peer; over it calls of that peer wait,
             up to `max_queued_call_bytes`, and notifications to it raise `OverloadedError`.
+        max_all_queued_call_bytes, max_all_queued_bytes: the same of all peers together. Over the
+            first, calls that would have to wait are refused, of any peer; over the second, peers
+            for which anything is queued count as those that are over `max_queued_bytes`.
         max_depth: levels of nested arrays and maps.
         stream_window: items of a stream that are under way before the reader asks for more.
     """
@@ -88,6 +95,8 @@ class Limits:
     max_peers: int = MAX_PEERS
     max_queued_call_bytes: int = MAX_QUEUED_CALL_BYTES
     max_queued_bytes: int = MAX_QUEUED_BYTES
+    max_all_queued_call_bytes: int = MAX_ALL_QUEUED_CALL_BYTES
+    max_all_queued_bytes: int = MAX_ALL_QUEUED_BYTES
     max_depth: int = MAX_DEPTH
     stream_window: int = STREAM_WINDOW
 
