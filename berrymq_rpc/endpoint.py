@@ -56,7 +56,7 @@ _USUAL_PORTS = {"http": 80, "https": 443}
 #: What neither a host nor a port has. Each of these ends the host for some parsers.
 _NOT_IN_HOST = re.compile(r"[\x00-\x20\x7f@?#\\]")
 #: A user and a password, in what may be meant as an address.
-_PASSWORD = re.compile(r"(^|//)[^/]*:[^/]*@")
+_PASSWORD = re.compile(r"^([\w+.-]+://)?[^/]*?:.*@", re.DOTALL)
 #: What no path has, as it could end the line that carries it.
 _NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f]")
 
@@ -101,17 +101,19 @@ class Endpoint:
                 f"an address of {scheme}:// is a host and a port, without a user part before them"
             )
         if _NOT_IN_HOST.search(authority) or _NOT_IN_PATH.search(path):
-            raise ValueError(f"{text!r} has a character that no address has")
+            raise ValueError(f"{without_password(text)!r} has a character that no address has")
         host, colon, digits = authority.rpartition(":")
         if scheme in _USUAL_PORTS and ("]" in digits or not colon):
             host, colon, digits = authority, ":", str(_USUAL_PORTS[scheme])
         if not (host and colon and (digits == "*" or is_port(digits))):
             raise ValueError(
-                f"{text!r} has no host and port: a port is a number from 0 to {MAX_PORT}, or * for "
-                "a free one"
+                f"{without_password(text)!r} has no host and port: a port is a number from 0 to "
+                f"{MAX_PORT}, or * for a free one"
             )
         if slash and scheme == "tcp":
-            raise ValueError(f"{text!r} has a path, which no address of tcp:// has")
+            raise ValueError(
+                f"{without_password(text)!r} has a path, which no address of tcp:// has"
+            )
         port = None if digits == "*" else int(digits)
         return cls(scheme, _host_of(host, text), port, slash + path)
 
@@ -152,7 +154,10 @@ def split_user(url: str) -> tuple[str, str]:
 
 
 def without_password(text: str) -> str:
-    """What looks like an address, for an error or a log: with ``...`` for a user and a password."""
+    """What looks like an address, for an error or a log: with ``...`` for a user and a password.
+
+    A password may have a slash in it, by mistake.
+    """
     return _PASSWORD.sub(r"\1...@", text)
 
 

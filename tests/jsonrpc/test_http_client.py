@@ -295,8 +295,15 @@ async def test_connections_are_bounded(handler: Handler) -> None:
 
 
 async def test_secrets_are_in_no_error() -> None:
-    for url in ("htp://me:pass@here", "me:pass@here:80", "http://me:pass@", "http://me:pass@a:x"):
-        with pytest.raises(ValueError, match=r"URL|endpoint|port") as caught:
+    for url in (
+        "htp://me:pass@here",
+        "me:pass@here:80",
+        "http://me:pass@",
+        "http://me:pass@a:x",
+        "http://me:a/pass@here",
+        "http://me:a/pass@here:80/\n",
+    ):
+        with pytest.raises(ValueError, match=r"URL|endpoint|port|address") as caught:
             await open_http_client(url)
         assert "pass" not in str(caught.value)
     async with await open_http_client("http://me@127.0.0.1:1/rpc?key=pass") as client:

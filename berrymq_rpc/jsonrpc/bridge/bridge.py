@@ -249,7 +249,8 @@ class Bridge:
             path: where clients post to, such as ``"/rpc"``.
             notification_status: of the response where there is no answer: 200, 202 or 204.
             require_content_type: refuse a body that does not say that it is JSON. Without, there
-                has to be a token: a form of any page could post otherwise.
+                has to be a token, and pages still have to say so: a form of any page could post
+                otherwise.
 
         Returns:
             The URL, such as ``"http://127.0.0.1:8080"``, without the path.

@@ -311,7 +311,7 @@ class HTTPListener(Listener):
         content_type = headers.get("Content-Type", "")
         # The common case, without parsing.
         if content_type != "application/json":
-            if not self._require_content_type:
+            if not self._require_content_type and "Origin" not in headers:
                 if not is_utf8(content_type):
                     return _refusal(Refusal(415, "the body must be in UTF-8"))
             elif not is_json(content_type, or_xml=path == LEGACY_PATH):

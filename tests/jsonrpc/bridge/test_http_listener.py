@@ -396,6 +396,11 @@ async def test_no_content_type(handler: Any) -> None:
             headers = token | {"Content-Type": content_type}
             assert await status(session, "POST", url, data=ASKED, headers=headers) == expected
         assert await status(session, "POST", url, **post) == 401
+        # A browser adds what its user has once logged in with to the forms of all pages.
+        page = token | {"Origin": url, "Content-Type": "text/plain"}
+        assert await status(session, "POST", url, data=ASKED, headers=page) == 415
+        page["Content-Type"] = "application/json"
+        assert await status(session, "POST", url, data=ASKED, headers=page) == 200
 
 
 async def test_options_that_cannot_be() -> None:
