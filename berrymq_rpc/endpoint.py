@@ -307,9 +307,17 @@ def check_exposure(endpoint: str, insecure: bool) -> None:
     """Refuse to open a port to the network by accident.
 
     Raises:
-        ValueError: `endpoint` binds beyond loopback, and `insecure` is not set.
+        ValueError: `endpoint` binds beyond loopback, or is an abstract socket, which every user
+            of this host may connect to; and `insecure` is not set.
     """
-    if insecure or not endpoint.startswith("tcp://"):
+    if insecure:
+        return
+    if endpoint.startswith("ipc://@"):
+        raise ValueError(
+            f"{endpoint} has no file, so every user of this host may call this side. Write a path, "
+            "or pass insecure=True if they all are trusted"
+        )
+    if not endpoint.startswith("tcp://"):
         return
     host = Endpoint.parse(endpoint).host
     if not is_loopback(host):

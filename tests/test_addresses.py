@@ -1,6 +1,7 @@
 """Every place that takes an address makes the same checks, and takes IPv6."""
 
 import asyncio
+import os
 import socket
 import stat
 import subprocess
@@ -129,12 +130,51 @@ async def test_a_stale_socket_is_replaced(listen: Listen, tmp_path: Path) -> Non
 
 
 @each_listener
-async def test_a_name_without_a_path(listen: Listen, tmp_path: Path) -> None:
+async def test_the_owner_alone_may_connect(listen: Listen, tmp_path: Path) -> None:
+    path = tmp_path / "own"
+    before = os.umask(0o022)
+    try:
+        async with listen(f"ipc://{path}"):
+            assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+        # The mask of the process is as it was.
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+
+
+@each_listener
+async def test_an_abstract_socket_has_no_owner(listen: Listen, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="every user of this host may call"):
+        async with listen(f"ipc://@{tmp_path}"):
+            pass
+
+
+async def test_a_name_without_a_path(tmp_path: Path) -> None:
     # A file of that name in the working directory has nothing to do with it.
-    async with listen(f"ipc://@{tmp_path}"):
-        with pytest.raises(UNUSABLE, match="in use"):
-            async with listen(f"ipc://@{tmp_path}"):
-                pass
+    endpoint = f"ipc://@{tmp_path}"
+    async with (
+        await rpc.start_server(Echo(), bind=endpoint, insecure=True),
+        await rpc.open_client(connect=endpoint, timeout=10) as client,
+    ):
+        assert await client.rpc.echo(1) == 1
+        with pytest.raises(OSError, match="in use"):
+            await rpc.start_server(Echo(), bind=endpoint, insecure=True)
+        with pytest.raises(zmq.ZMQError, match="in use"):
+            EchoServer(endpoint, insecure=True)
+
+
+async def test_others_of_this_host_may_connect_if_the_program_wants(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    endpoint = f"ipc://{path}"
+    async with await rpc.start_server(Echo(), bind=endpoint, ipc_mode=0o660):
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o660
+    async with Node(endpoint, handler=Echo(), ipc_mode=0o666):
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o666
+    with EchoServer(endpoint, ipc_mode=0o620):
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o620
+    for wrong, error in ((0o1000, ValueError), (-1, ValueError), ("rw", TypeError)):
+        with pytest.raises(error, match="the mode of a file"):
+            await rpc.start_server(Echo(), bind=endpoint, ipc_mode=wrong)  # type: ignore[arg-type]
 
 
 # -- ports --------------------------------------------------------------------------------------
@@ -316,4 +356,5 @@ def test_no_socket_is_bound_elsewhere() -> None:
     found = {
         path.name for path in package.rglob("*.py") if "socket.bind(" in path.read_text("utf-8")
     }
-    assert found == {"binding.py"}
+    # That of zap.py is within the process, at an address that is always the same.
+    assert found == {"binding.py", "zap.py"}

@@ -15,6 +15,7 @@ from ..rpc import Limits, Server
 from ..rpc.options import CallOptions, ClientOptions, ServerOptions
 from ..rpc.server import start_server_with
 from ..rpc.transport import endpoints_of
+from ..rpc.transport.port import IPC_MODE
 from ..rpc.validation import checked_limits
 from ..rpc.wire.translation import Untranslated
 from ..runtime.fork import OwnerProcess
@@ -73,7 +74,7 @@ class Node:
         handler: further methods to serve besides berryMQ's functions.
         timeout: seconds that peers have for each answer.
         connect_timeout: seconds that a peer has to appear.
-        insecure: allow `bind` to addresses beyond this host without authentication.
+        insecure, ipc_mode: as for `rpc.start_server`.
         queue_size: messages that each queue for another process keeps at most.
         queue_bytes: bytes that these may take, packed.
         total_queue_bytes: bytes that all queues here may take; over it, the oldest messages of the
@@ -117,6 +118,7 @@ class Node:
         timeout: float = TIMEOUT,
         connect_timeout: float = CONNECT_TIMEOUT,
         insecure: bool = False,
+        ipc_mode: int = IPC_MODE,
         queue_size: int = MAX_MESSAGES,
         queue_bytes: int = MAX_BYTES,
         total_queue_bytes: int | None = None,
@@ -159,6 +161,7 @@ class Node:
             translation_table=translation_table,
             untranslated=Untranslated.of,
             security=security,
+            ipc_mode=ipc_mode,
         )
         self._functions = ExportedFunctions(
             self._bus,
@@ -283,6 +286,7 @@ class Node:
             translation_table=self._client_options.translation_table,
             untranslated=self._client_options.untranslated,
             security=self._client_options.security,
+            ipc_mode=self._client_options.ipc_mode,
         )
         server = await start_server_with(self._handler, options)
         self._servers.append(server)

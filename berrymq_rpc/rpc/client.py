@@ -15,6 +15,7 @@ from .options import SLOW_HANDLER, CallOptions, ClientOptions
 from .peer import Peer
 from .proxy import Namespace
 from .transport import endpoints_of
+from .transport.port import IPC_MODE
 from .validation import Authorize, checked_limits
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
@@ -162,6 +163,7 @@ async def open_client(
     log_exceptions: bool = False,
     exclude_log_exceptions: Sequence[type[BaseException]] = (),
     insecure: bool = False,
+    ipc_mode: int = IPC_MODE,
     security: Security | None = None,
     authorize: Authorize | None = None,
 ) -> Client:
@@ -188,7 +190,10 @@ async def open_client(
         limits: the bounds; see `Limits`.
         threads, slow_handler, log_exceptions, exclude_log_exceptions: for `handler`, as in
             `start_server`.
-        insecure: allow `bind` to addresses beyond this host without authentication.
+        insecure: allow `bind` to addresses beyond this host without authentication, and to abstract
+            sockets (``ipc://@name``), which every user of this host may connect to.
+        ipc_mode: the mode of the file that ``ipc://`` makes: by default its owner alone may
+            connect.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         authorize: for `handler`, as in `start_server`.
 
@@ -207,6 +212,7 @@ async def open_client(
         use_list=use_list,
         limits=checked_limits(limits),
         insecure=insecure,
+        ipc_mode=ipc_mode,
         security=security,
         authorize=authorize,
         connect_timeout=connect_timeout,

@@ -7,11 +7,13 @@ from typing import Any
 
 from ..endpoint import check_exposure
 from ..security import CurveServer, Security, checked_security
+from .transport.port import IPC_MODE
 from .validation import (
     Authorize,
     checked_authorize,
     checked_error_table,
     checked_exceptions,
+    checked_mode,
     checked_seconds,
     checked_threads,
     checked_timeout,
@@ -63,6 +65,7 @@ class Options:
     Args:
         connect, bind: as `endpoints_of` gives them.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
+        ipc_mode: of the file of an ``ipc://`` endpoint that is bound.
         authorize: decides on each call of a peer.
         untranslated: see `Codec`; a node passes on what it has no entry for, others refuse it.
 
@@ -86,6 +89,7 @@ class Options:
     exclude_log_exceptions: Sequence[type[BaseException]] = ()
     send_traceback: bool = False
     insecure: bool = False
+    ipc_mode: int = IPC_MODE
     security: Security | None = None
     authorize: Authorize | None = None
 
@@ -109,6 +113,7 @@ class Options:
             connect_timeout=checked_seconds(self.connect_timeout, "connect_timeout"),
             threads=checked_threads(self.threads),
             slow_handler=checked_seconds(self.slow_handler, "slow_handler"),
+            ipc_mode=checked_mode(self.ipc_mode),
             authorize=checked_authorize(self.authorize),
             exclude_log_exceptions=checked_exceptions(self.exclude_log_exceptions),
             security=checked_security(self.security),

@@ -97,6 +97,7 @@ class Runtime:
             max_frame=limits.largest_frame,
             single=single,
             security=self.options.security,
+            ipc_mode=self.options.ipc_mode,
         )
 
     def _new_port(self, greeting: Dialect | None) -> PortConnections:

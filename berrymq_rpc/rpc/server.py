@@ -10,6 +10,7 @@ from .method_table import collect_methods
 from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
 from .runtime import Runtime
 from .transport import endpoints_of
+from .transport.port import IPC_MODE
 from .validation import Authorize, checked_limits
 from .wire.limits import Limits
 
@@ -128,6 +129,7 @@ async def start_server(
     exclude_log_exceptions: Sequence[type[BaseException]] = (),
     send_traceback: bool = False,
     insecure: bool = False,
+    ipc_mode: int = IPC_MODE,
     security: Security | None = None,
     authorize: Authorize | None = None,
 ) -> Server:
@@ -158,7 +160,10 @@ async def start_server(
         log_exceptions: log what handlers raise, with the traceback.
         exclude_log_exceptions: exception classes not to log.
         send_traceback: send the text of tracebacks to callers, as a note of the exception.
-        insecure: allow `bind` to addresses beyond this host without authentication.
+        insecure: allow `bind` to addresses beyond this host without authentication, and to abstract
+            sockets (``ipc://@name``), which every user of this host may connect to.
+        ipc_mode: the mode of the file that ``ipc://`` makes: by default its owner alone may
+            connect.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         authorize: a plain function of the `Context` and the method's full name, called before each
             call; unless it returns ``True``, the call fails with `PermissionDeniedError`.
@@ -178,6 +183,7 @@ async def start_server(
         use_list=use_list,
         limits=checked_limits(limits),
         insecure=insecure,
+        ipc_mode=ipc_mode,
         security=security,
         authorize=authorize,
         slow_handler=slow_handler,

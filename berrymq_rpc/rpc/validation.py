@@ -14,6 +14,7 @@ __all__ = [
     "checked_error_table",
     "checked_exceptions",
     "checked_limits",
+    "checked_mode",
     "checked_seconds",
     "checked_threads",
     "checked_timeout",
@@ -37,6 +38,19 @@ def checked_authorize(value: Any) -> Authorize | None:
     if inspect.iscoroutinefunction(value):
         raise TypeError("authorize must be a plain function: it decides before the call begins")
     return cast(Authorize, value)
+
+
+def checked_mode(value: Any) -> int:
+    """Return the mode of a file.
+
+    Raises:
+        TypeError, ValueError: it is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"ipc_mode is the mode of a file, such as 0o660, not {value!r}")
+    if not 0 <= value <= 0o777:
+        raise ValueError(f"ipc_mode is the mode of a file, such as 0o660, not {value:#o}")
+    return value
 
 
 def checked_seconds(value: Any, name: str, *, zero: bool = False) -> float:

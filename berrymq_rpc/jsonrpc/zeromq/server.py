@@ -11,7 +11,9 @@ import zmq
 from ...endpoint import check_exposure, endpoint_of
 from ...errors import ParametersError
 from ...rpc.transport.binding import bind_socket
+from ...rpc.transport.port import IPC_MODE
 from ...rpc.transport.waker import Waker
+from ...rpc.validation import checked_mode
 from ...security import Security
 from ..items import RPCError
 from ..message import IncomingMessage, IncomingRequest
@@ -55,6 +57,8 @@ class RPCServer(SocketOwner, threading.Thread):
         socket_type: of ZeroMQ; the default is the class's.
         logger: the default is ``berrymq_rpc.jsonrpc.zeromq``.
         insecure: allow an address beyond loopback: anyone who reaches it may call.
+        ipc_mode: the mode of the file that ``ipc://`` makes: by default its owner alone may
+            connect.
         max_size: bytes of a request, and of an answer.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
 
@@ -83,6 +87,7 @@ class RPCServer(SocketOwner, threading.Thread):
         logger: logging.Logger | None = None,
         *,
         insecure: bool = False,
+        ipc_mode: int = IPC_MODE,
         max_size: int = MAX_SIZE,
         security: Security | None = None,
     ) -> None:
@@ -93,6 +98,7 @@ class RPCServer(SocketOwner, threading.Thread):
         SocketOwner.__init__(
             self, endpoint, socket_type, timeout, context, logger, max_size, security
         )
+        self._ipc_mode = checked_mode(ipc_mode)
         self._methods = Handlers(self, "handle_{}_method")
         self._notifications = Handlers(self, "handle_{}_notification", "handle_{}_method")
         self._queues: RouterQueues | None = None
@@ -105,7 +111,7 @@ class RPCServer(SocketOwner, threading.Thread):
         try:
             if self.socket_type == zmq.ROUTER:
                 self._queues = RouterQueues(self.socket, self._log)
-            self.endpoint = bind_socket(self.socket, self.endpoint)
+            self.endpoint = bind_socket(self.socket, self.endpoint, self._ipc_mode)
         except BaseException:
             self.socket.close(0)
             self._release()

@@ -10,23 +10,29 @@ import errno
 import os
 import socket
 import stat
+import threading
 from typing import Any
 
 import zmq
 
 from ...endpoint import Endpoint
+from .port import IPC_MODE
 
 __all__ = ["bind_socket", "is_name", "needs_ipv6", "uses_ipv6"]
 
 _IPC = "ipc://"
 
+#: The mask is that of the whole process.
+_umask_lock = threading.Lock()
 
-def bind_socket(zmq_socket: Any, endpoint: str) -> str:
+
+def bind_socket(zmq_socket: Any, endpoint: str, ipc_mode: int = IPC_MODE) -> str:
     """Bind a socket.
 
     Args:
         zmq_socket: of pyzmq, and not bound yet.
         endpoint: such as ``tcp://127.0.0.1:*`` or ``ipc:///run/x``.
+        ipc_mode: the mode of the socket's file: who on this host may connect.
 
     Returns:
         The real endpoint.
@@ -36,7 +42,11 @@ def bind_socket(zmq_socket: Any, endpoint: str) -> str:
             of ``ipc://`` is not that of a socket.
     """
     if endpoint.startswith(_IPC):
-        _check_path(endpoint.removeprefix(_IPC))
+        path = endpoint.removeprefix(_IPC)
+        _check_path(path)
+        if hasattr(socket, "AF_UNIX") and not path.startswith("@"):
+            _bind_path(zmq_socket, endpoint, ipc_mode)
+            return _real_endpoint(zmq_socket)
     zmq_socket.set(zmq.IPV6, int(uses_ipv6(endpoint)))
     try:
         zmq_socket.bind(endpoint)
@@ -46,6 +56,20 @@ def bind_socket(zmq_socket: Any, endpoint: str) -> str:
         # It has no IPv4 address, but may have an IPv6 one.
         zmq_socket.set(zmq.IPV6, 1)
         zmq_socket.bind(endpoint)
+    return _real_endpoint(zmq_socket)
+
+
+def _bind_path(zmq_socket: Any, endpoint: str, mode: int) -> None:
+    """Bind a socket with a file of this mode; nobody else may connect meanwhile."""
+    with _umask_lock:
+        before = os.umask(0o777 & ~mode)
+        try:
+            zmq_socket.bind(endpoint)
+        finally:
+            os.umask(before)
+
+
+def _real_endpoint(zmq_socket: Any) -> str:
     real: bytes = zmq_socket.get(zmq.LAST_ENDPOINT)
     return real.rstrip(b"\0").decode()
 

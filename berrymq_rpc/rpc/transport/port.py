@@ -19,7 +19,10 @@ from typing import NamedTuple, Protocol, TypeAlias
 from ...errors import AuthenticationError
 from ...security import Security
 
-__all__ = ["Buffer", "Credentials", "Key", "Port", "PortHandler", "PortOptions"]
+__all__ = ["IPC_MODE", "Buffer", "Credentials", "Key", "Port", "PortHandler", "PortOptions"]
+
+#: The mode of the file of an ``ipc://`` socket: its owner alone may connect.
+IPC_MODE = 0o600
 
 Key: TypeAlias = Hashable
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -47,6 +50,7 @@ class PortOptions(NamedTuple):
         single: a listening port expects one peer, which says nothing before it is called (a plain
             aiozmq.rpc server).
         security: who may connect, and how this side proves who it is; ``None`` for neither.
+        ipc_mode: of the file of an ``ipc://`` endpoint that is bound: who on this host may connect.
     """
 
     heartbeat: float
@@ -54,6 +58,7 @@ class PortOptions(NamedTuple):
     linger: float = 1.0
     single: bool = False
     security: Security | None = None
+    ipc_mode: int = IPC_MODE
 
 
 class PortHandler(Protocol):

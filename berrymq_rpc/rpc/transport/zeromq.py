@@ -163,6 +163,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             known=self._peers,
             departed=self._departed,
             is_secured=isinstance(self._security, CurveServer),
+            ipc_mode=options.ipc_mode,
         )
 
         self._owner = OwnerProcess("port")

@@ -23,7 +23,7 @@ import zmq
 from .aiozmq_import import ZmqProtocol, ZmqTransport
 from .binding import bind_socket
 from .curve import credentials_of
-from .port import Buffer, Credentials
+from .port import IPC_MODE, Buffer, Credentials
 
 __all__ = ["KNOWN", "NO_FILE", "PeerTransport", "Received"]
 
@@ -72,6 +72,7 @@ class PeerTransport(ZmqTransport):
         known: keys of the peers whose connection's file number is known.
         departed: called with the key of a peer that a send finds gone.
         is_secured: whether the peers have keys.
+        ipc_mode: of the file of an ``ipc://`` endpoint.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class PeerTransport(ZmqTransport):
         known: Container[Any],
         departed: Callable[[bytes], None],
         is_secured: bool = False,
+        ipc_mode: int = IPC_MODE,
     ) -> None:
         kind = zmq_socket.get(zmq.SocketOption.TYPE)
         super().__init__({"zmq_socket": zmq_socket, "zmq_type": kind})
@@ -91,6 +93,7 @@ class PeerTransport(ZmqTransport):
         self._protocol = protocol
         self._known = known
         self._departed = departed
+        self._ipc_mode = ipc_mode
         #: Who the peers are, by their keys, until their first message is handled; ``None`` where
         #: no key is asked for.
         self.credentials: dict[bytes, Credentials | None] | None = {} if is_secured else None
@@ -276,7 +279,7 @@ class PeerTransport(ZmqTransport):
 
     async def bind(self, endpoint: str) -> str:  # type: ignore[override]
         try:
-            return bind_socket(self._socket, endpoint)
+            return bind_socket(self._socket, endpoint, self._ipc_mode)
         except zmq.ZMQError as error:
             raise OSError(error.errno, error.strerror) from error
 
