@@ -115,3 +115,13 @@ def test_a_level_that_is_off_costs_nothing() -> None:
     log = SafeLog(NAME)
     log.debug("%s", HostileText())
     assert log.failures == 0
+
+
+def test_nothing_is_logged_at_the_end_of_the_interpreter(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = SafeLog(NAME)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "is_finalizing", lambda: True)
+        log.write(logging.ERROR, "late", ())
+    assert not caplog.records

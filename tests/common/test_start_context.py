@@ -67,3 +67,11 @@ def test_another_variable_of_that_name_is_left_alone() -> None:
     other: ContextVar[str] = ContextVar("decimal_context")
     start = in_own_context(lambda: other.set("mine"))
     assert start.new().run(other.get) == "mine"
+
+
+def test_variables_stay_where_decimal_has_its_defaults() -> None:
+    def make() -> None:
+        user.set("starter")
+        decimal.setcontext(decimal.Context())
+
+    assert in_own_context(make).new().run(user.get) == "starter"

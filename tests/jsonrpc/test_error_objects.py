@@ -168,3 +168,10 @@ def test_malformed_data(args: Any, text: Any) -> None:
 def test_a_failure_of_a_peer_of_another_dialect() -> None:
     assert to_error(Failure("jsonrpc.RPCError", ("x",), "text")).code == -32000
     assert to_error(Failure("berrymq_rpc.jsonrpc.items.RPCError", ("x",), "text")).code == -32000
+
+
+def test_permission_denied() -> None:
+    error = RPCError(-32001, "Permission denied", data="alice may not")
+    back = to_exception(error)
+    assert type(back) is errors.PermissionDeniedError
+    assert back.args == ("alice may not",)

@@ -13,6 +13,7 @@ from collections import ChainMap, OrderedDict, UserDict, UserList, deque, namedt
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -430,3 +431,15 @@ def test_without_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
     spec.loader.exec_module(other)
     assert other.parse is json_stdlib.parse
     assert other.encode({"a": {1}}) == b'{"a":[1]}'
+
+
+def test_keys_that_are_numbers_of_other_libraries() -> None:
+    assert decode(encode({Fraction(1, 2): "half", Fraction(4, 1): "four"})) == {
+        "0.5": "half",
+        "4.0": "four",
+    }
+
+
+def test_what_never_travels_says_what_to_do() -> None:
+    with pytest.raises(TypeError, match="make a list of it"):
+        encode(number for number in ())

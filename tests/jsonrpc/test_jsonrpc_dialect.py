@@ -524,3 +524,7 @@ async def test_three_dialects_at_one_port() -> None:
         call = {"jsonrpc": "2.0", "method": "ns.add", "params": [1, 2], "id": 1}
         assert (await ask(socket, call))["result"] == 3
         assert server.statistics()["peers"] == 4
+
+
+def test_a_message_is_read_whole() -> None:
+    assert connected().receive_rest(0.0) == []

@@ -263,3 +263,12 @@ def test_a_result_that_cannot_be_written(value: Any) -> None:
 @given(st.binary() | st.text())
 def test_anything_is_answered_or_needs_no_answer(data: Any) -> None:
     serve(data)
+
+
+def test_an_error_that_is_too_large() -> None:
+    call = {"jsonrpc": "2.0", "method": "a", "id": 1}
+    message = IncomingMessage(json.dumps(call).encode(), max_size=1000)
+    message.calls[0].error(RPCError(7, "no", data="x" * 1000))
+    answer = json.loads(message.text())
+    assert (answer["error"]["code"], answer["id"]) == (7, 1)
+    assert answer["error"]["message"] == "the error is larger than a text may be"

@@ -1,13 +1,16 @@
 """What `pack` says when it refuses, and that it says nothing else, whatever the value does."""
 
+import asyncio
 import collections
 import types
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from berrymq_rpc.rpc.wire.aiozmq_codec import AiozmqCodec
 from berrymq_rpc.rpc.wire.codec import Codec
+from berrymq_rpc.rpc.wire.pack_errors import never_travels
 
 CODEC = Codec()
 
@@ -309,3 +312,16 @@ def test_a_released_buffer() -> None:
         CODEC.pack([view])
     with pytest.raises(ValueError, match="released"):
         CODEC.pack_with_frames([view], 1)
+
+
+async def items() -> AsyncIterator[int]:
+    yield 1
+
+
+def test_what_never_travels() -> None:
+    assert "it is a stream" in str(never_travels(items()))
+    assert "make a list of it" in str(never_travels(x for x in ()))
+    coroutine = asyncio.sleep(0)
+    assert "await it first" in str(never_travels(coroutine))
+    coroutine.close()
+    assert never_travels(Thing()) is None

@@ -181,3 +181,10 @@ def test_numpy() -> None:
         for pack in (NATIVE.pack, AIOZMQ.pack, encode):
             with pytest.raises(TypeError):
                 pack(value)
+
+
+@pytest.mark.parametrize("name", ["bool", "bool_"])
+@pytest.mark.parametrize("value", [True, False])
+def test_truth_values_of_numpy(name: str, value: bool) -> None:
+    truth = type(name, (), {"__module__": "numpy", "__bool__": lambda self: value})
+    assert plain_number(truth()) is value

@@ -12,9 +12,11 @@ from berrymq_rpc.errors import ProtocolError
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.translation import (
     NestedTranslation,
+    Untranslated,
     dataclass_translation,
     enum_translation,
     read_table,
+    refuse_untranslated,
 )
 
 
@@ -341,3 +343,12 @@ def test_what_to_do_is_said() -> None:
         Codec().pack(Colour.RED)
     with pytest.raises(TypeError, match=r"put dataclass_translation\(Frozen\) into transl"):
         Codec().pack(Frozen(1))
+
+
+def test_a_value_without_an_entry_is_refused_or_kept_as_it_came() -> None:
+    with pytest.raises(ProtocolError, match=r"ext type 7 has no entry .* add \{7: "):
+        refuse_untranslated(7, b"data")
+    kept = Untranslated.of(7, b"data")
+    assert (kept.code, kept.data) == (7, b"data")
+    with pytest.raises(AttributeError, match="'name' is not known, as ext type 7 has no entry"):
+        _ = kept.name
