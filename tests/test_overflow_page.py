@@ -37,6 +37,7 @@ MODULES = {
     "exchange/router.py": "messages of a node's own that are in no batch yet",
     "exchange/send_buffer.py": "messages for an interconnected node",
     "exchange/serial_sender.py": "messages on their way to a berryMQ 0.3 peer",
+    "jsonrpc/bridge/bus_source.py": "messages of a bridge's subscription",
     "jsonrpc/bridge/write_queue.py": "texts for a peer of a bridge's",
     "jsonrpc/zeromq/receiver.py": "calls of a ``NotificationReceiverClient``",
     "jsonrpc/zeromq/router_queues.py": "what a threaded JSON-RPC server keeps",
@@ -112,7 +113,8 @@ NUMBERS = {
     "texts that have not arrived whole": f"``max_bytes`` ({mib(bridge.MAX_BYTES)})",
     "subscriptions of a bridge": "``max_subscriptions`` "
     f"({default(Bridge, 'max_subscriptions'):,}), of a host a tenth",
-    "messages of a bridge's subscription": f"``queue_size`` ({default(Bridge, 'queue_size'):,})",
+    "messages of a bridge's subscription": f"``queue_size`` ({default(Bridge, 'queue_size'):,}), "
+    f"and ``queue_bytes`` ({mib(default(Bridge, 'queue_bytes'))})",
     "calls of a ``NotificationReceiverClient``": f"{receiver.MAX_UNSENT:,}",
     "notifications that wait for its handler": f"{receiver.MAX_WAITING:,}",
     "notifications of a ``SubscriptionServer``": f"{subscription.MAX_WAITING:,}",
