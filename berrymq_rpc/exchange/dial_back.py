@@ -22,7 +22,7 @@ from .peer_client import open_peer_client
 from .serial_sender import SerialSender
 from .status import OK
 
-__all__ = ["Allowed", "DialBack", "Target", "allowed_target"]
+__all__ = ["Allowed", "DialBack", "Target", "addresses_of", "allowed_target"]
 
 logger = Log("berrymq_rpc.exchange")
 
@@ -51,6 +51,12 @@ class Target(NamedTuple):
 
     endpoint: str
     address: str | None = None
+
+    @property
+    def places(self) -> frozenset[tuple[str, int]]:
+        """The address and port that are dialled, if it has them."""
+        endpoint = Endpoint.parse(self.endpoint)
+        return frozenset(((self.address or endpoint.host, endpoint.port),) if endpoint.port else ())
 
 
 class DialBack:
@@ -244,11 +250,11 @@ async def allowed_target(
         raise ValueError(f"{text} is not the caller's own host: see callback_allowed")
     if not endpoint.port or (endpoint.scheme == "tcp" and endpoint.path):
         raise ValueError(
-            f"{text!r} is not an endpoint to call back: its scheme must be one of {SCHEMES}"
+            f"{text!r} is not an endpoint to call back: it needs a port, and tcp:// has no path"
         )
     if allowed is True or (not isinstance(allowed, bool) and endpoint.host in allowed):
         return Target(text)
-    for address in await _addresses_of(endpoint.host):
+    for address in await addresses_of(endpoint.host):
         if caller is not None and (
             _same(address, caller) or (caller == "" and _is_loopback(address))
         ):
@@ -262,7 +268,12 @@ async def allowed_target(
     )
 
 
-async def _addresses_of(host: str) -> list[str]:
+async def addresses_of(host: str) -> list[str]:
+    """The IP addresses of a host, which may be one itself.
+
+    Raises:
+        ValueError: it has none.
+    """
     try:
         ipaddress.ip_address(host)
     except ValueError:

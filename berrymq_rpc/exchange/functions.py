@@ -19,7 +19,7 @@ from ..runtime.log import Log
 from .batch import checked_name, parse_batch
 from .consumer import MAX_UNACKNOWLEDGED, Consumer, checked_ack_wait, checked_delay, checked_tries
 from .consumers import Consumers
-from .dial_back import Allowed, DialBack, allowed_target
+from .dial_back import Allowed, DialBack, Target, allowed_target
 from .leases import MAX_LEASES, MAX_TTL, Lease, LeaseTable, TokenError, checked_ttl
 from .link import Carrier, Link
 from .mesh import Mesh
@@ -209,6 +209,8 @@ class ExportedFunctions(AttrHandler):
             )
         if name is not None:
             await self._check_former(name)
+        elif target is not None:
+            self._end_former(target, peer.account)
         if self._links_of[peer.account] >= self._max_peer_links:
             raise OverloadedError(f"one peer has max_peer_links={self._max_peer_links:,}")
         served = ServedConnection(None)
@@ -223,6 +225,8 @@ class ExportedFunctions(AttrHandler):
             user=peer.user or peer.key,
         )
         served.resource = served.link = link
+        if name is None and target is not None:
+            link.places = target.places
         if target is None:
             link.on_down = partial(self._report_lost, served, link)
             _attach(served, added, peer)
@@ -548,6 +552,29 @@ class ExportedFunctions(AttrHandler):
             if served.dial_back is not None and served.link is not None and served.link.node == node
         ]
         await asyncio.gather(*former)
+
+    def _end_former(self, target: Target, account: Hashable) -> None:
+        """End a peer's connection with the same place, as it does not number its messages.
+
+        It would pass on to the one what comes by the other.
+
+        Raises:
+            ValueError: this node has made that connection itself, or another peer has.
+        """
+        for lease in self._leases:
+            served = lease.value
+            if (
+                served.link is not None
+                and served.account == account
+                and served.link.places & target.places
+            ):
+                # It was restarted, or asks twice.
+                self.close_connection(lease.token)
+        if self._mesh.leaf_at(target.places) is not None:
+            raise ValueError(
+                f"there is an interconnection with {target.endpoint}, which does not number its "
+                "messages: they would arrive twice"
+            )
 
     async def wait_closed(self) -> None:
         """Wait until the clients that called back are closed."""

@@ -12,9 +12,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from ..endpoint import Endpoint
+from ..endpoint import Endpoint, split_user
 from ..errors import ParametersError, ProtocolError
 from ..jsonrpc.items import RPCError
+from .dial_back import addresses_of
 from .functions import ExportedFunctions
 from .interconnection import IncomingMessages
 from .link import Carrier
@@ -124,8 +125,29 @@ class HTTPLinkKeeper:
                     raise
                 self._is_node = False
             self._incoming.set_leaf()
+        await self._check_other()
         callback = Endpoint.parse(self._callback)
         return await self._client.rpc.interconnect([callback.host, callback.port], token, self._ttl)
+
+    async def _check_other(self) -> None:
+        """Refuse a second link to a peer that would pass on to the one what comes by the other.
+
+        Raises:
+            ValueError: there is one, over which the peer is called back.
+        """
+        link = self._incoming.link
+        if link.places:
+            return
+        endpoint = Endpoint.parse(split_user(self._endpoint)[1])
+        assert endpoint.port is not None
+        addresses = await addresses_of(endpoint.host)
+        places = frozenset((address, endpoint.port) for address in addresses)
+        if self._functions.mesh.leaf_at(places) is not None:
+            raise ValueError(
+                f"{self._endpoint} has interconnected with this node, and does not number its "
+                "messages: they would arrive twice"
+            )
+        link.places = places
 
     async def keep(self, token: str) -> AsyncGenerator[None, None]:
         if self._is_node:

@@ -156,6 +156,8 @@ class Link:
         self.user: str | None = None
         #: Whether the peer is not a node: its messages have no envelopes.
         self.is_leaf = False
+        #: Of a leaf: the IP addresses, each with the port, at which it listens, as far as is known.
+        self.places: frozenset[tuple[str, int]] = frozenset()
         #: Called when sending has shown that the peer is gone; the link is down then.
         self.on_down: Callable[[], object] = lambda: None
         self._host = host

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..bus.diagram import DiagramNode
@@ -146,6 +146,13 @@ class Mesh:
         waiting = [link.drain(timeout) for link in self._links if link.is_up]
         if waiting:
             await asyncio.gather(*waiting)
+
+    def leaf_at(self, places: Collection[tuple[str, int]]) -> Link | None:
+        """Find the link to a leaf that listens at one of these addresses and ports."""
+        for link in self._links:
+            if not link.places.isdisjoint(places):
+                return link
+        return None
 
     def set_leaf(self, link: Link) -> None:
         """Expect no envelopes from a link's peer: no missed message can come by it."""

@@ -240,6 +240,31 @@ async def test_what_is_wrong_is_raised_by_its_client() -> None:
                 await asyncio.to_thread(getattr(proxy, name), *params)
 
 
+async def test_one_link_at_most_with_one_that_numbers_nothing(berrymq03: Server) -> None:
+    """It passes on to the one what comes by the other, and nothing would tell them apart."""
+    bus = Bus()
+    async with reached(bus) as (node, url):
+        proxy = Proxy(url)
+        addr = ("localhost", berrymq03.server_address[1])
+        for token in ("one", "two"):
+            berrymq03.tokens = {token: (("127.0.0.1", int(url.rpartition(":")[2])), 1000)}
+            assert await asyncio.to_thread(proxy.interconnect, addr, token, 1000) == token
+        # The second one takes the place of the first one.
+        assert node.statistics()["connections"] == 1
+        bus.twitter("job:done", 1)
+        assert await berrymq03.hears(1) == [("job:done", [1], {})]
+        with pytest.raises(ValueError, match="twice"):
+            await node.interconnect(berrymq03.url)
+        assert node.connections == ()
+        await asyncio.to_thread(proxy.close_connection, "two")
+        connection = await node.interconnect(berrymq03.url)
+        with pytest.raises(RuntimeError, match="twice"):
+            await asyncio.to_thread(proxy.interconnect, addr, "three", 1000)
+        bus.twitter("job:done", 2)
+        assert await berrymq03.hears(2) == [("job:done", [1], {}), ("job:done", [2], {})]
+        await connection.close()
+
+
 async def test_its_interconnect_calls_back(berrymq03: Server) -> None:
     bus = Bus()
     heard = Heard(bus)
