@@ -118,7 +118,8 @@ NUMBERS = {
     "calls of a ``NotificationReceiverClient``": f"{receiver.MAX_UNSENT:,}",
     "notifications that wait for its handler": f"{receiver.MAX_WAITING:,}",
     "notifications of a ``SubscriptionServer``": f"{subscription.MAX_WAITING:,}",
-    "what a threaded JSON-RPC server keeps": mib(router_queues.MAX_QUEUED),
+    "what a threaded JSON-RPC server keeps": f"{mib(router_queues.MAX_QUEUED)}, of all peers "
+    f"{mib(router_queues.MAX_ALL_QUEUED)}",
     "keys that wait for a user's function": f"{zap.MAX_WAITING:,}",
 }
 

@@ -15,6 +15,9 @@ __all__ = ["RouterQueues"]
 MAX_QUEUED = 5 << 20
 _OVERHEAD = 500
 
+#: The same of all peers together, so that one peer has at most a tenth.
+MAX_ALL_QUEUED = 50 << 20
+
 
 class RouterQueues:
     """A queue for each peer that has no room, up to a bound; beyond it messages are dropped.
@@ -22,6 +25,9 @@ class RouterQueues:
     Args:
         socket: a ROUTER.
         logger: logs what is dropped.
+
+    Attributes:
+        size: bytes that are queued for all peers.
     """
 
     def __init__(self, socket: Any, logger: Log) -> None:
@@ -30,6 +36,7 @@ class RouterQueues:
         self._socket = socket
         self._logger = logger
         self._queues: dict[bytes, Bounded[Sequence[bytes]]] = {}
+        self.size = 0
         self._dropped = 0
 
     @property
@@ -66,8 +73,13 @@ class RouterQueues:
         queue = self._queues.get(peer)
         if queue is None:
             queue = self._queues[peer] = Bounded(max_bytes=MAX_QUEUED, overflow=Overflow.REFUSE)
-        if not queue.put(frames, sum(map(len, frames)) + _OVERHEAD):
+        before = queue.bytes
+        size = sum(map(len, frames)) + _OVERHEAD
+        if self.size + size > MAX_ALL_QUEUED:
+            self._drop("too many bytes wait for peers that do not read")
+        elif not queue.put(frames, size):
             self._drop("the peer does not read")
+        self.size += queue.bytes - before
 
     def _drop(self, reason: str, messages: int = 1) -> None:
         self._dropped += messages
@@ -79,11 +91,14 @@ class RouterQueues:
             try:
                 while queue:
                     self._socket.send_multipart(queue.peek(), zmq.NOBLOCK)
+                    before = queue.bytes
                     queue.get()
+                    self.size += queue.bytes - before
             except zmq.Again:
                 continue
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
                 self._drop("the peer is gone", len(queue))
+            self.size -= queue.bytes
             del self._queues[peer]

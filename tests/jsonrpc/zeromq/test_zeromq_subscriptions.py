@@ -1,5 +1,6 @@
 """Clients that are sent notifications, and the server that sends them."""
 
+import contextlib
 import gc
 import threading
 import time
@@ -12,6 +13,7 @@ import zmq
 from berrymq_rpc.errors import OverloadedError, ProtocolError, ServiceClosedError
 from berrymq_rpc.jsonrpc import zeromq
 from berrymq_rpc.jsonrpc.zeromq import receiver, router_queues, subscription
+from berrymq_rpc.runtime.log import Log
 
 PATIENCE = 10.0
 WILD = "tcp://127.0.0.1:*"
@@ -153,6 +155,56 @@ def test_a_subscriber_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
         wait_until(lambda: len(good.events) == 1500)
         assert [event[0] for event in good.events] == list(range(1500))
         assert feed.messages_dropped
+
+
+def test_subscribers_that_do_not_read_have_a_bound_together() -> None:
+    """Real sockets, one of which goes at the end, as does what was queued for it."""
+    context: Any = zmq.Context()
+    server = context.socket(zmq.ROUTER)
+    queues = router_queues.RouterQueues(server, Log("berrymq_rpc.jsonrpc.zeromq"))
+    server.linger = 0
+    server.sndhwm = 1
+    port = server.bind_to_random_port("tcp://127.0.0.1")
+    slow = [context.socket(zmq.DEALER) for _ in range(12)]
+    try:
+        keys = []
+        for peer in slow:
+            peer.linger = 0
+            peer.rcvhwm = 1
+            peer.connect(f"tcp://127.0.0.1:{port}")
+            peer.send(b"")
+            keys.append(server.recv_multipart()[0])
+        for key in keys:
+            # More than a peer's own bound, with what ZeroMQ and the host's sockets hold.
+            for _ in range(30):
+                queues.send([key, b"x" * (1 << 20)])
+        assert 45 << 20 < queues.size <= router_queues.MAX_ALL_QUEUED
+        dropped = queues.dropped
+        assert dropped > 0
+        peer = slow[0]
+        peer.rcvtimeo = 5000
+
+        def drained() -> bool:
+            with contextlib.suppress(zmq.Again):
+                peer.recv(zmq.NOBLOCK)
+            queues.retry()
+            return queues.size <= 46 << 20
+
+        wait_until(drained)
+        # There is room again for those that had none left.
+        queues.send([keys[-1], b"x" * (1 << 20)])
+        assert queues.dropped == dropped
+        for peer in slow:
+            peer.close()
+
+        def gone() -> bool:
+            queues.retry()
+            return not queues
+
+        wait_until(gone)
+        assert queues.size == 0
+    finally:
+        context.destroy(linger=0)
 
 
 def test_what_waited_is_sent_when_there_is_room() -> None:
