@@ -33,6 +33,10 @@ __all__ = [
 Self = TypeVar("Self", bound="RPCClient")
 
 
+#: Milliseconds after which a first answer is late.
+_FIRST_WAIT = 500
+
+
 class RequestMethod:
     """A method of the server, ready to be called; its attributes are ``name.attribute``."""
 
@@ -101,6 +105,7 @@ class RPCClient(SocketOwner):
 
     * an `RPCError` of `errors` for an error that the server answers;
     * `TimeoutError` (an `RPCTimeoutError`) when the time is over;
+    * `AuthenticationError` when the server refuses this side, or this side the server;
     * `ProtocolError` when the answer is malformed;
     * `ServiceClosedError` when the client is closed;
     * `Error` in the child of a fork: the client is its parent's;
@@ -133,6 +138,8 @@ class RPCClient(SocketOwner):
         self._ids = count(1)
         self._guard = threading.RLock()
         self._is_closed = False
+        #: Whether an answer has come so far.
+        self._was_answered = False
         self._connect()
 
     def _connect(self) -> None:
@@ -224,11 +231,20 @@ class RPCClient(SocketOwner):
         return None if timeout is None or timeout < 0 else time.monotonic() + timeout / 1000
 
     def _receive_text(self, method: str, deadline: float | None) -> Any:
-        self.socket.setsockopt(zmq.RCVTIMEO, milliseconds_until(deadline))
+        left = milliseconds_until(deadline)
+        if not self._was_answered and not 0 <= left <= _FIRST_WAIT:
+            # The first answer is late: it never comes from a server that refuses this side.
+            if not self.socket.poll(_FIRST_WAIT):
+                self._check_refused(method)
+            left = milliseconds_until(deadline)
+        self.socket.setsockopt(zmq.RCVTIMEO, left)
         try:
             frames = self.socket.recv_multipart()
         except zmq.Again:
+            if self.security is not None or not self._was_answered:
+                self._check_refused(method)
             raise time_is_over(method, self.endpoint, "answered") from None
+        self._was_answered = True
         text = frames[0] if len(frames) == 1 else b"".join(frames)
         if not text:
             return None

@@ -20,7 +20,7 @@ from ..protocols.json_codec import MAX_SIZE
 from .client import RPCNotifierClient, encode_request, milliseconds_until, time_is_over
 from .errors import exception_for
 from .handlers import Handlers
-from .socket_owner import CLOSE_LINGER
+from .socket_owner import CLOSE_LINGER, REFUSAL_TIME
 
 __all__ = ["NotificationReceiverClient"]
 
@@ -110,14 +110,16 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             if threading.get_ident() == self.ident:
                 response = self._wait_here(answer, deadline)
             else:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                response = answer.get(timeout=left)
+                response = self._wait_elsewhere(answer, method, deadline)
         except queue.Empty:
+            if self.security is not None or not self._was_answered:
+                self._check_refused(method)
             raise time_is_over(method, self.endpoint, "answered") from None
         finally:
             del self._pending[request_id]
         if isinstance(response, Exception):
             raise response
+        self._was_answered = True
         if isinstance(response.result, ErrorObject):
             if response.malformed:
                 raise ProtocolError(f"the answer to {method!r}: {response.result.message}")
@@ -137,6 +139,24 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
                 raise OverloadedError(f"{MAX_UNSENT:,} messages wait for a connection")
             self._unsent.append((request_id, text))
         self._waker.wake()
+
+    def _wait_elsewhere(
+        self,
+        answer: queue.SimpleQueue[RPCResponse | Exception],
+        method: str,
+        deadline: float | None,
+    ) -> RPCResponse | Exception:
+        """Wait in another thread than the one that reads."""
+        if not self._was_answered and (
+            deadline is None or deadline - time.monotonic() > REFUSAL_TIME
+        ):
+            # The first answer is late: it never comes from a server that refuses this side.
+            try:
+                return answer.get(timeout=REFUSAL_TIME / 2)
+            except queue.Empty:
+                self._check_refused(method)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        return answer.get(timeout=left)
 
     def _wait_here(
         self, answer: queue.SimpleQueue[RPCResponse | Exception], deadline: float | None

@@ -11,10 +11,11 @@ import zmq
 from ...endpoint import check_exposure, endpoint_of
 from ...errors import ParametersError
 from ...rpc.transport.binding import bind_socket
+from ...rpc.transport.curve import credentials_of, cut
 from ...rpc.transport.port import IPC_MODE
 from ...rpc.transport.waker import Waker
 from ...rpc.validation import checked_mode
-from ...security import Security
+from ...security import CurveServer, Security
 from ..items import RPCError
 from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC
@@ -232,9 +233,26 @@ class RPCServer(SocketOwner, threading.Thread):
             raise self._interrupt
 
     def _receive(self) -> list[bytes]:
-        """Read a message. Raises `zmq.Again` if there is none."""
-        frames: list[bytes] = self.socket.recv_multipart(zmq.NOBLOCK)
-        return frames
+        """Read a message. Raises `zmq.Again` if there is none to serve."""
+        if not isinstance(self.security, CurveServer):
+            frames: list[bytes] = self.socket.recv_multipart(zmq.NOBLOCK)
+            return frames
+        received = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        self._check_key(received[-1])
+        return [frame.bytes for frame in received]
+
+    def _check_key(self, frame: Any) -> None:
+        """Cut the connection of a message, and raise `zmq.Again`, if its key was removed."""
+        if not isinstance(self.security, CurveServer):
+            return
+        credentials = credentials_of(frame)
+        if credentials is not None and not self.security.authorization.is_removed(credentials.key):
+            return
+        cut(frame.get(zmq.SRCFD))
+        if self.socket_type == zmq.REP:
+            # It has to send something after each message.
+            self.socket.send(b"", zmq.NOBLOCK)
+        raise zmq.Again
 
     def _split(self, frames: list[bytes]) -> tuple[list[bytes], bytes]:
         """Split a message into the frames before the text, and the text."""

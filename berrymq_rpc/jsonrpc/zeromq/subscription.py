@@ -183,6 +183,7 @@ class SubscriptionServer(RPCNotificationServer):
     def _receive(self) -> list[bytes]:
         frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         self._frame = frames[-1]
+        self._check_key(frames[-1])
         return [frame.bytes for frame in frames]
 
     def _turn(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,20 @@ import zmq
 from ...endpoint import Endpoint
 from ...errors import AuthenticationError
 from ...security import CurveClient, CurveServer, Security
+from .binding import uses_ipv6
 from .port import Credentials
 from .zap import USER, authenticate
 
-__all__ = ["credentials_of", "cut", "find_refusal", "refused", "secure"]
+__all__ = ["credentials_of", "cut", "find_refusal", "find_refusal_blocking", "refused", "secure"]
+
+_SUCCEEDED = zmq.Event.HANDSHAKE_SUCCEEDED
+_REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH
+_UNEXPLAINED = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+_RETRIED = zmq.Event.CONNECT_RETRIED
+_EVENT = struct.Struct("=Hi")
+
+#: The status with which ZAP refuses a key.
+NOT_AUTHORIZED = 400
 
 #: Seconds within which a server has to greet: less than a client waits.
 GREETING_TIME = 1.0
@@ -106,6 +117,41 @@ def refused(security: Security | None, reason: str) -> AuthenticationError:
         "server= says, or it cannot check keys at the moment (its log says why)",
     }[reason]
     return AuthenticationError(text, reason=reason)
+
+
+def find_refusal_blocking(endpoint: str, security: Security | None, patience: float) -> str | None:
+    """Connect once to find out whether a server refuses this side, and why.
+
+    For sockets without a monitor. It blocks, and returns at once where no server listens.
+
+    Args:
+        endpoint: the server's.
+        security: this side's.
+        patience: seconds to wait at most.
+
+    Returns:
+        The reason, as `AuthenticationError` has it, or ``None`` where it does not.
+    """
+    with zmq.Context() as context, context.socket(zmq.DEALER) as probe:
+        probe.linger = 0
+        probe.ipv6 = uses_ipv6(endpoint)
+        release = secure(probe, security, loop=None, endpoint=endpoint)
+        monitor = probe.get_monitor_socket(_SUCCEEDED | _REFUSED | _UNEXPLAINED | _RETRIED)
+        try:
+            probe.connect(endpoint)
+            if not monitor.poll(int(patience * 1000)):
+                return None
+            event, value = _EVENT.unpack(monitor.recv_multipart()[0])
+        finally:
+            probe.disable_monitor()
+            monitor.close(0)
+            if release is not None:
+                release()
+    if event == _REFUSED:
+        return "key" if value == NOT_AUTHORIZED else "handshake"
+    if event & _UNEXPLAINED:
+        return asyncio.run(find_refusal(endpoint, security))
+    return None
 
 
 async def find_refusal(endpoint: str, security: Security | None) -> str | None:

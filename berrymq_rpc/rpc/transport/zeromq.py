@@ -29,7 +29,7 @@ from ...runtime.log import Log
 from ...security import CurveServer
 from .aiozmq_import import ZmqProtocol
 from .binding import is_name, uses_ipv6
-from .curve import cut, find_refusal, refused, secure
+from .curve import NOT_AUTHORIZED, cut, find_refusal, refused, secure
 from .port import Buffer, Credentials, Key, Port, PortHandler, PortOptions
 from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
 
@@ -72,8 +72,6 @@ _RETRIED = zmq.Event.CONNECT_RETRIED
 _REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH
 #: The server closed the handshake: libzmq knows no reason.
 _UNEXPLAINED = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-#: The status with which ZAP refuses a key.
-_NOT_AUTHORIZED = 400
 _STOPPED = zmq.Event.MONITOR_STOPPED
 #: Not an event of the monitor: a send found that the peer is gone.
 _DEPARTED = -1
@@ -250,7 +248,7 @@ class ZeroMQPort(Port, ZmqProtocol):
                 if event == _LOST:
                     self._on_disconnected(value)
                 elif event == _REFUSED:
-                    self._on_refused("key" if value == _NOT_AUTHORIZED else "handshake")
+                    self._on_refused("key" if value == NOT_AUTHORIZED else "handshake")
                 elif event & _UNEXPLAINED:
                     self._find_refusal()
                 self._plan_dial(has_failed=event == _RETRIED)

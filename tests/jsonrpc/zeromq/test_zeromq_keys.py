@@ -1,0 +1,143 @@
+"""Keys on the servers and clients with threads."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berrymq_rpc import rpc
+from berrymq_rpc.jsonrpc import zeromq
+
+KEYS = rpc.KeyPair.generate()
+ALICE = rpc.KeyPair.generate()
+MALLORY = rpc.KeyPair.generate()
+ANY_PORT = "tcp://127.0.0.1:*"
+
+
+class Methods:
+    def handle_echo_method(self, value: Any) -> Any:
+        return value
+
+
+class Simple(Methods, zeromq.RPCServer):
+    pass
+
+
+class Notified(Methods, zeromq.RPCNotificationServer):
+    pass
+
+
+class Subscribed(Methods, zeromq.SubscriptionServer):
+    pass
+
+
+PAIRS = [
+    (Simple, zeromq.RPCClient),
+    (Notified, zeromq.RPCNotifierClient),
+    (Notified, zeromq.NotificationReceiverClient),
+    (Subscribed, zeromq.NotificationReceiverClient),
+]
+each_pair = pytest.mark.parametrize(("server_class", "client_class"), PAIRS)
+
+
+def client_of(keys: rpc.KeyPair = ALICE, server: str = KEYS.public) -> rpc.CurveClient:
+    return rpc.CurveClient(keys, server=server)
+
+
+@each_pair
+def test_who_gets_in(server_class: Any, client_class: Any) -> None:
+    security = rpc.CurveServer(KEYS, {ALICE.public})
+    with server_class(ANY_PORT, security=security) as server:
+        with client_class(server.endpoint, security=client_of()) as client:
+            assert client.echo(5) == 5
+        for refused, reason in (
+            (client_of(MALLORY), "key"),
+            (client_of(server=MALLORY.public), "handshake"),
+            (None, "keys wanted"),
+        ):
+            with client_class(server.endpoint, timeout=8000, security=refused) as client:
+                began = time.monotonic()
+                with pytest.raises(rpc.AuthenticationError) as error:
+                    client.echo(5)
+                assert error.value.reason == reason
+                assert (error.value.method, error.value.sent) == ("echo", False)
+                assert time.monotonic() - began < 8
+        with client_class(server.endpoint, security=client_of()) as client:
+            assert client.echo(6) == 6
+
+
+@each_pair
+def test_a_short_timeout_is_told_as_well(server_class: Any, client_class: Any) -> None:
+    security = rpc.CurveServer(KEYS, {ALICE.public})
+    with (
+        server_class(ANY_PORT, security=security) as server,
+        client_class(server.endpoint, timeout=50, security=client_of(MALLORY)) as client,
+        pytest.raises(rpc.AuthenticationError, match="has not authorized"),
+    ):
+        client.echo(5)
+
+
+@each_pair
+def test_a_server_without_keys(server_class: Any, client_class: Any) -> None:
+    with (
+        server_class(ANY_PORT) as server,
+        client_class(server.endpoint, timeout=8000, security=client_of()) as client,
+        pytest.raises(rpc.AuthenticationError) as error,
+    ):
+        client.echo(5)
+    assert error.value.reason == "no keys"
+
+
+@each_pair
+def test_no_server_is_no_refusal(server_class: Any, client_class: Any) -> None:
+    with server_class(ANY_PORT) as server:
+        endpoint = server.endpoint
+    with (
+        client_class(endpoint, timeout=100, security=client_of()) as client,
+        pytest.raises(rpc.RPCTimeoutError),
+    ):
+        client.echo(5)
+
+
+@each_pair
+def test_a_removed_key(server_class: Any, client_class: Any, tmp_path: Path) -> None:
+    ALICE.save(tmp_path, "alice")
+    security = rpc.CurveServer(KEYS, tmp_path)
+    with (
+        server_class(ANY_PORT, security=security) as server,
+        client_class(server.endpoint, timeout=1000, security=client_of()) as client,
+    ):
+        assert client.echo(5) == 5
+        (tmp_path / "alice.key").unlink()
+        deadline = time.monotonic() + 10
+        with pytest.raises((rpc.AuthenticationError, rpc.ProtocolError)):
+            # It is noticed within a moment.
+            while time.monotonic() < deadline:
+                client.echo(6)
+        with pytest.raises(rpc.AuthenticationError):
+            client.echo(7)
+
+
+def test_beyond_loopback_with_keys() -> None:
+    with pytest.raises(ValueError, match="there is no authentication"):
+        Simple("tcp://0.0.0.0:*")
+    security = rpc.CurveServer(KEYS, {ALICE.public})
+    with Simple("tcp://0.0.0.0:*", security=security) as server:
+        endpoint = server.endpoint.replace("0.0.0.0", "127.0.0.1")
+        with zeromq.RPCClient(endpoint, security=client_of()) as client:
+            assert client.echo(5) == 5
+
+
+def test_a_function_that_is_async_has_no_loop(caplog: pytest.LogCaptureFixture) -> None:
+    async def decide(key: str) -> bool:
+        return True
+
+    with (
+        Simple(ANY_PORT, security=rpc.CurveServer(KEYS, decide)) as server,
+        zeromq.RPCClient(server.endpoint, security=client_of()) as client,
+        pytest.raises(rpc.AuthenticationError) as error,
+    ):
+        client.echo(5)
+    assert error.value.reason == "handshake"
+    assert "this server has no loop" in caplog.text
