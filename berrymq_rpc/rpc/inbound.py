@@ -558,8 +558,8 @@ class Inbound:
         """Remove a call from the tables; return whether it may still be answered."""
         if call.timer is not None:
             call.timer.cancel()
-        # The task holds it too: without a cycle of the two, both are freed now.
-        call.task = None
+        # Both hold it too, by their contexts: without a cycle, all are freed now.
+        call.task = call.timer = None
         if call.holds_slot:
             self.in_flight -= 1
             self.dispatcher.in_flight -= 1

@@ -322,6 +322,10 @@ class SyncCalls:
         return call
 
 
+async def _result_of(awaitable: Any) -> Any:
+    return await awaitable
+
+
 class Returned:
     """What a plain function has returned that has to be awaited: the function of its call."""
 
@@ -330,9 +334,9 @@ class Returned:
     def __init__(self, value: Any) -> None:
         self._value = value
 
-    async def __call__(self) -> Any:
+    def __call__(self) -> Coroutine[Any, Any, Any]:
         value, self._value = self._value, None
-        return await value
+        return value if isinstance(value, types.CoroutineType) else _result_of(value)
 
     def __del__(self) -> None:
         # Its call was refused, or its peer left before the call's turn came.

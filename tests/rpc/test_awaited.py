@@ -154,11 +154,26 @@ async def test_it_is_cancelled_with_its_call(pair: Any) -> None:
     async with pair(handler) as (_, client):
         with pytest.raises(rpc.RPCTimeoutError):
             await client.with_timeout(0.1).rpc.wait()
+        await asyncio.wait_for(handler.cancelled.wait(), 5)
+        handler.waiting.clear()
+        handler.cancelled.clear()
         call = client.rpc.wait()
         await asyncio.wait_for(handler.waiting.wait(), 5)
-        handler.cancelled.clear()
         call.cancel()
         await asyncio.wait_for(handler.cancelled.wait(), 5)
+
+
+async def test_it_is_cancelled_before_it_has_begun(pair: Any, until: Any) -> None:
+    """In the message that brings the call, so that nothing of it has run."""
+    handler = Handler()
+    async with pair(handler) as (server, client):
+        assert await client.rpc.coroutine(1) == 1
+        for method in ("wait", "handmade", "task"):
+            args = (1,) if method == "task" else ()
+            client.notify.note(0)
+            client.call(method, *args).cancel()
+        await until(lambda: len(handler.noted) == 3)
+        assert server.statistics()["calls_running"] == 0
 
 
 async def test_it_holds_a_slot_of_the_window(pair: Any, until: Any) -> None:
