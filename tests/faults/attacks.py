@@ -122,11 +122,19 @@ NATIVE: dict[str, Callable[[], list[list[bytes]]]] = {
     "30 messages of 349,000 CANCEL": lambda: [many(349_000, CANCEL, 1)] * 30,
     "30 messages of 40,000 calls": lambda: [calls(40_000, "add")] * 30,
     "100,000 messages of one notification": lambda: [many(1, NOTIFY, "nope", [])] * 100_000,
-    "a set of an int and a Decimal": lambda: [
-        native(Codec().pack((CALL, 1, "take", ({huge(), Decimal(1)},))))
+    "a number and a Decimal in a set": lambda: [
+        native(
+            record(CALL, 1, "take", [])[:-1]
+            + b"\x91"
+            + msgpack.packb(msgpack.ExtType(126, b"\x09" + Codec().pack((huge(), Decimal(1)))))
+        )
     ],
-    "a map of an int and a Decimal": lambda: [
-        native(Codec().pack((CALL, 1, "take", ({huge(): 1, Decimal(1): 2},))))
+    "a number and a Decimal in a map": lambda: [
+        native(
+            record(CALL, 1, "take", [])[:-1]
+            + b"\x91\x82"
+            + b"".join(Codec().pack(each) for each in (huge(), 1, Decimal(1), 2))
+        )
     ],
     "1,000,000 empty arrays": lambda: [
         native(record(CALL, 1, "take", [])[:-1] + b"\x91" + array(1_000_000) + b"\x90" * 1_000_000)

@@ -5,13 +5,16 @@ import contextlib
 import struct
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgpack
 import pytest
 import zmq
 
 from berrymq_rpc import rpc
+from berrymq_rpc.rpc.wire.codec import Codec
 
 #: Seconds that a busy machine may take longer than is asked for.
 SLACK = 1.0
@@ -54,6 +57,46 @@ def colliding(count: int) -> bytes:
     """A map whose keys begin at the same slot of Python's table: 2**40 apart."""
     pairs = b"".join(b"\xcf" + struct.pack(">Q", number << 40) + b"\xc0" for number in range(count))
     return b"\xdf" + struct.pack(">I", count) + pairs
+
+
+def huge(size: int, number: int = 1) -> int:
+    """A whole number of so many bytes with the hash of another."""
+    return number + (2**61 - 1) * ((1 << (8 * size)) - 1)
+
+
+def packed_set(*members: Any, tag: int = 9) -> bytes:
+    """What a peer of ours would pack, for whom it is too much to make the set itself."""
+    return msgpack.packb(  # type: ignore[no-any-return]
+        msgpack.ExtType(126, bytes((tag,)) + packed_array(*members))
+    )
+
+
+def packed_array(*members: Any) -> bytes:
+    parts = [each if isinstance(each, bytes) else Codec().pack(each) for each in members]
+    return array(len(parts)) + b"".join(parts)
+
+
+#: A set or map that arrives in the native dialect alone. A comparison of a whole number and a
+#: Decimal takes the square of its size, 10 s for 300,000 bytes, and Python compares keys with one
+#: hash.
+VALUES: dict[str, Callable[[], bytes]] = {
+    "a number beside a Decimal in a set": lambda: packed_set(huge(300_000), Decimal(1)),
+    "a number beside a Decimal in a map": lambda: (
+        b"\x82" + Codec().pack(huge(300_000)) + b"\x01" + Codec().pack(Decimal(1)) + b"\x02"
+    ),
+    "a number beside a Decimal in tuples": lambda: packed_set(
+        (huge(300_000), "x"), (Decimal(1), "x")
+    ),
+    "a number beside a Decimal in frozen sets": lambda: packed_set(
+        packed_set(huge(300_000), 2, tag=10), packed_set(Decimal(1), 2, tag=10)
+    ),
+    "numbers beside Decimals": lambda: packed_set(
+        *(one for n in range(300) for one in (huge(3000, n), Decimal(n)))
+    ),
+    "UUIDs with one hash": lambda: packed_set(
+        *(UUID(int=1 + n * (2**61 - 1)) for n in range(2000))
+    ),
+}
 
 
 class Cost:
@@ -110,6 +153,43 @@ async def test_native(server_process: Any, good_client: Any, raw: Any, name: str
     assert spent.held < 0.1 + SLACK
     # What arrives is there twice, in ZeroMQ and here.
     assert spent.memory < BYTES_FOR_A_BYTE * MEBIBYTE + 2 * len(arguments) + 10 * MEBIBYTE
+
+
+@pytest.mark.nodebug
+@pytest.mark.parametrize("name", VALUES)
+async def test_values(server_process: Any, good_client: Any, raw: Any, name: str) -> None:
+    call = msgpack.packb((raw.CALL, 7, "take", []))[:-1] + b"\x91" + VALUES[name]()
+    message = raw.native_message(call)
+
+    def attack(endpoint: str) -> None:
+        with raw.dealer(endpoint, linger=0) as enemy:
+            enemy.send(message)
+            ((kind, call_id, class_name, *_),) = enemy.native_answers(1)
+            assert (kind, call_id) == (raw.ERROR, 7)
+            assert class_name == "berrymq_rpc.errors.ProtocolError"
+
+    spent = await cost(server_process, good_client, attack)
+    assert spent.waited < 0.1 + SLACK
+    assert spent.held < 0.1 + SLACK
+
+
+@pytest.mark.nodebug
+async def test_values_in_an_answer(raw: Any, until: Any) -> None:
+    """A client is as safe from its server."""
+    name = "a number beside a Decimal in a set"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as enemy:
+        enemy.linger = 0
+        port = enemy.bind_to_random_port("tcp://127.0.0.1")
+        async with await rpc.open_client(connect=f"tcp://127.0.0.1:{port}") as client:
+            call = client.rpc.anything()
+            await until(lambda: enemy.poll(0))
+            key, *_ = enemy.recv_multipart()
+            answer = msgpack.packb((raw.RESULT, 1, 0))[:-1] + VALUES[name]()
+            enemy.send_multipart([key, *raw.native_message(answer)])
+            began = time.monotonic()
+            with pytest.raises(rpc.ProtocolError, match="collide"):
+                await call
+            assert time.monotonic() - began < 0.1 + SLACK
 
 
 @pytest.mark.nodebug

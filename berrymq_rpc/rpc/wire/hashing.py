@@ -8,13 +8,26 @@ four times as long.
 
 So the probe sequences of CPython are followed here, without the keys, up to a bound. If a version
 of Python placed its keys in another way, the estimate would be worse, but no value wrong.
+
+Where two keys have one hash, they are compared. That takes longer the larger they are, and for a
+whole number and a `Decimal` the square of that: the number is converted to decimal digits first. So
+keys with equal hashes are looked at, however few they are.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
 
 from ...errors import ProtocolError
 
-__all__ = ["MAX_COLLISIONS", "MIN_CHECKED", "dict_collisions", "set_collisions"]
+__all__ = [
+    "MAX_COLLISIONS",
+    "MIN_CHECKED",
+    "comparisons",
+    "dict_collisions",
+    "set_collisions",
+]
 
 #: Steps from a taken slot to the next, in all maps and sets of a message. To follow so many takes
 #: some 30 ms. Keys that were not chosen on purpose take 1 to 2 (whole numbers, tuples) or up to 20
@@ -32,6 +45,78 @@ _LINEAR_PROBES = 9
 
 #: So a step of a set may compare ten equal hashes, each of which costs a comparison of the keys.
 _SET_STEP = 2
+
+
+#: Bytes of keys that are compared in the time of a step.
+_STEP_BYTES = 500
+
+#: A whole number of so many bytes is converted to decimal digits in the time of a step; of twice as
+#: many, in the time of four.
+_STEP_CONVERTED = 25
+
+#: Steps to compare two objects by code in Python, such as UUIDs.
+_OBJECT = 8
+
+#: Steps to compare a `Decimal` with a float, whose digits are a thousand at most.
+_FLOAT = 250
+
+
+def comparisons(keys: Sequence[Any], hashes: Sequence[int], limit: float) -> float:
+    """The steps that it takes to compare those keys with one another that have the same hash.
+
+    Args:
+        keys: of any types that arrive.
+        hashes: ``hash`` of each.
+        limit: how many steps are allowed.
+
+    Raises:
+        ProtocolError: it takes more.
+    """
+    if len(set(hashes)) == len(hashes):
+        return 0
+    groups: defaultdict[int, list[Any]] = defaultdict(list)
+    for key, key_hash in zip(keys, hashes, strict=True):
+        groups[key_hash].append(key)
+    steps = 0.0
+    for group in groups.values():
+        if len(group) > 1:
+            steps += len(group) * (len(group) - 1) / 2 * _steps_to_compare(group)
+            if steps > limit:
+                raise _too_many()
+    return steps
+
+
+def _steps_to_compare(keys: list[Any]) -> float:
+    """Most steps that it takes to compare two of these."""
+    most = largest = 0
+    classes: set[type] = set()
+    for key in keys:
+        size = objects = 0
+        parts = [key]
+        while parts:
+            part = parts.pop()
+            cls = type(part)
+            classes.add(cls)
+            if cls is tuple or cls is frozenset:
+                parts.extend(part)
+                objects += 1
+            elif cls is int:
+                length = part.bit_length() // 8
+                largest = max(largest, length)
+                size += length
+            elif cls is str or cls is bytes:
+                size += len(part)
+            elif cls is Decimal:
+                size += part.__sizeof__()
+            elif cls is not float:
+                objects += 1
+        most = max(most, size // _STEP_BYTES + objects * _OBJECT)
+    steps = 1.0 + most
+    if Decimal in classes:
+        steps += (largest / _STEP_CONVERTED) ** 2
+        if float in classes or complex in classes:
+            steps += _FLOAT
+    return steps
 
 
 def dict_collisions(hashes: list[int], limit: float) -> int:

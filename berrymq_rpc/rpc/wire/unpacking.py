@@ -12,7 +12,13 @@ from msgpack.exceptions import ExtraData, FormatError, OutOfData, StackError
 from ...errors import ProtocolError
 from .depth import Buffer, DepthLimit
 from .ext_types import VALUE_CODE, decode
-from .hashing import MAX_COLLISIONS, MIN_CHECKED, dict_collisions, set_collisions
+from .hashing import (
+    MAX_COLLISIONS,
+    MIN_CHECKED,
+    comparisons,
+    dict_collisions,
+    set_collisions,
+)
 from .packing import FRAME_CODE, MAX_NESTED, new_ext
 from .safe_repr import full_name, safe_str
 from .translation import MAX_USER_CODE, Entry
@@ -293,7 +299,7 @@ class Message:
             pairs = [
                 (self._frozen(key) if type(key) is list else key, value) for key, value in pairs
             ]
-        if len(pairs) >= MIN_CHECKED:
+        if len(pairs) > 1:
             self._check_hashes([key for key, _ in pairs], dict_collisions)
         return dict(pairs)
 
@@ -303,10 +309,12 @@ class Message:
         return tuple(self._frozen(item) if type(item) is list else item for item in items)
 
     def _check_hashes(self, keys: Sequence[Any], count: Callable[[list[int], float], int]) -> None:
-        if len(keys) < MIN_CHECKED:
-            return
-        hashes = [hash(key) for key in keys if type(key) is not str and type(key) is not bytes]
-        self._collisions_left -= count(hashes, self._collisions_left)
+        # Those of text and bytes are random.
+        keys = [key for key in keys if type(key) is not str and type(key) is not bytes]
+        hashes = list(map(hash, keys))
+        self._collisions_left -= comparisons(keys, hashes, self._collisions_left)
+        if len(keys) >= MIN_CHECKED:
+            self._collisions_left -= count(hashes, self._collisions_left)
 
     def _count_hook(self) -> None:
         self._hooks_left -= 1

@@ -1,15 +1,23 @@
 """The estimate of collisions against the tables that Python makes."""
 
 import sys
+import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from berrymq_rpc.errors import ProtocolError
-from berrymq_rpc.rpc.wire.hashing import dict_collisions, set_collisions
+from berrymq_rpc.rpc.wire.hashing import (
+    MAX_COLLISIONS,
+    comparisons,
+    dict_collisions,
+    set_collisions,
+)
 
 NO_LIMIT = 10**9
 MODULUS = 2**61 - 1
@@ -47,6 +55,69 @@ def test_usual_keys_pass(count: Any) -> None:
         [-number for number in range(20_000)],
     ):
         assert count(list(map(hash, keys)), NO_LIMIT) < 12 * len(keys)
+
+
+def steps(*keys: Any, limit: float = NO_LIMIT) -> float:
+    return comparisons(keys, [hash(key) for key in keys], limit)
+
+
+def huge(size: int, number: int = 1) -> int:
+    """A whole number of so many bytes with the hash of another."""
+    return number + MODULUS * ((1 << (8 * (size - 8))) - 1)
+
+
+def test_keys_with_hashes_of_their_own_are_not_compared() -> None:
+    assert steps(*range(1000), 1.5, Decimal("2.5"), huge(10_000, 7000), (1, 2), None, 0) == 1
+    assert steps() == steps(1) == 0
+
+
+def test_the_steps_of_comparisons() -> None:
+    assert steps(-1, -2) == 1
+    assert steps(*(1 + number * MODULUS for number in range(100))) == 100 * 99 / 2
+    # The larger they are, the longer it takes.
+    assert steps(huge(1_000_000), huge(1_000_008)) == pytest.approx(2000, rel=0.01)
+    assert steps((huge(1_000_000), 1), (1, 1)) == pytest.approx(2000, rel=0.01)
+    same = UUID(int=1), UUID(int=1 + MODULUS)
+    assert steps(*same) > steps(1, 1 + MODULUS)
+    assert steps(1.0, Decimal(1)) > steps(1, Decimal(1))
+
+
+@pytest.mark.parametrize(
+    "wrapped", [lambda key: key, lambda key: (key, 2), lambda key: (("text", key), b"x")]
+)
+def test_a_whole_number_and_a_decimal_take_the_square(wrapped: Any) -> None:
+    one = wrapped(Decimal(1))
+    assert steps(wrapped(huge(100)), one) < 50
+    assert steps(wrapped(huge(20_000)), one) > 3 * steps(wrapped(huge(10_000)), one)
+    with pytest.raises(ProtocolError, match="collide"):
+        steps(wrapped(huge(20_000)), one, limit=MAX_COLLISIONS)
+    # Without it, or beside another number, it is a key like others.
+    assert steps(wrapped(huge(20_000)), wrapped(huge(30_000))) < 100
+    assert steps(wrapped(huge(20_000)), wrapped(Decimal(2))) == 0
+
+
+def test_the_estimate_bounds_the_time() -> None:
+    """Whatever passes is compared within a moment: of each kind the most that does."""
+    for make in (
+        lambda count: [1 + number * MODULUS for number in range(count)],
+        lambda count: [huge(1000) + number * MODULUS for number in range(count)],
+        lambda count: [huge(8 + count), Decimal(1)],
+        lambda count: [huge(100), *(Decimal(1 + n * MODULUS) for n in range(count))],
+        lambda count: [UUID(int=1 + number * MODULUS) for number in range(count)],
+        lambda count: [1e-300, *(Decimal(hash(1e-300) + n * MODULUS) for n in range(count))],
+    ):
+        count = 1
+        while True:
+            try:
+                steps(*make(2 * count), limit=MAX_COLLISIONS)
+            except ProtocolError:
+                break
+            count *= 2
+        keys = make(count)
+        began = time.perf_counter()
+        assert len(set(keys)) > 0
+        # Some tens of milliseconds, on a machine that is busy with other things.
+        assert time.perf_counter() - began < 2
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=200))
