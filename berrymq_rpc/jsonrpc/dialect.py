@@ -134,19 +134,23 @@ class JSONRPCSession(ForeignSession):
         return ()
 
     def _read(self, text: Buffer, answered: Callable[[bytes], object]) -> IncomingMessage:
+        limits = self.limits
         return IncomingMessage(
-            text, max_size=self._max_size, max_depth=self.limits.max_depth, done=answered
+            text,
+            max_size=self._max_size,
+            max_depth=limits.max_depth,
+            max_values=limits.max_values,
+            done=answered,
         )
 
     def _take_response(self, response: RPCResponse, now: float) -> None:
         request_id, result = response.request_id, response.result
         if request_id is None and isinstance(result, RPCError) and not response.malformed:
             # The peer could not read the id. If one call is in flight, the error is about that one.
-            in_flight = [call_id for call_id, c in self.pending.items() if c.sent is not None]
-            if len(in_flight) != 1:
+            if self.in_window != 1:
                 self.malformed += 1
                 return
-            request_id = in_flight[0]
+            request_id = next(call_id for call_id, c in self.pending.items() if c.sent is not None)
         # A peer may send any value as an id, and 1.0 and True equal 1.
         caller = self._answered(request_id) if type(request_id) is int else None
         if caller is None:

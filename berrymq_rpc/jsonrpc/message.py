@@ -14,7 +14,7 @@ from .error_objects import SERVER_ERROR, standard
 from .items import RPCError, RPCRequest, RPCResponse
 from .protocols.base import JSONRPC
 from .protocols.detect import JSONRPCAutoDetect
-from .protocols.json_codec import MAX_DEPTH, MAX_SIZE, TextError, decode, encode
+from .protocols.json_codec import MAX_DEPTH, MAX_SIZE, MAX_VALUES, TextError, decode, encode
 from .protocols.loose import JSONRPCLoose
 from .protocols.version1 import JSONRPCv1
 from .protocols.version2 import JSONRPCv2
@@ -105,6 +105,7 @@ class IncomingMessage:
         data: the text.
         max_size: bytes that it, and the text that answers it, may have.
         max_depth: levels of arrays and objects inside one another.
+        max_values: values in the text.
         max_batch: requests in a batch.
         done: called with the text that answers it, as soon as that is complete; not called if
             there is nothing to answer.
@@ -127,6 +128,7 @@ class IncomingMessage:
         *,
         max_size: int = MAX_SIZE,
         max_depth: int = MAX_DEPTH,
+        max_values: int = MAX_VALUES,
         max_batch: int = MAX_BATCH,
         done: Callable[[bytes], object] | None = None,
     ) -> None:
@@ -142,7 +144,7 @@ class IncomingMessage:
         #: How many answers are missing.
         self._missing = 0
         try:
-            payload = decode(data, max_size, max_depth)
+            payload = decode(data, max_size, max_depth, max_values)
         except TextError as problem:
             self._refuse([(RPCError(JSONRPC.PARSE_ERROR, str(problem)), JSONRPCv2)])
             return

@@ -24,7 +24,7 @@ from .dispatcher import Dispatcher, call_back
 from .inbound_call import InboundCall, Returned, SyncCalls, current, warn_slow
 from .method import Kind, Method
 from .peer import Peer
-from .turns import MAX_STARTED
+from .turns import MAX_STARTED, MIN_STARTED, TURN
 from .wire.native_session import FIRST_WINDOW
 from .wire.record import ACKNOWLEDGE, CALL, CANCEL, CREDIT, GOODBYE, NOTIFY, InboundEvent
 
@@ -73,6 +73,7 @@ class Inbound:
         "dispatcher",
         "in_flight",
         "loop",
+        "max_started",
         "message_bytes",
         "needs_turn",
         "queue",
@@ -80,6 +81,7 @@ class Inbound:
         "running",
         "session",
         "slow_handler",
+        "spent",
         "stalled",
         "started",
         "unacknowledged",
@@ -115,6 +117,9 @@ class Inbound:
         self.message_bytes = 0
         #: Ids of the calls that were started since the last flush, ``None`` for a notification.
         self.started: list[Any] = []
+        #: How many may be started in a turn, by the seconds that their steps took in the last.
+        self.max_started = MAX_STARTED
+        self.spent = 0.0
         #: Calls whose result the peer has not acknowledged yet, where the handler wants to know.
         self.unacknowledged: dict[Any, InboundCall] = {}
         #: Whether calls in the queue are being started.
@@ -181,7 +186,7 @@ class Inbound:
                     found = self._find(event, len(events))
                     if found is None:
                         now = monotonic()
-                        if now > end or len(self.started) >= MAX_STARTED:
+                        if now > end or len(self.started) >= self.max_started:
                             is_blocked = True
                         continue
                     method, function = found, found.function
@@ -196,7 +201,7 @@ class Inbound:
                     if call_id is None or frame.call is not None:
                         if value is not None and is_awaitable(value):
                             self._await(event, frame, value, own, len(events))
-                            is_blocked = len(self.started) >= MAX_STARTED
+                            is_blocked = len(self.started) >= self.max_started
                         elif frame.call is not None:
                             self._answer(frame.call, value)
                     else:
@@ -205,7 +210,7 @@ class Inbound:
                     if value is not None and isinstance(error, Exception) and is_awaitable(value):
                         # It could not be packed, as it has to be awaited first.
                         self._await(event, frame, value, own, len(events))
-                        is_blocked = len(self.started) >= MAX_STARTED
+                        is_blocked = len(self.started) >= self.max_started
                     elif dispatcher.is_left:
                         raise
                     else:
@@ -324,7 +329,7 @@ class Inbound:
         return (
             self.dispatcher.closing is not None
             or self.stalled is not None
-            or len(self.started) >= MAX_STARTED
+            or len(self.started) >= self.max_started
             or self.connection.is_congested()
         )
 
@@ -367,6 +372,11 @@ class Inbound:
         self.needs_turn = False
         if stalled is None:
             return
+        if self.spent > TURN:
+            self.max_started = max(MIN_STARTED, self.max_started // 2)
+        else:
+            self.max_started = min(MAX_STARTED, self.max_started * 2)
+        self.spent = 0.0
         # Out of the way of `dispatch`, which puts there what it does not serve.
         self.stalled = None
         try:

@@ -31,6 +31,8 @@ class Responder(Protocol):
     loop: asyncio.AbstractEventLoop
     #: Seconds that a handler may hold the event loop before a warning names it.
     slow_handler: float
+    #: Seconds that the steps of its coroutines took since calls were started last.
+    spent: float
 
     @property
     def peer(self) -> Peer:
@@ -228,7 +230,9 @@ class InboundCall(Coroutine[Any, Any, None]):
             # what the handler held is freed now, such as a stream from the peer that it read.
             del value
             took = monotonic() - began
-            if took > self.inbound.slow_handler:
+            inbound = self.inbound
+            inbound.spent += took
+            if took > inbound.slow_handler:
                 warn_slow(self.method, took)
 
     def send(self, value: Any, /) -> Any:

@@ -10,7 +10,7 @@ from collections import deque
 from time import monotonic
 from typing import Protocol
 
-__all__ = ["MAX_STARTED", "TURN", "TurnTaker", "Turns"]
+__all__ = ["MAX_STARTED", "MIN_STARTED", "TURN", "TurnTaker", "Turns"]
 
 #: Seconds for which peers are served in one turn of the event loop. Others wait for a few of these
 #: at most; much shorter ones would spend the time on turns.
@@ -19,9 +19,10 @@ TURN = 0.01
 #: Seconds that each of many peers has in a turn.
 _MIN_SHARE = 0.001
 
-#: Calls of one peer that are started in a turn: the first step of each runs before anything else
-#: does, however long it takes.
+#: Calls of one peer that are started in a turn, most and least: the first step of each runs before
+#: anything else does, however long it takes.
 MAX_STARTED = 50
+MIN_STARTED = 5
 
 
 class TurnTaker(Protocol):

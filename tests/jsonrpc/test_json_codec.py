@@ -2,11 +2,13 @@
 
 import dataclasses
 import enum
+import gc
 import importlib.util
 import json
 import math
 import sys
 import threading
+import time as clock
 import types
 import uuid
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque, namedtuple
@@ -186,6 +188,55 @@ def test_both_libraries_read_alike(data: bytes) -> None:
             return "refused", None
 
     assert read(json_stdlib.parse) == read(json_msgspec.parse)
+
+
+@pytest.mark.parametrize("part", [b"[]", b"{}", b"1", b'{"":0}', b'[",,,[[[{{{"]'])
+def test_a_text_may_have_so_many_values(part: bytes) -> None:
+    value = decode(part)
+    values = 1 if part == b"1" else 2
+    text = b"[" + b",".join([part] * 100) + b"]"
+    assert decode(text, max_values=1 + 100 * values) == [value] * 100
+    with pytest.raises(TextError, match=r"values$"):
+        decode(text, max_values=100 * values)
+    # Not those that only look like values, in a text.
+    quoted = b'"' + text.replace(b'"', b"'") + b'"'
+    assert decode(quoted, max_values=2)
+
+
+@pytest.mark.parametrize("start", [b"", b"[" * 97, b"[" * 98])
+def test_the_depth_of_many_is_that_of_the_deepest(start: bytes) -> None:
+    end = b"]" * len(start)
+    for part in (b"[]", b"[{}]", b"{}", b'{"a":[]}'):
+        text = start + b"[" + (part + b",") * 50 + part + b"]" + end
+        depth = len(start) + 1 + part.count(b"[") + part.count(b"{")
+        assert decode(text, max_depth=depth)
+        with pytest.raises(TextError, match="nested"):
+            decode(text, max_depth=depth - 1)
+
+
+@pytest.mark.parametrize("number", [b"5e-324", b"1.2345678901234567E-300", b"2.5e-0310", b"1e-99"])
+@pytest.mark.parametrize("count", [1, 5000])
+def test_tiny_numbers_are_read_alike_however_many(number: bytes, count: int) -> None:
+    text = b"[" + b",".join([number] * count) + b"]"
+    began = clock.perf_counter()
+    assert decode(text) == [float(number)] * count
+    # msgspec itself takes 20 us and more for each of the first.
+    assert clock.perf_counter() - began < 1
+    with pytest.raises(TextError):
+        decode(text[:-1] + b",1e400]")
+
+
+def test_many_arrays_are_read_without_collecting_garbage() -> None:
+    runs: list[Any] = []
+    callback = lambda phase, info: runs.append(phase)  # noqa: E731
+    gc.callbacks.append(callback)
+    try:
+        value = decode(b"[" + b",".join([b"[]"] * 50_000) + b"]")
+    finally:
+        gc.callbacks.remove(callback)
+    assert len(value) == 50_000
+    assert len(runs) <= 4
+    assert gc.isenabled()
 
 
 # -- writing ---------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class ListenerSession(JSONRPCSession):
             text,
             max_size=dialect.max_size,
             max_depth=self.limits.max_depth,
+            max_values=self.limits.max_values,
             max_batch=dialect.max_batch,
             done=answered,
         )

@@ -4,6 +4,8 @@ import re
 from itertools import accumulate
 from typing import Any
 
+from ...common.collection import rare_collection
+from ...rpc.wire.limits import MAX_VALUES
 from .json_values import simplify
 
 try:
@@ -11,7 +13,7 @@ try:
 except ImportError:
     from .json_stdlib import parse, write
 
-__all__ = ["MAX_DEPTH", "MAX_SIZE", "TextError", "decode", "encode"]
+__all__ = ["MAX_DEPTH", "MAX_SIZE", "MAX_VALUES", "TextError", "decode", "encode"]
 
 #: Bytes of one text: they decode within a second.
 MAX_SIZE = 4 << 20
@@ -26,6 +28,9 @@ _SHOWN = 100
 #: A string, or the rest of the text where a string does not end, so that no quote is tried twice.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+#: What is taken away, a level of some each time, before the rest is counted one by one, which takes
+#: thirty times as long.
+_EMPTY = (b"[]", b"{}", b"[]", b"{}")
 #: One level in, and one out, as signed bytes.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
@@ -34,13 +39,19 @@ class TextError(ValueError):
     """Bytes are not a JSON text, or over a bound."""
 
 
-def decode(data: object, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -> Any:
+def decode(
+    data: object,
+    max_size: int = MAX_SIZE,
+    max_depth: int = MAX_DEPTH,
+    max_values: int = MAX_VALUES,
+) -> Any:
     """Read a JSON text.
 
     Args:
         data: bytes in UTF-8, or text.
         max_size: bytes that it may have.
         max_depth: levels of arrays and objects inside one another.
+        max_values: values in it; arrays and objects count twice, and what is in them as well.
 
     Raises:
         TextError: it is not a JSON text, or over a bound.
@@ -49,9 +60,13 @@ def decode(data: object, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -
         data = _as_bytes(data)
     if len(data) > max_size:
         raise TextError(f"{len(data):,} bytes are more than the {max_size:,} allowed")
+    # A value takes a byte, and a comma or a bracket before it.
+    if len(data) > max_values:
+        _check_count(data, max_values)
     _check_depth(data, max_depth)
     try:
-        return parse(data)
+        with rare_collection(len(data)):
+            return parse(data)
     except UnicodeDecodeError:
         raise TextError("not UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -69,12 +84,29 @@ def _as_bytes(data: object) -> bytes:
     raise TextError(f"a JSON text must be bytes, not {type(data).__name__}")
 
 
+def _check_count(data: bytes, most: int) -> None:
+    if _count(data) >= most and _count(_STRING.sub(b"", data)) >= most:
+        raise TextError(f"a text has more than {most:,} values")
+
+
+def _count(data: bytes) -> int:
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
+
+
 def _check_depth(data: bytes, levels: int) -> None:
     if len(data) <= levels or data.count(b"[") + data.count(b"{") <= levels:
         return
-    brackets = _STRING.sub(b"", data).translate(_STEPS, _NO_BRACKETS)
-    if max(accumulate(memoryview(brackets).cast("b")), default=0) > levels:
+    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    outer = brackets
+    for pair in _EMPTY:
+        outer = outer.replace(pair, b"")
+    depth = _depth(outer)
+    if depth > levels or (depth > levels - len(_EMPTY) and _depth(brackets) > levels):
         raise TextError(f"arrays and objects are nested more than {levels} levels deep")
+
+
+def _depth(brackets: bytes) -> int:
+    return max(accumulate(memoryview(brackets.translate(_STEPS)).cast("b")), default=0)
 
 
 def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:

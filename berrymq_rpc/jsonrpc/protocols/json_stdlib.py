@@ -13,7 +13,7 @@ from typing import Any
 
 from .json_values import convert
 
-__all__ = ["parse", "write"]
+__all__ = ["finite", "parse", "write"]
 
 #: What may be half of a surrogate pair; ``\\ud83d\\ude00`` is a whole one.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -21,7 +21,12 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = " \t\n\r"
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Read a number that is not whole.
+
+    Raises:
+        ValueError: it is beyond a float's range.
+    """
     value = float(text)
     if math.isinf(value):
         raise ValueError("a number is beyond a float's range")
@@ -32,7 +37,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_raw_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant).raw_decode
+_raw_decode = json.JSONDecoder(parse_float=finite, parse_constant=_no_constant).raw_decode
 
 
 def parse(data: bytes) -> Any:

@@ -1,14 +1,13 @@
 """Msgpack to values: the half of a codec that unpacks. Nothing here trusts the bytes."""
 
-import gc
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from msgpack import Unpacker, unpackb
 from msgpack.exceptions import ExtraData, FormatError, OutOfData, StackError
 
+from ...common.collection import rare_collection
 from ...errors import ProtocolError
 from .depth import Buffer, DepthLimit
 from .ext_types import VALUE_CODE, decode
@@ -44,10 +43,6 @@ MAX_BAD_PARTS = 500
 
 #: Lone surrogates in the text of a message. Each takes 0.4 us.
 MAX_SURROGATES = 50_000
-
-#: Bytes of a message that may hold so many containers that garbage collection, again and again,
-#: would take two thirds of the time.
-_MANY_CONTAINERS = 64 << 10
 
 #: Bytes of a frame's number.
 _MAX_NUMBER = 4
@@ -122,7 +117,7 @@ class Unpacking:
             except Exception:
                 # Try the slow way, which takes any keys, and lone surrogates.
                 return Message(self, frames).unpack(data, careful=True)
-        with _rare_collection(len(data)):
+        with rare_collection(len(data)):
             return Message(self, frames).unpack(data)
 
     def unpack_each(self, data: Buffer, frames: Sequence[Buffer] = ()) -> list[Part]:
@@ -138,7 +133,7 @@ class Unpacking:
             A part for each element. Where the rest cannot be split, the last part is an error.
         """
         parts: list[Part] = []
-        with _rare_collection(len(data)):
+        with rare_collection(len(data)):
             self._unpack_parts(data, Message(self, frames), parts)
         return parts
 
@@ -320,19 +315,6 @@ class Message:
         self._hooks_left -= 1
         if self._hooks_left < 0:
             raise ProtocolError(f"more than {MAX_HOOKED:,} maps and ext values in a message")
-
-
-@contextmanager
-def _rare_collection(size: int) -> Iterator[None]:
-    """Pause Python's garbage collection while a large message is unpacked."""
-    pause = size >= _MANY_CONTAINERS and gc.isenabled()
-    if pause:
-        gc.disable()
-    try:
-        yield
-    finally:
-        if pause:
-            gc.enable()
 
 
 def _check_surrogates(data: Buffer) -> None:

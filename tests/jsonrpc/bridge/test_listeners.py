@@ -33,6 +33,17 @@ async def test_version_1_is_answered_as_version_1(
         ]
 
 
+async def test_too_many_values(handler: Any, line_to: Any, listener: str) -> None:
+    """They are counted before the text is read."""
+    limits = rpc.Limits(max_values=100)
+    async with Bridge(handler, limits=limits) as bridge, line_to(bridge, listener) as line:
+        answer = await line.ask(V2 | {"method": "sum", "params": [1] * 90})
+        assert answer["result"] == 90
+        answer = await line.ask(V2 | {"method": "sum", "params": [1] * 110})
+        assert answer["error"]["code"] == -32700
+        assert "100 values" in str(answer["error"])
+
+
 async def test_namespaces_names_and_later_results(
     handler: Any, line_to: Any, listener: str
 ) -> None:
