@@ -66,6 +66,8 @@ class Dispatcher:
         self._owner = OwnerProcess("server")
         self._executor: DaemonExecutor | None = None
         self._codec = codec
+        #: The table does not change.
+        self._described: dict[str, Any] | None = None
         self._methods = dict(table.methods)
         # A table that forwards calls has its own.
         self._methods.setdefault(DESCRIBE, Method.of(DESCRIBE, self._describe))
@@ -78,7 +80,9 @@ class Dispatcher:
         }
 
     def _describe(self) -> dict[str, Any]:
-        return describe_methods(self.table)
+        if self._described is None:
+            self._described = describe_methods(self.table)
+        return self._described
 
     # -- calls ---------------------------------------------------------------------------
 

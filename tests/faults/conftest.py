@@ -41,6 +41,12 @@ until = _fixtures.until
 
 _link = _load(HERE / "link.py")
 _raw = _load(HERE / "raw.py")
+_attacks = _load(HERE / "attacks.py")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "attack" in metafunc.fixturenames:
+        metafunc.parametrize("attack", list(_attacks.ATTACKS))
 
 
 @pytest.fixture
@@ -53,6 +59,12 @@ def link() -> Callable[..., Any]:
 def raw() -> ModuleType:
     """The module `raw.py`: peers that are nothing but a socket of pyzmq's."""
     return _raw
+
+
+@pytest.fixture
+def attacks() -> ModuleType:
+    """The module `attacks.py`: what one peer may send, and a server to send it to."""
+    return _attacks
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 import json
+from typing import Any
 
 import msgpack
 import pytest
 
+from berrymq_rpc import rpc
 from berrymq_rpc.rpc.describe import describe
 from berrymq_rpc.rpc.handler import AttrHandler
 from berrymq_rpc.rpc.method import method
@@ -139,3 +141,29 @@ def test_bounds():
     assert len(defaults["b"]) == 200
     assert defaults["c"] == "<object object>"
     assert len(entry["signature"]) < 1000
+
+
+async def test_a_server_describes_itself_once() -> None:
+    class Default:
+        described = 0
+
+        def __repr__(self) -> str:
+            self.described += 1
+            return "Default()"
+
+    default = Default()
+
+    class Handler(rpc.AttrHandler):
+        @rpc.method
+        def take(self, value: Any = default) -> None:
+            pass
+
+    async with (
+        await rpc.start_server(Handler(), bind="mem://*") as server,
+        await rpc.open_client(connect=server.endpoints) as client,
+    ):
+        first = await client.describe()
+        assert default.described > 0
+        described = default.described
+        assert [await client.describe() for _ in range(10)] == [first] * 10
+        assert default.described == described

@@ -11,7 +11,7 @@ from ...errors import Error, ServiceClosedError
 from ...exchange import Node
 from ...rpc import Client, Limits
 from ...rpc.connection import Connection
-from ...rpc.describe import describe
+from ...rpc.dispatcher import DESCRIBE
 from ...rpc.method import Method
 from ...rpc.method_table import HandlerTable, collect_methods
 from ...rpc.options import SLOW_HANDLER
@@ -19,10 +19,10 @@ from ...rpc.transport import endpoints_of
 from ...rpc.validation import checked_limits, checked_seconds, checked_threads
 from ...runtime.fork import OwnerProcess
 from ...security import Security, checked_security
+from .discovery import Discovery, RemoteDiscovery
 from .forwarding_handler import ForwardingTable
 from .http_access import Access
 from .listener import Listener
-from .openrpc import openrpc_document
 from .places import PlaceBounds
 from .runtime import BridgeRuntime
 from .subscriptions import (
@@ -183,10 +183,6 @@ class Bridge:
         for name, text in (("title", title), ("version", version)):
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be text, not {text!r}")
-        self._title = title
-        self._version = version
-        #: The answer of `rpc.discover`, once it was asked for: what a handler exports is fixed.
-        self._document: dict[str, Any] | None = None
         self._subscriptions: Subscriptions | None = None
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
@@ -202,6 +198,11 @@ class Bridge:
             "threads": checked_threads(threads),
             "slow_handler": checked_seconds(slow_handler, "slow_handler"),
         }
+        described = {"title": title, "version": version}
+        if self._table is None:
+            self._discovery: Discovery = RemoteDiscovery(target, **described)
+        else:
+            self._discovery = Discovery(self._table, **described)
         self._own = self._own_methods()
         if self._table is not None:
             clashes = sorted(self._own.keys() & self._table.methods.keys())
@@ -421,6 +422,8 @@ class Bridge:
         left = max(0.0, end - loop.time())
         await asyncio.gather(*(listener.close(left) for listener in self._listeners))
         runtime.close()
+        if isinstance(self._discovery, RemoteDiscovery):
+            self._discovery.close()
 
     async def __aenter__(self) -> Self:
         return self if self._runtime is not None else await self.start()
@@ -446,32 +449,16 @@ class Bridge:
     # -- the bridge's methods -------------------------------------------------------------------
 
     def _own_methods(self) -> dict[str, Method]:
-        functions: dict[str, Any] = {DISCOVER: self._discover}
+        functions: dict[str, Any] = {}
         if self._subscriptions is not None:
             functions["subscribe"] = self._subscriptions.subscribe
             functions["unsubscribe"] = self._subscriptions.unsubscribe
-        return {name: Method.of(name, function) for name, function in functions.items()}
-
-    async def _discover(self) -> dict[str, Any]:
-        """Describe what is offered here, as an OpenRPC document."""
-        if self._table is None:
-            # A remote server may be another one by now.
-            described = await self._target.describe()
-            return self._document_of(described["methods"])
-        if self._document is None:
-            self._document = self._document_of(describe(self._table)["methods"])
-        return self._document
-
-    def _document_of(self, described: Iterable[dict[str, Any]]) -> dict[str, Any]:
-        own = [method for method in self._own.values() if method.name != DISCOVER]
-        listed = (*described, *describe(own)["methods"])
-        methods = {method["name"]: method for method in listed}
-        return openrpc_document(
-            [methods[name] for name in sorted(methods)],
-            title=self._title,
-            version=self._version,
-            functions={method.name: method.function for method in (*(self._table or ()), *own)},
-        )
+        own = {name: Method.of(name, function) for name, function in functions.items()}
+        self._discovery.own = tuple(own.values())
+        own[DISCOVER] = Method.of(DISCOVER, self._discovery.discover)
+        if isinstance(self._discovery, RemoteDiscovery):
+            own[DESCRIBE] = Method.of(DESCRIBE, self._discovery.describe)
+        return own
 
 
 class _MergedTable(HandlerTable):

@@ -6,7 +6,6 @@ from typing import Any
 
 from ...errors import NotFoundError
 from ...rpc import Client
-from ...rpc.dispatcher import DESCRIBE
 from ...rpc.inbound_call import current
 from ...rpc.method import Kind, Method
 from ...rpc.method_table import HandlerTable
@@ -43,7 +42,7 @@ class ForwardingTable(HandlerTable):
         self._client = client
         self._signature = Signature(_any_arguments, "")
         self._dropped = 0
-        super().__init__(own | {DESCRIBE: self._forwarded(DESCRIBE)}, {})
+        super().__init__(own, {})
 
     def find(self, name: object) -> Method:
         if not isinstance(name, str):

@@ -14,9 +14,10 @@ whole number and a `Decimal` the square of that: the number is converted to deci
 keys with equal hashes are looked at, however few they are.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from itertools import groupby, islice
+from operator import eq
 from typing import Any
 
 from ...errors import ProtocolError
@@ -72,13 +73,14 @@ def comparisons(keys: Sequence[Any], hashes: Sequence[int], limit: float) -> flo
     Raises:
         ProtocolError: it takes more.
     """
-    if len(set(hashes)) == len(hashes):
+    # By sorting: in a table these might collide.
+    ordered = sorted(hashes)
+    if not any(map(eq, ordered, islice(ordered, 1, None))):
         return 0
-    groups: defaultdict[int, list[Any]] = defaultdict(list)
-    for key, key_hash in zip(keys, hashes, strict=True):
-        groups[key_hash].append(key)
     steps = 0.0
-    for group in groups.values():
+    by_hash = sorted(range(len(keys)), key=hashes.__getitem__)
+    for _, positions in groupby(by_hash, hashes.__getitem__):
+        group = [keys[position] for position in positions]
         if len(group) > 1:
             steps += len(group) * (len(group) - 1) / 2 * _steps_to_compare(group)
             if steps > limit:

@@ -307,9 +307,9 @@ class Message:
         # Those of text and bytes are random.
         keys = [key for key in keys if type(key) is not str and type(key) is not bytes]
         hashes = list(map(hash, keys))
-        self._collisions_left -= comparisons(keys, hashes, self._collisions_left)
         if len(keys) >= MIN_CHECKED:
             self._collisions_left -= count(hashes, self._collisions_left)
+        self._collisions_left -= comparisons(keys, hashes, self._collisions_left)
 
     def _count_hook(self) -> None:
         self._hooks_left -= 1

@@ -104,7 +104,8 @@ async def test_others_are_served_before_a_flood_is(
 @pytest.mark.nodebug
 async def test_a_reader_gives_way() -> None:
     """However much has arrived already, such as lines without anything in them."""
-    peer = StreamPeer(None, "tcp")
+    place: Any = None
+    peer = StreamPeer(None, "tcp", place)
     turns: list[None] = []
     asyncio.get_running_loop().call_soon(turns.append, None)
     end = time.monotonic() + 10
