@@ -1,5 +1,6 @@
 """A thread that does one thing after another."""
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -75,6 +76,8 @@ class WorkerThread:
             work: what to do.
             size: bytes that it takes while it waits.
         """
+        if sys.is_finalizing():
+            return
         with self._changed:
             if self._is_stopped:
                 return
@@ -96,6 +99,9 @@ class WorkerThread:
         Returns:
             How many things were left undone.
         """
+        if sys.is_finalizing():
+            # The thread has ended with the interpreter, and may have held the lock.
+            return 0
         with self._changed:
             self._is_stopped = True
             self._changed.notify()

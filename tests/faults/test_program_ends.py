@@ -133,9 +133,72 @@ async def main():
             await asyncio.sleep(0.01)
 asyncio.run(main())
 """,
+    "threads of ZeroMQ in __del__": """
+from berrymq_rpc.jsonrpc import zeromq
+class News(zeromq.SubscriptionServer):
+    def handle_add_method(self, a, b):
+        return a + b
+class Late:
+    def __init__(self):
+        self.server = News("tcp://127.0.0.1:*")
+        self.server.daemon = True
+        self.server.start()
+        self.client = zeromq.NotificationReceiverClient(self.server.endpoint, timeout=None)
+        assert self.client.subscribe()
+        self.attempt = attempt
+    def __del__(self):
+        self.attempt("call", lambda: self.client.add(1, 2))
+        self.attempt("notify", lambda: self.client.notify.add(1, 2))
+        self.attempt("publish", lambda: self.server.publish("news"))
+        self.attempt("start", self.server.start)
+        self.attempt("close client", self.client.close)
+        self.attempt("close server", self.server.close)
+sys.modules["late"] = Late()
+""",
+    "a server of ZeroMQ that is closed while a handler blocks": """
+from berrymq_rpc.jsonrpc import zeromq
+from berrymq_rpc.jsonrpc.zeromq import server as server_module
+server_module.CLOSE_PATIENCE = 0.5
+class Blocked(zeromq.RPCNotificationServer):
+    def handle_block_notification(self):
+        entered.set()
+        time.sleep(1000)
+import logging
+logging.getLogger("berrymq_rpc").setLevel(logging.CRITICAL)
+with Blocked("tcp://127.0.0.1:*") as server, zeromq.RPCNotifierClient(server.endpoint) as client:
+    client.notify.block()
+    assert entered.wait(10)
+""",
+    "a server of ZeroMQ that goes on until it is stopped": """
+from berrymq_rpc.jsonrpc import zeromq
+class Slow(zeromq.RPCServer):
+    def handle_stop_method(self):
+        self.stop()
+        time.sleep(0.3)
+        return "answered"
+server = Slow("tcp://127.0.0.1:*")
+server.start()
+def late(endpoint):
+    assert not threading.main_thread().is_alive()
+    with zeromq.RPCClient(endpoint) as client:
+        say(client.stop())
+def later():
+    threading.main_thread().join()
+    late(server.endpoint)
+threading.Thread(target=later, daemon=True).start()
+""",
 }
 
 SAID = {
+    "threads of ZeroMQ in __del__": [
+        "call ServiceClosedError",
+        "notify ServiceClosedError",
+        "publish ServiceClosedError",
+        "start ServiceClosedError",
+        "close client None",
+        "close server None",
+    ],
+    "a server of ZeroMQ that goes on until it is stopped": ["answered"],
     "a call in __del__": [
         "call ServiceClosedError",
         "notify ServiceClosedError",

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -132,6 +133,8 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         self._enqueue(None, encode_request(method, params, None))
 
     def _enqueue(self, request_id: int | None, text: bytes) -> None:
+        if sys.is_finalizing():
+            raise ServiceClosedError("the client's thread has ended with the interpreter")
         with self._guard:
             if self._is_closed:
                 raise ServiceClosedError("the client is closed")
@@ -284,7 +287,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
 
         It waits for the handler for 10 seconds at most. Called by a handler, it returns at once.
         """
-        if not self._owner.is_this:
+        if not self._owner.is_this or sys.is_finalizing():
             return
         self.should_stop = True
         with self._guard:

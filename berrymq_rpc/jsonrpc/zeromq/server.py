@@ -1,6 +1,7 @@
 """Servers: a thread with a socket, and methods whose names begin with ``handle_``."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import zmq
 
 from ...endpoint import check_exposure, endpoint_of
-from ...errors import ParametersError
+from ...errors import ParametersError, ServiceClosedError
 from ...rpc.transport.binding import bind_socket
 from ...rpc.transport.curve import credentials_of, cut
 from ...rpc.transport.port import IPC_MODE
@@ -29,6 +30,9 @@ __all__ = ["NotificationOnlyPullServer", "RPCNotificationServer", "RPCServer"]
 
 #: Seconds that `close` waits for the handler that runs.
 CLOSE_PATIENCE = 10.0
+
+#: Seconds between two looks at `should_stop`, which may be set without `stop`.
+_LOOK = 1.0
 
 #: Milliseconds between two attempts to send to a peer that does not read.
 _RETRY = 10
@@ -50,6 +54,9 @@ class RPCServer(SocketOwner, threading.Thread):
     `RPCError` the error that it says, any other exception a `ServerError`. Handlers run one after
     another, each in a copy of the context (`contextvars`) in which the server was made. `run`
     serves in this thread, `start` and ``with server:`` in a new one.
+
+    The program goes on until the server is stopped, and then for 10 seconds at most if a handler
+    does not end.
 
     Args:
         endpoint: where to listen; with port ``*``, `endpoint` has the free port that was taken.
@@ -103,6 +110,7 @@ class RPCServer(SocketOwner, threading.Thread):
         self._methods = Handlers(self, "handle_{}_method")
         self._notifications = Handlers(self, "handle_{}_notification", "handle_{}_method")
         self._queues: RouterQueues | None = None
+        self._keeper: threading.Thread | None = None
         #: Held while the thread is started or the sockets are closed.
         self._life = threading.Lock()
         self._serving_thread: int | None = None
@@ -134,11 +142,25 @@ class RPCServer(SocketOwner, threading.Thread):
             Error: this is the child of a fork, and the server its parent's.
         """
         self._owner.check()
+        if sys.is_finalizing():
+            raise ServiceClosedError("no server can be started at the interpreter's end")
         with self._life:
             if self._is_over.is_set() or self.should_stop:
                 raise RuntimeError("a server that was stopped cannot be started again")
-            if not self.is_alive():
-                super().start()
+            if self.is_alive():
+                return
+            if not self.daemon:
+                # A handler that never ends must not hold the program once the server is stopped.
+                self.daemon = True
+                self._keeper = threading.Thread(target=self._keep, name=f"{self.name} keeper")
+                self._keeper.start()
+            super().start()
+
+    def _keep(self) -> None:
+        """Let the program go on while the server runs, and while the last handler may end."""
+        while not (self.should_stop or self._is_over.wait(_LOOK)):
+            continue
+        self._is_over.wait(CLOSE_PATIENCE)
 
     def run(self) -> None:
         """Serve until `stop` is called from another thread, then close the socket.
@@ -155,7 +177,7 @@ class RPCServer(SocketOwner, threading.Thread):
             return
         self._log.info("serving on %s", self.endpoint)
         try:
-            while not self.should_stop:
+            while not self.should_stop and self._owner.is_this:
                 self._turn()
         finally:
             if self._owner.is_this:
@@ -174,8 +196,11 @@ class RPCServer(SocketOwner, threading.Thread):
         Args:
             timeout: seconds at most.
         """
-        if self.ident is not None and self._owner.is_this:
-            super().join(timeout)
+        if self.ident is None or not self._owner.is_this or sys.is_finalizing():
+            return
+        super().join(timeout)
+        if self._keeper is not None and not self.is_alive():
+            self._keeper.join(timeout)
 
     def close(self) -> None:
         """Stop, wait for the handler that runs, and close the socket.
@@ -183,7 +208,7 @@ class RPCServer(SocketOwner, threading.Thread):
         It waits for 10 seconds at most; the thread closes the socket as soon as it can. Called by a
         handler, it returns at once. For another bound, call `stop` and `join`.
         """
-        if not self._owner.is_this:
+        if not self._owner.is_this or sys.is_finalizing():
             return
         self.stop()
         with self._life:
@@ -228,7 +253,9 @@ class RPCServer(SocketOwner, threading.Thread):
         except zmq.Again:
             return
         route, payload = self._split(frames)
-        self._send(route, self._answer(route, payload))
+        answer = self._answer(route, payload)
+        if self._owner.is_this:
+            self._send(route, answer)
         if self._interrupt is not None:
             raise self._interrupt
 

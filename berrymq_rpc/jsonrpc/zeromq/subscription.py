@@ -1,6 +1,7 @@
 """A server that sends notifications to its subscribers."""
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -170,7 +171,7 @@ class SubscriptionServer(RPCNotificationServer):
         # Always with params: receivers of jsonrpc2-zeromq end without.
         text = encode({"jsonrpc": "2.0", "method": name, "params": kwargs or args})
         self._owner.check()
-        if self.should_stop:
+        if self.should_stop or sys.is_finalizing():
             raise ServiceClosedError("the server was stopped")
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError(f"{MAX_WAITING:,} notifications wait to be sent")
