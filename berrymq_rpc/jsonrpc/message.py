@@ -190,7 +190,7 @@ class IncomingMessage:
         ):
             self._take_response(said, protocol)
             return
-        request = protocol.payload_to_request(_without_null_params(said))
+        request = protocol.payload_to_request(_with_params(said))
         version = _version_of(said)
         if isinstance(request.method, RPCError):
             refused.append((_as_specified(request.method), version))
@@ -263,10 +263,11 @@ def _version_of(said: Any) -> type[JSONRPC]:
     return JSONRPCv1 if is_version1 else JSONRPCv2
 
 
-def _without_null_params(said: Any) -> Any:
-    # Many serializers write null for what their program left out.
-    if isinstance(said, dict) and "params" in said and said["params"] is None:
-        return {key: value for key, value in said.items() if key != "params"}
+def _with_params(said: Any) -> Any:
+    # Many serializers write null for what their program left out; and version 1.0 leaves nothing
+    # out, but its programs do.
+    if isinstance(said, dict) and "method" in said and said.get("params") is None:
+        return {**said, "params": []}
     return said
 
 

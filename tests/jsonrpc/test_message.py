@@ -130,11 +130,18 @@ def test_requests_and_responses_in_one_batch() -> None:
     assert json.loads(message.text()) == [{"jsonrpc": "2.0", "result": 1, "id": 1}]
 
 
-@pytest.mark.parametrize("version", [{"jsonrpc": "2.0"}, {}, {"version": "1.1"}])
-def test_null_params_are_absent(version: dict[str, str]) -> None:
-    request = {**version, "method": "get_data", "params": None, "id": 1}
+@pytest.mark.parametrize(
+    "version", [{"jsonrpc": "2.0"}, {"jsonrpc": "1.0"}, {}, {"version": "1.1"}]
+)
+@pytest.mark.parametrize("params", [{}, {"params": None}, {"params": []}])
+def test_null_params_are_absent(version: dict[str, str], params: dict[str, Any]) -> None:
+    request = {**version, "method": "get_data", **params, "id": 1}
     assert serve(json.dumps(request))["result"] == ["hello", 5]
     assert serve(json.dumps([request]))[0]["result"] == ["hello", 5]
+    ((args, kwargs),) = [
+        (call.args, call.kwargs) for call in IncomingMessage(json.dumps(request)).calls
+    ]
+    assert (args, kwargs) == ((), {})
 
 
 def test_an_unversioned_request_may_name_its_arguments() -> None:

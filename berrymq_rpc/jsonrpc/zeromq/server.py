@@ -299,7 +299,8 @@ class RPCServer(SocketOwner, threading.Thread):
         text = message.text()
         if not text and self.socket_type == zmq.REP and not self.allow_notifications:
             # A REP socket has to send something: an error says more than an empty text.
-            return JSONRPCv2.error_message(
+            protocol = message.calls[0].protocol if message.calls else JSONRPCv2
+            return protocol.error_message(
                 JSONRPC.invalid_request("this server takes no notifications")
             )
         return text

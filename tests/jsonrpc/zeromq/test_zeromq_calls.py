@@ -280,6 +280,24 @@ def bare() -> Iterator[Callable[[int, str], Any]]:
         socket.close()
 
 
+def test_each_part_of_a_batch_has_its_version(bare: Callable[[int, str], Any]) -> None:
+    with Server(WILD) as server:
+        peer = bare(zmq.REQ, server.endpoint)
+        old = {"version": "1.1", "method": "echo", "params": [1], "id": 1}
+        new = {"jsonrpc": "2.0", "method": "echo", "params": {"value": 2}, "id": 2}
+        peer.send_json([old, new])
+        assert peer.recv_json() == [
+            {"result": 1, "error": None, "id": 1},
+            {"jsonrpc": "2.0", "result": 2, "id": 2},
+        ]
+        peer.send_json({"method": "echo", "params": [1], "id": None})
+        refused = peer.recv_json()
+        assert refused.keys() == {"result", "error", "id"}
+        assert refused["error"]["code"] == -32600
+        peer.send_json({"jsonrpc": "2.0", "method": "echo", "params": [1]})
+        assert peer.recv_json()["jsonrpc"] == "2.0"
+
+
 BYTES = [
     b"",
     b"\0" * 100,
