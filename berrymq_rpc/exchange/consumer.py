@@ -154,8 +154,8 @@ class Consumer:
         delivery = self._deliveries[number] = Delivery(stored, peer)
         if self.ack_wait is not None:
             self._set_timer(number, delivery)
-            # One that posts over HTTP is lost with each answer.
-            if peer.can_be_called and peer not in self._lost:
+            # The end of a request over HTTP says nothing of its consumer.
+            if not peer.is_request and peer not in self._lost:
                 self._lost[peer] = lambda: self._peer_lost(peer)
                 peer.on_lost(self._lost[peer])
         return number

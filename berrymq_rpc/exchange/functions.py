@@ -411,6 +411,9 @@ class ExportedFunctions(AttrHandler):
             with "number", for acknowledge, refuse and in_progress, if the queue has an ack_wait.
         """
         seconds = _checked_timeout(timeout)
+        if context().is_notification:
+            # No one would have the message.
+            return TIMEOUT
         try:
             lease = self._pin(token)
         except TokenError as refused:

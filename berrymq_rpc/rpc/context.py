@@ -37,6 +37,11 @@ class Context:
         """
         return self._call.cancelled
 
+    @property
+    def is_notification(self) -> bool:
+        """Whether the caller wants no result."""
+        return self._call.id is None
+
     def on_delivery(self, callback: Callable[[bool], object]) -> None:
         """Have a function called once it is known whether the result reached the caller.
 

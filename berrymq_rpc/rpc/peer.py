@@ -130,9 +130,14 @@ class Peer:
         credentials = self._credentials()
         if credentials is not None:
             return credentials.user or credentials.key
-        if not self.can_be_called and self.scheme == "http":
+        if self.is_request:
             return "http", host_key(self.address)
         return self._connection.account
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it is one request over HTTP, which is over with its answer."""
+        return self.scheme == "http" and not self.can_be_called
 
     def on_lost(self, callback: Callable[[], object]) -> None:
         """Have a function called when the connection is over, for whatever reason.

@@ -481,6 +481,19 @@ class TestOtherPeers:
             assert node.statistics()["messages_unacknowledged"] == 0
             assert await reached(queue) == []
 
+    async def test_a_get_without_an_answer_takes_nothing(self) -> None:
+        async with (
+            place() as (bus, node, endpoint),
+            await rpc.open_client(connect=endpoint) as client,
+        ):
+            token = await client.rpc.connect_via_queue("job:*", 60)
+            bus.twitter("job:new", 1)
+            client.notify.get(token)
+            client.notify.get(token, True, None)
+            client.notify.get_nowait(token)
+            assert (await client.rpc.get(token))["args"] == (1,)
+            assert node.statistics()["messages_dropped"] == 0
+
     async def test_a_queue_without_ack_wait_numbers_nothing(self) -> None:
         async with (
             place() as (bus, _, endpoint),
