@@ -507,3 +507,11 @@ async def test_the_thread_ends_with_the_last_server() -> None:
     async with asyncio.timeout(10):
         while any("zap" in t.name or "authorization" in t.name for t in threading.enumerate()):
             await asyncio.sleep(0.01)
+
+
+async def test_servers_that_come_and_go() -> None:
+    # Each time the thread ends, and another one takes its address.
+    for _ in range(30):
+        async with AsyncExitStack() as stack:
+            server = await serve(stack, {ALICE.public})
+            assert await call(server.endpoints, client_of()) == (ALICE.public, None)

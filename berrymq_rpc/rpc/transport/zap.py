@@ -131,6 +131,8 @@ class ZapThread:
         self._problem: BaseException | None = None
         self._waker: Waker | None = None
         self._thread: threading.Thread | None = None
+        #: Whether it has seen that there is no socket left to answer for.
+        self._is_ending = False
         #: By the frames that an answer begins with.
         self._waiting: dict[tuple[bytes, ...], Waiting] = {}
 
@@ -143,7 +145,7 @@ class ZapThread:
         domain = b"berrymq_rpc.%d" % next(_domains)
         with self._lock:
             self._gates[domain] = gate
-            if self._thread is None or not self._thread.is_alive():
+            if self._thread is None or self._is_ending or not self._thread.is_alive():
                 self._start()
         return domain
 
@@ -157,6 +159,10 @@ class ZapThread:
             gate.close()
 
     def _start(self) -> None:
+        if self._thread is not None:
+            # It gives back the address, which the next one needs.
+            self._thread.join(PATIENCE)
+        self._is_ending = False
         self._is_ready.clear()
         self._thread = threading.Thread(target=self._run, name="berrymq_rpc zap", daemon=True)
         self._thread.start()
@@ -174,12 +180,13 @@ class ZapThread:
 
     def _run(self) -> None:
         backoff = Backoff(0.01, 1.0)
-        while self._gates:
+        while True:
             try:
                 with contextlib.closing(self._context.socket(zmq.ROUTER)) as socket:
                     socket.linger = 0
                     socket.bind(ENDPOINT)
                     self._serve(socket)
+                    return
             except Exception as error:
                 if not self._is_ready.is_set():
                     self._problem = error
@@ -192,6 +199,7 @@ class ZapThread:
                 threading.Event().wait(backoff.next())
 
     def _serve(self, socket: Any) -> None:
+        """Answer until there is no socket left to answer for."""
         waker = self._waker = Waker(socket)
         self._is_ready.set()
         refreshed = monotonic()
@@ -199,8 +207,8 @@ class ZapThread:
             while True:
                 with self._lock:
                     if not self._gates:
-                        # Under the lock: who adds one now finds that the thread has ended.
-                        self._thread = None
+                        # Under the lock: who adds one after this starts another thread.
+                        self._is_ending = True
                         return
                     gates = list(self._gates.values())
                 if waker.poll(int(self._pause() * 1000)):
