@@ -267,6 +267,9 @@ class HTTPClient:
                 while data and not response.content.at_eof() and len(data) <= self._max_size:
                     data += await response.content.read(self._max_size + 1 - len(data))
                 status: int = response.status
+        except aiohttp.ServerTimeoutError as error:
+            # A `TimeoutError` as well, which is about the connection alone: there is no other.
+            raise ConnectionLostError(f"{self._shown}: {method!r}: {error}") from None
         except TimeoutError:
             raise RPCTimeoutError(
                 f"no answer from {method!r} at {self._shown} within {self._timeout} s"

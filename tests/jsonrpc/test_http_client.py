@@ -1,8 +1,10 @@
 """The client over HTTP: results, errors, bounds, and its end."""
 
 import asyncio
+import contextlib
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -268,6 +270,26 @@ async def test_a_notification_that_is_not_taken_is_logged(
         while not requests:
             await asyncio.sleep(0.001)
     assert caplog.text == ""
+
+
+async def test_a_host_that_takes_no_connection() -> None:
+    """It is about the connection, however long the call might have waited for its answer."""
+    with socket.socket() as full, contextlib.ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        # The kernel keeps one or two more than it says, and then answers nobody.
+        for _ in range(4):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        for timeout in (30, None):
+            async with await open_http_client(url, timeout=timeout, connect_timeout=0.2) as client:
+                with pytest.raises(rpc.ConnectionLostError):
+                    await asyncio.wait_for(client.rpc.add(1, 2), 10)
+        async with await open_http_client(url, timeout=0.2, connect_timeout=30) as client:
+            with pytest.raises(rpc.RPCTimeoutError, match=r"within 0\.2 s"):
+                await asyncio.wait_for(client.rpc.add(1, 2), 10)
 
 
 async def test_answers_larger_than_other_texts_may_be() -> None:
