@@ -42,9 +42,9 @@ __all__ = ["SHARE", "Buffer", "Caller", "Dialect", "Frames", "Session", "State",
 
 logger = SafeLog("berrymq_rpc.rpc")
 
-#: Records of a message that are taken at once: malformed ones, which cost the most, hold the event
-#: loop for some 5 ms.
-SHARE = 256
+#: Records of a message that are taken at once: more than the calls of a window. Malformed ones, which
+#: cost the most, hold the event loop for some 10 ms.
+SHARE = 512
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Frames: TypeAlias = Sequence[Buffer]
