@@ -42,8 +42,8 @@ __all__ = ["SHARE", "Buffer", "Caller", "Dialect", "Frames", "Session", "State",
 
 logger = SafeLog("berrymq_rpc.rpc")
 
-#: Records of a message that are taken at once: more than the calls of a window. Malformed ones, which
-#: cost the most, hold the event loop for some 10 ms.
+#: Records of a message that are taken at once: more than the calls of a window. Malformed ones,
+#: which cost the most, hold the event loop for some 10 ms.
 SHARE = 512
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
