@@ -105,6 +105,7 @@ class HTTPClient:
         max_size: int,
         security: Security | None,
         tasks: set[asyncio.Task[Any]] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._url = url
         # A query may have a key.
@@ -118,7 +119,8 @@ class HTTPClient:
         self.security = security
         self._ids = count(1)
         self._owner = OwnerProcess("client")
-        leave_loop_in_child(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop() if loop is None else loop
+        leave_loop_in_child(self._loop)
         self._tasks: set[asyncio.Task[Any]] = set() if tasks is None else tasks
         self._closing: asyncio.Future[None] | None = None
         self.rpc: Namespace[asyncio.Task[Any]] = Namespace(self._call)
@@ -150,6 +152,7 @@ class HTTPClient:
             self._max_size,
             self.security,
             self._tasks,
+            self._loop,
         )
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> "asyncio.Task[Any]":
@@ -192,7 +195,7 @@ class HTTPClient:
     def _start(self, method: str, coroutine: Any) -> "asyncio.Task[Any]":
         try:
             self._owner.check()
-            if self._session.closed:
+            if self._session.closed or self._loop.is_closed():
                 raise ServiceClosedError(f"the client is closed: {method!r} was not sent")
             if len(self._tasks) >= MAX_CALLS:
                 raise OverloadedError(f"{MAX_CALLS:,} calls are in flight: {method!r} was not sent")
@@ -284,16 +287,20 @@ class HTTPClient:
 
     def close(self) -> None:
         """Close the connections; calls in flight fail. See `wait_closed`."""
+        if self._loop.is_closed() or not self._owner.is_this:
+            return
         for task in list(self._tasks):
             task.cancel()
-        if self._closing is None and self._owner.is_this:
+        if self._closing is None:
             self._closing = asyncio.ensure_future(self._session.close())
 
     async def wait_closed(self) -> None:
         """Wait until `close` is over."""
+        if not self._owner.is_this:
+            return
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._closing is not None and self._owner.is_this:
+        if self._closing is not None:
             await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:

@@ -81,7 +81,7 @@ class ConnectionPool(Runtime):
         """The connection for a call of a method.
 
         Raises:
-            ServiceClosedError: the client is closed.
+            ServiceClosedError: the client or its event loop is closed.
             Error: it belongs to another process.
             RuntimeError: it belongs to another thread or event loop.
         """
@@ -93,6 +93,8 @@ class ConnectionPool(Runtime):
             raise problem
         # asyncio.get_running_loop would do, but makes a system call before Python 3.12. In one
         # thread one loop runs at a time.
+        if self.loop.is_closed():
+            raise ServiceClosedError("the client's event loop is closed")
         if get_ident() != self.thread or not self.loop.is_running():
             raise RuntimeError(
                 "this client belongs to another event loop or thread: open one for each loop, or "
@@ -165,6 +167,11 @@ class ConnectionPool(Runtime):
             return
         if self._problem is None:
             self._problem = ServiceClosedError(reason)
+        if self.loop.is_closed():
+            # What is in flight ended with it.
+            self.closing.set()
+            self.only = None
+            return
         for connection in self.connections:
             connection.give_up(ServiceClosedError(reason))
         self._live.clear()

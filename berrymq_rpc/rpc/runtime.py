@@ -190,6 +190,8 @@ class Runtime:
             return
         self.closing.set()
         self.dispatcher.closing = reason
+        if self.loop.is_closed():
+            return
         for connection in self.connections:
             _say_goodbye(connection, reason)
             connection.schedule_flush()

@@ -174,14 +174,15 @@ from berrymq_rpc.jsonrpc import zeromq
 class Slow(zeromq.RPCServer):
     def handle_stop_method(self):
         self.stop()
+        # The program waits for the handler that runs.
         time.sleep(0.3)
-        return "answered"
+        say("answered")
 server = Slow("tcp://127.0.0.1:*")
 server.start()
 def late(endpoint):
     assert not threading.main_thread().is_alive()
     with zeromq.RPCClient(endpoint) as client:
-        say(client.stop())
+        client.stop()
 def later():
     threading.main_thread().join()
     late(server.endpoint)
@@ -247,3 +248,43 @@ def test_a_close_does_not_wait_for_what_never_ends(run_program: Any) -> None:
         "end",
     ]
     assert result.stderr.splitlines() == ["the thread of a client did not end and was abandoned"]
+
+
+AFTER_THE_LOOP = """
+import warnings
+from berrymq_rpc.jsonrpc.http import open_http_client
+# What the program does not close before its loop is closed, it leaves open.
+warnings.simplefilter("ignore", ResourceWarning)
+kept = []
+async def main():
+    server = await rpc.start_server(Handler(), bind=["tcp://127.0.0.1:*", "mem://here"])
+    for address in server.endpoints:
+        client = await rpc.open_client(connect=address)
+        assert await client.rpc.add(1, 2) == 3
+        kept.append(client)
+    kept.append(await open_http_client("http://127.0.0.1:1"))
+    return server
+server = asyncio.run(main())
+
+async def call(function):
+    return await function()
+
+for one in kept:
+    attempt("notify", lambda: one.notify.add(1, 2))
+    attempt("call", lambda: asyncio.run(call(lambda: one.rpc.add(1, 2))))
+for one in (*kept, server):
+    one.close()
+    one.close()
+    asyncio.run(asyncio.wait_for(one.wait_closed(), 10))
+say("end")
+"""
+
+
+def test_late_uses_of_what_belongs_to_a_closed_loop(run_program: Any) -> None:
+    result: subprocess.CompletedProcess[str] = run_program(HEAD + AFTER_THE_LOOP)
+    assert result.returncode == 0, result.stderr
+    assert "never awaited" not in result.stderr
+    assert result.stdout.splitlines() == [
+        *["notify ServiceClosedError", "call ServiceClosedError"] * 3,
+        "end",
+    ]
