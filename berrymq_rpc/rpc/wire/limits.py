@@ -82,8 +82,9 @@ class Limits:
             window, or until it reads its answers; each counts as 500 more than it is long.
         max_queued_bytes: bytes that wait to be sent to one peer; over it calls of that peer wait,
             up to `max_queued_call_bytes`, and notifications to it raise `OverloadedError`.
-        max_all_queued_call_bytes, max_all_queued_bytes: the same of all peers together. Over the
-            first, calls that would have to wait are refused, of any peer; over the second, peers
+        max_all_queued_call_bytes: the same of all peers together as `max_queued_call_bytes`. Over
+            it, calls that would have to wait are refused, of any peer.
+        max_all_queued_bytes: the same as `max_queued_bytes` of all peers together. Over it peers
             for which anything is queued count as those that are over `max_queued_bytes`.
         max_depth: levels of nested arrays and maps.
         max_values: values of one JSON text; arrays and objects count twice, and what is in them as
