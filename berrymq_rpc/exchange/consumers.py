@@ -127,7 +127,8 @@ class Consumers:
         answer: dict[str, Any] = {"id": stored.id, "args": args, "kwargs": kwargs}
         if consumer.ack_wait is not None:
             answer["number"] = number
-        if stored.redelivered:
+            answer["redelivered"] = stored.redelivered
+        elif stored.redelivered:
             answer["redelivered"] = True
         if stored.dropped:
             answer["dropped"] = stored.dropped

@@ -444,7 +444,12 @@ class TestOtherPeers:
             bus.twitter("job:new", 1)
             answer = await call.get(token)
             number = answer.pop("number")
-            assert answer == {"id": "job:new", "args": (1,), "kwargs": {}}
+            assert answer == {
+                "id": "job:new",
+                "args": (1,),
+                "kwargs": {},
+                "redelivered": False,
+            }
             assert await call.in_progress(token, number) == "ok"
             assert await call.refuse(token, number, 0.0) == "ok"
             answer = await call.get(token)
