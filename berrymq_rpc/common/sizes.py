@@ -10,8 +10,8 @@ OBJECT = 50
 #: Objects that are looked at: one that contains itself has no end. The rest counts as objects.
 MAX_OBJECTS = 10_000
 
-#: What is looked into: these alone, as a class of their own may run code.
-_HOLDERS = frozenset((list, tuple, set, frozenset, dict))
+#: What is looked into, beside dicts: these alone, as a class of its own may run code.
+_HOLDERS = frozenset((list, tuple, set, frozenset))
 
 
 def approximate_size(value: Any) -> int:
@@ -34,10 +34,16 @@ def approximate_size(value: Any) -> int:
             size += item.nbytes
         elif kind is int:
             size += item.bit_length() >> 3
-        elif kind in _HOLDERS:
-            held = (*item.keys(), *item.values()) if kind is dict else tuple(item)
-            seen = min(len(held), left)
+        elif kind is dict:
+            seen = min(len(item), left)
             left -= seen
-            to_do += held[:seen]
-            size += OBJECT * (len(held) - seen)
+            # Another thread may change it meanwhile.
+            for name, held in list(item.items())[:seen] if seen else ():
+                to_do += (name, held)
+            size += 2 * OBJECT * (len(item) - seen)
+        elif kind in _HOLDERS:
+            seen = min(len(item), left)
+            left -= seen
+            to_do += tuple(item)[:seen] if seen else ()
+            size += OBJECT * (len(item) - seen)
     return size

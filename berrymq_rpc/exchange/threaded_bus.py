@@ -1,10 +1,7 @@
 """A gateway that calls receivers on a thread of their own, for a node without asyncio."""
 
 import asyncio
-import sys
-from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from ..bus import Message
@@ -13,13 +10,11 @@ from ..bus.diagram import DiagramSource
 from ..bus.gateway import Gateway
 from ..bus.registrations import Guard, Receiver
 from ..bus.routing_table import Forwarder
+from ..common.sizes import approximate_size
 from ..identifier import Identifier
 from ..runtime.worker_thread import WorkerThread
 
-__all__ = ["ThreadedBus", "estimated_size"]
-
-#: Elements of a container that are measured; the others are taken to be like them.
-SAMPLE = 50
+__all__ = ["ThreadedBus"]
 
 #: Bytes that a waiting message takes in addition to its arguments.
 OVERHEAD = 500
@@ -53,7 +48,7 @@ class ThreadedBus(Gateway):
         parsed = Identifier(identifier).require_exportable()
         self._thread.put(
             partial(self._gateway.relay, parsed, args, kwargs, origin, answer),
-            OVERHEAD + estimated_size(args) + (estimated_size(kwargs) if kwargs else 0),
+            OVERHEAD + approximate_size(args) + (approximate_size(kwargs) if kwargs else 0),
         )
         return 0
 
@@ -67,7 +62,7 @@ class ThreadedBus(Gateway):
         parsed = Identifier(callback_identifier)
         self._thread.put(
             partial(self._gateway.answer, parsed, result, error, origin),
-            OVERHEAD + estimated_size((result, error)),
+            OVERHEAD + approximate_size((result, error)),
         )
         return 0
 
@@ -109,25 +104,3 @@ class ThreadedBus(Gateway):
             self.remove_forwarder(forwarder)
         for identifier, receiver in list(self._followings):
             self.unfollow(identifier, receiver)
-
-
-def estimated_size(value: Any) -> int:
-    """Estimate the bytes that a value takes in memory by a few of its parts.
-
-    The value was unpacked, and so has no cycles.
-    """
-    size = sys.getsizeof(value, 100)
-    match value:
-        case dict():
-            return size + _sampled(value.items(), len(value))
-        case list() | tuple() | set() | frozenset():
-            return size + _sampled(value, len(value))
-        case _:
-            return size
-
-
-def _sampled(parts: Iterable[Any], count: int) -> int:
-    if not count:
-        return 0
-    measured = min(count, SAMPLE)
-    return sum(map(estimated_size, islice(parts, SAMPLE))) * count // measured

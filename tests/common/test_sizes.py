@@ -61,3 +61,19 @@ def test_runs_no_code_of_the_value() -> None:
             raise AssertionError
 
     assert approximate_size([Hostile(), Text("x" * 100), Data(100)]) >= 200
+
+
+@pytest.mark.parametrize(
+    ("value", "least"),
+    [
+        (["x" * 100] * 1000, 100_000),
+        # The large ones come late.
+        ([*range(500), "x" * 1_000_000], 1_000_000),
+        (dict.fromkeys(range(1000), b"x" * 100), 100_000),
+        ([[[["x" * 1000]]]], 1000),
+        ([[*range(1000)] for _ in range(1000)], 20_000_000),
+        ([dict.fromkeys(range(1000)) for _ in range(100)], 9_000_000),
+    ],
+)
+def test_is_no_less_for_many_parts(value: Any, least: int) -> None:
+    assert least <= approximate_size(value) <= 10 * least

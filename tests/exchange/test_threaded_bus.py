@@ -1,5 +1,4 @@
 import queue
-import sys
 import threading
 from typing import Any
 
@@ -7,7 +6,7 @@ import pytest
 
 from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.bus.diagram import DiagramNode
-from berrymq_rpc.exchange.threaded_bus import ThreadedBus, estimated_size
+from berrymq_rpc.exchange.threaded_bus import ThreadedBus
 from berrymq_rpc.identifier import Identifier
 from berrymq_rpc.runtime.worker_thread import WorkerThread
 
@@ -106,23 +105,3 @@ def test_what_the_node_has_there_can_be_taken_off() -> None:
         assert place.bus.twitter("a:b") == 1
         place.dispatched.remove_forwarder(followers.receive)
         assert place.dispatched.unfollow("a:b", followers.receive) == 0
-
-
-@pytest.mark.parametrize(
-    ("value", "least"),
-    [
-        (None, 1),
-        (5, 20),
-        ("x" * 1000, 1000),
-        (b"x" * 1000, 1000),
-        (["x" * 100] * 1000, 100_000),
-        (dict.fromkeys(range(1000), b"x" * 100), 100_000),
-        ([[[["x" * 1000]]]], 1000),
-        ({1, 2, 3}, 100),
-        ((), 1),
-        ([[*range(1000)] for _ in range(1000)], 20_000_000),
-    ],
-)
-def test_estimated_size(value: Any, least: int) -> None:
-    size = estimated_size(value)
-    assert least <= size <= 10 * least + sys.getsizeof({})
