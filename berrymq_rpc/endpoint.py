@@ -303,8 +303,13 @@ def bind_endpoints(binding: Binding) -> tuple[str, ...]:
     )
 
 
-def check_exposure(endpoint: str, insecure: bool) -> None:
+def check_exposure(
+    endpoint: str, insecure: bool, problem: str = "there is no authentication"
+) -> None:
     """Refuse to open a port to the network by accident.
+
+    Args:
+        problem: why others must not reach it, for the error.
 
     Raises:
         ValueError: `endpoint` binds beyond loopback, or is an abstract socket, which every user
@@ -322,8 +327,8 @@ def check_exposure(endpoint: str, insecure: bool) -> None:
     host = Endpoint.parse(endpoint).host
     if not is_loopback(host):
         raise ValueError(
-            f"{endpoint} would let anyone who reaches {host!r} call this side: there is no "
-            "authentication. Bind to 127.0.0.1, or pass insecure=True if the network is trusted"
+            f"{endpoint} would let anyone who reaches {host!r} call this side: {problem}. Bind to "
+            "127.0.0.1, or pass insecure=True if the network is trusted"
         )
 
 

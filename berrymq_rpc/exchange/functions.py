@@ -215,7 +215,7 @@ class ExportedFunctions(AttrHandler):
             raise OverloadedError(f"one peer has max_peer_links={self._max_peer_links:,}")
         served = ServedConnection(None)
         served.takes_batches = name is not None
-        added = self._add(served, ttl, token, peer.account, peer.key)
+        added = self._add(served, ttl, token, peer.account, peer.owner)
         served.account = peer.account
         self._links_of[served.account] += 1
         link = self._mesh.add_link(
@@ -250,7 +250,7 @@ class ExportedFunctions(AttrHandler):
         Args:
             ttl: seconds for which the connection may go unused.
         """
-        return self._add(ServedConnection(None), ttl, None, _account(), _key())
+        return self._add(ServedConnection(None), ttl, None, _account(), _owner())
 
     @method
     def connect_via_queue(
@@ -281,7 +281,7 @@ class ExportedFunctions(AttrHandler):
         account = _account()
         served = ServedConnection(None)
         # The bound first: what is refused opens no queue.
-        token = self._add(served, ttl, None, account, _key())
+        token = self._add(served, ttl, None, account, _owner())
         served.consumer = self._consumers.open(parsed, bool(shared), ack_wait, tries, account)
         served.resource = served.consumer.queue
         return token
@@ -608,11 +608,11 @@ class ExportedFunctions(AttrHandler):
         ttl: float,
         token: Any = None,
         account: Hashable = None,
-        key: str | None = None,
+        owner: Hashable = None,
     ) -> str:
         before = self._leases.displaced
         try:
-            added = self._leases.add(served, ttl, self._clock(), token, account, key)
+            added = self._leases.add(served, ttl, self._clock(), token, account, owner)
         except OverloadedError as error:
             logger.warning("a connection was refused: %s", error)
             raise
@@ -677,14 +677,14 @@ def _account() -> Hashable:
     return None if current.get() is None else context().peer.account
 
 
-def _key() -> str | None:
-    """The public key of the peer that calls; ``None`` where the program itself does."""
-    return None if current.get() is None else context().peer.key
+def _owner() -> Hashable:
+    """What the tokens of the peer that calls belong to; ``None`` where the program itself calls."""
+    return None if current.get() is None else context().peer.owner
 
 
-def _is_caller(key: str) -> bool:
-    """Whether the peer that calls has this key, or the program itself calls."""
-    return current.get() is None or context().peer.key == key
+def _is_caller(owner: Hashable) -> bool:
+    """Whether the tokens of the peer that calls belong to it, or the program itself calls."""
+    return current.get() is None or context().peer.owner == owner
 
 
 def _check_count(name: str, value: object) -> None:

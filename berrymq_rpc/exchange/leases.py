@@ -65,7 +65,7 @@ class Lease(Generic[Value]):
         expires: when it will have been unused for too long, unless it is pinned.
         pins: how many users hold on to it.
         account: what tells its peer from others; ``None`` for this side itself.
-        key: the public key that it belongs to; ``None`` for whoever knows the token.
+        owner: the public key or the user that it belongs to; ``None`` for whoever knows the token.
         is_used: whether it was used since it was added.
     """
 
@@ -74,7 +74,7 @@ class Lease(Generic[Value]):
         "expires",
         "is_timed",
         "is_used",
-        "key",
+        "owner",
         "pins",
         "token",
         "ttl",
@@ -88,7 +88,7 @@ class Lease(Generic[Value]):
         ttl: float,
         now: float,
         account: Hashable = None,
-        key: str | None = None,
+        owner: Hashable = None,
     ) -> None:
         self.token = token
         self.value = value
@@ -96,7 +96,7 @@ class Lease(Generic[Value]):
         self.expires = now + ttl
         self.pins = 0
         self.account = account
-        self.key = key
+        self.owner = owner
         self.is_used = account is None
         self.is_timed = False
 
@@ -119,7 +119,7 @@ class LeaseTable(Generic[Value]):
         maximum: how many leases there may be at a time; as many expired tokens are remembered.
         peer_maximum: how many of them one peer may have; ``None`` for no bound of its own.
         max_ttl: seconds; a longer ttl is cut to it.
-        may_use: called with the key that a lease belongs to: whether who asks has it.
+        may_use: called with the owner of a lease: whether that is who asks.
 
     Attributes:
         refused: how many leases were refused, as all places were taken.
@@ -132,7 +132,7 @@ class LeaseTable(Generic[Value]):
         maximum: int = MAX_LEASES,
         peer_maximum: int | None = None,
         max_ttl: float = MAX_TTL,
-        may_use: Callable[[str], bool] = lambda key: True,
+        may_use: Callable[[Hashable], bool] = lambda owner: True,
     ) -> None:
         self.maximum = maximum
         self.peer_maximum = maximum if peer_maximum is None else peer_maximum
@@ -160,7 +160,7 @@ class LeaseTable(Generic[Value]):
         now: float,
         token: object = None,
         account: Hashable = None,
-        key: str | None = None,
+        owner: Hashable = None,
     ) -> str:
         """Add a value.
 
@@ -169,7 +169,8 @@ class LeaseTable(Generic[Value]):
             token: the token that the caller proposes; ``None`` for a random one.
             account: what tells the peer from others; ``None`` for this side itself, which has no
                 bound of its own.
-            key: the public key that it belongs to; others are told that the token is invalid.
+            owner: the public key or the user that it belongs to; others are told that the token
+                is invalid.
 
         Returns:
             The token.
@@ -188,7 +189,7 @@ class LeaseTable(Generic[Value]):
         elif token in self._leases or token in self._expired:
             raise ValueError("this token is in use: propose another, or None")
         self._make_room(account)
-        lease = Lease(token, value, ttl, now, account, key)
+        lease = Lease(token, value, ttl, now, account, owner)
         self._leases[token] = lease
         if account is not None:
             places = self._places.setdefault(account, Places())
@@ -236,7 +237,7 @@ class LeaseTable(Generic[Value]):
     def remove_key(self, key: str) -> None:
         """End all leases that belong to a key."""
         for lease in self:
-            if lease.key == key:
+            if lease.owner == key:
                 self._forget(lease)
                 self._free(lease.value)
 
@@ -298,7 +299,7 @@ class LeaseTable(Generic[Value]):
             raise TokenError(INVALID_TOKEN)
         lease = self._leases.get(token)
         if lease is not None:
-            if lease.key is not None and not self._may_use(lease.key):
+            if lease.owner is not None and not self._may_use(lease.owner):
                 raise TokenError(INVALID_TOKEN)
             if not lease.is_used:
                 self._count_used(lease)

@@ -72,7 +72,7 @@ class Peer:
 
     @property
     def user(self) -> str | None:
-        """The name that goes with its key (see `CurveServer`)."""
+        """The name that goes with its key (see `CurveServer`), its token or its certificate."""
         credentials = self._credentials()
         return None if credentials is None else credentials.user
 
@@ -133,6 +133,14 @@ class Peer:
         if self.is_request:
             return "http", host_key(self.address)
         return self._connection.account
+
+    @property
+    def owner(self) -> Hashable:
+        """What its tokens belong to: its key, else its user; ``None`` if it has proved neither."""
+        credentials = self._credentials()
+        if credentials is None:
+            return None
+        return credentials.key or ("user", credentials.user)
 
     @property
     def is_request(self) -> bool:

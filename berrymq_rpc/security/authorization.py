@@ -48,9 +48,9 @@ class Authorization(ABC):
     def _check(self, key: str) -> Answer | Awaitable[Answer]:
         """As `check`, for a key that is not revoked."""
 
-    def is_removed(self, key: str) -> bool:
+    def is_removed(self, key: str | None) -> bool:
         """Whether a key that came in before must leave."""
-        return key in self._revoked
+        return key is None or key in self._revoked
 
     def revoke(self, key: str) -> None:
         """Refuse a key from now on, and cut its connections."""
@@ -135,7 +135,7 @@ class KeyFolder(Authorization):
         self.refresh()
         return self._users.get(key, False)
 
-    def is_removed(self, key: str) -> bool:
+    def is_removed(self, key: str | None) -> bool:
         return super().is_removed(key) or key not in self._users
 
     def refresh(self) -> None:

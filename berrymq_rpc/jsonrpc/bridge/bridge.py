@@ -3,10 +3,11 @@
 import asyncio
 import re
 import ssl as ssl_module
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
-from ...endpoint import Endpoint, check_exposure, checked_host_and_port
+from ...endpoint import check_exposure, checked_host_and_port
 from ...errors import Error, ServiceClosedError
 from ...exchange import Node
 from ...rpc import Client, Limits
@@ -16,10 +17,17 @@ from ...rpc.method import Method
 from ...rpc.method_table import HandlerTable, collect_methods
 from ...rpc.options import SLOW_HANDLER
 from ...rpc.transport import endpoints_of
-from ...rpc.validation import checked_limits, checked_seconds, checked_threads
+from ...rpc.validation import (
+    Authorize,
+    checked_authorize,
+    checked_limits,
+    checked_seconds,
+    checked_threads,
+)
 from ...runtime.fork import OwnerProcess
-from ...security import Security, checked_security
+from ...security import CurveServer, Security, checked_security
 from .discovery import Discovery, RemoteDiscovery
+from .exposure import check_listener
 from .forwarding_handler import ForwardingTable
 from .http_access import Access
 from .listener import Listener
@@ -34,6 +42,7 @@ from .subscriptions import (
     SubscriptionBounds,
     Subscriptions,
 )
+from .tokens import Token, Tokens
 
 __all__ = ["GRACE", "MAX_BATCH", "MAX_BODY", "MAX_PEERS", "Bridge"]
 
@@ -108,7 +117,11 @@ class Bridge:
         send_traceback: send the text of tracebacks of a handler's exceptions.
         log_exceptions: log them.
         threads, slow_handler: as in `rpc.start_server`.
-        security: of all listeners: who may connect; ``None`` for no choice.
+        security: of the ZeroMQ listeners: who may connect, such as a `rpc.CurveServer`. With
+            several keys, each listener that is opened has the next one. The other listeners have
+            tokens and certificates.
+        authorize: decides on each call at all listeners, as in `rpc.start_server`: a plain
+            function of the `rpc.Context` and the method's name, the bridge's own methods included.
 
     Raises:
         TypeError: `target` is none of them, or an argument has another type.
@@ -140,6 +153,7 @@ class Bridge:
         threads: int | None = None,
         slow_handler: float = SLOW_HANDLER,
         security: Security | None = None,
+        authorize: Authorize | None = None,
     ) -> None:
         counts: dict[str, Any] = {
             "max_body": max_body,
@@ -198,6 +212,7 @@ class Bridge:
             "threads": checked_threads(threads),
             "slow_handler": checked_seconds(slow_handler, "slow_handler"),
         }
+        self._authorize = checked_authorize(authorize)
         described = {"title": title, "version": version}
         if self._table is None:
             self._discovery: Discovery = RemoteDiscovery(target, **described)
@@ -213,6 +228,10 @@ class Bridge:
                 )
         self._runtime: BridgeRuntime | None = None
         self._listeners: list[Listener] = []
+        #: Which of several keys have no listener yet.
+        self._free_keys: list[int] = []
+        if isinstance(self._security, CurveServer):
+            self._free_keys.extend(range(len(self._security.keys)))
         self._is_closed = False
         self._owner = OwnerProcess("bridge")
 
@@ -224,7 +243,7 @@ class Bridge:
         port: int = 0,
         *,
         ssl: ssl_module.SSLContext | None = None,
-        token: str | None = None,
+        token: Token | None = None,
         hosts: Iterable[str] = (),
         origins: Iterable[str] = (),
         insecure: bool = False,
@@ -239,14 +258,17 @@ class Bridge:
             ssl: makes it HTTPS.
             token: what clients have to send as ``Authorization: Bearer ...``, or as the password
                 of ``Basic`` with any user; a page sends it as the WebSocket protocol
-                ``bearer.TOKEN``, along with ``jsonrpc``.
+                ``bearer.TOKEN``, along with ``jsonrpc``. A text; several; the names of users by
+                their tokens, as ``{token: user}``; or a plain function of the token, which returns
+                whether it is valid, or the name of its user. One that raises refuses the token.
             hosts: names by which clients may call this server, in addition to `host`,
                 ``localhost`` and loopback addresses; without ports; ``"*"`` for any.
             origins: pages that may post and open the WebSocket, such as
                 ``"https://example.org"``, beside those that came from this address; ``"*"`` for
                 any, ``"null"`` for pages from files. Browsers are sent CORS headers for them, and
                 for no others.
-            insecure: allow a `host` beyond loopback without a token.
+            insecure: allow a `host` beyond loopback without a token over TLS or TLS with client
+                certificates.
             path: where clients post to, such as ``"/rpc"``.
             notification_status: of the response where there is no answer: 200, 202 or 204.
             require_content_type: refuse a body that does not say that it is JSON. Without, there
@@ -260,13 +282,14 @@ class Bridge:
             ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
             OSError: the address cannot be bound.
             TypeError, ValueError: there is no such host or port; `host` is beyond loopback, and
-                there is neither `token` nor `insecure`; or another argument is invalid.
+                there is neither a `token` with `ssl`, nor an `ssl` that wants certificates, nor
+                `insecure`; or another argument is invalid.
         """
         runtime = self._running()
         host, port = checked_host_and_port(host, port)
-        if token is None:
-            check_exposure(str(Endpoint("tcp", host, port)), insecure)
-        access = Access(host, hosts=hosts, origins=origins, token=token)
+        tokens = Tokens(token)
+        check_listener(host, port, ssl=ssl, tokens=tokens, insecure=insecure)
+        access = Access(host, hosts=hosts, origins=origins, tokens=tokens)
         if path in _RESERVED_PATHS or not _PATH.fullmatch(path):
             raise ValueError(f"path is one such as '/' or '/rpc', not {path!r}")
         if notification_status not in _NOTIFICATION_STATUSES:
@@ -299,6 +322,7 @@ class Bridge:
         port: int = 0,
         *,
         ssl: ssl_module.SSLContext | None = None,
+        token: Token | None = None,
         insecure: bool = False,
     ) -> str:
         """Serve TCP: one JSON text a line, in both directions.
@@ -306,22 +330,26 @@ class Bridge:
         Args:
             host, port: where to listen; port 0 is any free one.
             ssl: speaks TLS.
-            insecure: allow a `host` beyond loopback: there is no authentication.
+            token: what peers have to send first, as ``{"method": "authorize", "params": [token],
+                "id": 1}``; see `serve_http`. Where they do not within 10 seconds, or send anything
+                else, the connection is closed.
+            insecure: allow a `host` beyond loopback without a token over TLS or TLS with client
+                certificates.
 
         Returns:
             The address, such as ``"tcp://127.0.0.1:8081"``; it begins with ``tls://`` with `ssl`.
 
         Raises:
             OSError: the address cannot be bound.
-            TypeError, ValueError: there is no such host or port; `host` is beyond loopback without
-                `insecure`.
+            TypeError, ValueError: as for `serve_http`.
         """
         from .json_lines import JSONLinesListener
 
         runtime = self._running()
         host, port = checked_host_and_port(host, port)
-        check_exposure(str(Endpoint("tcp", host, port)), insecure)
-        listener = JSONLinesListener(runtime)
+        tokens = Tokens(token)
+        check_listener(host, port, ssl=ssl, tokens=tokens, insecure=insecure)
+        listener = JSONLinesListener(runtime, tokens)
         await listener.open(host, port, ssl)
         return await self._opened(listener)
 
@@ -330,23 +358,48 @@ class Bridge:
 
         Args:
             endpoint: such as ``"tcp://127.0.0.1:5556"``; port ``*`` is any free one.
-            insecure: allow one beyond loopback: there is no authentication.
+            insecure: allow one beyond loopback without keys (`security` of the bridge).
 
         Returns:
             The endpoint, with the real port.
 
         Raises:
             OSError: the endpoint cannot be bound.
-            ValueError: it is not an endpoint, or beyond loopback without `insecure`.
+            ValueError: it is not an endpoint, or beyond loopback without keys and `insecure`; or
+                each key of the bridge has its listener already.
         """
         from .zeromq import ZeroMQListener
 
         runtime = self._running()
         (endpoint,) = endpoints_of(endpoint, "endpoint")
-        check_exposure(endpoint, insecure)
-        listener = ZeroMQListener(runtime)
-        await listener.open(endpoint)
+        security = self._security
+        # A peer without a key is refused.
+        check_exposure(endpoint, insecure or security is not None)
+        if security is not None and endpoint.startswith("mem://"):
+            raise ValueError("security is for other processes: mem:// is within this one")
+        with self._next_key(security) as secured:
+            listener = ZeroMQListener(runtime, secured)
+            await listener.open(endpoint)
         return await self._opened(listener)
+
+    @contextmanager
+    def _next_key(self, security: Security | None) -> Iterator[Security | None]:
+        """The same with the next of several keys, which is free again if this is left by an error.
+
+        Raises:
+            ValueError: there is none left.
+        """
+        if not isinstance(security, CurveServer) or len(security.keys) == 1:
+            yield security
+            return
+        if not self._free_keys:
+            raise ValueError(f"each of the {len(security.keys)} keys has its listener already")
+        index = self._free_keys.pop(0)
+        try:
+            yield security.for_endpoint(index)
+        except BaseException:
+            self._free_keys.insert(0, index)
+            raise
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -393,6 +446,7 @@ class Bridge:
             table,
             self._limits,
             security=self._security,
+            authorize=self._authorize,
             on_lost=self._connection_lost,
             **self._bounds,
             **options,

@@ -34,7 +34,7 @@ from ..message import IncomingMessage
 from .acceptor import Acceptor
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
-from .listener import SEND_TIMEOUT, Listener, ListenerPort, url_of
+from .listener import SEND_TIMEOUT, Listener, ListenerPort, certified_user, url_of
 from .places import Place
 from .post_path import PostPath
 from .runtime import BridgeRuntime
@@ -43,6 +43,7 @@ from .websocket import WebSockets
 __all__ = ["HTTPListener"]
 
 logger = Log("berrymq_rpc.jsonrpc.bridge")
+audit = Log("berrymq_rpc.security")
 
 #: Seconds for a body that does not arrive with its head; and for the head of a request, and between
 #: two requests of one connection.
@@ -246,8 +247,9 @@ class HTTPListener(Listener):
         assert isinstance(protocol, _Protocol)
         headers = request.headers
         shared = self._access.shared(headers)
-        response = self._by_head(request, path)
-        if response is not None:
+        found = self._by_head(request, path)
+        if isinstance(found, web.Response):
+            response = found
             response.headers.update(shared)
             if "Expect" in headers:
                 # Whether the client still sends its body, it alone knows.
@@ -256,7 +258,7 @@ class HTTPListener(Listener):
         self._serving += 1
         try:
             if path == WEBSOCKET_PATH:
-                return await self._web_sockets.serve(request, protocol.place)
+                return await self._web_sockets.serve(request, protocol.place, found)
             content = request.content
             # Almost always, the body has arrived with the head.
             body = content.read_nowait() if content.is_eof() else await self._rest(request)
@@ -269,7 +271,7 @@ class HTTPListener(Listener):
             reason = self._runtime.host_calls.refusal(protocol.place.host)
             if reason is not None:
                 return _refusal(Refusal(503, reason), {"Retry-After": "1"} | shared)
-            answer = await self._paths[path].ask(request, body, protocol.place.host)
+            answer = await self._paths[path].ask(request, body, protocol.place.host, found)
             if not answer:
                 return web.Response(status=self._notification_status, headers=shared)
             response = web.Response(body=answer, headers=_HEADERS | shared if shared else _HEADERS)
@@ -283,19 +285,28 @@ class HTTPListener(Listener):
             if self._is_closing and not self._serving:
                 self._idle.set()
 
-    def _by_head(self, request: web.BaseRequest, path: str) -> web.Response | None:
-        """The response that follows from the head alone, or ``None``: the request is served."""
+    def _by_head(self, request: web.BaseRequest, path: str) -> web.Response | str | None:
+        """The response that follows from the head alone.
+
+        A request that is served has the name of its user instead, or ``None``.
+        """
         if self._is_closing:
             return _refusal(Refusal(503, "the server is closing"))
         headers = request.headers
         permission = self._access.preflight(request.method, headers)
-        refusal = self._access.refusal(headers, is_preflight=bool(permission))
+        refusal = self._access.refusal(headers)
         if refusal is not None:
             return _refusal(refusal)
+        user = None if permission else self._access.user(headers)
+        if isinstance(user, Refusal):
+            audit.warning("a token from %s refused at %s", request.remote, self.url)
+            return _refusal(user)
+        if user is None:
+            user = certified_user(request.transport)
         if path == WEBSOCKET_PATH:
             if request.method != "GET":
                 return _refusal(Refusal(405, "a WebSocket is opened with GET"), {"Allow": "GET"})
-            return None
+            return user
         if path not in self._paths:
             where = f"calls are posted to {self._path}, and the WebSocket is at {WEBSOCKET_PATH}"
             return _refusal(Refusal(404, where))
@@ -303,7 +314,7 @@ class HTTPListener(Listener):
             return web.Response(status=204, headers=permission)
         if request.method != "POST":
             return _refusal(Refusal(405, "calls are made with POST"), {"Allow": "POST"})
-        return self._by_fields(request, path)
+        return self._by_fields(request, path) or user
 
     def _by_fields(self, request: web.BaseRequest, path: str) -> web.Response | None:
         """The same for a POST to a path that there is, by what it says of its body."""

@@ -8,9 +8,10 @@ that permission is given (CORS): a browser asks for it by ``OPTIONS``, without t
 
 import base64
 import binascii
-import hmac
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+from .tokens import Tokens
 
 __all__ = ["CHALLENGES", "Access", "Refusal", "is_json", "is_utf8", "offered_protocols"]
 
@@ -79,6 +80,22 @@ def _password(credentials: str) -> list[bytes]:
     return [password] if colon else []
 
 
+def _shown(headers: Mapping[str, str]) -> list[bytes]:
+    """The tokens that a request shows."""
+    shown: list[bytes] = []
+    scheme, _, credentials = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        shown.append(credentials.strip().encode("utf-8", "surrogateescape"))
+    elif scheme.lower() == "basic":
+        shown += _password(credentials)
+    shown += [
+        protocol[len(BEARER_PROTOCOL) :].encode("utf-8", "surrogateescape")
+        for protocol in offered_protocols(headers)
+        if protocol.startswith(BEARER_PROTOCOL)
+    ]
+    return shown
+
+
 def _host_of(authority: str) -> str:
     """The host of ``host:port``, an IPv6 address in its brackets."""
     if authority.startswith("["):
@@ -94,8 +111,8 @@ class Access:
         hosts: further names that they may use, without ports; ``"*"`` for any.
         origins: pages that may use it besides those that it has served itself, such as
             ``"http://localhost:3000"``; ``"*"`` for any, ``"null"`` for pages from files.
-        token: what a client has to send, or ``None``. It does so as ``Authorization: Bearer``, as
-            the password of ``Basic`` with any user, or as a WebSocket's subprotocol.
+        tokens: one of them a client has to send, if there are any. It does so as ``Authorization:
+            Bearer``, as the password of ``Basic`` with any user, or as a WebSocket's subprotocol.
     """
 
     def __init__(
@@ -104,10 +121,8 @@ class Access:
         *,
         hosts: Iterable[str] = (),
         origins: Iterable[str] = (),
-        token: str | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
-        if token is not None and not token:
-            raise ValueError("the token must not be empty")
         for name, value in (("hosts", hosts), ("origins", origins)):
             if isinstance(value, str):
                 raise TypeError(f"{name} is a list of strings, not one string")
@@ -118,20 +133,10 @@ class Access:
         # Whole headers that were accepted: each client always sends the same one.
         self._known_hosts: set[str] = set()
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
-        self._tokens: list[bytes] = []
-        if token is not None:
-            self._tokens.append(token.encode("utf-8"))
-            if not token.isascii():
-                # Some clients still write what is not ASCII in Latin-1.
-                self._tokens.append(token.encode("latin-1", "replace"))
+        self._tokens = Tokens(None) if tokens is None else tokens
 
-    def refusal(self, headers: Mapping[str, str], *, is_preflight: bool = False) -> Refusal | None:
-        """Why a request with these headers is refused, or ``None``.
-
-        Args:
-            headers: of the request.
-            is_preflight: whether it only asks for permission, as `preflight` found.
-        """
+    def refusal(self, headers: Mapping[str, str]) -> Refusal | None:
+        """Why a request with these headers is refused whoever sends it, or ``None``."""
         authority = headers.get("Host", "")
         if authority not in self._known_hosts:
             if not self._any_host and _host_of(authority) not in self._hosts:
@@ -141,9 +146,16 @@ class Access:
         origin = headers.get("Origin")
         if origin is not None and not self._allows_origin(origin, authority):
             return Refusal(403, f"pages of {origin[:100]!r} may not use this server")
-        if self._tokens and not is_preflight and not self._shows_token(headers):
-            return Refusal(401, "the token is missing or wrong")
         return None
+
+    def user(self, headers: Mapping[str, str]) -> Refusal | str | None:
+        """The user who sends a request, why it is refused, or ``None`` for one without a name."""
+        if not self._tokens:
+            return None
+        user = self._tokens.user_of(_shown(headers))
+        if user is False:
+            return Refusal(401, "the token is missing or wrong")
+        return user if isinstance(user, str) else None
 
     def shared(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The header fields by which the page that sent a request may read the response.
@@ -187,18 +199,3 @@ class Access:
         # A page that was loaded from this listener's address.
         scheme, _, where = origin.lower().partition("://")
         return scheme in ("http", "https") and where == authority.lower()
-
-    def _shows_token(self, headers: Mapping[str, str]) -> bool:
-        shown: list[bytes] = []
-        scheme, _, credentials = headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            shown.append(credentials.strip().encode("utf-8", "surrogateescape"))
-        elif scheme.lower() == "basic":
-            shown += _password(credentials)
-        shown += [
-            protocol[len(BEARER_PROTOCOL) :].encode("utf-8", "surrogateescape")
-            for protocol in offered_protocols(headers)
-            if protocol.startswith(BEARER_PROTOCOL)
-        ]
-        # In a time that tells nothing about the token.
-        return any(hmac.compare_digest(each, token) for each in shown for token in self._tokens)

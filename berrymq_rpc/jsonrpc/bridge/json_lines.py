@@ -1,29 +1,38 @@
 """The TCP listener: each line is one JSON text, in both directions.
 
 A connection that begins with an HTTP request is closed: a page in a browser may send one to any
-port, with lines of its choice in the body.
+port, with lines of its choice in the body. Where a token is wanted, the first line has to show it.
 """
 
 import asyncio
+import contextlib
 import re
 import ssl as ssl_module
 from collections.abc import Callable
+from typing import Any
 
 from ...errors import OverloadedError
 from ...runtime.log import Log
 from ..error_objects import to_error
 from ..protocols.version2 import JSONRPCv2
 from .acceptor import Acceptor
-from .listener import EOF_GRACE, Listener, ListenerPort, StreamPeer, url_of
+from .authorization import authorize
+from .listener import EOF_GRACE, Listener, ListenerPort, StreamPeer, certified_user, url_of
 from .places import Place
 from .runtime import BridgeRuntime
+from .tokens import Tokens
 
 __all__ = ["JSONLinesListener"]
 
 logger = Log("berrymq_rpc.jsonrpc.bridge")
+audit = Log("berrymq_rpc.security")
 
-#: Connections that wait to be accepted.
-BACKLOG = 1024
+#: Seconds that a peer has to show its token.
+AUTHORIZE_TIMEOUT = 10.0
+
+#: Seconds that a peer has to read why it is refused, and bytes of what it still sends meanwhile.
+REFUSAL_TIMEOUT = 1.0
+MAX_UNREAD = 1 << 20
 
 _HTTP = re.compile(rb"[A-Z]{3,20} \S+ HTTP/")
 
@@ -55,16 +64,21 @@ class _Protocol(asyncio.StreamReaderProtocol):
 
 
 class JSONLinesListener(Listener):
-    """Serves peers that send lines of JSON. Made by `open`."""
+    """Serves peers that send lines of JSON. Made by `open`.
 
-    def __init__(self, runtime: BridgeRuntime) -> None:
+    Args:
+        tokens: one of them a peer has to show, if there are any.
+    """
+
+    def __init__(self, runtime: BridgeRuntime, tokens: Tokens) -> None:
         super().__init__(runtime.port_options)
         self._runtime = runtime
+        self._tokens = tokens
         self._port = ListenerPort()
         self._connections = runtime.attach(self._port)
         self._acceptor: Acceptor | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._readers: set[asyncio.Task[None]] = set()
+        self._readers: set[asyncio.Task[Any]] = set()
 
     async def open(self, host: str, port: int, ssl: ssl_module.SSLContext | None) -> None:
         """Begin to listen.
@@ -111,7 +125,22 @@ class JSONLinesListener(Listener):
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: Place
     ) -> None:
         address = writer.get_extra_info("peername")
-        peer = StreamPeer(address[0] if address else None, "tcp", place)
+        user = certified_user(writer.transport)
+        if self._tokens:
+            authorizing = asyncio.ensure_future(self._authorize(reader, writer, place))
+            self._readers.add(authorizing)
+            try:
+                await asyncio.wait((authorizing,))
+            finally:
+                self._readers.discard(authorizing)
+                authorizing.cancel()
+            found = False if authorizing.cancelled() else authorizing.result()
+            if found is False:
+                writer.transport.abort()
+                return
+            if isinstance(found, str):
+                user = found
+        peer = StreamPeer(address[0] if address else None, "tcp", place, user)
 
         async def write(text: bytes) -> None:
             # Neither JSON texts nor the separators of a batch contain line breaks.
@@ -146,6 +175,43 @@ class JSONLinesListener(Listener):
             for task in (reading, writing):
                 if not task.cancelled() and (error := task.exception()) is not None:
                     logger.debug("a peer at %s: %r", self.url, error)
+
+    async def _authorize(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: Place
+    ) -> str | bool:
+        """Whether a peer's first text has a valid token, or the name of its user."""
+        address = writer.get_extra_info("peername")
+        where = address[0] if address else None
+        try:
+            async with asyncio.timeout(AUTHORIZE_TIMEOUT):
+                while (line := await reader.readuntil(b"\n")).isspace():
+                    place.taken(len(line))
+                place.taken(len(line))
+                if _HTTP.match(line):
+                    self._connections.message_refused(where, "an HTTP request")
+                    return False
+                answer, user = authorize(line, self._tokens, self._runtime.dispatcher)
+                if answer:
+                    writer.write(answer + b"\n")
+                    await writer.drain()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            answer, user = b"", False
+        if user is False:
+            audit.warning("a peer at %s refused at %s: no valid token", where, self.url)
+            if answer:
+                await self._wait_read(reader, writer)
+        return user
+
+    async def _wait_read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Wait until a peer that is refused has read why, and closes the connection."""
+        unread = 0
+        with contextlib.suppress(TimeoutError, OSError):
+            if writer.can_write_eof():
+                writer.write_eof()
+            async with asyncio.timeout(REFUSAL_TIMEOUT):
+                # What is unread when a socket is closed makes the peer drop what it has got.
+                while unread < MAX_UNREAD and (rest := await reader.read(1 << 16)):
+                    unread += len(rest)
 
     async def _read(self, reader: asyncio.StreamReader, peer: StreamPeer, place: Place) -> None:
         is_first = True

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 from ...rpc.port_connections import PortConnections
-from ...rpc.transport.port import Key, Port, PortOptions
+from ...rpc.transport.port import Credentials, Key, Port, PortOptions
 from ...rpc.turns import TURN
 from .places import Place
 from .write_queue import WriteQueue
@@ -19,6 +19,7 @@ __all__ = [
     "ListenerPeer",
     "ListenerPort",
     "StreamPeer",
+    "certified_user",
     "url_of",
 ]
 
@@ -60,17 +61,35 @@ def url_of(scheme: str, address: Sequence[Any]) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+def certified_user(transport: asyncio.BaseTransport | None) -> str | None:
+    """The common name in the certificate that a peer has proved to have.
+
+    ``None`` where certificates are not asked for, and for one that has no such name, or several.
+    """
+    # It is empty if it was not checked.
+    certificate = None if transport is None else transport.get_extra_info("peercert")
+    names = [
+        value
+        for name in (certificate or {}).get("subject", ())
+        for field, value in name
+        if field == "commonName"
+    ]
+    return names[0] if len(names) == 1 and names[0] else None
+
+
 class ListenerPeer:
     """One peer of a listener: its key at the port.
 
     Args:
         address: the IP address that it is at, or ``None`` if that is not known.
         scheme: how it may be called back where it gives ``(host, port)``: ``"tcp"`` or ``"http"``.
+        user: who it has proved to be; ``None`` where that is not known.
     """
 
-    def __init__(self, address: str | None, scheme: str) -> None:
+    def __init__(self, address: str | None, scheme: str, user: str | None = None) -> None:
         self.address = address
         self.scheme = scheme
+        self.credentials = None if user is None else Credentials(None, user)
 
     def send(self, text: bytes) -> bool:
         """Send a text; return whether the peer is connected."""
@@ -94,8 +113,10 @@ class StreamPeer(ListenerPeer):
         queue: what waits to be sent to it.
     """
 
-    def __init__(self, address: str | None, scheme: str, place: Place) -> None:
-        super().__init__(address, scheme)
+    def __init__(
+        self, address: str | None, scheme: str, place: Place, user: str | None = None
+    ) -> None:
+        super().__init__(address, scheme, user)
         self.queue = WriteQueue(place)
         self._loop = asyncio.get_running_loop()
         #: When others are to be served; ``None`` if it is read for the first time in this turn of
@@ -179,6 +200,10 @@ class ListenerPort(Port):
     def address(self, key: Key) -> str | None:
         assert isinstance(key, ListenerPeer)
         return key.address
+
+    def credentials(self, key: Key) -> Credentials | None:
+        assert isinstance(key, ListenerPeer)
+        return key.credentials
 
     def scheme(self, key: Key) -> str:
         assert isinstance(key, ListenerPeer)

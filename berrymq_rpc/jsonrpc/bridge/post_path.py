@@ -1,4 +1,7 @@
-"""The paths that HTTP clients post to: each connection is a peer that can only be answered."""
+"""The paths that HTTP clients post to: each connection is a peer that can only be answered.
+
+Where its requests come from several users, it is one for each of them.
+"""
 
 import asyncio
 from typing import Any
@@ -52,36 +55,39 @@ class PostPath:
     ) -> None:
         self._runtime = runtime
         self._connections = runtime.attach(port, posts=True, message_type=message_type)
-        self._peers: dict[Any, _PostPeer] = {}
+        #: By connections, and by users: a proxy may send the requests of several by one.
+        self._peers: dict[Any, dict[str | None, _PostPeer]] = {}
 
-    async def ask(self, request: web.BaseRequest, body: bytes, host: str) -> bytes:
+    async def ask(
+        self, request: web.BaseRequest, body: bytes, host: str, user: str | None
+    ) -> bytes:
         """The answer to a body; empty if there is none.
 
         Args:
             request: whose body it is.
             body: the text.
             host: what counts as the client's host.
+            user: who sends it, if that is known.
         """
-        peer = self._peers.get(request.protocol)
+        peer = self._peers.get(request.protocol, {}).get(user)
         if peer is None:
-            peer = self._new_peer(request, host)
+            peer = self._new_peer(request, host, user)
         self._connections.message_received(peer, (body,))
         self._connections.read_complete()
         return await peer.answer()
 
-    def _new_peer(self, request: web.BaseRequest, host: str) -> _PostPeer:
-        peer = _PostPeer(request.remote, "http")
+    def _new_peer(self, request: web.BaseRequest, host: str, user: str | None) -> _PostPeer:
+        peer = _PostPeer(request.remote, "http", user)
         self._connections.peer_connected(peer)
         self._runtime.host_calls.add(host, self._connections.connections[peer])
         if request.transport is None:
             # The peer has left already, and no event will report it.
             asyncio.get_running_loop().call_soon(self._runtime.hang_up, self._connections, peer)
         else:
-            self._peers[request.protocol] = peer
+            self._peers.setdefault(request.protocol, {})[user] = peer
         return peer
 
     def connection_lost(self, protocol: Any) -> None:
         """Note that a connection was closed."""
-        peer = self._peers.pop(protocol, None)
-        if peer is not None:
+        for peer in self._peers.pop(protocol, {}).values():
             self._runtime.hang_up(self._connections, peer)

@@ -45,7 +45,7 @@ class BridgeRuntime:
         max_size: bytes of a text from a peer, and of the text that answers it.
         max_batch: requests in a batch.
         bounds: of the connections of all listeners.
-        security: of all listeners: who may connect.
+        security: of the ZeroMQ listeners: who may connect.
         on_lost: called with each connection that is lost.
         options: how handlers are run and logged; see `rpc.options.Options`.
     """

@@ -39,12 +39,15 @@ class WebSockets:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def serve(self, request: web.BaseRequest, place: Place) -> web.StreamResponse:
+    async def serve(
+        self, request: web.BaseRequest, place: Place, user: str | None
+    ) -> web.StreamResponse:
         """Serve a request for a WebSocket until that is closed.
 
         Args:
             request: the request.
             place: that of its connection.
+            user: who sends it, if that is known.
         """
         if PROTOCOL not in offered_protocols(request.headers):
             # aiohttp logs what is offered in vain, which may be the token alone.
@@ -65,7 +68,7 @@ class WebSockets:
         await socket.prepare(request)
         place.taken()
         self._open.add(socket)
-        peer = StreamPeer(request.remote, "http", place)
+        peer = StreamPeer(request.remote, "http", place, user)
         self._connections.peer_connected(peer)
         writing = asyncio.ensure_future(peer.write_all(partial(_write, socket)))
         writing.add_done_callback(partial(self._written, request))

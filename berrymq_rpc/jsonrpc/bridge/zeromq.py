@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ...rpc.port_connections import PortConnections
 from ...rpc.transport import transport_for
 from ...rpc.transport.port import Key
+from ...security import Security
 from .listener import Listener
 from .runtime import BridgeRuntime
 
@@ -28,10 +29,14 @@ class _Connections(PortConnections):
 
 
 class ZeroMQListener(Listener):
-    """Serves peers that speak ZeroMQ. Made by `open`."""
+    """Serves peers that speak ZeroMQ. Made by `open`.
 
-    def __init__(self, runtime: BridgeRuntime) -> None:
-        super().__init__(runtime.port_options)
+    Args:
+        security: who may connect.
+    """
+
+    def __init__(self, runtime: BridgeRuntime, security: Security | None) -> None:
+        super().__init__(runtime.port_options._replace(security=security))
         self._connections = runtime.attach(connections_type=_Connections)
 
     async def open(self, endpoint: str) -> None:

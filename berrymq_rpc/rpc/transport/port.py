@@ -32,11 +32,11 @@ class Credentials(NamedTuple):
     """Who a peer has proved to be.
 
     Args:
-        key: its public key.
-        user: the name that goes with the key, if there is one.
+        key: its public key; ``None`` if it has proved it by a token or a certificate.
+        user: its name, if there is one. There is a key or a name.
     """
 
-    key: str
+    key: str | None
     user: str | None = None
 
 
@@ -134,7 +134,7 @@ class Port(ABC):
         return None
 
     def credentials(self, key: Key) -> Credentials | None:
-        """Who a peer has proved to be; ``None`` where keys are not asked for."""
+        """Who a peer has proved to be; ``None`` where that is not asked for, or it has no name."""
         return None
 
     def scheme(self, key: Key) -> str:

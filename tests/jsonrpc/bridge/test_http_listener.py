@@ -195,7 +195,7 @@ def basic(credentials: bytes) -> str:
 
 
 async def test_a_token(handler: Any) -> None:
-    async with served(handler, host="0.0.0.0", token="sésame") as (session, url):
+    async with served(handler, host="0.0.0.0", token="sésame", insecure=True) as (session, url):
         url = url.replace("0.0.0.0", "127.0.0.1")
         post = {"data": ASKED}
         async with session.post(url, headers=JSON, **post) as response:
