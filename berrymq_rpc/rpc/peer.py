@@ -136,7 +136,7 @@ class Peer:
 
     @property
     def owner(self) -> Hashable:
-        """What its tokens belong to: its key, else its user; ``None`` if it has proved neither."""
+        """Its key, else its user, to which its tokens belong; ``None`` if it has proved neither."""
         credentials = self._credentials()
         if credentials is None:
             return None
