@@ -58,6 +58,8 @@ class Mesh:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._timer: asyncio.TimerHandle | None = None
+        #: Whether `_go_on` will be called.
+        self._will_go_on = False
 
     @property
     def name(self) -> str:
@@ -91,6 +93,8 @@ class Mesh:
         self.gateway.remove_diagram_source(self.diagram_nodes)
         for link in self.links:
             link.close()
+        while self.router.is_behind:
+            self.router.go_on()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,8 +181,22 @@ class Mesh:
         try:
             router.receive(link.send_buffer, batch, time.monotonic())
         finally:
+            if router.is_behind:
+                self._plan_to_go_on()
             if self._timer is None and router.reorder.held:
                 self._set_timer()
+
+    def _plan_to_go_on(self) -> None:
+        """Have what is in order handed to the bus, some at a time."""
+        if not self._will_go_on and self._loop is not None:
+            self._will_go_on = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._will_go_on = False
+        self.router.go_on()
+        if self.router.is_behind:
+            self._plan_to_go_on()
 
     def receive_single(
         self,
@@ -225,6 +243,8 @@ class Mesh:
         if link in self._links:
             del self._links[link]
             self.router.remove(link.send_buffer, time.monotonic())
+            if self.router.is_behind:
+                self._plan_to_go_on()
 
     def report(self, action: str, **about: Any) -> None:
         self.router.report(action, **about)
@@ -256,4 +276,6 @@ class Mesh:
     def _expire(self) -> None:
         self._timer = None
         self.router.expire(time.monotonic())
+        if self.router.is_behind:
+            self._plan_to_go_on()
         self._set_timer()

@@ -38,6 +38,10 @@ logger = Log("berrymq_rpc.exchange")
 #: Messages of one batch. Larger ones gain nothing, and hold up their receiver.
 BATCH_MESSAGES = 250
 
+#: Messages of other nodes that are handed to the bus at once, where one that was missing releases
+#: those that waited for it: up to 100,000.
+MAX_RELAYED = 1000
+
 #: Answers that are remembered, to recognize duplicates.
 MAX_ANSWERS = 10_000
 
@@ -111,6 +115,8 @@ class Router:
         self._is_collecting = False
         self._next = 1
         self._next_answer = 1
+        #: What `go_on` has still to hand to the bus.
+        self._outcomes: deque[Outcome] = deque()
         #: The link by which each source's messages come first.
         self._routes: dict[Source, Hashable] = {}
         self._answers: dict[tuple[Source, int], None] = {}
@@ -292,7 +298,7 @@ class Router:
         if batch.target is not None:
             self._receive_answer(send_buffer, batch)
         elif batch.source != self.source:
-            self._act(self.reorder.receive(send_buffer, batch, now))
+            self._act(self.reorder.receive(send_buffer, batch, now), batch)
 
     def enclosed(
         self, identifier: Any, args: tuple[Any, ...], kwargs: dict[str, Any], envelope: Any
@@ -320,16 +326,38 @@ class Router:
         """Publish an event about this node's own links on the bus; no other node gets it."""
         self._gateway.relay(f"connection:{action}", (), about, self.name)
 
-    def _act(self, outcomes: Iterable[Outcome]) -> None:
+    def _act(self, outcomes: Iterable[Outcome], batch: Batch | None = None) -> None:
+        self._outcomes.extend(outcomes)
+        self.go_on(batch)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages of other nodes wait for `go_on`."""
+        return bool(self._outcomes)
+
+    def go_on(self, batch: Batch | None = None) -> None:
+        """Hand some of the messages to the bus that are in order: a single one may release many.
+
+        Args:
+            batch: what a peer has just sent. If another is malformed, it is only counted.
+
+        Raises:
+            ProtocolError: `batch` is malformed.
+        """
+        outcomes = self._outcomes
         problem: ProtocolError | None = None
-        for outcome in outcomes:
+        relayed = 0
+        while outcomes and relayed < MAX_RELAYED:
+            outcome = outcomes.popleft()
             if isinstance(outcome, Gap):
                 self._report_gap(outcome)
                 continue
+            relayed += outcome.batch.count
             try:
                 self._accept(outcome)
             except ProtocolError as error:
-                problem = error
+                if outcome.batch is batch:
+                    problem = error
         if problem is not None:
             raise problem
 

@@ -9,6 +9,7 @@ from berrymq_rpc.bus import Bus, Message
 from berrymq_rpc.errors import ProtocolError
 from berrymq_rpc.exchange.batch import Batch
 from berrymq_rpc.exchange.mesh import Mesh
+from berrymq_rpc.exchange.router import MAX_RELAYED
 from berrymq_rpc.rpc.wire.codec import Codec
 
 
@@ -59,6 +60,60 @@ async def test_what_is_held_when_it_stops() -> None:
     # No link can deliver the others any more.
     assert (await place.heard.get()).action == "missed"
     assert (await place.heard.get()).args == (3,)
+    place.mesh.stop()
+
+
+def many(first: int, count: int) -> Batch:
+    messages = [("job:new", (number,)) for number in range(first, first + count)]
+    return Batch(("there", 1), first, count, Codec().pack(messages))
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_what_one_message_releases_is_relayed_some_at_a_time(is_stopped: bool) -> None:
+    """In order, and in between the event loop serves others."""
+    place = Place()
+    place.mesh.start()
+    links = [place.mesh.add_link(str(n)) for n in range(2)]
+    last = 1 + 10 * 500
+    for first in range(2, last, 500):
+        place.mesh.receive(links[0], many(first, 500))
+    assert place.heard.empty()
+    place.mesh.receive(links[0], many(1, 1))
+    assert MAX_RELAYED <= place.heard.qsize() < last - 500
+    # What comes meanwhile comes after that.
+    place.mesh.receive(links[1], many(last + 1, 1))
+    if is_stopped:
+        # Besides what it reports of its links.
+        place.mesh.stop()
+        assert place.heard.qsize() > last
+    turns = 0
+    while place.heard.qsize() <= last:
+        await asyncio.sleep(0)
+        turns += 1
+    assert is_stopped or 2 <= turns <= 10
+    messages = [place.heard.get_nowait() for _ in range(place.heard.qsize())]
+    heard = [message.args[0] for message in messages if message.name == "job"]
+    assert heard == list(range(1, last + 2))
+    place.mesh.stop()
+
+
+@pytest.mark.usefixtures("patience")
+async def test_a_malformed_batch_that_was_held_stops_nothing() -> None:
+    place = Place()
+    place.mesh.start()
+    links = [place.mesh.add_link(str(n)) for n in range(2)]
+    place.mesh.receive(links[0], Batch(("there", 1), 3, 1, b"\xc1"))
+    place.mesh.receive(links[0], batch(4))
+    heard = [await place.heard.get() for _ in range(2)]
+    assert [message.action for message in heard] == ["missed", "new"]
+    assert place.mesh.router.malformed == 1
+    # Neither the timer nor the end of a link.
+    place.mesh.receive(links[0], Batch(("there", 1), 6, 1, b"\xc1"))
+    place.mesh.receive(links[1], batch(7))
+    links[0].close()
+    links[1].close()
+    heard = [await place.heard.get() for _ in range(2)]
+    assert [message.action for message in heard] == ["missed", "new"]
     place.mesh.stop()
 
 
