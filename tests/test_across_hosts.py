@@ -1,23 +1,37 @@
-"""The example across hosts, in two network namespaces instead of two hosts."""
+"""The example across hosts, in two network namespaces instead of two hosts.
+
+Between them is a link with delay and loss: `tc netem` where the kernel has it, and otherwise the
+program `lossy_link.py`.
+"""
 
 import itertools
 import os
+import queue
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from berrymq_rpc import rpc
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
 # Addresses for documentation (RFC 5737), so that no real network is hidden in the namespaces.
-SERVER, VISITOR = "192.0.2.1", "192.0.2.2"
-PORT = "5555"
+PLANT, OFFICE = "192.0.2.1", "192.0.2.2"
+ENDPOINT, OWN = f"tcp://{PLANT}:5555", f"tcp://{OFFICE}:5556"
+
+#: Seconds that a packet takes one way, and the part of packets that are lost.
+DELAY, LOSS = 0.02, 0.02
+
+PATIENCE = 40.0
 
 _numbers = itertools.count()
 
@@ -30,75 +44,311 @@ def inside(namespace: str, *arguments: str) -> list[str]:
     return ["ip", "netns", "exec", namespace, sys.executable, *arguments]
 
 
+class Hosts:
+    """Two namespaces, and the link between them."""
+
+    def __init__(self, plant: str, office: str, tell: Callable[[str], None]) -> None:
+        self.plant = plant
+        self.office = office
+        #: ``tell("cut")`` loses every packet from now on, ``tell("mend")`` carries them again.
+        self.tell = tell
+
+
+def netem(namespace: str, verb: str, *arguments: str) -> None:
+    command = ["ip", "netns", "exec", namespace, "tc", "qdisc", verb, "dev", namespace, "root"]
+    subprocess.run(
+        [*command, "netem", *arguments], check=True, capture_output=True, text=True, timeout=30
+    )
+
+
+def link_by_netem(one: str, other: str) -> Callable[[str], None] | None:
+    """A pair of interfaces with `tc netem`, or ``None`` where the kernel has none."""
+    usual = ("delay", f"{DELAY * 1000:g}ms", "loss", f"{LOSS:.0%}")
+    ip("link", "add", one, "netns", one, "type", "veth", "peer", other, "netns", other)
+    try:
+        for name in (one, other):
+            netem(name, "add", *usual)
+    except (OSError, subprocess.CalledProcessError):
+        ip("-n", one, "link", "delete", one)
+        return None
+
+    def tell(line: str) -> None:
+        for name in (one, other):
+            netem(name, "change", *(("loss", "100%") if line == "cut" else usual))
+
+    return tell
+
+
+def link_by_program(stack: ExitStack, one: str, other: str) -> Callable[[str], None]:
+    program = stack.enter_context(
+        subprocess.Popen(
+            [sys.executable, "tests/lossy_link.py", one, other, str(DELAY), str(LOSS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+    )
+    # Its end is read from the pipe, which is closed before it is waited for.
+    stack.callback(program.kill)
+    assert program.stdin is not None
+    assert program.stdout is not None
+    if program.stdout.readline() != "ready\n":
+        pytest.skip("no TUN interfaces can be made here")
+    for name in (one, other):
+        ip("link", "set", name, "netns", name)
+    stdin, stdout = program.stdin, program.stdout
+
+    def tell(line: str) -> None:
+        stdin.write(f"{line}\n")
+        stdin.flush()
+        assert stdout.readline() == f"{line}\n"
+
+    return tell
+
+
 @pytest.fixture
-def hosts() -> Iterator[tuple[str, str]]:
-    """Two namespaces with a network link between them."""
+def hosts() -> Iterator[Hosts]:
     if shutil.which("ip") is None:
         pytest.skip("needs the command `ip` of iproute2")
     if os.geteuid() != 0:
         pytest.skip("needs root, to make network namespaces")
     # At most 15 characters, as they also name the interfaces.
     names = [f"bq{os.getpid()}-{next(_numbers)}{side}" for side in "ab"]
-    try:
+    with ExitStack() as stack:
         try:
             for name in names:
                 ip("netns", "add", name)
-            one, other = names
-            ip("link", "add", one, "netns", one, "type", "veth", "peer", other, "netns", other)
-            for name, address in zip(names, (SERVER, VISITOR), strict=True):
+                stack.callback(
+                    subprocess.run, ["ip", "netns", "delete", name], capture_output=True, timeout=30
+                )
+            tell = link_by_netem(*names) or link_by_program(stack, *names)
+            for name, address in zip(names, (PLANT, OFFICE), strict=True):
                 ip("-n", name, "address", "add", f"{address}/24", "dev", name)
                 ip("-n", name, "link", "set", name, "up")
                 ip("-n", name, "link", "set", "lo", "up")
         except subprocess.CalledProcessError as error:
             pytest.skip(f"network namespaces cannot be made here: {error.stderr.strip()}")
-        yield one, other
+        yield Hosts(*names, tell)
+
+
+class Keys:
+    """The folders of the two hosts, as the steps of docs/deploy.rst make them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.plant, self.office = folder / "plant", folder / "office"
+        self.authorized = self.plant / "authorized"
+        for name, place in (("plant", self.plant), ("office", self.office)):
+            self.run("keygen", name, "--folder", str(place))
+        self.run("authorize", str(self.authorized), str(self.office / "office.key"))
+
+    @staticmethod
+    def run(*arguments: str) -> None:
+        command = [sys.executable, "-m", "berrymq_rpc", *arguments]
+        subprocess.run(command, check=True, capture_output=True, timeout=30, env=ENVIRONMENT)
+
+    def of_plant(self) -> list[str]:
+        return [ENDPOINT, str(self.authorized), str(self.plant / "plant.key_secret")]
+
+    def of_office(self, keys: str = "office") -> list[str]:
+        secret = self.office / f"{keys}.key_secret"
+        return [ENDPOINT, str(self.plant / "plant.key"), str(secret)]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path)
+
+
+class Program:
+    """An example that runs; its lines are read as they come."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=ENVIRONMENT,
+        )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put("-- the end")
+
+    def line(self) -> str:
+        return self._lines.get(timeout=PATIENCE)
+
+    def until(self, wanted: str) -> list[str]:
+        """The lines up to one."""
+        found = []
+        while not found or found[-1] != wanted:
+            found.append(self.line())
+            assert found[-1] != "-- the end", (found, self.errors())
+        return found
+
+    def errors(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def end(self) -> tuple[int, str]:
+        """Ask it to end; its status and what it wrote to stderr."""
+        # `ip netns exec` has become the program, which receives the signal.
+        self.process.terminate()
+        return self.process.wait(PATIENCE), self.errors()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+@contextmanager
+def running(namespace: str, *arguments: str) -> Iterator[Program]:
+    program = Program(inside(namespace, *arguments))
+    try:
+        yield program
     finally:
-        # The link goes with them; it does not matter if one was never made.
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=30)
+        program.close()
 
 
-def test_a_message_and_a_call_reach_another_host(hosts: tuple[str, str]) -> None:
-    server_host, visitor_host = hosts
-    program = "examples/across_hosts.py"
-    with subprocess.Popen(
-        inside(server_host, program, "serve", SERVER, PORT),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-    ) as server:
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == f"serving at tcp://{SERVER}:{PORT}\n"
-            visitor = subprocess.run(
-                inside(visitor_host, program, "visit", SERVER, PORT),
-                capture_output=True,
-                text=True,
-                timeout=40,
-                cwd=ROOT,
-                env=ENVIRONMENT,
-            )
-            assert (visitor.stdout, visitor.stderr) == ("in stock: 5\naccepted: pears 5\n", "")
-            # `ip netns exec` has become the program, which receives the signal.
-            server.terminate()
-            assert server.communicate(timeout=30) == ("ordered: pears 5\n", "")
-            assert server.returncode == 0
-        finally:
-            server.kill()
-
-
-def test_no_server(hosts: tuple[str, str]) -> None:
-    _, visitor_host = hosts
-    visitor = subprocess.run(
-        inside(visitor_host, "examples/across_hosts.py", "visit", SERVER, PORT),
+def run(namespace: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        inside(namespace, *arguments),
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=90,
         cwd=ROOT,
         env=ENVIRONMENT,
     )
+
+
+FOLDER = "examples/across_hosts"
+
+
+def test_calls_streams_messages_and_jobs(hosts: Hosts, keys: Keys) -> None:
+    with running(hosts.plant, f"{FOLDER}/plant.py", *keys.of_plant()) as plant:
+        assert plant.line() == f"the plant is at {ENDPOINT}"
+        visitor = run(hosts.office, f"{FOLDER}/office.py", "visit", *keys.of_office(), OWN)
+        assert (visitor.stderr, visitor.stdout.splitlines()) == (
+            "",
+            [
+                "heated to 220.0",
+                "readings: [220.0, 221.0, 222.0, 223.0, 224.0]",
+                "accepted: rolls 30",
+                "baked: 0",
+                "baked: 1",
+                "baked: 2",
+            ],
+        )
+        assert plant.line() == "ordered: rolls 30"
+        # It may say that a message was dropped: the office had it, but closed the connection before
+        # its acknowledgement came.
+        assert plant.end()[0] == 0
+
+
+def heat(hosts: Hosts, keys: Keys, degrees: list[int]) -> None:
+    """Have the plant send messages, called from its own host, which no cut reaches."""
+    for number in degrees:
+        done = run(
+            hosts.plant,
+            "-m",
+            "berrymq_rpc",
+            *("call", ENDPOINT, "heat", str(number), "--timeout", "20"),
+            *("--key", str(keys.office / "office.key_secret")),
+            *("--server-key", str(keys.plant / "plant.key")),
+        )
+        assert (done.returncode, done.stdout.strip()) == (0, f"{number}"), done.stderr
+
+
+def test_a_cut_link_loses_nothing(hosts: Hosts, keys: Keys) -> None:
+    with (
+        running(hosts.plant, f"{FOLDER}/plant.py", *keys.of_plant()) as plant,
+        running(hosts.office, f"{FOLDER}/office.py", "watch", *keys.of_office()) as office,
+    ):
+        plant.line()
+        assert office.line() == "watching"
+        heat(hosts, keys, [1])
+        assert office.line() == "set to 1"
+        hosts.tell("cut")
+        heat(hosts, keys, [2, 3])
+        # Noticed without anything being sent.
+        assert office.line() == "network lost"
+        hosts.tell("mend")
+        heat(hosts, keys, [4])
+        lines = office.until("set to 4")
+        # Each of them, once and in order.
+        assert [line for line in lines if line.startswith("set to")] == [
+            "set to 2",
+            "set to 3",
+            "set to 4",
+        ]
+        assert "network restored" in lines or office.line() == "network restored"
+        assert office.end()[0] == 0
+        assert plant.end()[0] == 0
+
+
+def test_who_is_refused_is_told(hosts: Hosts, keys: Keys) -> None:
+    keys.run("keygen", "stranger", "--folder", str(keys.office))
+    with running(hosts.plant, f"{FOLDER}/plant.py", *keys.of_plant()) as plant:
+        plant.line()
+        visit = (f"{FOLDER}/office.py", "visit", *keys.of_office("stranger"), OWN)
+        refused = run(hosts.office, *visit)
+        assert refused.returncode == 1
+        assert "has not authorized this client's key" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        # Without keys: the same port, and the command's own status for it.
+        plain = run(hosts.office, "-m", "berrymq_rpc", "call", ENDPOINT, "temperature")
+        assert plain.returncode == 5
+        # A user may call what is not for others alone.
+        keys.run("authorize", str(keys.authorized), str(keys.office / "stranger.key"))
+        as_stranger = (
+            *("--key", str(keys.office / "stranger.key_secret")),
+            *("--server-key", str(keys.plant / "plant.key")),
+        )
+        call = ("-m", "berrymq_rpc", "call", ENDPOINT)
+        assert run(hosts.office, *call, "temperature", *as_stranger).stdout.strip() == "200.0"
+        assert run(hosts.office, *call, "heat", "1", *as_stranger).returncode == 5
+        keys.run("revoke", str(keys.authorized), "stranger")
+        assert run(hosts.office, *call, "temperature", *as_stranger).returncode == 5
+
+
+def test_a_key_that_is_given_by_the_environment(hosts: Hosts, keys: Keys) -> None:
+    """As in a container, where there is no file."""
+    pair = rpc.KeyPair.load(keys.plant / "plant.key_secret")
+    arguments = keys.of_plant()[:2]
+    command = inside(hosts.plant, f"{FOLDER}/plant.py", *arguments)
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT | {"PLANT_KEY": pair.secret},
+    ) as plant:
+        try:
+            assert plant.stdout is not None
+            assert plant.stdout.readline() == f"the plant is at {ENDPOINT}\n"
+            found = run(
+                hosts.office,
+                *("-m", "berrymq_rpc", "call", ENDPOINT, "temperature"),
+                *("--key", str(keys.office / "office.key_secret"), "--server-key", pair.public),
+            )
+            assert (found.returncode, found.stdout) == (0, "200.0\n"), found.stderr
+        finally:
+            plant.kill()
+
+
+def test_no_plant(hosts: Hosts, keys: Keys) -> None:
+    visitor = run(hosts.office, f"{FOLDER}/office.py", "visit", *keys.of_office(), OWN)
     assert visitor.returncode == 1
-    assert visitor.stderr.startswith(f"no server answers at {SERVER}, port {PORT}: ")
+    assert visitor.stderr.startswith("the plant cannot be reached: ")
     assert "Traceback" not in visitor.stderr

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from berrymq_rpc.security import KeyPair
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
@@ -309,19 +312,38 @@ class TestStyles:
         assert f"python examples/{name}" in result.stderr
 
 
-def test_across_hosts_on_one() -> None:
-    with running("across_hosts.py", "serve", "127.0.0.1", "0") as server:
-        host, port = line_of(server).removeprefix("serving at tcp://").split(":")
-        visitor = run(command("across_hosts.py", "visit", host, port))
-        assert (visitor.stdout, visitor.stderr) == ("in stock: 5\naccepted: pears 5\n", "")
-        assert end_of(server, signal.SIGTERM) == (0, "ordered: pears 5\n", "")
+def test_across_hosts_on_one(tmp_path: Path) -> None:
+    for name in ("plant", "office"):
+        KeyPair.generate().save(tmp_path, name)
+    authorized = tmp_path / "authorized"
+    authorized.mkdir()
+    shutil.copy(tmp_path / "office.key", authorized)
+    secrets = [str(tmp_path / f"{name}.key_secret") for name in ("plant", "office")]
+    plant, office = "across_hosts/plant.py", "across_hosts/office.py"
+    with running(plant, "tcp://127.0.0.1:*", str(authorized), secrets[0]) as server:
+        endpoint = line_of(server).removeprefix("the plant is at ")
+        where = (endpoint, str(tmp_path / "plant.key"), secrets[1])
+        visitor = run(command(office, "visit", *where, "tcp://127.0.0.1:*"))
+        shown = visitor.stdout.splitlines()
+        assert (shown[0], shown[2:], visitor.stderr) == (
+            "heated to 220.0",
+            ["accepted: rolls 30", "baked: 0", "baked: 1", "baked: 2"],
+            "",
+        )
+        with running(office, "watch", *where) as watcher:
+            assert line_of(watcher) == "watching"
+            assert run(command(office, "visit", *where, "tcp://127.0.0.1:*")).returncode == 0
+            assert line_of(watcher) == "set to 220.0"
+            assert end_of(watcher, signal.SIGTERM) == (0, "", "")
+        assert end_of(server, signal.SIGTERM)[:2] == (0, "ordered: rolls 30\n" * 2)
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve"], ["visit", "host", "port"], ["x", "y", "1"]])
-def test_across_hosts_usage(arguments: list[str]) -> None:
-    result = run(command("across_hosts.py", *arguments))
+@pytest.mark.parametrize("name", ["plant", "office"])
+@pytest.mark.parametrize("arguments", [[], ["visit"], ["x", "y", "z", "1", "2"]])
+def test_across_hosts_usage(name: str, arguments: list[str]) -> None:
+    result = run(command(f"across_hosts/{name}.py", *arguments))
     assert result.returncode == 1
-    assert "python examples/across_hosts.py serve" in result.stderr
+    assert f"python {name}.py" in result.stderr
 
 
 def test_bridge_and_lines() -> None:
