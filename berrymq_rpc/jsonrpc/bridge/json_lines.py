@@ -50,8 +50,9 @@ class _Protocol(asyncio.StreamReaderProtocol):
         self._place = place
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._place.evict = transport.abort
+        # Those of uvloop are no `asyncio.Transport`.
+        writable: Any = transport
+        self._place.evict = writable.abort
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
