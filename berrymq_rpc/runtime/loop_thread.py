@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..errors import ServiceClosedError
-from .fork import OwnerProcess
+from .fork import OwnerProcess, leave_loop_in_child
 from .log import Log
 
 __all__ = ["CLOSE_PATIENCE", "LoopThread"]
@@ -62,6 +62,7 @@ class LoopThread:
         self._closing = threading.RLock()
         self._is_stopping = False
         self.loop = asyncio.new_event_loop()
+        leave_loop_in_child(self.loop)
         self._thread = threading.Thread(target=self._work, name=f"berrymq_rpc {name}", daemon=True)
         try:
             self._thread.start()
@@ -186,8 +187,15 @@ class LoopThread:
                     # Something that runs here raised it, and has reported it. It ends neither the
                     # loop, which others use, nor, from a thread like this, the program.
                     continue
+            # What closing could not end in time, as something held the loop. Closing itself may be
+            # among it, and cancels what cancels it.
+            end = time.monotonic() + STOP_PATIENCE
+            while asyncio.all_tasks(self.loop) and (left := end - time.monotonic()) > 0:
+                with contextlib.suppress(asyncio.CancelledError):
+                    self.loop.run_until_complete(_cancel_all(left))
         finally:
-            self.loop.close()
+            if self._owner.is_this:
+                self.loop.close()
 
     def _wait(self, future: "concurrent.futures.Future[T]", patience: float) -> T:
         """The result of what runs on the loop; fails when the thread has ended before it."""
@@ -227,7 +235,17 @@ async def _finish(finish: Callable[[], Coroutine[Any, Any, None]] | None) -> Non
             await finish()
     finally:
         # Calls of other threads that have just arrived, and would wait forever.
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel_all(None)
+
+
+async def _cancel_all(patience: float | None) -> None:
+    """Cancel all other tasks, and wait for their end for so many seconds."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        ended, _ = await asyncio.wait(tasks, timeout=patience)
+        for task in ended:
+            # It does not matter any more what they failed with.
+            if not task.cancelled():
+                task.exception()

@@ -145,6 +145,11 @@ else:
 assert done.wait(10)
 say(ended(children[0]))
 if where == "node":
+    # The parent's thread goes on.
+    children.clear()
+    assert other.send_message("other:new") == "ok"
+    assert endpoint in node.endpoints
+    assert node.statistics()["connections"] == 1
     other.close_connection()
     node.close_connection()
 """

@@ -84,3 +84,67 @@ def test_what_fails_at_the_end_is_told() -> None:
 def _wait_for_ever(loop_thread: LoopThread) -> None:
     with pytest.raises(rpc.ServiceClosedError):
         loop_thread.run(asyncio.Event().wait())
+
+
+def test_a_wait_that_has_a_bound() -> None:
+    loop_thread = LoopThread("thing")
+    cancelled = threading.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(TimeoutError, match="the thread of the thing is blocked"):
+        loop_thread.run(wait(), 0.01)
+    assert cancelled.wait(PATIENCE)
+
+    async def late() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        loop_thread.run(late(), PATIENCE)
+    loop_thread.close()
+
+
+def test_a_thread_that_is_held(caplog: pytest.LogCaptureFixture) -> None:
+    loop_thread = LoopThread("thing")
+    held, go_on = threading.Event(), threading.Event()
+    outcomes: list[Any] = []
+
+    async def hold() -> None:
+        held.set()
+        assert go_on.wait(PATIENCE)
+
+    def wait_for_it() -> None:
+        try:
+            outcomes.append(loop_thread.run(hold()))
+        except rpc.Error as error:
+            outcomes.append(type(error))
+
+    waiting = threading.Thread(target=wait_for_it)
+    waiting.start()
+    assert held.wait(PATIENCE)
+    loop_thread.close(patience=0.01)
+    # What waited for the loop does so no longer, though it is held still.
+    waiting.join(PATIENCE)
+    assert outcomes == [rpc.ServiceClosedError]
+    assert "the thread of a thing did not end" in caplog.text
+    called: list[int] = []
+    loop_thread.call_soon(called.append, 1)
+    loop_thread.close()
+    go_on.set()
+    assert loop_thread.stop(PATIENCE)
+    assert loop_thread.loop.is_closed()
+    assert called == []
+
+
+def test_called_soon() -> None:
+    loop_thread = LoopThread("thing")
+    called = threading.Event()
+    loop_thread.call_soon(called.set)
+    assert called.wait(PATIENCE)
+    loop_thread.close()
+    loop_thread.call_soon(called.clear)
+    assert called.is_set()
