@@ -30,9 +30,10 @@ __all__ = ["authorize", "client_keys", "keygen", "revoke", "server_keys"]
     help="Where to write the files; made where it is missing.  [default: this folder]",
 )
 def keygen(name: str, folder: Path) -> None:
-    """Make a key pair: NAME.key, to be given away, and NAME.key_secret, to be kept.
+    """Make a key pair.
 
-    Only its owner can read the secret. Keys that are there are never replaced.
+    NAME.key is to be given away, NAME.key_secret to be kept: only its owner can read it. Keys that
+    are there are never replaced.
     """
     pair = KeyPair.generate()
     try:
@@ -51,9 +52,10 @@ def keygen(name: str, folder: Path) -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def authorize(folder: Path, file: Path) -> None:
-    """Authorize the public key in FILE: copy it into FOLDER, which a server watches.
+    """Authorize a public key.
 
-    The file's name is the name of the user: alice.key is the key of alice.
+    FILE is copied into FOLDER, which a server watches. Its name is the name of the user: alice.key
+    is the key of alice.
     """
     if file.suffix == SECRET_SUFFIX:
         raise click.UsageError(
@@ -86,7 +88,10 @@ def _copy(file: Path, target: Path) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("name")
 def revoke(folder: Path, name: str) -> None:
-    """Take the key of the user NAME out of FOLDER: it is refused, and its connections are cut."""
+    """Revoke the key of a user.
+
+    It is taken out of FOLDER, and so refused; its connections are cut.
+    """
     name = name.removesuffix(PUBLIC_SUFFIX)
     try:
         target = folder / f"{checked_name(name)}{PUBLIC_SUFFIX}"

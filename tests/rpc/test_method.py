@@ -52,7 +52,7 @@ def test_bare_and_with_arguments_mark_the_same_way():
 
     assert method(bare) is bare
     assert method()(called) is called
-    assert marking(bare) == marking(called) == {"thread": False, "waits": False}
+    assert marking(bare) == marking(called) == {"thread": False, "waits": False, "allow": None}
     assert bare.__rpc__ is not called.__rpc__
 
 

@@ -223,6 +223,8 @@ class RPCClient(SocketOwner):
             try:
                 self.socket.send(text)
             except zmq.Again:
+                if self.security is not None or not self._was_answered:
+                    self._check_refused(method)
                 raise time_is_over(method, self.endpoint, "sent") from None
         return deadline
 
