@@ -11,7 +11,7 @@ from ..identifier import Identifier
 from .completion import OnEnd, track_route
 from .delivery import Delivery
 from .diagram import Diagram, DiagramSource
-from .message import Message, OutcomeMessage, RelayedMessage
+from .message import DeadMessage, Message, OutcomeMessage, RelayedMessage
 from .registrations import Guard, Receiver, check_callable
 from .routing_table import Forwarder, Route, RoutingTable
 
@@ -31,6 +31,7 @@ class Gateway(Protocol):
         kwargs: dict[str, Any],
         origin: object,
         answer: OnEnd | None = None,
+        dead: dict[str, Any] | None = None,
     ) -> int:
         """Send a message that came from another process, as `Bus.twitter` does.
 
@@ -41,6 +42,7 @@ class Gateway(Protocol):
         Args:
             answer: called as ``answer(result, error)`` when a receiver has run, in the thread where
                 it ended; not for queues. `error` is what it raised, or `None`.
+            dead: for a message that a queue has given up, what `DeadMessage.dead` is.
 
         Returns:
             How many receivers and queues it has reached by now.
@@ -132,6 +134,7 @@ class BusGateway:
         kwargs: dict[str, Any],
         origin: object,
         answer: OnEnd | None = None,
+        dead: dict[str, Any] | None = None,
     ) -> int:
         try:
             route = self._routing_table.relayed_routes[identifier]
@@ -142,6 +145,8 @@ class BusGateway:
         if answer is not None:
             route, _ = track_route(route, answer)
         message = RelayedMessage(route.identifier, args, kwargs, origin)
+        if dead is not None:
+            message = DeadMessage(route.identifier, args, kwargs, origin, dead)
         return self._start_context.new().run(self._delivery.run, route, message)
 
     def answer(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ..identifier import Identifier
 
-__all__ = ["Message", "OutcomeMessage", "RelayedMessage", "TalkMessage", "parts_of"]
+__all__ = ["DeadMessage", "Message", "OutcomeMessage", "RelayedMessage", "TalkMessage", "parts_of"]
 
 Result = TypeVar("Result")
 
@@ -124,6 +124,32 @@ class RelayedMessage(Message):
     @property
     def origin(self) -> Any:
         return self._origin
+
+
+class DeadMessage(RelayedMessage):
+    """A message that a queue has delivered as often as it may, without success."""
+
+    __slots__ = ("_dead",)
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        origin: Any,
+        dead: dict[str, Any],
+    ) -> None:
+        super().__init__(identifier, args, kwargs, origin)
+        self._dead = dead
+
+    @property
+    def dead(self) -> dict[str, Any]:
+        """What became of it.
+
+        ``identifier``: that of the message before; ``queue``: that of the queue; ``tries``: how
+        often it was delivered; ``error``: why it came back the last time.
+        """
+        return self._dead
 
 
 class TalkMessage(Message):

@@ -154,4 +154,10 @@ class Consumers:
                 identifier,
                 self.dead,
             )
-        self._gateway.relay(identifier, message.args, message.kwargs, None)
+        about = {
+            "identifier": stored.id,
+            "queue": str(queue.identifier),
+            "tries": stored.tries,
+            "error": reason,
+        }
+        self._gateway.relay(identifier, message.args, message.kwargs, None, dead=about)

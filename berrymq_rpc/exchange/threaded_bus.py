@@ -44,10 +44,11 @@ class ThreadedBus(Gateway):
         kwargs: dict[str, Any],
         origin: object,
         answer: OnEnd | None = None,
+        dead: dict[str, Any] | None = None,
     ) -> int:
         parsed = Identifier(identifier).require_exportable()
         self._thread.put(
-            partial(self._gateway.relay, parsed, args, kwargs, origin, answer),
+            partial(self._gateway.relay, parsed, args, kwargs, origin, answer, dead),
             OVERHEAD + approximate_size(args) + (approximate_size(kwargs) if kwargs else 0),
         )
         return 0

@@ -281,6 +281,12 @@ class TestTries:
                         assert message.args == (1,)
                         raise ZeroDivisionError
             assert [(m.id, m.args, m.kwargs) for m in dead] == [("dead:job", (1,), {"size": 2})]
+            assert dead[0].dead == {
+                "identifier": "job:new",
+                "queue": "job:*",
+                "tries": 3,
+                "error": "it was refused",
+            }
             async with queue.get() as message:
                 assert message.args == (3,)
             statistics = node.statistics()
