@@ -352,3 +352,30 @@ def test_no_plant(hosts: Hosts, keys: Keys) -> None:
     assert visitor.returncode == 1
     assert visitor.stderr.startswith("the plant cannot be reached: ")
     assert "Traceback" not in visitor.stderr
+
+
+def test_the_firewall_of_the_page(hosts: Hosts, keys: Keys) -> None:
+    """docs/deploy/plant.nft lets the office through, and no other host."""
+    if shutil.which("nft") is None:
+        pytest.skip("needs the command `nft` of nftables")
+    rules = str(ROOT / "docs" / "deploy" / "plant.nft")
+    done = subprocess.run(
+        ["ip", "netns", "exec", hosts.plant, "nft", "-f", rules],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    other = "192.0.2.3"
+    ip("-n", hosts.office, "address", "add", f"{other}/24", "dev", hosts.office)
+    connect = (
+        "import socket, sys; host, _, port = sys.argv[2].removeprefix('tcp://').partition(':');"
+        "socket.create_connection((host, int(port)), 3, (sys.argv[1], 0)).close()"
+    )
+    with running(hosts.plant, f"{FOLDER}/plant.py", *keys.of_plant()) as plant:
+        plant.line()
+        assert run(hosts.office, "-c", connect, OFFICE, ENDPOINT).returncode == 0
+        stopped = run(hosts.office, "-c", connect, other, ENDPOINT)
+        assert "TimeoutError: timed out" in stopped.stderr
+        # From its own host, as the tests above call it.
+        heat(hosts, keys, [1])
