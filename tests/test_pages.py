@@ -81,6 +81,8 @@ TOGETHER = {
     ("messages.rst", 1): "test_workers",
     ("messages.rst", 2): "test_workers",
     **{("bus.rst", number): "test_bus_page.py" for number in range(len(BLOCKS["bus.rst"]))},
+    ("tls.rst", 0): "test_tls_page.py",
+    ("tls.rst", 1): "test_tls_page.py",
     **{("security.rst", number): "test_keys" for number in range(len(BLOCKS["security.rst"]))},
 }
 ALONE = [

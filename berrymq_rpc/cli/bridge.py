@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from ssl import SSLContext
 
 import click
 
@@ -46,6 +47,7 @@ def bridge(
     token: str | None,
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
+    tls: SSLContext | None,
     timeout: float | None,
     insecure: bool,
     wait: float,
@@ -55,7 +57,7 @@ def bridge(
 
     Its first lines say where it listens. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
-    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure).checked()
+    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure, tls).checked()
     if not listeners:
         raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")
     show_log(Output(sys.stderr))

@@ -1,7 +1,9 @@
 """The JSON-RPC listeners that ``berrymq bridge`` and ``berrymq serve`` open, and their options."""
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import wraps
 from typing import Any, NamedTuple
 
 import click
@@ -21,10 +23,11 @@ class Listeners(NamedTuple):
     Args:
         http, tcp: addresses.
         zeromq: endpoints.
-        token: the bearer token that HTTP clients must send.
+        token: the bearer token that HTTP clients must send, and those of TCP first.
         origins: pages that may post and open a WebSocket.
         hosts: further host names that HTTP clients may use.
         insecure: whether listeners may bind beyond loopback without authentication.
+        tls: makes HTTP and TCP TLS.
     """
 
     http: tuple[tuple[str, int], ...]
@@ -34,6 +37,7 @@ class Listeners(NamedTuple):
     origins: tuple[str, ...]
     hosts: tuple[str, ...]
     insecure: bool
+    tls: ssl.SSLContext | None = None
 
     def __bool__(self) -> bool:
         return bool(self.http or self.tcp or self.zeromq)
@@ -42,16 +46,19 @@ class Listeners(NamedTuple):
         """Return it, if no option is for HTTP clients where there are none.
 
         Raises:
-            click.UsageError: a token, say, protects only HTTP listeners, and there is none.
+            click.UsageError: a name of a host, say, is for HTTP listeners, and there is none.
         """
         if self.http:
             return self
-        if self.token is not None:
-            source = click.get_current_context().get_parameter_source("token")
-            if source is not ParameterSource.ENVIRONMENT:
-                raise click.UsageError("--token protects HTTP listeners alone: give --http as well")
-            # It may be meant for other commands.
-            click.echo("BERRYMQ_TOKEN is not used: there is no --http", err=True)
+        if not self.tcp:
+            if self.tls is not None:
+                raise click.UsageError("--certificate is for --http and --tcp: give one of them")
+            if self.token is not None:
+                source = click.get_current_context().get_parameter_source("token")
+                if source is not ParameterSource.ENVIRONMENT:
+                    raise click.UsageError("--token is for --http and --tcp: give one of them")
+                # It may be meant for other commands.
+                click.echo("BERRYMQ_TOKEN is not used: there is no --http or --tcp", err=True)
         for option, values in (("--origin", self.origins), ("--host", self.hosts)):
             if values:
                 raise click.UsageError(f"{option} is for HTTP listeners: give --http as well")
@@ -59,7 +66,11 @@ class Listeners(NamedTuple):
 
 
 def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of listeners: the arguments of `Listeners`, but for ``insecure``."""
+    """Add the options of listeners: the arguments of `Listeners`, but for ``insecure``.
+
+    Three of them, for the names of files, make ``tls``.
+    """
+    function = _with_tls(function)
     for option in reversed(
         (
             click.option(
@@ -88,8 +99,21 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--token",
                 envvar="BERRYMQ_TOKEN",
                 help='What HTTP clients must send as "Authorization: Bearer ...", or as the '
-                "password of Basic. In the variable BERRYMQ_TOKEN, other users of this host "
-                "cannot see it.",
+                "password of Basic, and those of TCP first, by the method authorize. In the "
+                "variable BERRYMQ_TOKEN, other users of this host cannot see it.",
+            ),
+            click.option(
+                "--certificate",
+                metavar="FILE",
+                help="Speak TLS over HTTP and TCP, with this certificate.",
+            ),
+            click.option(
+                "--certificate-key", metavar="FILE", help="The secret key of the certificate."
+            ),
+            click.option(
+                "--client-ca",
+                metavar="FILE",
+                help="Let in only clients with a certificate of this authority.",
             ),
             click.option(
                 "--origin",
@@ -109,6 +133,37 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _with_tls(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def command(
+        *,
+        certificate: str | None,
+        certificate_key: str | None,
+        client_ca: str | None,
+        **options: Any,
+    ) -> Any:
+        return function(**options, tls=_context(certificate, certificate_key, client_ca))
+
+    return command
+
+
+def _context(
+    certificate: str | None, certificate_key: str | None, client_ca: str | None
+) -> ssl.SSLContext | None:
+    if certificate is None:
+        if certificate_key is not None or client_ca is not None:
+            raise click.UsageError("--certificate-key and --client-ca want --certificate")
+        return None
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca)
+        context.load_cert_chain(certificate, certificate_key)
+    except OSError as error:
+        raise click.UsageError(f"the certificate cannot be used: {error}") from error
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 @asynccontextmanager
 async def open_listeners(target: Any, listeners: Listeners, output: Output) -> AsyncIterator[None]:
     """Serve `target` with them while it is entered; write where they listen."""
@@ -118,6 +173,7 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                 url = await bridge.serve_http(
                     host,
                     port,
+                    ssl=listeners.tls,
                     token=listeners.token,
                     origins=listeners.origins,
                     hosts=listeners.hosts,
@@ -128,13 +184,27 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                     "JSON-RPC over HTTP at ", (url, "bold green"), ", WebSocket at ", socket
                 )
             for host, port in listeners.tcp:
-                url = await bridge.serve_tcp(host, port, insecure=listeners.insecure)
+                url = await bridge.serve_tcp(
+                    host,
+                    port,
+                    ssl=listeners.tls,
+                    token=listeners.token,
+                    insecure=listeners.insecure,
+                )
                 output.line("JSON-RPC over TCP at ", (url, "bold green"))
             for endpoint in listeners.zeromq:
                 url = await bridge.serve_zeromq(endpoint, insecure=listeners.insecure)
                 output.line("JSON-RPC over ZeroMQ at ", (url, "bold green"))
         except ValueError as error:
-            text = str(error).replace("pass insecure=True", "give --insecure")
+            text = (
+                str(error)
+                .replace("pass insecure=True", "give --insecure")
+                .replace("Give token= and ssl=", "Give --token and --certificate")
+                .replace("Give ssl=", "Give --certificate")
+                .replace(
+                    "Give token=, or ask for client certificates", "Give --token or --client-ca"
+                )
+            )
             raise click.UsageError(text) from error
         except (OSError, ModuleNotFoundError) as error:
             raise Failed(f"the bridge cannot start: {error}") from error

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from contextlib import AsyncExitStack
+from ssl import SSLContext
 
 import click
 
@@ -68,6 +69,7 @@ def serve(
     token: str | None,
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
+    tls: SSLContext | None,
     security: Security | None,
 ) -> None:
     """Run a node, through which processes exchange messages.
@@ -79,7 +81,7 @@ def serve(
     shows = output.is_terminal or as_json if show is None else show
     if hello and security is not None:
         raise click.UsageError("--hello comes without a key, and this node wants one")
-    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure).checked()
+    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure, tls).checked()
     asyncio.run(
         _serve(output, endpoints, name, insecure, shows, as_json, hello, listeners, security)
     )

@@ -60,6 +60,7 @@ _STATUSES: Mapping[int, type[Error]] = {
     413: TooLargeError,
     503: OverloadedError,
 }
+_REASONS = {401: "credentials", 403: "permission"}
 
 
 def is_url(address: object) -> bool:
@@ -251,9 +252,12 @@ class HTTPClient:
         reason = answer[:200].decode("utf-8", "replace").strip()
         if 300 <= status < 400:
             reason = "redirects are not followed"
-        return _STATUSES.get(status, ProtocolError)(
+        error = _STATUSES.get(status, ProtocolError)(
             f"{self._shown} answered with status {status}: {reason}"
         )
+        if isinstance(error, AuthenticationError):
+            error.reason = _REASONS[status]
+        return error
 
     async def _post(self, method: str, body: bytes) -> tuple[int, bytes]:
         """The status and the body of the response."""
@@ -280,6 +284,10 @@ class HTTPClient:
         except (aiohttp.ClientError, OSError) as error:
             if self._session.closed:
                 raise ServiceClosedError(f"the client is closed: {method!r} was cut off") from None
+            if _is_about_certificates(error):
+                raise AuthenticationError(
+                    f"{self._shown}: {method!r}: {error}", reason="certificate"
+                ) from None
             raise ConnectionLostError(f"{self._shown}: {method!r}: {error}") from None
         if len(data) > self._max_size:
             raise TooLargeError(f"{self._shown}: the answer has more than {self._max_size:,} bytes")
@@ -312,6 +320,17 @@ class HTTPClient:
 
     def __repr__(self) -> str:
         return f"<HTTPClient {self._shown}>"
+
+
+def _is_about_certificates(error: BaseException) -> bool:
+    """Whether one side has refused the other's certificate, or wants one."""
+    # Some versions of aiohttp keep the error of TLS in an attribute, others raise it from there.
+    several = (error, error.__cause__, getattr(error, "os_error", None))
+    certificate = getattr(error, "certificate_error", None)
+    return isinstance(certificate, ssl_module.SSLError) or any(
+        isinstance(each, ssl_module.SSLError) and "CERTIFICATE" in str(each.reason).upper()
+        for each in several
+    )
 
 
 class _Resolver:

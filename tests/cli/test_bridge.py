@@ -78,7 +78,7 @@ def test_refused_arguments(start, arguments, error) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "bridge"])
-@pytest.mark.parametrize("option", ["--token", "--origin", "--host"])
+@pytest.mark.parametrize("option", ["--origin", "--host"])
 def test_what_is_for_http_needs_http(start, command, option) -> None:
     where = ["--bind", "tcp://127.0.0.1:*"]
     if command == "bridge":
@@ -95,7 +95,7 @@ def test_a_token_in_the_environment_may_be_for_others(start) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", BERRYMQ_TOKEN="sesame") as node:
         assert node.line().startswith("The node is at")
         assert node.end(signal.SIGTERM) == 0
-        assert node.rest("stderr") == ["BERRYMQ_TOKEN is not used: there is no --http"]
+        assert node.rest("stderr") == ["BERRYMQ_TOKEN is not used: there is no --http or --tcp"]
     command = ("serve", "--bind", "tcp://127.0.0.1:*", "--http", ":0")
     with start(*command, BERRYMQ_TOKEN="sesame") as node:
         url = url_in(node.line(), "HTTP")
@@ -106,7 +106,45 @@ def test_a_token_in_the_environment_may_be_for_others(start) -> None:
         assert node.end(signal.SIGTERM) == 0
 
 
-def test_exposure_needs_insecure(start) -> None:
-    with start("serve", "--bind", "tcp://127.0.0.1:*", "--tcp", "0.0.0.0:0") as node:
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ((), "Give --token and --certificate"),
+        (("--token", "sesame"), "Give --certificate"),
+    ],
+)
+def test_exposure_needs_insecure(start, options, remedy) -> None:
+    with start("serve", "--bind", "tcp://127.0.0.1:*", "--tcp", "0.0.0.0:0", *options) as node:
         assert node.end() == 2
-        assert "--insecure" in "\n".join(node.rest("stderr"))
+        errors = " ".join(" ".join(node.rest("stderr")).split())
+        assert "--insecure" in errors
+        assert remedy in errors
+
+
+def test_a_token_over_tcp(start) -> None:
+    with start("serve", "--bind", "tcp://127.0.0.1:*", "--tcp", ":0", "--token", "sesame") as node:
+        port = int(url_in(node.line(), "TCP").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+            lines = peer.makefile("rwb")
+            for method, params in (("authorize", ["sesame"]), ("connect_oneway", [10])):
+                asked = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
+                lines.write(json.dumps(asked).encode() + b"\n")
+                lines.flush()
+                assert json.loads(lines.readline())["result"]
+            lines.close()
+        assert node.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--http", ":0", "--certificate", "missing.pem"), "the certificate cannot be used"),
+        (("--http", ":0", "--client-ca", "ca.pem"), "want --certificate"),
+        (("--http", ":0", "--certificate-key", "key.pem"), "want --certificate"),
+        (("--token", "x"), "--token is for --http and --tcp"),
+    ],
+)
+def test_certificates_that_cannot_be_used(start, options, problem) -> None:
+    with start("serve", "--bind", "tcp://127.0.0.1:*", *options) as node:
+        assert node.end() == 2
+        assert problem in " ".join(" ".join(node.rest("stderr")).split())

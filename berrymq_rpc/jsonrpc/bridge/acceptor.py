@@ -27,6 +27,7 @@ if sys.platform != "win32":
 __all__ = ["Acceptor", "Handshakes"]
 
 logger = Log("berrymq_rpc.jsonrpc.bridge")
+audit = Log("berrymq_rpc.security")
 
 #: Connections that wait to be accepted, and those that are accepted in one turn of the event loop.
 BACKLOG = 1024
@@ -149,7 +150,9 @@ class _Connecting:
         self._place.release()
         if not self._is_handed_over:
             self._accepted.close()
-        if isinstance(error, OSError):
+        if isinstance(error, ssl_module.SSLError) and "CERTIFICATE" in str(error.reason):
+            audit.warning("a peer at %s refused: %s", self._address, error.reason)
+        elif isinstance(error, OSError):
             logger.debug("a peer at %s has not connected: %r", self._address, error)
         elif error is not None:
             logger.error("a peer at %s could not connect", self._address, exc_info=error)
