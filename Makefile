@@ -73,7 +73,8 @@ test-debian:
 test-uvloop:
 	@tools/environment $(VENV) "$(BASE)" test
 	@tools/environment $(VENV) "$(BASE)" uvloop
-	@$(BIN) -m pytest $(PARALLEL) --uvloop -m "not slow" $(ARGS) tests/rpc/transport tests/rpc/test_*.py
+	@$(BIN) -m pytest $(PARALLEL) --uvloop -m "not slow" $(ARGS) tests/rpc/transport tests/rpc/test_*.py \
+	  tests/faults/test_forks.py tests/faults/test_no_files_left.py
 
 lint:
 	@tools/environment $(VENV) "$(BASE)" lint,cli

@@ -5,6 +5,7 @@ event loop register here, and release them in the child.
 """
 
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -50,7 +51,7 @@ def leave_loop_in_child(loop: Any) -> None:
     `asyncio.run` does at its end, the parent's would not wake up any more.
 
     Args:
-        loop: an event loop of asyncio. That of uvloop does it by itself.
+        loop: an event loop of asyncio or uvloop.
     """
     _loops.add(loop)
 
@@ -60,12 +61,19 @@ def _leave_loop(loop: Any) -> None:
     import select
     import selectors
 
-    selector: Any = getattr(loop, "_selector", None)
-    kind: Any = getattr(selectors, "EpollSelector", None)
-    if kind is not None and isinstance(selector, kind):
-        # A new list, in the place of the shared one.
-        with select.epoll() as epoll:
-            os.dup2(epoll.fileno(), selector.fileno(), inheritable=False)
+    if sys.platform != "linux":
+        return
+    selector = getattr(loop, "_selector", None)
+    if isinstance(selector, selectors.EpollSelector):
+        file = selector.fileno()
+    elif hasattr(loop, "_get_backend_id"):
+        # That of uvloop.
+        file = loop._get_backend_id()
+    else:
+        return
+    # A new list, in the place of the shared one.
+    with select.epoll() as epoll:
+        os.dup2(epoll.fileno(), file, inheritable=False)
 
 
 class OwnerProcess:

@@ -98,10 +98,8 @@ else:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no bound on files")
 @pytest.mark.parametrize("listener", ["http", "tcp"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_no_files_left(listener: str, loop: str, run_program: Any) -> None:
-    if loop == "uvloop":
-        pytest.importorskip("uvloop")
+def test_no_files_left(listener: str, run_program: Any, pytestconfig: pytest.Config) -> None:
+    loop = "uvloop" if pytestconfig.getoption("--uvloop") else "asyncio"
     result = run_program(PROGRAM, listener, loop)
     assert result.returncode == 0, result.stderr
     outcome = json.loads(result.stdout)
