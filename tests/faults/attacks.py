@@ -38,7 +38,7 @@ PACE = 0.02
 AFTERWARDS = 1.0
 
 #: Seconds that an attack goes on at most.
-PATIENCE = 25.0
+PATIENCE = 10.0
 
 
 def native(*records: bytes) -> list[bytes]:
