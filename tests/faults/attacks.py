@@ -186,6 +186,7 @@ TEXTS: dict[str, Callable[[], list[bytes]]] = {
     "a batch of empty arrays": lambda: [filled(b"[", b"[],", b"1]")],
     "objects": lambda: asks(b'{"":0},'),
     "ones": lambda: asks(b"1,"),
+    "tiny numbers": lambda: asks(b"5e-324,"),
     "digits": lambda: asks(b"9" * 4000 + b","),
     "a long number": lambda: asks(b"9" * 1_000_000 + b","),
     "a long fraction": lambda: asks(b"0." + b"9" * 1_000_000 + b","),
