@@ -255,7 +255,7 @@ async def test_workers(number: int, tmp_path: Path) -> None:
 KEYS = """
 import ast, asyncio, json
 from pathlib import Path
-from berrymq_rpc import rpc
+from berrymq_rpc import Node, rpc
 
 for name, folder in {"server": "keys", "alice": "keys", "old": ".", "new": "."}.items():
     rpc.KeyPair.generate().save(folder, name)
@@ -273,7 +273,7 @@ async def closed(opened):
         await opened.wait_closed()
 
 async def main():
-    names = {"rpc": rpc, "Handler": Handler}
+    names = {"rpc": rpc, "Node": Node, "Handler": Handler}
     for text in json.loads(Path("blocks.json").read_text()):
         known = set(names)
         if "start_server(" in text:

@@ -641,7 +641,7 @@ def test_batches() -> None:
 
 def test_what_an_envelope_has() -> None:
     error = describe(ValueError("no"), CODEC)[:3]
-    batch = Batch(("a", 1), 1, 1, b"", (), ("b", 2), error)
+    batch = Batch(("a", 1), 2, 1, b"", (), ("b", 2), error, withheld=1)
     assert [f"``{key}``" for key in batch.envelope()] == table("key")
 
 

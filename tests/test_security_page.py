@@ -59,6 +59,8 @@ NOT_REACHED = {
     "endpoint.MAX_PORT": "TCP's",
     "endpoint._MAX_DIGITS": "digits of a port",
     "exchange.batch.MAX_NUMBER": "msgpack's",
+    "exchange.mesh.MAX_EXAMPLE": "a text that this side makes",
+    "exchange.policy.MAX_REMEMBERED": "a cache",
     "exchange.link.MAX_CALLS": "what this side sends at a time",
     "exchange.link.MAX_IN_FLIGHT": "what this side sends at a time",
     "exchange.serial_sender.MAX_WAITING": "what this side sends at a time",

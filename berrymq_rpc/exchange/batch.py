@@ -7,7 +7,8 @@ The envelope says where they come from::
 
 The numbers of an origin's messages begin with 1 in each epoch and increase by one. The answers of
 ``talk`` are numbered separately, and have two more elements: ``"to"``, the name and epoch of the
-node that asked, and ``"error"``, if a receiver failed.
+node that asked, and ``"error"``, if a receiver failed. Where the receiver may not get the messages
+before these, ``"withheld"`` is how many.
 
 The messages are an array in msgpack of ``[identifier, args[, kwargs[, reply_to]]]``. Where bytes
 cannot travel, as in JSON, they and the long byte strings are text in base64.
@@ -54,9 +55,20 @@ class Batch:
         frames: the long byte strings in them.
         target: for an answer, the node that gets it.
         error: for an answer, what a receiver failed with: type, args and text, as on the wire.
+        withheld: how many messages before the first are kept from the receiver.
     """
 
-    __slots__ = ("count", "data", "error", "first", "frames", "size", "source", "target")
+    __slots__ = (
+        "count",
+        "data",
+        "error",
+        "first",
+        "frames",
+        "size",
+        "source",
+        "target",
+        "withheld",
+    )
 
     def __init__(
         self,
@@ -67,6 +79,7 @@ class Batch:
         frames: Sequence[bytes] = (),
         target: Source | None = None,
         error: Any = None,
+        withheld: int = 0,
     ) -> None:
         self.source = source
         self.first = first
@@ -75,6 +88,7 @@ class Batch:
         self.frames = frames
         self.target = target
         self.error = error
+        self.withheld = withheld
         self.size = len(data) + sum(map(len, frames)) + OVERHEAD
 
     @property
@@ -91,6 +105,8 @@ class Batch:
             "seq": self.first,
             "count": self.count,
         }
+        if self.withheld:
+            envelope["withheld"] = self.withheld
         if self.target is not None:
             envelope["to"] = self.target
             if self.error is not None:
@@ -125,8 +141,11 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
         raise ValueError("the numbers of the messages are too large")
     source = _source(envelope.get("origin"), envelope.get("epoch"))
     target, error = envelope.get("to"), envelope.get("error")
+    withheld = _number("withheld", envelope.get("withheld", 0), 0)
+    if withheld >= first:
+        raise ValueError("withheld must be less than the number of the first message")
     if target is None:
-        return Batch(source, first, count, data, frames)
+        return Batch(source, first, count, data, frames, withheld=withheld)
     if not isinstance(target, list | tuple) or len(target) != 2:
         raise TypeError("to must be an array of a name and an epoch")
     if count != 1:

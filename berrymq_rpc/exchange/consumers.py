@@ -12,6 +12,7 @@ from ..identifier import Identifier
 from ..rpc import Context
 from ..runtime.log import Log
 from .consumer import Consumer
+from .policy import Grants
 from .remote_queue import RemoteQueue
 from .remote_queues import RemoteQueues
 from .stored_message import StoredMessage
@@ -67,15 +68,16 @@ class Consumers:
         ack_wait: float | None,
         tries: int | None,
         account: Hashable,
+        grants: Grants | None = None,
     ) -> Consumer:
         """Open a queue for a consumer; undo it by `close`.
 
         Args:
-            identifier, shared, account: as for `RemoteQueues.open`.
+            identifier, shared, account, grants: as for `RemoteQueues.open`.
             ack_wait, tries: as for `Consumer`.
         """
         owner = object()
-        queue = self._queues.open(identifier, shared, owner, account)
+        queue = self._queues.open(identifier, shared, owner, account, grants)
         consumer = Consumer(
             queue, ack_wait, tries, self._max_unacknowledged, self._numbers, self._bury
         )

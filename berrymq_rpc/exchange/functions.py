@@ -282,7 +282,10 @@ class ExportedFunctions(AttrHandler):
         served = ServedConnection(None)
         # The bound first: what is refused opens no queue.
         token = self._add(served, ttl, None, account, _owner())
-        served.consumer = self._consumers.open(parsed, bool(shared), ack_wait, tries, account)
+        grants = None if current.get() is None else self._mesh.policy.receiving(_user())
+        served.consumer = self._consumers.open(
+            parsed, bool(shared), ack_wait, tries, account, grants
+        )
         served.resource = served.consumer.queue
         return token
 
@@ -364,6 +367,9 @@ class ExportedFunctions(AttrHandler):
         positional, keywords = positional_of(args), keywords_of(kwargs)
         if link is None:
             # A caller that only sends is not a node, so its messages are this node's own.
+            if current.get() is not None:
+                user = _user()
+                self._mesh.require(self._mesh.policy.sending(user), identifier, user)
             self._gateway.relay(identifier, positional, keywords, None)
         else:
             self._mesh.receive_single(link, identifier, positional, keywords, envelope)
@@ -508,6 +514,8 @@ class ExportedFunctions(AttrHandler):
             "consumers_waiting": self._consumers.waiting,
             "messages_unacknowledged": self._consumers.unacknowledged,
             "messages_dead": self._consumers.dead,
+            "messages_denied": self._mesh.denied,
+            "messages_withheld": self._mesh.withheld,
             "messages_waiting": self._queues.waiting + sum(map(len, links)),
             "messages_dropped": self._queues.dropped
             + self._dropped
@@ -675,6 +683,12 @@ def _attach(served: ServedConnection, token: str, peer: Peer) -> None:
 def _account() -> Hashable:
     """The account of the peer that calls; ``None`` where the program itself does."""
     return None if current.get() is None else context().peer.account
+
+
+def _user() -> str | None:
+    """The name of the user that calls, else its public key."""
+    peer = context().peer
+    return peer.user or peer.key
 
 
 def _owner() -> Hashable:

@@ -24,9 +24,9 @@ FAREWELL = 1.0
 class IncomingMessages(AttrHandler):
     """What the peer of an interconnection may call: it sends its messages here."""
 
-    def __init__(self, mesh: Mesh, endpoint: str) -> None:
+    def __init__(self, mesh: Mesh, endpoint: str, user: str | None = None) -> None:
         self._mesh = mesh
-        self.link = mesh.add_link(endpoint)
+        self.link = mesh.add_link(endpoint, user=user)
         #: The interconnection's token, chosen here before the peer is asked for one.
         self.token: str | None = None
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..common.backoff import Backoff
+from ..common.log_limiter import LogLimiter
 from ..errors import ConnectionLostError, OverloadedError, RPCTimeoutError, ServiceClosedError
 from ..jsonrpc.error_objects import writable
 from ..jsonrpc.http import HTTPClient
@@ -16,6 +17,7 @@ from ..rpc import Call, Client, Peer
 from ..rpc.proxy import Namespace
 from ..runtime.log import Log
 from .batch import Batch
+from .message_filter import MessageFilter
 from .send_buffer import SendBuffer
 from .status import OK
 
@@ -154,6 +156,11 @@ class Link:
         self.node: str | None = None
         #: The user or the key by which it has proved who it is, if it has.
         self.user: str | None = None
+        #: Leaves out what the peer may not send; ``None`` where it may send everything. When a
+        #: refusal is reported, and how many messages were refused since the last report.
+        self.filter: MessageFilter | None = None
+        self.refusals = LogLimiter()
+        self.unreported_refusals = 0
         #: Whether the peer is not a node: its messages have no envelopes.
         self.is_leaf = False
         #: Of a leaf: the IP addresses, each with the port, at which it listens, as far as is known.

@@ -8,15 +8,25 @@ from typing import Any
 
 from ..bus.diagram import DiagramNode
 from ..bus.gateway import Gateway
+from ..errors import PermissionDeniedError
+from ..identifier import Identifier
 from ..rpc import Limits
 from ..runtime.fork import call_in_child
+from ..runtime.log import Log
 from .batch import Batch
 from .link import Link
+from .message_filter import FilteredSendBuffer
+from .policy import Grants, Policy
 from .reorder import FIRST_PATIENCE
 from .router import Router
 from .send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
 
 __all__ = ["Mesh"]
+
+audit = Log("berrymq_rpc.security")
+
+#: Characters of the identifier of a refused message in logs and events.
+MAX_EXAMPLE = 200
 
 #: What a link carries in both directions.
 ALL = "*@*:*"
@@ -31,6 +41,11 @@ class Mesh:
         limits: the bounds of a message.
         translation_table: for values of the user's own, as for `rpc.open_client`.
         maximum, maximum_bytes: the bounds of each link's send buffer.
+        policy: what each user may send and get; ``None`` for everything.
+
+    Attributes:
+        policy: the same.
+        denied: how many messages came whose senders may not send them.
     """
 
     def __init__(
@@ -42,7 +57,12 @@ class Mesh:
         translation_table: Mapping[int, Any] | None = None,
         maximum: int = MAX_MESSAGES,
         maximum_bytes: int = MAX_BYTES,
+        policy: Policy | None = None,
     ) -> None:
+        self.policy = Policy() if policy is None else policy
+        self.denied = 0
+        #: How many messages were withheld from links that are closed.
+        self._withheld = 0
         self.router = Router(
             gateway,
             name,
@@ -127,7 +147,7 @@ class Mesh:
         self.start()
         former = self._former(node, user) if node is not None else None
         if former is None:
-            send_buffer = SendBuffer(self._maximum, self._maximum_bytes)
+            send_buffer = self._new_send_buffer(user)
             self.router.add(send_buffer, has_envelopes=has_envelopes)
         else:
             send_buffer = former.give_up()
@@ -135,9 +155,16 @@ class Mesh:
         link = Link(self, peer, send_buffer)
         link.node = node
         link.user = user
+        link.filter = self.router.new_filter(self.policy.sending(user))
         link.is_leaf = not has_envelopes
         self._links[link] = None
         return link
+
+    def _new_send_buffer(self, user: str | None) -> SendBuffer:
+        message_filter = self.router.new_filter(self.policy.receiving(user))
+        if message_filter is None:
+            return SendBuffer(self._maximum, self._maximum_bytes)
+        return FilteredSendBuffer(self._maximum, self._maximum_bytes, message_filter)
 
     def _former(self, node: str, user: str | None) -> Link | None:
         for link in self._links:
@@ -178,8 +205,15 @@ class Mesh:
                 "interconnect the name of yours, or leave the envelope out"
             )
         router = self.router
+        batches = [batch]
+        if link.filter is not None:
+            filtered = router.permitted(link.filter, batch)
+            batches = filtered.parts
+            if filtered.left_out:
+                self._deny(link, filtered.left_out, filtered.example)
         try:
-            router.receive(link.send_buffer, batch, time.monotonic())
+            for each in batches:
+                router.receive(link.send_buffer, each, time.monotonic())
         finally:
             if router.is_behind:
                 self._plan_to_go_on()
@@ -211,11 +245,55 @@ class Mesh:
         Raises:
             TypeError, ValueError: a part is invalid.
             ProtocolError: it cannot be passed on.
+            PermissionDeniedError: the peer may not send it.
         """
         if envelope is None:
+            if link.filter is not None:
+                self.require(link.filter.grants, identifier, link.user)
             self.router.publish(link.send_buffer, identifier, args, kwargs)
-        else:
-            self.receive(link, self.router.enclosed(identifier, args, kwargs, envelope))
+            return
+        batch = self.router.enclosed(identifier, args, kwargs, envelope)
+        self.receive(link, batch)
+        if link.filter is not None and not link.filter.grants.covers_text(str(identifier)):
+            raise _not_permitted(identifier, link.user)
+
+    def require(self, grants: Grants | None, identifier: Any, user: str | None) -> None:
+        """Refuse a message that a user may not send.
+
+        Args:
+            grants: what it may send; ``None`` for everything.
+            user: for the error.
+
+        Raises:
+            TypeError, ValueError: `identifier` is invalid.
+            PermissionDeniedError: it may not.
+        """
+        if grants is not None and not grants.covers(Identifier(identifier).require_exportable()):
+            self.denied += 1
+            raise _not_permitted(identifier, user)
+
+    def _deny(self, link: Link, count: int, example: str) -> None:
+        """Count and report messages that a link's peer may not send."""
+        self.denied += count
+        link.unreported_refusals += count
+        if not link.refusals.admit(time.monotonic()):
+            return
+        count, link.unreported_refusals = link.unreported_refusals, 0
+        # It may be of any length.
+        example = example[:MAX_EXAMPLE]
+        audit.warning(
+            "%d messages of %s by %s refused, such as %s: not allowed",
+            count,
+            link.user,
+            link.peer,
+            example,
+        )
+        self.report("refused", endpoint=link.peer, user=link.user, count=count, example=example)
+
+    @property
+    def withheld(self) -> int:
+        """How many messages were left out for nodes that may not get them."""
+        return self._withheld + sum(_withheld_of(link) for link in self._links)
 
     # -- for links -------------------------------------------------------------------------
 
@@ -242,6 +320,7 @@ class Mesh:
     def discard(self, link: Link) -> None:
         if link in self._links:
             del self._links[link]
+            self._withheld += _withheld_of(link)
             self.router.remove(link.send_buffer, time.monotonic())
             if self.router.is_behind:
                 self._plan_to_go_on()
@@ -279,3 +358,13 @@ class Mesh:
         if self.router.is_behind:
             self._plan_to_go_on()
         self._set_timer()
+
+
+def _withheld_of(link: Link) -> int:
+    buffer = link.send_buffer
+    return buffer.withheld if isinstance(buffer, FilteredSendBuffer) else 0
+
+
+def _not_permitted(identifier: object, user: str | None) -> PermissionDeniedError:
+    who = "a caller without a name" if user is None else f"the user {user!r}"
+    return PermissionDeniedError(f"{who} may not send {str(identifier)[:MAX_EXAMPLE]!r}")

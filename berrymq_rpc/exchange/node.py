@@ -38,6 +38,7 @@ from .leases import MAX_LEASES, MAX_TTL, checked_ttl
 from .merged_handler import merge_handlers
 from .mesh import Mesh
 from .peer_client import endpoint_to_show, key_of, open_peer_client
+from .policy import Allow, Grants, Policy
 from .queue_connection import QueueConnection
 from .quota import PEER_SHARE
 from .remote_queue import MAX_BYTES, MAX_MESSAGES
@@ -101,6 +102,10 @@ class Node:
             122. A value for which a node has no entry is passed on as it is; a receiver that uses
             it there gets an error that says what is missing.
         security: who may connect, and how this node proves who it is; ``None`` for neither.
+        allow_send, allow_receive: which messages each user may send to this node, and get from it,
+            as ``{user: [identifiers]}``; ``"*"`` names everyone else. A wildcard in a message's
+            identifier needs one in the grant. ``None`` allows everybody everything; otherwise who
+            is not named may nothing.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
 
@@ -134,6 +139,8 @@ class Node:
         limits: Limits | None = None,
         translation_table: Mapping[int, Any] | None = None,
         security: Security | None = None,
+        allow_send: Allow | None = None,
+        allow_receive: Allow | None = None,
         gateway: Gateway | None = None,
     ) -> None:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
@@ -151,6 +158,7 @@ class Node:
             translation_table=translation_table,
             maximum=line_size,
             maximum_bytes=line_bytes,
+            policy=Policy(allow_send, allow_receive),
         )
         #: All clients that the node opens have these, those that call back included.
         self._client_options = ClientOptions(
@@ -215,6 +223,10 @@ class Node:
     def urls(self) -> tuple[str, ...]:
         """The URLs of bridges' listeners at which it is reached, besides `endpoints`."""
         return tuple(self._urls)
+
+    def may_receive(self, user: str | None) -> Grants | None:
+        """What a user may get, by its name, else its public key; ``None`` for everything."""
+        return self._mesh.policy.receiving(user)
 
     def reached_at(self, url: str, *, gone: bool = False) -> None:
         """Note the URL of a bridge's listener for this node, or that it is `gone`."""
@@ -414,8 +426,9 @@ class Node:
             where = self._url_to_call_back(callback)
         elif where is not None and not self.endpoints:
             raise ValueError("this node does not listen, so it cannot be called back: give bind=")
+        user = self._user_at(address, server)
         self._interconnected.add(endpoint)
-        incoming = IncomingMessages(self._mesh, endpoint)
+        incoming = IncomingMessages(self._mesh, endpoint, user)
         try:
             client = await self._open_client(address, server, incoming)
         except BaseException:
@@ -459,7 +472,9 @@ class Node:
         their calls of `get` that wait (``consumers_waiting``); messages that wait for them
         (``messages_waiting``), that they have not acknowledged (``messages_unacknowledged``),
         that were delivered as often as they may be (``messages_dead``) or were dropped
-        (``messages_dropped``). Between nodes: this node's own messages that could not be sent
+        (``messages_dropped``); messages whose senders may not send them (``messages_denied``), and
+        those left out for nodes that may not get them (``messages_withheld``). Between nodes: this
+        node's own messages that could not be sent
         (``messages_refused``), messages of other nodes that were missed (``messages_missed``), and
         duplicates, which are not a loss (``doubles``).
         """
@@ -548,6 +563,14 @@ class Node:
         """The public key that the peer at an address has to have."""
         given = None if server is None else public_key(server)
         return key_of(address, self._client_options.security, given)
+
+    def _user_at(self, address: str, server: PublicKey | None) -> str | None:
+        """The user that the peer at an address has to be: its name, else its public key."""
+        key = None if is_url(address) else self._key_of(address, server)
+        security = self._client_options.security
+        if key is None or not isinstance(security, CurveServer):
+            return key
+        return security.authorization.user_of(key) or key
 
     async def _opened(self, connection: Connection) -> None:
         # Closing the node closes it as well, while it is being opened too.

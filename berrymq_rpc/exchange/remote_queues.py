@@ -8,6 +8,7 @@ from ..bus import Message
 from ..bus.gateway import Gateway
 from ..common.log_limiter import LogLimiter
 from ..identifier import Identifier
+from .policy import Grants
 from .quota import AllBytes, PeerBytes, share_of
 from .remote_queue import DROPPED, RemoteQueue
 from .stored_message import MessagePacker
@@ -48,11 +49,18 @@ class RemoteQueues:
         self._of_peers: dict[Hashable, PeerBytes] = {}
         #: For which connections each queue was opened, and the accounts of their peers.
         self._owners: dict[RemoteQueue, dict[object, Hashable]] = {}
-        self._shared: dict[Identifier, RemoteQueue] = {}
+        #: By what they were asked for with.
+        self._shared: dict[tuple[Identifier, Grants | None], RemoteQueue] = {}
+        self._shared_by: dict[RemoteQueue, tuple[Identifier, Grants | None]] = {}
         self._reports = LogLimiter()
 
     def open(
-        self, identifier: Identifier, shared: bool, owner: object, account: Hashable
+        self,
+        identifier: Identifier,
+        shared: bool,
+        owner: object,
+        account: Hashable,
+        grants: Grants | None = None,
     ) -> RemoteQueue:
         """Open a queue that follows `identifier` from now on.
 
@@ -61,12 +69,14 @@ class RemoteQueues:
             owner: whom it is opened for.
             account: what tells its peer from others. A shared queue counts for the first of its
                 owners.
+            grants: what its user may get; ``None`` for everything. Users with different ones
+                share no queue.
         """
         of_peer = self._of_peers.get(account)
         if of_peer is None:
             of_peer = self._of_peers[account] = PeerBytes(self._peer_limit, self._of_all)
         of_peer.opened += 1
-        queue = self._shared.get(identifier) if shared else None
+        queue = self._shared.get((identifier, grants)) if shared else None
         if queue is None:
             queue = RemoteQueue(
                 identifier,
@@ -77,9 +87,11 @@ class RemoteQueues:
                 on_dropped=self._report_dropped,
             )
             # Local messages stay here, whatever wildcards the queue has.
-            self._gateway.follow(identifier, queue.put, _is_exportable)
+            guard = _is_exportable if grants is None else grants.admits
+            self._gateway.follow(identifier, queue.put, guard)
             if shared:
-                self._shared[identifier] = queue
+                self._shared[identifier, grants] = queue
+                self._shared_by[queue] = (identifier, grants)
             self._owners[queue] = {}
         self._owners[queue][owner] = account
         return queue
@@ -96,8 +108,9 @@ class RemoteQueues:
             queue.move(self._of_peers[next(iter(owners.values()))])
         else:
             del self._owners[queue]
-            if self._shared.get(queue.identifier) is queue:
-                del self._shared[queue.identifier]
+            shared_by = self._shared_by.pop(queue, None)
+            if shared_by is not None:
+                del self._shared[shared_by]
             self._gateway.unfollow(queue.identifier, queue.put)
             queue.close()
         of_peer = self._of_peers[account]

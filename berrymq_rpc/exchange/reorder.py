@@ -9,8 +9,10 @@ elsewhere. So a message that comes before its turn is held, until one of these i
 * the source has made no progress for `patience` seconds (`first_patience` for a new source),
 * too much is held.
 
-In all cases but the first the missing ones are a gap, which is returned to the caller. What comes
-after its turn is a duplicate, or counts as one.
+In all cases but the first the missing ones are a gap, which is returned to the caller. Those that a
+link withholds, as this node may not get them, are no gap, and are waited for only while a link that
+brings messages of this source may bring them: all links may in the first `first_patience` seconds
+of a source. What comes after its turn is a duplicate, or counts as one.
 
 Nothing here asks for the time: it is passed in as ``now``, in seconds.
 """
@@ -70,7 +72,7 @@ _Held: TypeAlias = tuple[int, int, float, Batch, Hashable]
 class _Stream:
     """The progress of one source."""
 
-    __slots__ = ("firsts", "heard", "held", "moved", "next", "reached")
+    __slots__ = ("began", "firsts", "heard", "held", "moved", "next", "reached")
 
     def __init__(self) -> None:
         #: The number whose turn it is.
@@ -82,6 +84,8 @@ class _Stream:
         #: The last number that each link has delivered.
         self.reached: dict[Hashable, int] = {}
         self.heard = 0.0
+        #: When its first message came.
+        self.began = 0.0
         #: When a message was last taken in its turn.
         self.moved = 0.0
 
@@ -152,7 +156,7 @@ class ReorderBuffer:
             if len(self._streams) >= self._maximum:
                 self._forget()
             stream = self._streams[source] = _Stream()
-            stream.moved = now
+            stream.moved = stream.began = now
         stream.heard = now
         first, last = batch.first, batch.first + batch.count - 1
         if link in self._links and last > stream.reached.get(link, 0):
@@ -224,8 +228,11 @@ class ReorderBuffer:
                 if first > stream.next:
                     if not self._is_lost(stream, first - 1, now):
                         break
-                    outcomes.append(Gap(source, stream.next, first - 1))
-                    self.missed += first - stream.next
+                    # What this node may not get is not missed.
+                    missed = first - stream.held[0][3].withheld
+                    if stream.next < missed:
+                        outcomes.append(Gap(source, stream.next, missed - 1))
+                        self.missed += missed - stream.next
                     stream.next = first
                 outcomes += self._release(stream)
             else:
@@ -260,8 +267,16 @@ class ReorderBuffer:
 
     def _deadline(self, stream: _Stream) -> float:
         """The time until which the next held message waits."""
+        first, _, came, batch, _ = stream.held[0]
         patience = self._first_patience if stream.next == 1 else self._patience
-        return max(stream.moved, stream.held[0][2]) + patience
+        deadline = max(stream.moved, came) + patience
+        if batch.withheld >= first - stream.next and all(
+            reached >= first for reached in stream.reached.values()
+        ):
+            # Its link will never bring what is missing. Of the others, those that bring messages of
+            # this source have shown it by now.
+            return min(deadline, stream.began + self._first_patience)
+        return deadline
 
     def _forget(self) -> None:
         """Forget a tenth of the sources: those that were idle for longest."""

@@ -28,6 +28,8 @@ from ..rpc.wire.limits import Limits
 from ..runtime.log import Log
 from .batch import Batch, Source, checked_name, parse_batch
 from .message_codec import BATCH_BYTES, LARGE, MessageCodec
+from .message_filter import Filtered, MessageFilter
+from .policy import Grants
 from .reorder import MAX_SOURCES, Gap, InOrder, Outcome, ReorderBuffer
 from .send_buffer import SendBuffer
 
@@ -108,6 +110,8 @@ class Router:
         #: meanwhile may send a message.
         self.lock = threading.RLock()
         self._codec = MessageCodec(Limits() if limits is None else limits, translation_table)
+        #: Leaves values of the user's own as they are.
+        self._plain_codec = MessageCodec(Limits() if limits is None else limits)
         #: Own messages that are in no batch yet. Plain messages are not packed, as it takes less
         #: time to pack all of them at once. Appending takes no lock.
         self._pending: deque[bytes | tuple[Any, ...]] = deque()
@@ -122,6 +126,24 @@ class Router:
         self._answers: dict[tuple[Source, int], None] = {}
 
     # -- links -----------------------------------------------------------------------------
+
+    def new_filter(self, grants: Grants | None) -> MessageFilter | None:
+        """Make the filter of one direction of a link; ``None`` where everything may pass."""
+        return None if grants is None else MessageFilter(grants, self._plain_codec)
+
+    def permitted(self, message_filter: MessageFilter, batch: Batch) -> Filtered:
+        """Leave out of a batch that has come what its sender may not send.
+
+        Raises:
+            ProtocolError: the messages are malformed.
+        """
+        try:
+            self._codec.check_size(batch)
+            with self.lock:
+                return message_filter.filter(batch)
+        except ProtocolError as error:
+            self._count_malformed(error)
+            raise
 
     def add(self, send_buffer: SendBuffer, *, has_envelopes: bool = True) -> None:
         """Send messages to a link from now on.

@@ -48,6 +48,10 @@ class Authorization(ABC):
     def _check(self, key: str) -> Answer | Awaitable[Answer]:
         """As `check`, for a key that is not revoked."""
 
+    def user_of(self, key: str) -> str | None:
+        """The user's name that goes with a key, as far as it is known without asking anybody."""
+        return None
+
     def is_removed(self, key: str | None) -> bool:
         """Whether a key that came in before must leave."""
         return key is None or key in self._revoked
@@ -134,6 +138,9 @@ class KeyFolder(Authorization):
         # At once, and not when the folder is looked at next.
         self.refresh()
         return self._users.get(key, False)
+
+    def user_of(self, key: str) -> str | None:
+        return self._users.get(key)
 
     def is_removed(self, key: str | None) -> bool:
         return super().is_removed(key) or key not in self._users

@@ -19,6 +19,7 @@ ANSWER = ENVELOPE | {"count": 1, "to": ("b", 6)}
     [
         ENVELOPE,
         ENVELOPE | {"seq": 2**63 - 2},
+        ENVELOPE | {"withheld": 2},
         ANSWER,
         ANSWER | {"error": ("builtins.ValueError", (1,), "ValueError(1)")},
     ],
@@ -55,6 +56,10 @@ def test_one_message_need_not_be_counted() -> None:
         ({"seq": 2**63 - 1}, ValueError),
         ({"seq": "1"}, TypeError),
         ({"seq": None}, TypeError),
+        ({"withheld": 3}, ValueError),
+        ({"withheld": -1}, ValueError),
+        ({"withheld": True}, TypeError),
+        ({"withheld": None}, TypeError),
         ({"count": 0}, ValueError),
         ({"count": -1}, ValueError),
         ({"count": MAX_COUNT + 1}, ValueError),

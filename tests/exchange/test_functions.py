@@ -456,6 +456,8 @@ class TestGet:
                 "consumers_waiting": 0,
                 "messages_unacknowledged": 0,
                 "messages_dead": 0,
+                "messages_denied": 0,
+                "messages_withheld": 0,
                 "messages_waiting": 2,
                 "messages_dropped": 3,
             }
@@ -708,6 +710,8 @@ class TestInterconnect:
                 "consumers_waiting": 0,
                 "messages_unacknowledged": 0,
                 "messages_dead": 0,
+                "messages_denied": 0,
+                "messages_withheld": 0,
                 "messages_waiting": 0,
                 "messages_dropped": 1,
             }

@@ -248,3 +248,52 @@ def test_whatever_comes_is_taken_once_and_in_order(
     taken = {n for n in summary(outcomes) if isinstance(n, int)}
     assert taken <= {first + i for _, first, more in arrivals for i in range(more + 1)}
     assert (reorder.held, reorder.held_bytes, reorder.next_expiry()) == (0, 0, None)
+
+
+# -- what a link withholds -----------------------------------------------------------------------
+
+
+def after(withheld: int, first: int, last: int = 0) -> Batch:
+    """A batch, so many messages before which are withheld."""
+    return Batch(A, first, max(last - first + 1, 1), b"x", withheld=withheld)
+
+
+def test_what_is_withheld_is_not_missed() -> None:
+    reorder = ReorderBuffer()
+    reorder.add_link(1)
+    assert summary(reorder.receive(1, after(2, 3), 0.0)) == [3]
+    assert summary(reorder.receive(1, after(1, 5, 6), 0.0)) == [5, 6]
+    # What came neither way is.
+    assert summary(reorder.receive(1, after(1, 10), 0.0)) == [(7, 8), 10]
+    assert reorder.missed == 2
+
+
+def test_a_link_that_brings_nothing_of_a_source_holds_up_its_beginning_alone(
+    reorder: ReorderBuffer,
+) -> None:
+    assert summary(reorder.receive(1, after(0, 1), 0.0)) == [1]
+    assert summary(reorder.receive(1, after(1, 3), 0.1)) == []
+    assert reorder.next_expiry() == pytest.approx(FIRST_PATIENCE)
+    assert summary(reorder.receive(1, after(1, 5), FIRST_PATIENCE)) == [3, 5]
+    assert summary(reorder.receive(1, after(1, 7), FIRST_PATIENCE + 0.1)) == [7]
+    # What has been lost on the way is waited for, as ever.
+    assert summary(reorder.receive(1, after(1, 10), 2.0)) == []
+    assert reorder.next_expiry() == pytest.approx(2.0 + PATIENCE)
+    assert summary(reorder.expire(2.0 + PATIENCE)) == [(8, 8), 10]
+    assert reorder.missed == 1
+
+
+def test_a_link_that_may_bring_it_is_waited_for(reorder: ReorderBuffer) -> None:
+    now = 10 * FIRST_PATIENCE
+    for link in (1, 2):
+        reorder.receive(link, batch(1), 0.0)
+    assert summary(reorder.receive(1, after(2, 4), now)) == []
+    assert summary(reorder.receive(2, batch(2), now)) == [2]
+    assert summary(reorder.receive(2, batch(3, 4), now)) == [3, 4]
+    # Both withhold it.
+    assert summary(reorder.receive(1, after(1, 6), now)) == []
+    assert summary(reorder.receive(2, after(1, 6), now)) == [6]
+    # The other has gone.
+    assert summary(reorder.receive(1, after(1, 8), now)) == []
+    assert summary(reorder.remove_link(2, now)) == [8]
+    assert reorder.missed == 0

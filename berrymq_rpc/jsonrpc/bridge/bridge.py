@@ -200,7 +200,9 @@ class Bridge:
         self._subscriptions: Subscriptions | None = None
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
-            self._subscriptions = Subscriptions(target.bus, subscriptions, queue_size, queue_bytes)
+            self._subscriptions = Subscriptions(
+                target.bus, subscriptions, queue_size, queue_bytes, target.may_receive
+            )
             self._table = collect_methods(target.handler)
         elif isinstance(target, Client):
             self._subscriptions = RemoteSubscriptions(target, subscriptions)

@@ -7,6 +7,7 @@ from ...bus import Bus, Message
 from ...bus.completion import Waiter
 from ...bus.registrations import sink
 from ...common.sizes import approximate_size
+from ...exchange.policy import Grants
 from ...exchange.quota import AllBytes, PeerBytes
 from ...identifier import Identifier
 from ...runtime.log import Log
@@ -41,6 +42,7 @@ class BusSource(MessageSource):
         bytes_of_peer: the bytes of all subscriptions of the same peer. Over a bound, the one that
             has most drops its oldest.
         sizes: of the messages.
+        grants: what the user may get; ``None`` for everything.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class BusSource(MessageSource):
         size: int,
         bytes_of_peer: PeerBytes,
         sizes: MessageSizes,
+        grants: Grants | None = None,
     ) -> None:
         self.dropped = 0
         self._identifier = identifier
@@ -65,7 +68,8 @@ class BusSource(MessageSource):
         self._is_closed = False
         self._of_peer.members[self] = None
         # Local messages stay in the process, whatever wildcards the peer used.
-        self._gateway.follow(identifier, self.put, _is_exportable)
+        guard = _is_exportable if grants is None else grants.admits
+        self._gateway.follow(identifier, self.put, guard)
 
     @property
     def movable(self) -> int:

@@ -15,6 +15,7 @@ from ...errors import (
     ParametersError,
     ServiceClosedError,
 )
+from ...exchange.policy import Grants
 from ...exchange.quota import AllBytes, PeerBytes
 from ...identifier import Identifier
 from ...rpc import Client
@@ -179,6 +180,13 @@ def _subscriber() -> Connection:
     return connection
 
 
+def _user_of(connection: Connection) -> str | None:
+    """The name of a peer's user, else its public key."""
+    port = connection.port
+    credentials = None if port is None else port.credentials(connection.key)
+    return None if credentials is None else credentials.user or credentials.key
+
+
 def _exportable(identifier: Any) -> Identifier:
     """The identifier that a peer has sent.
 
@@ -200,6 +208,7 @@ class Subscriptions:
         queue_size: messages that are kept for one subscription.
         queue_bytes: bytes of the messages that are kept for all subscriptions of one connection;
             those of all connections together may take ten times as many.
+        may_receive: says what a user may get, as `Node.may_receive` does.
 
     Attributes:
         refused: how many were refused, as there were too many.
@@ -211,8 +220,10 @@ class Subscriptions:
         bounds: SubscriptionBounds,
         queue_size: int = QUEUE_SIZE,
         queue_bytes: int = QUEUE_BYTES,
+        may_receive: Callable[[str | None], Grants | None] = lambda user: None,
     ) -> None:
         self._init(bounds)
+        self._may_receive = may_receive
         self._bus = bus
         self._queue_size = queue_size
         self._queue_bytes = queue_bytes
@@ -263,7 +274,8 @@ class Subscriptions:
         of_peer = self._of_peers.get(connection)
         if of_peer is None:
             of_peer = self._of_peers[connection] = PeerBytes(self._queue_bytes, self._of_all)
-        source = BusSource(exportable, self._bus, self._queue_size, of_peer, self._sizes)
+        grants = self._may_receive(_user_of(connection))
+        source = BusSource(exportable, self._bus, self._queue_size, of_peer, self._sizes, grants)
         subscription = self._add(Subscription(source, connection, host))
         subscription.start(self._end)
         return subscription.id
