@@ -78,14 +78,13 @@ def succeeds(function, *args, **kwargs):
     return True
 
 
-def is_positional_only_name_for_kwargs(function, kwargs):
+def names_a_positional_only(function, kwargs):
     """Here bind() differs from the call, and from one Python to another: of ``def f(a=0, /,
-    **kwargs)`` 3.11 refuses ``f(a=1)``, and of ``def f(a, /, **kwargs)`` 3.13.0 accepts it.
+    **kwargs)`` 3.11 refuses ``f(a=1)``, of ``def f(a, /, **kwargs)`` 3.13.0 accepts it, and of
+    ``def f(a=0, /)`` 3.14 does.
     """
     parameters = inspect.signature(function).parameters.values()
-    return any(p.kind is p.VAR_KEYWORD for p in parameters) and any(
-        p.kind is p.POSITIONAL_ONLY and p.name in kwargs for p in parameters
-    )
+    return any(p.kind is p.POSITIONAL_ONLY and p.name in kwargs for p in parameters)
 
 
 @settings(max_examples=500)
@@ -98,7 +97,7 @@ def test_check_agrees_with_the_call_itself(function, args, kwargs):
 @settings(max_examples=500)
 @given(functions(), positional_arguments, keyword_arguments)
 def test_check_agrees_with_bind(function, args, kwargs):
-    if is_positional_only_name_for_kwargs(function, kwargs):
+    if names_a_positional_only(function, kwargs):
         return
     bind = inspect.signature(function).bind
     assert accepts(Signature(function, "f"), args, kwargs) == succeeds(bind, *args, **kwargs)
@@ -110,7 +109,7 @@ def test_check_of_a_partial_agrees_with_bind(function, args, data):
     fixed = data.draw(st.sets(st.sampled_from(named))) if named else set()
     function = functools.partial(function, **dict.fromkeys(fixed, 1))
     kwargs = data.draw(keyword_arguments)
-    if is_positional_only_name_for_kwargs(function, kwargs):
+    if names_a_positional_only(function, kwargs):
         return
     bind = inspect.signature(function).bind
     assert accepts(Signature(function, "f"), args, kwargs) == succeeds(bind, *args, **kwargs)
