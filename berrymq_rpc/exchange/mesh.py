@@ -155,7 +155,11 @@ class Mesh:
         link = Link(self, peer, send_buffer)
         link.node = node
         link.user = user
-        link.filter = self.router.new_filter(self.policy.sending(user))
+        if former is None:
+            link.filter = self.router.new_filter(self.policy.sending(user))
+        else:
+            # It knows which messages it has left out last.
+            link.filter = former.filter
         link.is_leaf = not has_envelopes
         self._links[link] = None
         return link

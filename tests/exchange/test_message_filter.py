@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berrymq_rpc import rpc
+from berrymq_rpc.exchange import message_filter
 from berrymq_rpc.exchange.batch import Batch, parse_batch
 from berrymq_rpc.exchange.message_codec import MessageCodec
 from berrymq_rpc.exchange.message_filter import FilteredSendBuffer, MessageFilter
@@ -96,6 +97,18 @@ def test_a_send_buffer_counts_what_it_leaves_out() -> None:
     assert (len(buffer), buffer.withheld) == (2, 2)
     first, second = buffer.take(ANY, ANY)
     assert (first.first, first.withheld, second.first, second.withheld) == (2, 1, 4, 1)
+
+
+def test_sources_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node may speak for any others, and send in their names what it may not."""
+    monkeypatch.setattr(message_filter, "MAX_SOURCES", 3)
+    job = made_filter("job:*")
+    data = CODEC.pack_all([("no:a", ())])
+    for number in range(10):
+        assert job.filter(Batch((f"node {number}", 1), 1, 1, data)).left_out == 1
+    data = CODEC.pack_all([("job:a", ())])
+    known = [job.filter(Batch((f"node {n}", 1), 2, 1, data)).parts[0].withheld for n in range(10)]
+    assert known == [0] * 7 + [1] * 3
 
 
 @given(

@@ -560,6 +560,32 @@ async def test_a_leaf_of_the_network_by_json_rpc() -> None:
         assert heard == ["job:mine", "secret:thing", "job:done"]
 
 
+async def test_nodes_over_http() -> None:
+    """The user is the one of the token, in both directions."""
+    policy = {"alice": ["job:*", "last:*"]}
+    async with (
+        Node(None, Bus(), allow_receive=policy, allow_send=policy) as plant,
+        Node(None, Bus()) as alice,
+        Bridge(plant) as bridge,
+        Bridge(alice) as at_alice,
+    ):
+        heard_here, heard_there = heard_by(plant, "*:by_alice"), heard_by(alice, "*:by_plant")
+        missed = [events_at(each, "missed") for each in (plant, alice)]
+        await at_alice.serve_http()
+        url = await bridge.serve_http(token={"sesame": "alice"})
+        await alice.interconnect(url.replace("http://", "http://any:sesame@"))
+        for number in range(20):
+            for name in ("job", "secret"):
+                alice.bus.twitter(f"{name}:by_alice", number)
+                plant.bus.twitter(f"{name}:by_plant", number)
+        for each, name in ((alice, "alice"), (plant, "plant")):
+            each.bus.twitter(f"last:by_{name}")
+        await until(lambda: len(heard_here) == len(heard_there) == 21)
+        assert heard_here == ["job:by_alice"] * 20 + ["last:by_alice"]
+        assert heard_there == ["job:by_plant"] * 20 + ["last:by_plant"]
+        assert missed == [[], []]
+
+
 # -- one message with an envelope ---------------------------------------------------------------
 
 

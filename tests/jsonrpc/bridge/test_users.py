@@ -372,6 +372,23 @@ async def test_closing_while_a_peer_has_not_shown_its_token() -> None:
     writer.close()
 
 
+async def test_what_peers_send_before_their_token_is_bounded() -> None:
+    async with Bridge(Handler(), max_host_bytes=2 << 20) as bridge:
+        host, port = (await bridge.serve_tcp(token=TOKENS)).removeprefix("tcp://").split(":")
+        writers = []
+        async with asyncio.timeout(20):
+            while not bridge.statistics()["peers_closed"]:
+                _, writer = await asyncio.open_connection(host, int(port))
+                writers.append(writer)
+                writer.write(b"x" * 900_000)
+                for _ in range(100):
+                    await asyncio.sleep(0)
+        assert len(writers) <= 10
+        assert bridge.statistics()["bytes_held"] <= 2 << 20
+        for writer in writers:
+            writer.transport.abort()
+
+
 async def test_an_http_request_before_the_token(caplog: pytest.LogCaptureFixture) -> None:
     async with Bridge(Handler()) as bridge, lines(await bridge.serve_tcp(token=TOKENS)) as ask:
         assert await ask(b"POST / HTTP/1.1") is None
