@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -42,11 +43,40 @@ until = _fixtures.until
 _link = _load(HERE / "link.py")
 _raw = _load(HERE / "raw.py")
 _attacks = _load(HERE / "attacks.py")
+_with_keys = _load(HERE / "with_keys" / "sitecustomize.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "attack" in metafunc.fixturenames:
         metafunc.parametrize("attack", list(_attacks.ATTACKS))
+    marker = metafunc.definition.get_closest_marker("keys")
+    if marker is not None and not marker.kwargs.get("never"):
+        marks = () if marker.kwargs.get("quick") else (pytest.mark.slow,)
+        values = [pytest.param(False, id="plain"), pytest.param(True, marks=marks, id="keys")]
+        if marker.kwargs.get("alone"):
+            values = [pytest.param(True, id="keys")]
+        metafunc.parametrize("keys", values, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def keys(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether servers and clients have keys: ``@pytest.mark.keys`` runs a test with and without.
+
+    The run with keys is a slow one unless the marker says ``quick=True``; with ``never=True``
+    there is none, with ``alone=True`` no other.
+    """
+    if not getattr(request, "param", False):
+        return False
+    server, client = rpc.KeyPair.generate(), rpc.KeyPair.generate()
+    for name, pair in ((_with_keys.SERVER, server), (_with_keys.CLIENT, client)):
+        monkeypatch.setenv(name, pair.secret)
+        monkeypatch.setitem(_fixtures.ENVIRONMENT, name, pair.secret)
+    path = f"{HERE / 'with_keys'}{os.pathsep}{_fixtures.ENVIRONMENT['PYTHONPATH']}"
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setitem(_fixtures.ENVIRONMENT, "PYTHONPATH", path)
+    monkeypatch.setattr(_raw, "KEYS", (client, server))
+    _with_keys.install(monkeypatch.setattr)
+    return True
 
 
 @pytest.fixture

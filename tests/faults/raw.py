@@ -8,10 +8,15 @@ from typing import Any
 import msgpack
 import zmq
 
+from berrymq_rpc import rpc
+
 #: The header of an aiozmq.rpc call: a prefix of two numbers, the id, the time. An answer has
 #: whether it is an error, too.
 REQUEST = struct.Struct("=HHLd")
 RESPONSE = struct.Struct("=HHLd?")
+
+#: The pairs of all clients and of all servers, where a test has keys.
+KEYS: tuple[rpc.KeyPair, rpc.KeyPair] | None = None
 
 CALL, RESULT, ERROR, CANCEL, END, CLOSED = 1, 4, 5, 6, 13, 14
 
@@ -72,6 +77,19 @@ class Dealer:
         return found
 
 
+def give_keys(socket: Any, pair: rpc.KeyPair) -> None:
+    socket.curve_publickey, socket.curve_secretkey = pair.public.encode(), pair.secret.encode()
+
+
+def bind(enemy: Any) -> int:
+    """Bind the socket of a server to a free port. With keys it lets in every client."""
+    if KEYS is not None:
+        give_keys(enemy, KEYS[1])
+        enemy.curve_server = True
+    port: int = enemy.bind_to_random_port("tcp://127.0.0.1")
+    return port
+
+
 @contextlib.contextmanager
 def dealer(
     endpoint: str, timeout: float = 10.0, linger: float = 2.0, *, unread: int = 1000
@@ -86,5 +104,8 @@ def dealer(
         socket.rcvhwm = unread
         # What it sends waits here, however much that is.
         socket.sndhwm = 0
+        if KEYS is not None:
+            give_keys(socket, KEYS[0])
+            socket.curve_serverkey = KEYS[1].public.encode()
         socket.connect(endpoint)
         yield Dealer(socket)

@@ -12,6 +12,9 @@ import pytest
 
 from berrymq_rpc import rpc
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 Until = Callable[..., Awaitable[None]]
 
 #: Seconds that a busy machine may take longer than is asked for.
@@ -27,6 +30,7 @@ SLACK = 1.0
         pytest.param(signal.SIGSTOP, 2.0, 2.5, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.keys(quick=True)
 async def test_client_that_leaves(
     until: Until,
     number: signal.Signals,
@@ -58,6 +62,7 @@ async def ended(client: rpc.Client, since: float) -> float:
     return time.monotonic() - since
 
 
+@pytest.mark.keys(quick=True)
 async def test_cancelled(server_process: Any, until: Until) -> None:
     """Whether the call or the task that awaits it is cancelled."""
     server = server_process()
@@ -78,6 +83,7 @@ async def test_cancelled(server_process: Any, until: Until) -> None:
         assert client.statistics()["calls_in_flight"] == 0
 
 
+@pytest.mark.keys(quick=True)
 async def test_timed_out(server_process: Any, until: Until, outcomes: Any) -> None:
     """The server stops the handlers at the deadline that came with the calls."""
     server = server_process()

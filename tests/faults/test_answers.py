@@ -9,6 +9,9 @@ import pytest
 
 from berrymq_rpc import rpc
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 Until = Callable[..., Awaitable[None]]
 
 #: Seconds within which each answer comes.

@@ -16,6 +16,9 @@ import zmq
 from berrymq_rpc import rpc
 from berrymq_rpc.rpc.wire.codec import Codec
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 #: Seconds that a busy machine may take longer than is asked for.
 SLACK = 1.0
 
@@ -179,7 +182,7 @@ async def test_values_in_an_answer(raw: Any, until: Any) -> None:
     name = "a number beside a Decimal in a set"
     with zmq.Context() as context, context.socket(zmq.ROUTER) as enemy:
         enemy.linger = 0
-        port = enemy.bind_to_random_port("tcp://127.0.0.1")
+        port = raw.bind(enemy)
         async with await rpc.open_client(connect=f"tcp://127.0.0.1:{port}") as client:
             call = client.rpc.anything()
             await until(lambda: enemy.poll(0))
@@ -286,7 +289,7 @@ async def test_from_a_server(raw: Any, name: str) -> None:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as enemy:
         enemy.linger = 0
         enemy.rcvtimeo = 5000
-        port = enemy.bind_to_random_port("tcp://127.0.0.1")
+        port = raw.bind(enemy)
 
         def serve() -> None:
             answers = [value, b"\x02"]

@@ -11,12 +11,16 @@ import pytest
 from berrymq_rpc import rpc
 from berrymq_rpc.testing import link_faults
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 Until = Callable[..., Awaitable[None]]
 
 #: Seconds that a busy machine may take longer than is asked for.
 SLACK = 1.0
 
 
+@pytest.mark.keys(quick=True)
 async def test_frozen_server(server_process: Any, until: Until) -> None:
     heartbeat = 0.4
     server = server_process("--heartbeat", str(heartbeat))
@@ -76,6 +80,7 @@ async def test_a_handler_that_holds_the_loop_is_no_lost_server(server_process: A
         assert await client.rpc.hold(1.0) is None
 
 
+@pytest.mark.keys(never=True)
 async def test_a_held_loop_is_no_lost_peer_in_memory() -> None:
     """Where both ends share the loop that a handler holds."""
     limits = rpc.Limits(heartbeat=0.1)
@@ -88,6 +93,7 @@ async def test_a_held_loop_is_no_lost_peer_in_memory() -> None:
             assert await client.rpc.hold(0.3) is None
 
 
+@pytest.mark.keys(never=True)
 async def test_frozen_and_thawed_in_memory(until: Until, outcomes: Any) -> None:
     """Calls that timed out meanwhile do not run, though they were received."""
     endpoint = "mem://frozen"

@@ -17,6 +17,9 @@ import zmq
 
 from berrymq_rpc import rpc
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 Until = Callable[..., Awaitable[None]]
 
 #: Seconds that a busy machine may take longer than is asked for.
@@ -279,6 +282,7 @@ ZMTP_1 = b"\x01\x00\x02\x00x"
 ZMTP_2 = b"\xff" + bytes(8) + b"\x7f\x01\x05\x00\x00\x00\x01x"
 
 
+@pytest.mark.keys(never=True)
 @pytest.mark.parametrize("opening", [ZMTP_1, ZMTP_2])
 async def test_peers_of_former_versions_of_zmtp(
     server_process: Any, until: Until, opening: bytes
@@ -355,10 +359,44 @@ async def test_connections_that_say_nothing(server_process: Any, good_client: An
     assert good.longest < 0.1 + SLACK
 
 
+@pytest.mark.keys(alone=True)
+async def test_a_message_that_is_changed_on_its_way(
+    server_process: Any, link: Any, good_client: Any, outcomes: Any
+) -> None:
+    """It ends its connection, and nothing else: libzmq can abort the process then."""
+    heartbeat = 0.2
+    server = server_process("--heartbeat", str(heartbeat))
+    limits = rpc.Limits(heartbeat=heartbeat)
+
+    def changed(data: bytes) -> bytes:
+        return data[:-1] + bytes((data[-1] ^ 1,))
+
+    async with (
+        good_client(server.endpoint) as good,
+        link(server.endpoint) as line,
+        await rpc.open_client(connect=line.endpoint, limits=limits) as client,
+    ):
+        for _ in range(3):
+            assert await client.with_timeout(10).rpc.echo("x") == "x"
+            line.damage = changed
+            call = client.rpc.echo("x")
+            (error,) = await outcomes([call], 5)
+            assert type(error) is rpc.ConnectionLostError
+            # A while without a connection: an end that was put off would come now.
+            line.close()
+            await asyncio.sleep(3 * heartbeat)
+            line.damage = None
+            async with asyncio.timeout(20):
+                while isinstance((await outcomes([client.rpc.echo("x")], 10))[0], Exception):
+                    await asyncio.sleep(0.02)
+    assert server.process.poll() is None
+    assert good.answers
+
+
 @pytest.mark.slow
 @pytest.mark.nodebug
 async def test_a_link_that_changes_bytes(
-    server_process: Any, link: Any, outcomes: Any, good_client: Any
+    server_process: Any, link: Any, outcomes: Any, good_client: Any, keys: bool
 ) -> None:
     """Of a good client and a good server, both ways: each call ends, and both go on."""
     heartbeat = 0.4
@@ -379,10 +417,17 @@ async def test_a_link_that_changes_bytes(
     ):
         failed = 0
         for _ in range(6):
-            # One that was sent before the loss was noticed is lost.
-            with contextlib.suppress(rpc.ConnectionLostError):
-                await client.rpc.echo("x")
-            assert await client.with_timeout(10).rpc.echo("x") == "x"
+            # One that was sent before the loss was noticed is lost; a handshake with keys that was
+            # damaged is a refusal, after which the client tries again.
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        assert await client.with_timeout(10).rpc.echo("x") == "x"
+                        break
+                    except rpc.ConnectionLostError as error:
+                        reason = getattr(error, "reason", None)
+                    assert reason is None or (keys and reason == "handshake")
+                    await asyncio.sleep(0.02)
             line.damage = damaged
             for _ in range(3):
                 got = await outcomes([client.rpc.echo("x" * 100) for _ in range(20)], 5)
@@ -484,7 +529,7 @@ async def test_hostile_server(raw: Any, outcomes: Any) -> None:
     source = Bytes(raw, 9)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as enemy:
         enemy.linger = 0
-        port = enemy.bind_to_random_port("tcp://127.0.0.1")
+        port = raw.bind(enemy)
         stop = asyncio.Event()
 
         def serve() -> None:

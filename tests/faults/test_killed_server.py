@@ -13,6 +13,9 @@ import pytest
 
 from berrymq_rpc import rpc
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 Until = Callable[..., Awaitable[None]]
 
 #: Seconds that a busy machine may take longer than is asked for.
@@ -20,6 +23,7 @@ SLACK = 1.0
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "ipc"])
+@pytest.mark.keys(quick=True)
 async def test_killed_server(
     server_process: Any, until: Until, scheme: str, tmp_path: Path, outcomes: Any
 ) -> None:
@@ -109,6 +113,7 @@ async def test_killed_server_in_calls_back(server_process: Any) -> None:
             await cancelled.wait()
 
 
+@pytest.mark.keys(quick=True)
 def test_killed_server_of_a_client_without_asyncio(server_process: Any) -> None:
     server = server_process()
     with rpc.SyncClient(connect=server.endpoint, connect_timeout=0.2) as client:

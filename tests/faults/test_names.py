@@ -13,6 +13,9 @@ import zmq
 
 from berrymq_rpc import rpc
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 #: Every attribute that objects of Python have, and what hides behind it in the server's process.
 ATTRIBUTES = sorted(
     {
@@ -61,6 +64,7 @@ NAMES = [
 
 
 @pytest.mark.nodebug
+@pytest.mark.keys(quick=True)
 async def test_what_is_not_exported(server_process: Any, raw: Any) -> None:
     """Not found, in either dialect; never silence, and nothing else is revealed."""
     server = server_process()
@@ -169,7 +173,7 @@ async def test_no_code_runs_at_a_client(raw: Any, tmp_path: Path, dialect: str) 
     with zmq.Context() as context, context.socket(zmq.ROUTER) as enemy:
         enemy.linger = 0
         enemy.rcvtimeo = 5000
-        port = enemy.bind_to_random_port("tcp://127.0.0.1")
+        port = raw.bind(enemy)
 
         def native(call_id: int, value: bytes, is_error: bool) -> list[bytes]:
             if is_error:

@@ -8,10 +8,14 @@ import pytest
 
 from berrymq_rpc import rpc
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 Until = Callable[..., Awaitable[None]]
 
 
 @pytest.mark.parametrize("dialect", ["native", "aiozmq"])
+@pytest.mark.keys(quick=True)
 async def test_an_id_that_is_in_use_is_passed_over(
     server_process: Any, until: Until, dialect: str
 ) -> None:

@@ -10,12 +10,16 @@ import pytest
 
 from berrymq_rpc import rpc
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 Until = Callable[..., Awaitable[None]]
 
 #: Seconds that a busy machine may take longer than is asked for.
 SLACK = 1.0
 
 
+@pytest.mark.keys(quick=True)
 async def test_killed_server_comes_back(server_process: Any, until: Until, unused_tcp: Any) -> None:
     endpoint = unused_tcp()
     async with await rpc.open_client(connect=endpoint, timeout=10) as client:
@@ -98,6 +102,7 @@ async def test_no_call_runs_twice_over_many_restarts(
             await until(lambda: client.statistics()["peers"] == 0)
 
 
+@pytest.mark.keys(never=True)
 async def test_a_server_that_is_not_there_is_told(unused_tcp: Any) -> None:
     async with await rpc.open_client(connect=unused_tcp(), connect_timeout=0.2) as client:
         began = time.monotonic()
@@ -109,6 +114,7 @@ async def test_a_server_that_is_not_there_is_told(unused_tcp: Any) -> None:
         assert 0.2 <= time.monotonic() - began < 0.2 + SLACK
 
 
+@pytest.mark.keys(never=True)
 async def test_a_time_that_is_over_before_there_is_a_connection(unused_tcp: Any) -> None:
     async with await rpc.open_client(connect=unused_tcp(), timeout=0.1) as client:
         with pytest.raises(
@@ -117,6 +123,7 @@ async def test_a_time_that_is_over_before_there_is_a_connection(unused_tcp: Any)
             await client.rpc.add(1)
 
 
+@pytest.mark.keys(never=True)
 async def test_notifications_that_never_left_are_counted(unused_tcp: Any, until: Until) -> None:
     """Nobody waits for an answer to one, so this is all that can be told."""
     async with await rpc.open_client(connect=unused_tcp(), connect_timeout=0.1) as client:

@@ -178,7 +178,7 @@ async def test_answers_that_came_before_the_peer_left_arrive(
     """A client takes what its server sends in turns as well."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as enemy:
         enemy.linger = 1000
-        port = enemy.bind_to_random_port("tcp://127.0.0.1")
+        port = raw.bind(enemy)
         async with await rpc.open_client(
             connect=f"tcp://127.0.0.1:{port}", handler=handler
         ) as client:

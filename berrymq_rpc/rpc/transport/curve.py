@@ -20,7 +20,9 @@ __all__ = ["credentials_of", "cut", "find_refusal", "find_refusal_blocking", "re
 
 _SUCCEEDED = zmq.Event.HANDSHAKE_SUCCEEDED
 _REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH
-_UNEXPLAINED = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+#: In the handshake: the server closed it. `ZeroMQPort` has why the other events of failed ones are
+#: not asked for.
+_CLOSED = zmq.Event.DISCONNECTED
 _RETRIED = zmq.Event.CONNECT_RETRIED
 _EVENT = struct.Struct("=Hi")
 
@@ -136,7 +138,7 @@ def find_refusal_blocking(endpoint: str, security: Security | None, patience: fl
         probe.linger = 0
         probe.ipv6 = uses_ipv6(endpoint)
         release = secure(probe, security, loop=None, endpoint=endpoint)
-        monitor = probe.get_monitor_socket(_SUCCEEDED | _REFUSED | _UNEXPLAINED | _RETRIED)
+        monitor = probe.get_monitor_socket(_SUCCEEDED | _REFUSED | _CLOSED | _RETRIED)
         try:
             probe.connect(endpoint)
             if not monitor.poll(int(patience * 1000)):
@@ -149,7 +151,7 @@ def find_refusal_blocking(endpoint: str, security: Security | None, patience: fl
                 release()
     if event == _REFUSED:
         return "key" if value == NOT_AUTHORIZED else "handshake"
-    if event & _UNEXPLAINED:
+    if event == _CLOSED:
         return asyncio.run(find_refusal(endpoint, security))
     return None
 

@@ -70,8 +70,6 @@ _CONNECTED = zmq.Event.HANDSHAKE_SUCCEEDED
 _LOST = zmq.Event.DISCONNECTED
 _RETRIED = zmq.Event.CONNECT_RETRIED
 _REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH
-#: The server closed the handshake: libzmq knows no reason.
-_UNEXPLAINED = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 _STOPPED = zmq.Event.MONITOR_STOPPED
 #: Not an event of the monitor: a send found that the peer is gone.
 _DEPARTED = -1
@@ -128,6 +126,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._dialling: asyncio.TimerHandle | None = None
         self._backoff = Backoff(RECONNECT_MIN, RECONNECT_MAX)
         self._refused_backoff = Backoff(REFUSED_MIN, REFUSED_MAX)
+        #: Whether the server has said why it closes the handshake.
+        self._was_refused = False
         #: Finds out why the server closed the handshake.
         self._finding: asyncio.Task[None] | None = None
         #: Takes the socket's keys out of what keeps them, once it is closed.
@@ -138,7 +138,10 @@ class ZeroMQPort(Port, ZmqProtocol):
         #: Each connection of a DEALER is a new peer to the handler.
         self._dealer_key: Key = None
         self._monitor: Any = zmq_socket.get_monitor_socket(
-            _CONNECTED | _LOST | _RETRIED | _REFUSED | _UNEXPLAINED | _STOPPED,
+            # Without HANDSHAKE_FAILED_PROTOCOL: where somebody listens to it, libzmq 4.3.5 reports
+            # by it each message that cannot be decrypted, and loses the error's number meanwhile.
+            # It keeps the connection, and aborts the process ("!_io_error") when that ends.
+            _CONNECTED | _LOST | _RETRIED | _REFUSED | _STOPPED,
             # pyzmq's own choice has the socket's file number, which may be used again while the
             # monitor of the former one still ends.
             f"inproc://berrymq_rpc.monitor.{next(_monitors)}",
@@ -246,11 +249,13 @@ class ZeroMQPort(Port, ZmqProtocol):
                     self._lose(value)
             else:
                 if event == _LOST:
+                    if not (self._routed or self._connections or self._was_refused):
+                        # The server closed the handshake: libzmq knows no reason.
+                        self._find_refusal()
                     self._on_disconnected(value)
                 elif event == _REFUSED:
+                    self._was_refused = True
                     self._on_refused("key" if value == NOT_AUTHORIZED else "handshake")
-                elif event & _UNEXPLAINED:
-                    self._find_refusal()
                 self._plan_dial(has_failed=event == _RETRIED)
 
     def _plan_events(self) -> None:
@@ -283,6 +288,7 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _dial(self) -> None:
         self._dialling = None
+        self._was_refused = False
         assert self._dialled is not None
         # Without it, the second connect of a DEALER to an endpoint is ignored, and what was
         # queued for the former connection would go to the next.
