@@ -229,7 +229,7 @@ class ReorderBuffer:
                     if not self._is_lost(stream, first - 1, now):
                         break
                     # What this node may not get is not missed.
-                    missed = first - stream.held[0][3].withheld
+                    missed = first - _withheld(stream)
                     if stream.next < missed:
                         outcomes.append(Gap(source, stream.next, missed - 1))
                         self.missed += missed - stream.next
@@ -267,14 +267,11 @@ class ReorderBuffer:
 
     def _deadline(self, stream: _Stream) -> float:
         """The time until which the next held message waits."""
-        first, _, came, batch, _ = stream.held[0]
+        first, _, came, _, _ = stream.held[0]
         patience = self._first_patience if stream.next == 1 else self._patience
         deadline = max(stream.moved, came) + patience
-        if batch.withheld >= first - stream.next and all(
-            reached >= first for reached in stream.reached.values()
-        ):
-            # Its link will never bring what is missing. Of the others, those that bring messages of
-            # this source have shown it by now.
+        if _withheld(stream) >= first - stream.next:
+            # By then, the links that bring messages of this source have shown it.
             return min(deadline, stream.began + self._first_patience)
         return deadline
 
@@ -285,3 +282,14 @@ class ReorderBuffer:
         ]
         for _, source in heapq.nsmallest(max(1, self._maximum // 10), idle):
             del self._streams[source]
+
+
+def _withheld(stream: _Stream) -> int:
+    """How many messages before the first held one no link that brings some will bring.
+
+    Its own link withholds them; if another one is behind, they may still come by that.
+    """
+    first, _, _, batch, _ = stream.held[0]
+    if batch.withheld and all(reached >= first for reached in stream.reached.values()):
+        return batch.withheld
+    return 0

@@ -297,3 +297,14 @@ def test_a_link_that_may_bring_it_is_waited_for(reorder: ReorderBuffer) -> None:
     assert summary(reorder.receive(1, after(1, 8), now)) == []
     assert summary(reorder.remove_link(2, now)) == [8]
     assert reorder.missed == 0
+
+
+def test_what_another_link_could_have_brought_is_missed(reorder: ReorderBuffer) -> None:
+    """One withholds it, and the other has brought messages of this source until it broke."""
+    now = 10 * FIRST_PATIENCE
+    for link in (1, 2):
+        reorder.receive(link, batch(1), 0.0)
+    assert summary(reorder.receive(1, after(2, 4), now)) == []
+    assert summary(reorder.expire(now + PATIENCE - 0.1)) == []
+    assert summary(reorder.expire(now + PATIENCE)) == [(2, 3), 4]
+    assert reorder.missed == 2

@@ -299,6 +299,7 @@ class HTTPListener(Listener):
             return _refusal(refusal)
         user = None if permission else self._access.user(headers)
         if isinstance(user, Refusal):
+            self._runtime.tokens_refused += 1
             audit.warning("a token from %s refused at %s", request.remote, self.url)
             return _refusal(user)
         if user is None:

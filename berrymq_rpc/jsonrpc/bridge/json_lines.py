@@ -198,6 +198,7 @@ class JSONLinesListener(Listener):
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             answer, user = b"", False
         if user is False:
+            self._runtime.tokens_refused += 1
             audit.warning("a peer at %s refused at %s: no valid token", where, self.url)
             if answer:
                 await self._wait_read(reader, writer)

@@ -71,6 +71,8 @@ class BridgeRuntime:
         self.places = Places(bounds, self._peers_elsewhere)
         self.handshakes = Handshakes()
         self.refused = 0
+        #: How many requests and connections came without a valid token.
+        self.tokens_refused = 0
         self.dispatcher = Dispatcher(table, Options(limits=limits, **options), Codec())
         #: The calls of each host by plain HTTP.
         self.host_calls = HostCalls(self.dispatcher)
@@ -146,6 +148,7 @@ class BridgeRuntime:
             "peers_closed": self.places.closed,
             "bytes_held": self.places.size,
             "posts_refused": self.host_calls.refused,
+            "tokens_refused": self.tokens_refused,
             "calls": sum(dialect.calls for dialect in self._dialects),
             "calls_in_progress": self.in_progress,
             "bytes_queued": sum(connection.queued_bytes() for connection in self.connections),

@@ -218,6 +218,7 @@ async def test_whatever_is_no_answer_refuses(
             assert response.status == 401
         async with lines(await bridge.serve_tcp(token=function)) as ask:
             assert (await ask(request("authorize", "s3cret")))["error"]["code"] == -32001
+        assert bridge.statistics()["tokens_refused"] == 2
     assert "s3cret" not in caplog.text
 
 
