@@ -1,6 +1,6 @@
 """Calls beside aiozmq.rpc and bare pyzmq, over loopback TCP, as ratios within one run.
 
-    python benchmarks/rpc.py [--repeats N] [--seconds S] [--systems a,b]
+    python benchmarks/rpc.py [--repeats N] [--seconds S] [--systems a,b] [--reference a]
 
 Server and client are processes of their own. In a repeat, all systems do a work in turn before
 the next work, so that what else the machine does meets them alike. A ratio is the median of the
@@ -20,9 +20,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from systems import SYSTEMS, Calls
+from systems import SYSTEMS, Calls, make_keys
 
-REFERENCE = "aiozmq"
 DICT = {
     "id": 184467,
     "kind": "order",
@@ -31,6 +30,7 @@ DICT = {
 }
 # Random, so that nothing gains by compressing.
 BLOB = random.Random(1).randbytes(1 << 20)
+BIG = BLOB * 16
 
 Work = Callable[[Calls, float], Awaitable[float]]
 
@@ -88,6 +88,7 @@ WORKS: dict[str, Work] = {
     "64 KiB echo, 16 in flight, calls/s": lambda c, s: in_flight(
         lambda: c.echo(BLOB[:65536]), 16, s
     ),
+    "16 MiB echo, calls/s": lambda c, s: in_flight(lambda: c.echo(BIG), 1, s),
 }
 
 
@@ -161,16 +162,16 @@ def measure(names: list[str], repeats: int, seconds: float) -> dict[tuple[str, s
     return figures
 
 
-def show(names: list[str], figures: dict[tuple[str, str], list[float]]) -> None:
-    print(f"\nPython {sys.version.split()[0]}, {os.cpu_count()} cores; xN: N times {REFERENCE}")
+def show(names: list[str], figures: dict[tuple[str, str], list[float]], reference: str) -> None:
+    print(f"\nPython {sys.version.split()[0]}, {os.cpu_count()} cores; xN: N times {reference}")
     print(f"{'':36}" + "".join(f"{SYSTEMS[name].title:>26}" for name in names))
     for work in WORKS:
         row = f"{work:36}"
         for name in names:
             values = figures[work, name]
             text = f"{statistics.median(values):,.0f}"
-            if REFERENCE in names:
-                ratios = [a / b for a, b in zip(values, figures[work, REFERENCE], strict=True)]
+            if reference in names:
+                ratios = [a / b for a, b in zip(values, figures[work, reference], strict=True)]
                 text += f"  x{statistics.median(ratios):.2f}"
             row += f"{text:>26}"
         print(row)
@@ -190,9 +191,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="measuring time of each work")
     parser.add_argument("--systems", default="aiozmq,berrymq,berrymq-uvloop,raw")
+    parser.add_argument("--reference", default="aiozmq", help="what the ratios are to")
     options = parser.parse_args()
     names = options.systems.split(",")
-    show(names, measure(names, options.repeats, options.seconds))
+    make_keys()
+    show(names, measure(names, options.repeats, options.seconds), options.reference)
 
 
 if __name__ == "__main__":

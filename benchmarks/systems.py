@@ -6,11 +6,16 @@ Each offers ``add(a, b)``, ``echo(x)``, ``note(x)`` (one way, where there is suc
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-__all__ = ["SYSTEMS", "Calls", "System"]
+__all__ = ["SYSTEMS", "Calls", "System", "make_keys"]
+
+
+#: The environment variables of the keys, which `make_keys` makes for the processes of one run.
+SERVER_KEY, CLIENT_KEY = "BENCHMARK_SERVER_KEY", "BENCHMARK_CLIENT_KEY"
 
 
 class Calls(NamedTuple):
@@ -36,8 +41,35 @@ class System(NamedTuple):
     connect: Callable[[str], Any]
 
 
+def make_keys() -> None:
+    """Make the keys of this process and of those that it starts."""
+    from berrymq_rpc import rpc
+
+    for name in (SERVER_KEY, CLIENT_KEY):
+        os.environ[name] = rpc.KeyPair.generate().secret
+
+
 @asynccontextmanager
-async def _serve_berrymq(endpoint: str) -> AsyncIterator[None]:
+async def _serve_with_keys(endpoint: str) -> AsyncIterator[None]:
+    from berrymq_rpc import rpc
+
+    keys, client = (rpc.KeyPair.from_environment(name) for name in (SERVER_KEY, CLIENT_KEY))
+    async with _serve_berrymq(endpoint, security=rpc.CurveServer(keys, {client.public})):
+        yield
+
+
+@asynccontextmanager
+async def _connect_with_keys(endpoint: str) -> AsyncIterator[Calls]:
+    from berrymq_rpc import rpc
+
+    server, keys = (rpc.KeyPair.from_environment(name) for name in (SERVER_KEY, CLIENT_KEY))
+    security = rpc.CurveClient(keys, server=server.public)
+    async with _connect_berrymq(endpoint, security=security) as calls:
+        yield calls
+
+
+@asynccontextmanager
+async def _serve_berrymq(endpoint: str, **options: Any) -> AsyncIterator[None]:
     from berrymq_rpc import rpc
 
     class Handler(rpc.AttrHandler):
@@ -59,15 +91,15 @@ async def _serve_berrymq(endpoint: str) -> AsyncIterator[None]:
         def count(self) -> int:
             return self.notes
 
-    async with await rpc.start_server(Handler(), bind=endpoint):
+    async with await rpc.start_server(Handler(), bind=endpoint, **options):
         yield
 
 
 @asynccontextmanager
-async def _connect_berrymq(endpoint: str) -> AsyncIterator[Calls]:
+async def _connect_berrymq(endpoint: str, **options: Any) -> AsyncIterator[Calls]:
     from berrymq_rpc import rpc
 
-    async with await rpc.open_client(connect=endpoint) as client:
+    async with await rpc.open_client(connect=endpoint, **options) as client:
         yield Calls(
             lambda a, b: client.rpc.add(a, b),
             lambda x: client.rpc.echo(x),
@@ -200,6 +232,7 @@ async def _connect_raw(endpoint: str) -> AsyncIterator[Calls]:
 SYSTEMS = {
     "aiozmq": System("aiozmq.rpc", _serve_aiozmq, _connect_aiozmq),
     "berrymq": System("berrymq_rpc", _serve_berrymq, _connect_berrymq),
+    "keys": System("berrymq_rpc with keys", _serve_with_keys, _connect_with_keys),
     "berrymq-uvloop": System("berrymq_rpc on uvloop", _serve_berrymq, _connect_berrymq),
     "raw": System("pyzmq.asyncio alone", _serve_raw, _connect_raw),
 }
