@@ -46,7 +46,7 @@ def test_any_text_before_the_token(dispatcher: Dispatcher, text: bytes) -> None:
     assert user is False
     parts = json.loads(answer)
     for part in parts if isinstance(parts, list) else [parts]:
-        assert part["error"]["code"] in (-32700, -32600, -32001)
+        assert part["error"]["code"] in (-32700, -32600, -32602, -32001)
 
 
 @given(VALUES)
