@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
-from ..common.awaitable import is_awaitable
+from ..common.awaitable import PLAIN, is_awaitable
 from .async_receivers import AsyncReceivers
 from .completion import WrappedCall, registered_receiver
 from .log import describe, logger
@@ -92,7 +92,7 @@ class Delivery:
                 receiver = registered_receiver(call)
                 self.report(result.error, message, receiver, "has a guard that failed")
             return False
-        if is_awaitable(result):
+        if type(result) not in PLAIN and is_awaitable(result):
             receiver = registered_receiver(call)
             if not isinstance(result, types.CoroutineType):
                 result = _result_of(result)

@@ -2,7 +2,13 @@
 
 import types
 
-__all__ = ["is_awaitable"]
+__all__ = ["PLAIN", "is_awaitable"]
+
+#: Types of values that need not be asked, as most are of one of them. To ask for an attribute that
+#: is missing takes 0.2 us, a sixth of what a notification takes (benchmarks/rpc.py).
+PLAIN = frozenset(
+    (types.NoneType, bool, int, float, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+)
 
 # The flag `inspect.CO_ITERABLE_COROUTINE` of code objects; `inspect` takes long to import.
 _ITERABLE_COROUTINE = 0x100

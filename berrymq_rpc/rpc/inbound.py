@@ -8,7 +8,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeAlias
 
-from ..common.awaitable import is_awaitable
+from ..common.awaitable import PLAIN, is_awaitable
 from ..errors import (
     Error,
     OverloadedError,
@@ -199,7 +199,7 @@ class Inbound:
                 try:
                     value = run(function, *args, **kwargs) if kwargs else run(function, *args)
                     if call_id is None or frame.call is not None:
-                        if value is not None and is_awaitable(value):
+                        if type(value) not in PLAIN and is_awaitable(value):
                             self._await(event, frame, value, own, len(events))
                             is_blocked = len(self.started) >= self.max_started
                         elif frame.call is not None:
@@ -207,7 +207,11 @@ class Inbound:
                     else:
                         session.result(call_id, value)
                 except BaseException as error:
-                    if value is not None and isinstance(error, Exception) and is_awaitable(value):
+                    if (
+                        type(value) not in PLAIN
+                        and isinstance(error, Exception)
+                        and is_awaitable(value)
+                    ):
                         # It could not be packed, as it has to be awaited first.
                         self._await(event, frame, value, own, len(events))
                         is_blocked = len(self.started) >= self.max_started
