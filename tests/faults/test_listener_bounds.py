@@ -527,6 +527,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_thousand_connections_of_one_host() -> None:
     resource = pytest.importorskip("resource", reason="Windows has no such bound")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

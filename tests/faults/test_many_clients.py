@@ -53,6 +53,7 @@ async def settled(observer: rpc.Client, peers: int, open_files: int) -> dict[str
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.nodebug
 @pytest.mark.usefixtures("many_files")
 async def test_1_100_clients_of_one_process(server_process: Any, until: Until, keys: bool) -> None:

@@ -115,6 +115,7 @@ def test_nodes_in_use_at_the_end(run_program: Any) -> None:
         assert set(rest) <= {"ServiceClosedError"}
 
 
+@pytest.mark.slow
 def test_a_node_that_is_blocked_at_the_end(run_program: Any) -> None:
     result: subprocess.CompletedProcess[str] = run_program(BLOCKED)
     assert result.returncode == 0, result.stderr

@@ -371,6 +371,7 @@ async def test_20_000_calls_of_coroutines_at_once(native: Setup) -> None:
         assert got == list(range(20_000))
 
 
+@pytest.mark.slow
 @pytest.mark.nodebug
 async def test_20_000_calls_in_the_other_dialect(setup: Setup) -> None:
     if setup.is_native or setup.peer == "plain server":
