@@ -165,11 +165,10 @@ async def find_refusal(endpoint: str, security: Security | None) -> str | None:
         The reason, as `AuthenticationError` has it, or ``None`` where it was none of keys.
     """
     mechanism = await _mechanism(endpoint)
-    if mechanism is None:
-        return None
     if security is None:
-        return "keys wanted" if mechanism != "NULL" else None
-    return "no keys" if mechanism == "NULL" else "handshake"
+        return "keys wanted" if mechanism == "CURVE" else None
+    # Any other name is a greeting that was damaged on its way, or not of this package.
+    return {"NULL": "no keys", "CURVE": "handshake"}.get(mechanism or "")
 
 
 async def _mechanism(endpoint: str) -> str | None:
