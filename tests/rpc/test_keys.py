@@ -213,10 +213,18 @@ class RawPeers:
     async def is_answered(
         self, endpoint: str, keys: rpc.KeyPair | None, server: str | None = KEYS.public
     ) -> bool:
-        """Whether a JSON-RPC request of such a peer gets an answer, within 0.7 s."""
-        return await asyncio.to_thread(self._ask, endpoint, keys, server)
+        """Whether a JSON-RPC request of such a peer gets an answer."""
+        return await asyncio.to_thread(self._ask, endpoint, keys, server, 10_000)
 
-    def _ask(self, endpoint: str, keys: rpc.KeyPair | None, server: str | None) -> bool:
+    async def is_refused(
+        self, endpoint: str, keys: rpc.KeyPair | None, server: str | None = KEYS.public
+    ) -> bool:
+        """Whether it gets none, within a time in which others do."""
+        return not await asyncio.to_thread(self._ask, endpoint, keys, server, 700)
+
+    def _ask(
+        self, endpoint: str, keys: rpc.KeyPair | None, server: str | None, patience: int
+    ) -> bool:
         with self.context.socket(zmq.DEALER) as dealer:
             dealer.linger = 0
             if keys is not None:
@@ -225,7 +233,7 @@ class RawPeers:
                 dealer.curve_secretkey = keys.secret.encode()
             dealer.connect(endpoint)
             dealer.send(b'{"jsonrpc":"2.0","method":"who","id":1}', zmq.NOBLOCK)
-            if not dealer.poll(700):
+            if not dealer.poll(patience):
                 return False
             answer = dealer.recv_multipart(zmq.NOBLOCK)
             assert b"result" in answer[-1]
@@ -238,9 +246,9 @@ async def test_raw_peers() -> None:
         (endpoint,) = server.endpoints
         with RawPeers() as peers:
             assert await peers.is_answered(endpoint, ALICE)
-            assert not await peers.is_answered(endpoint, None)
-            assert not await peers.is_answered(endpoint, MALLORY)
-            assert not await peers.is_answered(endpoint, ALICE, MALLORY.public)
+            assert await peers.is_refused(endpoint, None)
+            assert await peers.is_refused(endpoint, MALLORY)
+            assert await peers.is_refused(endpoint, ALICE, MALLORY.public)
         assert server.statistics()["calls"] == 1
 
 
@@ -252,16 +260,16 @@ async def test_several_servers_with_keys_of_their_own() -> None:
         plain = await stack.enter_async_context(await rpc.start_server(Handler(), bind=ANY_PORT))
         with RawPeers() as peers:
             assert await peers.is_answered(first.endpoints[0], ALICE)
-            assert not await peers.is_answered(first.endpoints[0], MALLORY)
+            assert await peers.is_refused(first.endpoints[0], MALLORY)
             assert await peers.is_answered(second.endpoints[0], MALLORY, other.public)
-            assert not await peers.is_answered(second.endpoints[0], ALICE, other.public)
+            assert await peers.is_refused(second.endpoints[0], ALICE, other.public)
             assert await peers.is_answered(plain.endpoints[0], None)
         # The first one closes: the second one still asks.
         first.close()
         await first.wait_closed()
         with RawPeers() as peers:
             assert await peers.is_answered(second.endpoints[0], MALLORY, other.public)
-            assert not await peers.is_answered(second.endpoints[0], ALICE, other.public)
+            assert await peers.is_refused(second.endpoints[0], ALICE, other.public)
 
 
 # -- it fails closed -----------------------------------------------------------------------------
@@ -285,8 +293,8 @@ async def test_without_a_zap_handler_all_are_refused(monkeypatch: pytest.MonkeyP
         # As if the thread had ended: nothing answers libzmq.
         remove()
         with RawPeers() as peers:
-            assert not await peers.is_answered(server.endpoints[0], ALICE)
-            assert not await peers.is_answered(server.endpoints[0], None)
+            assert await peers.is_refused(server.endpoints[0], ALICE)
+            assert await peers.is_refused(server.endpoints[0], None)
 
 
 async def test_a_domain_that_matches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +329,7 @@ async def test_a_zap_thread_that_crashes_starts_again(
     async with AsyncExitStack() as stack:
         server = await serve(stack, {ALICE.public}, limits=limits)
         with RawPeers() as peers:
-            assert not await peers.is_answered(server.endpoints[0], MALLORY)
+            assert await peers.is_refused(server.endpoints[0], MALLORY)
         async with asyncio.timeout(20):
             while True:
                 try:
