@@ -121,6 +121,7 @@ def make_keys(machine: Machine) -> None:
             assert done.returncode == 0, (command, done.stderr)
 
 
+@pytest.mark.slow
 def test_the_page_from_its_first_command_to_its_last(machine: Machine) -> None:
     make_keys(machine)
     typed = [command for command in commands() if command.startswith("berrymq ")]
@@ -145,6 +146,7 @@ def test_the_page_from_its_first_command_to_its_last(machine: Machine) -> None:
     assert (down.returncode, "no peer answers" in down.stderr) == (3, True)
 
 
+@pytest.mark.slow
 def test_a_node_as_a_service(machine: Machine) -> None:
     make_keys(machine)
     keys = " --key keys/office.key_secret --server-key plant.key"
