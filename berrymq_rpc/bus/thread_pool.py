@@ -62,7 +62,7 @@ class ThreadPool:
             if self.is_closed or len(self._waiting) >= MAX_WAITING:
                 return False
             if (
-                len(self._waiting) >= self._idle
+                len(self._waiting) >= self._threads - self._running
                 and self._threads < self.size
                 and not self._start_thread()
                 and not self._threads
@@ -90,7 +90,7 @@ class ThreadPool:
                 if remaining <= 0:
                     break
                 self._changed.wait(remaining)
-            return len(self._waiting) + self._threads - self._idle
+            return len(self._waiting) + self._running
 
     def statistics(self) -> dict[str, int]:
         """Counts, for `Bus.statistics`."""
@@ -98,7 +98,7 @@ class ThreadPool:
             return {
                 "pool_threads": self._threads,
                 "receivers_waiting": len(self._waiting),
-                "receivers_running": self._threads - self._idle,
+                "receivers_running": self._running,
             }
 
     def _begin(self) -> None:
@@ -108,7 +108,8 @@ class ThreadPool:
         # of `submit` may send a message that comes here.
         self._changed = threading.Condition()
         self._threads = 0
-        self._idle = 0
+        #: How many of them do some work. One that starts is free to take what waits.
+        self._running = 0
 
     def _start_thread(self) -> bool:
         thread = threading.Thread(target=self._work, name="berrymq_rpc receivers", daemon=True)
@@ -122,7 +123,11 @@ class ThreadPool:
 
     def _work(self) -> None:
         while (work := self._next()) is not None:
-            work.run()
+            try:
+                work.run()
+            finally:
+                with self._changed:
+                    self._running -= 1
             # Its message is not kept while the thread waits.
             del work
 
@@ -132,12 +137,11 @@ class ThreadPool:
             while not self._waiting:
                 if self.is_closed:
                     break
-                self._idle += 1
                 has_changed = self._changed.wait(IDLE)
-                self._idle -= 1
                 if not has_changed and not self._waiting:
                     break
             if self._waiting:
+                self._running += 1
                 return self._waiting.popleft()
             self._threads -= 1
             self._changed.notify_all()
