@@ -13,11 +13,6 @@ from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
 BOUND = 20.0
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
 def drain(queue: AsyncQueue) -> list[Any]:
     return [queue.get_nowait().args[0] for _ in range(queue.qsize())]
 

@@ -16,18 +16,6 @@ BOUND = 20.0
 Errors = list[tuple[BaseException, Message, Any]]
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
-@pytest.fixture
-def errors(bus: Bus) -> Errors:
-    seen: Errors = []
-    bus.on_error = lambda error, message, receiver: seen.append((error, message, receiver))
-    return seen
-
-
 async def finished(bus: Bus) -> None:
     async with asyncio.timeout(10):
         while bus.statistics()["async_receivers"]:

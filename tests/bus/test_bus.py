@@ -19,18 +19,6 @@ from berrymq_rpc.identifier import Identifier
 Errors = list[tuple[BaseException, Message, Any]]
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
-@pytest.fixture
-def errors(bus: Bus) -> Errors:
-    seen: Errors = []
-    bus.on_error = lambda error, message, receiver: seen.append((error, message, receiver))
-    return seen
-
-
 class Listener:
     """An object with a method to follow with."""
 

@@ -8,11 +8,6 @@ import berrymq_rpc
 from berrymq_rpc.bus import Bus, Condition, Follower, Message, cond
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
 def test_in_place_of_an_identifier(bus: Bus) -> None:
     heard: list[str] = []
 

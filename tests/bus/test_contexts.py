@@ -38,11 +38,6 @@ class Visits:
         self.receive(message)
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
 def test_a_message_of_this_process_keeps_the_senders_context(bus: Bus) -> None:
     visits = Visits()
     bus.regist_method("visit", visits.receive)

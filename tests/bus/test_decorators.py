@@ -13,11 +13,6 @@ from berrymq_rpc.bus.registrations import remote_sink
 
 
 @pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
-@pytest.fixture
 def heard(bus: Bus) -> list[Any]:
     seen: list[Any] = []
     bus.regist_function("*@*:*", lambda message: seen.append((message.id, *message.args)))

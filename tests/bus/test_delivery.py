@@ -12,18 +12,6 @@ from berrymq_rpc.bus.delivery import MAX_DEPTH, sending
 Errors = list[tuple[BaseException, Message, Any]]
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
-@pytest.fixture
-def errors(bus: Bus) -> Errors:
-    seen: Errors = []
-    bus.on_error = lambda error, message, receiver: seen.append((error, message, receiver))
-    return seen
-
-
 @pytest.fixture(autouse=True)
 def nothing_left_on_the_stack() -> Any:
     yield

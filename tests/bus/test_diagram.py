@@ -16,11 +16,6 @@ ATTRIBUTES = rf"(?: \[\w+=(?:{TEXT}|\w+)(?:, \w+=(?:{TEXT}|\w+))*\])?"
 LINE = re.compile(rf"  (?:rankdir=LR|{NAME}{ATTRIBUTES}|{NAME} -> {NAME}{ATTRIBUTES});")
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
 def read(text: str) -> tuple[dict[str, str], set[tuple[str, str, str]]]:
     """The kind of each node by its label; and the lines, from label to label, with attributes."""
     first, *lines, last, end = text.split("\n")

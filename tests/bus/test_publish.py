@@ -12,18 +12,6 @@ Errors = list[tuple[BaseException, Message, Any]]
 BOUND = 20.0
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
-@pytest.fixture
-def errors(bus: Bus) -> Errors:
-    seen: Errors = []
-    bus.on_error = lambda error, message, receiver: seen.append((error, message, receiver))
-    return seen
-
-
 async def test_waits_for_all(bus: Bus) -> None:
     heard: list[Any] = []
 

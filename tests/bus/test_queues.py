@@ -17,11 +17,6 @@ from berrymq_rpc.bus import Bus, Empty, Message, Queue
 BOUND = 30.0
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
 def drain(queue: Queue) -> list[Any]:
     taken = []
     while not queue.empty():

@@ -12,18 +12,6 @@ from berrymq_rpc.bus import Bus, Follower, FollowerBase, Message, Queue, cond
 Errors = list[tuple[BaseException, Message, Any]]
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
-@pytest.fixture
-def errors(bus: Bus) -> Errors:
-    seen: Errors = []
-    bus.on_error = lambda error, message, receiver: seen.append((error, message, receiver))
-    return seen
-
-
 async def later(message: Message) -> bool:
     return False
 

@@ -13,23 +13,6 @@ Errors = list[tuple[BaseException, Message, Any]]
 BOUND = 30.0
 
 
-@pytest.fixture
-def bus() -> Bus:
-    return Bus()
-
-
-@pytest.fixture
-def errors(bus: Bus) -> Errors:
-    seen: Errors = []
-    bus.on_error = lambda error, message, receiver: seen.append((error, message, receiver))
-    return seen
-
-
-@pytest.fixture
-def answers(bus: Bus) -> Queue:
-    return Queue("answer", bus=bus)
-
-
 def drain(queue: Queue) -> list[Message]:
     return [queue.get_nowait() for _ in range(queue.qsize())]
 

@@ -27,13 +27,6 @@ def bus() -> Iterator[Bus]:
     finish(bus)
 
 
-@pytest.fixture
-def errors(bus: Bus) -> Errors:
-    seen: Errors = []
-    bus.on_error = lambda error, message, receiver: seen.append((error, message, receiver))
-    return seen
-
-
 def finish(bus: Bus) -> None:
     """Wait until all that was given to the pool is done, and return to the sender's thread."""
 
