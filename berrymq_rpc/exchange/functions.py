@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import math
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable
 from functools import partial
 from typing import Any
@@ -12,26 +10,24 @@ from typing import Any
 from ..bus import Bus, default_bus
 from ..errors import OverloadedError
 from ..identifier import Identifier
-from ..rpc import AttrHandler, Peer, context, method
+from ..rpc import AttrHandler, context, method
 from ..rpc.inbound_call import current
 from ..rpc.options import ClientOptions
-from ..runtime.log import Log
 from .batch import checked_name, parse_batch
 from .consumer import MAX_UNACKNOWLEDGED, Consumer, checked_ack_wait, checked_delay, checked_tries
 from .consumers import Consumers
 from .dial_back import Allowed, DialBack, Target, allowed_target
 from .leases import MAX_LEASES, MAX_TTL, Lease, LeaseTable, TokenError, checked_ttl
-from .link import Carrier, Link
+from .link import Link
 from .mesh import Mesh
 from .quota import PEER_SHARE, share_of
 from .remote_queue import MAX_BYTES, MAX_MESSAGES, RemoteQueue
 from .remote_queues import RemoteQueues
+from .served_connections import ServedConnection, ServedConnections
 from .status import INVALID_TOKEN, OK, TIMEOUT, UNKNOWN_NUMBER
 from .validation import keywords_of, positional_of
 
 __all__ = ["MAX_PEER_LINKS", "TTL", "ExportedFunctions"]
-
-logger = Log("berrymq_rpc.exchange")
 
 #: Interconnections of one peer. One needs one, and several nodes may share a user or an address;
 #: with a thousand, each message took a quarter of a second.
@@ -39,46 +35,6 @@ MAX_PEER_LINKS = 100
 
 #: Seconds for which a connection may go unused: berryMQ's default.
 TTL = 1000.0
-
-
-class ServedConnection:
-    """One connection, as the side that serves it has it.
-
-    Attributes:
-        account: of the peer, in style 01, where it has connected to this side.
-        resource: what ends with the connection: the queue of style 03, or the link to the peer in
-            style 01.
-        consumer: what it has got from the queue, in style 03.
-        link: the link that messages with this token come by, in style 01.
-        dial_back: the way to a peer that wants to be called back.
-        takes_batches: whether the peer is a node that numbers its messages.
-        is_lost: whether it was reported that the peer is gone.
-        is_ended: whether its lease has ended.
-        watchers: set when the connection ends.
-    """
-
-    __slots__ = (
-        "account",
-        "consumer",
-        "dial_back",
-        "is_ended",
-        "is_lost",
-        "link",
-        "resource",
-        "takes_batches",
-        "watchers",
-    )
-
-    def __init__(self, resource: RemoteQueue | Link | None, link: Link | None = None) -> None:
-        self.account: Hashable = None
-        self.resource = resource
-        self.consumer: Consumer | None = None
-        self.link = link
-        self.dial_back: DialBack | None = None
-        self.takes_batches = False
-        self.is_lost = False
-        self.is_ended = False
-        self.watchers: set[asyncio.Event] = set()
 
 
 class ExportedFunctions(AttrHandler):
@@ -152,25 +108,20 @@ class ExportedFunctions(AttrHandler):
             self._client_options.translation_table,
         )
         self._max_peer_links = max_peer_links
-        #: How many interconnections each peer has, by accounts.
-        self._links_of = Counter[Hashable]()
         self._consumers = Consumers(self._gateway, self._queues, max_unacknowledged)
         self._clock = clock
-        self._leases: LeaseTable[ServedConnection] = LeaseTable(
-            self._free,
+        self._connections = ServedConnections(
+            self._mesh,
+            self._consumers,
             max_connections,
             share_of(max_connections, peer_share),
             checked_ttl(max_ttl),
             _is_caller,
+            clock,
         )
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._leases = self._connections.leases
         #: Tokens by which a call of this node to itself is recognized, and whether one came.
         self._own_tokens: dict[str, bool] = {}
-        #: Ways back that are being closed.
-        self._closing: set[DialBack] = set()
-        #: Messages that closed links have dropped.
-        self._dropped = 0
 
     # -- connecting ------------------------------------------------------------------------
 
@@ -208,16 +159,15 @@ class ExportedFunctions(AttrHandler):
                 "call back, or connect by WebSocket, or with a DEALER socket"
             )
         if name is not None:
-            await self._check_former(name)
+            await self._connections.check_node(name)
         elif target is not None:
             self._end_former(target, peer.account)
-        if self._links_of[peer.account] >= self._max_peer_links:
+        if self._connections.links_of(peer.account) >= self._max_peer_links:
             raise OverloadedError(f"one peer has max_peer_links={self._max_peer_links:,}")
         served = ServedConnection(None)
         served.takes_batches = name is not None
-        added = self._add(served, ttl, token, peer.account, peer.owner)
-        served.account = peer.account
-        self._links_of[served.account] += 1
+        added = self._connections.add(served, ttl, token, peer.account, peer.owner)
+        self._connections.count_link(served, peer.account)
         link = self._mesh.add_link(
             name or peer.identity,
             has_envelopes=name is not None,
@@ -228,8 +178,8 @@ class ExportedFunctions(AttrHandler):
         if name is None and target is not None:
             link.places = target.places
         if target is None:
-            link.on_down = partial(self._report_lost, served, link)
-            _attach(served, added, peer)
+            link.on_down = partial(self._connections.report_lost, served, link)
+            served.attach(added, peer)
         else:
             served.dial_back = DialBack(
                 target,
@@ -250,7 +200,7 @@ class ExportedFunctions(AttrHandler):
         Args:
             ttl: seconds for which the connection may go unused.
         """
-        return self._add(ServedConnection(None), ttl, None, _account(), _owner())
+        return self._connections.add(ServedConnection(None), ttl, None, _account(), _owner())
 
     @method
     def connect_via_queue(
@@ -281,7 +231,7 @@ class ExportedFunctions(AttrHandler):
         account = _account()
         served = ServedConnection(None)
         # The bound first: what is refused opens no queue.
-        token = self._add(served, ttl, None, account, _owner())
+        token = self._connections.add(served, ttl, None, account, _owner())
         grants = None if current.get() is None else self._mesh.policy.receiving(_user())
         served.consumer = self._consumers.open(
             parsed, bool(shared), ack_wait, tries, account, grants
@@ -319,15 +269,15 @@ class ExportedFunctions(AttrHandler):
             statuses = {}
             for token in dict.fromkeys(tokens):
                 try:
-                    lease = self._pin(token)
+                    lease = self._connections.pin(token)
                 except TokenError as refused:
                     statuses[token] = refused.status
                     continue
                 statuses[token] = OK
                 pinned.append(lease)
                 lease.value.watchers.add(ended)
-                _attach(lease.value, token, peer)
-                self._restored(lease.value)
+                lease.value.attach(token, peer)
+                self._connections.restored(lease.value)
             yield statuses
             while pinned:
                 await ended.wait()
@@ -339,8 +289,8 @@ class ExportedFunctions(AttrHandler):
         finally:
             for lease in pinned:
                 lease.value.watchers.discard(ended)
-                self._lost(lease.value, peer)
-                self._unpin(lease)
+                self._connections.lost(lease.value, peer)
+                self._connections.unpin(lease)
 
     # -- messages --------------------------------------------------------------------------
 
@@ -421,7 +371,7 @@ class ExportedFunctions(AttrHandler):
             # No one would have the message.
             return TIMEOUT
         try:
-            lease = self._pin(token)
+            lease = self._connections.pin(token)
         except TokenError as refused:
             return refused.status
         try:
@@ -433,7 +383,7 @@ class ExportedFunctions(AttrHandler):
             else:
                 stored = await consumer.take()
         finally:
-            self._unpin(lease)
+            self._connections.unpin(lease)
         if stored is not None:
             return self._consumers.hand_over(consumer, stored, context(), self.get)
         return INVALID_TOKEN if lease.value.is_ended else TIMEOUT
@@ -518,7 +468,7 @@ class ExportedFunctions(AttrHandler):
             "messages_withheld": self._mesh.withheld,
             "messages_waiting": self._queues.waiting + sum(map(len, links)),
             "messages_dropped": self._queues.dropped
-            + self._dropped
+            + self._connections.dropped
             + sum(link.dropped for link in links),
         }
 
@@ -531,7 +481,7 @@ class ExportedFunctions(AttrHandler):
         """
         served = ServedConnection(None, link)
         served.takes_batches = True
-        self._add(served, ttl, token, None, key)
+        self._connections.add(served, ttl, token, None, key)
 
     def remove_key(self, key: str) -> None:
         """End the connections of a key that is not authorized any more."""
@@ -544,25 +494,8 @@ class ExportedFunctions(AttrHandler):
 
     def close(self) -> None:
         """End all connections."""
-        self._leases.clear()
+        self._connections.close()
         self._mesh.stop()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._timer_at = math.inf
-
-    async def _check_former(self, node: str) -> None:
-        """Look whether a node of that name is still where it is called back by URL.
-
-        A node that was restarted is to get what was kept for it, though its end may not have been
-        noticed yet.
-        """
-        former = [
-            served.dial_back.check()
-            for served in self._leases.values()
-            if served.dial_back is not None and served.link is not None and served.link.node == node
-        ]
-        await asyncio.gather(*former)
 
     def _end_former(self, target: Target, account: Hashable) -> None:
         """End a peer's connection with the same place, as it does not number its messages.
@@ -572,15 +505,9 @@ class ExportedFunctions(AttrHandler):
         Raises:
             ValueError: this node has made that connection itself, or another peer has.
         """
-        for lease in self._leases:
-            served = lease.value
-            if (
-                served.link is not None
-                and served.account == account
-                and served.link.places & target.places
-            ):
-                # It was restarted, or asks twice.
-                self.close_connection(lease.token)
+        for token in self._connections.tokens_at(target.places, account):
+            # It was restarted, or asks twice.
+            self.close_connection(token)
         if self._mesh.leaf_at(target.places) is not None:
             raise ValueError(
                 f"there is an interconnection with {target.endpoint}, which does not number its "
@@ -589,95 +516,7 @@ class ExportedFunctions(AttrHandler):
 
     async def wait_closed(self) -> None:
         """Wait until the clients that called back are closed."""
-        await asyncio.gather(*(closing.wait_closed() for closing in self._closing))
-
-    def _restored(self, served: ServedConnection) -> None:
-        if served.is_lost and isinstance(served.resource, Link):
-            served.is_lost = False
-            self._mesh.report("restored", endpoint=served.resource.peer, style="01")
-
-    def _lost(self, served: ServedConnection, peer: Peer) -> None:
-        """The peer is gone, or wants no more messages."""
-        link = served.resource
-        if isinstance(link, Link) and link.cut(peer):
-            self._report_lost(served, link)
-
-    def _report_lost(self, served: ServedConnection, link: Link) -> None:
-        if not served.is_lost:
-            served.is_lost = True
-            reason = "the peer is gone"
-            self._mesh.report("lost", endpoint=link.peer, style="01", reason=reason)
-
-    # -- leases ----------------------------------------------------------------------------
-
-    def _add(
-        self,
-        served: ServedConnection,
-        ttl: float,
-        token: Any = None,
-        account: Hashable = None,
-        owner: Hashable = None,
-    ) -> str:
-        before = self._leases.displaced
-        try:
-            added = self._leases.add(served, ttl, self._clock(), token, account, owner)
-        except OverloadedError as error:
-            logger.warning("a connection was refused: %s", error)
-            raise
-        if self._leases.displaced > before:
-            logger.warning("an unused connection has made way for another")
-        self._set_timer()
-        return added
-
-    def _pin(self, token: Any) -> Lease[ServedConnection]:
-        return self._leases.pin(token, self._clock())
-
-    def _unpin(self, lease: Lease[ServedConnection]) -> None:
-        self._leases.unpin(lease, self._clock())
-        self._set_timer()
-
-    def _free(self, served: ServedConnection) -> None:
-        """Free what a connection has whose lease has ended."""
-        served.is_ended = True
-        resource = served.resource
-        if served.consumer is not None:
-            self._consumers.close(served.consumer)
-        elif isinstance(resource, Link):
-            resource.close()
-            self._dropped += resource.dropped
-        if served.account is not None:
-            self._links_of[served.account] -= 1
-            if not self._links_of[served.account]:
-                del self._links_of[served.account]
-        if served.dial_back is not None:
-            served.dial_back.close()
-            self._closing.add(served.dial_back)
-            self._closing = {closing for closing in self._closing if not closing.is_closed}
-        watchers, served.watchers = served.watchers, set()
-        for watcher in watchers:
-            watcher.set()
-
-    def _set_timer(self) -> None:
-        when = self._leases.next_expiry()
-        if when is None or when >= self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = when
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(0.0, when - self._clock()), self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
-        self._timer_at = math.inf
-        self._leases.expire(self._clock())
-        self._set_timer()
-
-
-def _attach(served: ServedConnection, token: str, peer: Peer) -> None:
-    """Send an interconnection's messages to this peer."""
-    if isinstance(served.resource, Link) and served.dial_back is None:
-        served.resource.open(peer, Carrier.to_peer(peer, token, served.takes_batches))
+        await self._connections.wait_closed()
 
 
 def _account() -> Hashable:
