@@ -35,6 +35,9 @@ LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 # before that, shows where it stood.
 DEFAULT_TIMEOUT = 60.0
 
+#: Seconds in which what has to happen happens, on a machine that is busy with other things.
+PATIENCE = 10.0
+
 # A task that was cancelled, or that waits for nothing any more, needs a few turns of the loop.
 TURNS_TO_FINISH = 10
 
@@ -75,6 +78,18 @@ def skip_at_process(event: str, arguments: tuple[Any, ...]) -> None:
 def log_limits() -> None:
     """What other tests have logged leaves no record of this one out."""
     renew_all()
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """``await until(condition)`` for what no event reports, such as a handler's state."""
+
+    async def wait(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

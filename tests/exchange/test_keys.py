@@ -1,7 +1,6 @@
 """Nodes with keys: all three styles, tokens that belong to a key, and keys that are removed."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,6 @@ def node(keys: rpc.KeyPair, folder: Path, **options: Any) -> Node:
     return Node("tcp://127.0.0.1:*", Bus(), security=security, **options)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 def heard_by(node: Node, identifier: str) -> list[Any]:
     heard: list[Any] = []
     node.bus.regist_function(identifier, lambda message: heard.append(message.args[0]))
@@ -40,7 +33,7 @@ def heard_by(node: Node, identifier: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("calls_back", [False, True])
-async def test_interconnected(folder: Path, calls_back: bool) -> None:
+async def test_interconnected(folder: Path, calls_back: bool, until: Any) -> None:
     async with node(ONE, folder) as one, node(OTHER, folder) as other:
         at_one, at_other = heard_by(one, "from:other"), heard_by(other, "from:one")
         callback = one.endpoints[0] if calls_back else None
@@ -86,7 +79,7 @@ async def test_a_key_that_is_not_known(folder: Path) -> None:
         assert one.connections == ()
 
 
-async def test_a_node_that_only_connects(folder: Path) -> None:
+async def test_a_node_that_only_connects(folder: Path, until: Any) -> None:
     async with node(ONE, folder) as one:
         client = rpc.CurveClient(OTHER, server=ONE.public)
         heard = heard_by(one, "a:b")
@@ -106,7 +99,7 @@ async def test_a_stranger_is_told(folder: Path) -> None:
         assert refused.value.reason == "handshake"
 
 
-async def test_a_call_back_wants_the_key_that_came(folder: Path) -> None:
+async def test_a_call_back_wants_the_key_that_came(folder: Path, until: Any) -> None:
     # Another server has taken the place where the caller says that it listens.
     async with (
         node(ONE, folder) as one,
@@ -159,7 +152,7 @@ async def test_a_token_belongs_to_its_key(folder: Path) -> None:
             await thief.rpc.interconnect(None, token, 60)
 
 
-async def test_the_tokens_of_a_removed_key_are_void(folder: Path) -> None:
+async def test_the_tokens_of_a_removed_key_are_void(folder: Path, until: Any) -> None:
     async with node(ONE, folder) as one, node(OTHER, folder) as other:
         queue = await other.connect_via_queue("a:b", one.endpoints[0], server=ONE.public)
         await other.interconnect(one.endpoints[0], server=ONE.public)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,6 @@ ANY = "*@*:*"
 
 def grants(*identifiers: str) -> Grants:
     return Grants(map(Identifier, identifiers))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 # -- what a grant covers ------------------------------------------------------------------------
@@ -195,7 +189,7 @@ async def test_single_messages(folder: Path) -> None:
 
 @pytest.mark.parametrize("calls_back", [False, True])
 @pytest.mark.parametrize("dials", ["alice", "plant"])
-async def test_batches_of_nodes(folder: Path, dials: str, calls_back: bool) -> None:
+async def test_batches_of_nodes(folder: Path, dials: str, calls_back: bool, until: Any) -> None:
     """What a node may not send is counted and reported, and the rest passes, in order."""
     async with (
         node(PLANT, folder, allow_send=SEND) as plant,
@@ -233,7 +227,9 @@ async def test_batches_of_nodes(folder: Path, dials: str, calls_back: bool) -> N
 
 @pytest.mark.parametrize("calls_back", [False, True])
 @pytest.mark.parametrize("dials", ["alice", "plant"])
-async def test_what_a_node_may_not_get(folder: Path, dials: str, calls_back: bool) -> None:
+async def test_what_a_node_may_not_get(
+    folder: Path, dials: str, calls_back: bool, until: Any
+) -> None:
     """It is left out; neither the node nor one behind it reports a gap."""
     allowed = {"alice": ["job:*", "last:*"]}
     async with (
@@ -266,7 +262,7 @@ async def test_what_a_node_may_not_get(folder: Path, dials: str, calls_back: boo
             assert each.statistics()["messages_missed"] == 0
 
 
-async def test_who_is_not_named_gets_nothing(folder: Path) -> None:
+async def test_who_is_not_named_gets_nothing(folder: Path, until: Any) -> None:
     async with (
         node(PLANT, folder, allow_receive={"alice": [ANY]}, allow_send={"alice": [ANY]}) as plant,
         node(ALICE, folder) as alice,
@@ -285,7 +281,7 @@ async def test_who_is_not_named_gets_nothing(folder: Path) -> None:
         assert sorted(at_alice) == ["job:by_alice", "job:by_plant"]
 
 
-async def test_a_message_that_comes_by_two_ways(folder: Path) -> None:
+async def test_a_message_that_comes_by_two_ways(folder: Path, until: Any) -> None:
     """What one link may not bring, another may, and it is taken once and in order."""
     allowed = {"bob": [ANY], "alice": ["job:*"]}
     async with (
@@ -307,7 +303,7 @@ async def test_a_message_that_comes_by_two_ways(folder: Path) -> None:
         assert plant.statistics()["messages_missed"] == 0
 
 
-async def test_the_answers_of_talk(folder: Path) -> None:
+async def test_the_answers_of_talk(folder: Path, until: Any) -> None:
     """They are messages as well: who may not send them does not answer."""
     allowed = {"alice": ["question:*"], "bob": ["answer:*"]}
     async with (
@@ -325,7 +321,7 @@ async def test_the_answers_of_talk(folder: Path) -> None:
         assert answers == ["bob"]
 
 
-async def test_values_of_the_users_own_pass_a_filter(folder: Path) -> None:
+async def test_values_of_the_users_own_pass_a_filter(folder: Path, until: Any) -> None:
     """A node that has no entry for them passes them on, split batches included."""
 
     class Point:
@@ -390,7 +386,7 @@ async def test_queues(folder: Path) -> None:
                 await empty.get(timeout=0)
 
 
-async def test_users_with_the_same_grants_share_a_queue(folder: Path) -> None:
+async def test_users_with_the_same_grants_share_a_queue(folder: Path, until: Any) -> None:
     async with (
         node(PLANT, folder, allow_receive={"alice": ["job:*"], "bob": ["job:*"]}) as plant,
         node(ALICE, folder) as alice,
@@ -411,7 +407,7 @@ async def test_users_with_the_same_grants_share_a_queue(folder: Path) -> None:
 
 
 async def test_an_event_of_many_refusals_has_a_rate(
-    folder: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, caplog: pytest.LogCaptureFixture, until: Any
 ) -> None:
     caplog.set_level(logging.WARNING)
     async with (
@@ -560,7 +556,7 @@ async def test_a_leaf_of_the_network_by_json_rpc() -> None:
         assert heard == ["job:mine", "secret:thing", "job:done"]
 
 
-async def test_nodes_over_http() -> None:
+async def test_nodes_over_http(until: Any) -> None:
     """The user is the one of the token, in both directions."""
     policy = {"alice": ["job:*", "last:*"]}
     async with (
@@ -589,7 +585,7 @@ async def test_nodes_over_http() -> None:
 # -- one message with an envelope ---------------------------------------------------------------
 
 
-async def test_a_single_message_with_an_envelope(folder: Path) -> None:
+async def test_a_single_message_with_an_envelope(folder: Path, until: Any) -> None:
     async with node(PLANT, folder, allow_send={"alice": ["job:*"]}) as plant:
         heard, missed = heard_by(plant), events_at(plant, "missed")
         security = rpc.CurveClient(ALICE, server=PLANT.public)

@@ -38,7 +38,6 @@ pair = _fixtures.pair
 program = _fixtures.program
 run_program = _fixtures.run_program
 server_process = _fixtures.server_process
-until = _fixtures.until
 
 _link = _load(HERE / "link.py")
 _raw = _load(HERE / "raw.py")

@@ -1,6 +1,5 @@
 """What the tests of whole clients and servers share, as fixtures that are functions."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -53,18 +52,6 @@ def pair() -> Pair:
             yield serving, calling
 
     return opened
-
-
-@pytest.fixture
-def until() -> Callable[..., Any]:
-    """``await until(condition)`` for what no event reports, such as a handler's state."""
-
-    async def wait(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.001)
-
-    return wait
 
 
 class ServerProcess:

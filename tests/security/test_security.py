@@ -1,8 +1,7 @@
 """The value of `security=` reaches every place that opens or dials a socket, as the very object."""
 
 import ast
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -114,12 +113,6 @@ def security(keys: KeyPair) -> CurveServer:
     return CurveServer(keys, {keys.public})
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 # -- clients and servers -----------------------------------------------------------------------
 
 
@@ -168,7 +161,7 @@ async def test_a_node(recorder: Recorder, security: CurveServer, keys: KeyPair) 
 
 
 async def test_a_node_that_dials_back(
-    recorder: Recorder, security: CurveServer, keys: KeyPair
+    recorder: Recorder, security: CurveServer, keys: KeyPair, until: Any
 ) -> None:
     async with (
         Node("tcp://127.0.0.1:*", Bus(), security=security) as peer,
@@ -191,7 +184,7 @@ def test_a_node_for_threads(recorder: Recorder, security: CurveServer, keys: Key
             assert recorder.take(security) == ["dial"]
 
 
-async def test_a_node_over_http(recorder: Recorder, security: Security) -> None:
+async def test_a_node_over_http(recorder: Recorder, security: Security, until: Any) -> None:
     pytest.importorskip("aiohttp")
     async with (
         Node(None, Bus()) as peer,
