@@ -44,12 +44,6 @@ async def connected(url: str) -> AsyncIterator[Peer]:
         writer.transport.abort()
 
 
-async def until_zero(statistics: Any, name: str) -> None:
-    async with asyncio.timeout(10):
-        while statistics()[name]:
-            await asyncio.sleep(0.001)
-
-
 class SlowNode(rpc.AttrHandler):
     """The functions of a node that a subscription needs; queues are opened when it is let."""
 
@@ -104,23 +98,19 @@ async def test_the_bound_is_checked_before_the_remote_queue_is_opened() -> None:
         assert (now["subscriptions"], now["subscriptions_refused"]) == (100, 50)
 
 
-async def test_what_is_opened_for_a_peer_that_left_is_closed() -> None:
+async def test_what_is_opened_for_a_peer_that_left_is_closed(until: Any) -> None:
     slow = SlowNode()
     async with before(slow) as bridge:
         async with connected(await bridge.serve_tcp()) as peer:
             peer.subscribe(20)
-            async with asyncio.timeout(10):
-                while slow.asked < 20:
-                    await asyncio.sleep(0.001)
-        await until_zero(bridge.statistics, "subscriptions")
+            await until(lambda: slow.asked >= 20)
+        await until(lambda: not bridge.statistics()["subscriptions"])
         slow.may_open.set()
-        async with asyncio.timeout(10):
-            while len(slow.closed) < 20:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(slow.closed) >= 20)
         assert sorted(slow.closed, key=int) == [str(number + 1) for number in range(20)]
 
 
-async def test_a_remote_node_keeps_nothing_of_peers_that_left() -> None:
+async def test_a_remote_node_keeps_nothing_of_peers_that_left(until: Any) -> None:
     async with (
         Node("tcp://127.0.0.1:0", Bus()) as node,
         await rpc.open_client(connect=node.endpoints[0], timeout=20) as client,
@@ -131,12 +121,12 @@ async def test_a_remote_node_keeps_nothing_of_peers_that_left() -> None:
             async with connected(url) as peer:
                 peer.subscribe(100)
                 await peer.answers(answered)
-        await until_zero(bridge.statistics, "subscriptions")
-        await until_zero(node.statistics, "connections")
+        await until(lambda: not bridge.statistics()["subscriptions"])
+        await until(lambda: not node.statistics()["connections"])
 
 
 @pytest.mark.parametrize("remote", [False, True])
-async def test_bounds_of_a_host_and_of_all(remote: bool) -> None:
+async def test_bounds_of_a_host_and_of_all(remote: bool, until: Any) -> None:
     bounds = {"max_subscriptions": 100, "max_peer_subscriptions": 8, "max_host_subscriptions": 20}
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(Node("tcp://127.0.0.1:0", Bus()))
@@ -158,9 +148,7 @@ async def test_bounds_of_a_host_and_of_all(remote: bool) -> None:
         )
         assert bridge.statistics()["subscriptions"] == 20
         peers[0].writer.transport.abort()
-        async with asyncio.timeout(10):
-            while bridge.statistics()["subscriptions"] > 12:
-                await asyncio.sleep(0.001)
+        await until(lambda: bridge.statistics()["subscriptions"] <= 12)
         # There is room again.
         assert await peers[2].refusals(4) == []
 
@@ -175,7 +163,7 @@ async def test_the_bound_of_all() -> None:
         assert "all peers together may have 3 subscriptions" in refused
 
 
-async def test_a_subscription_that_fails_is_over() -> None:
+async def test_a_subscription_that_fails_is_over(until: Any) -> None:
     class Strange(SlowNode):
         @rpc.method(waits=True)
         async def get(self, token: str, block: bool, timeout: float) -> str:
@@ -185,7 +173,5 @@ async def test_a_subscription_that_fails_is_over() -> None:
     strange.may_open.set()
     async with before(strange) as bridge, connected(await bridge.serve_tcp()) as peer:
         assert await peer.refusals(1) == []
-        await until_zero(bridge.statistics, "subscriptions")
-        async with asyncio.timeout(10):
-            while strange.closed != ["1"]:
-                await asyncio.sleep(0.001)
+        await until(lambda: not bridge.statistics()["subscriptions"])
+        await until(lambda: strange.closed == ["1"])

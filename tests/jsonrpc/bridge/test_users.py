@@ -345,7 +345,7 @@ async def test_version_1_by_name_and_as_a_notification() -> None:
             assert (await ask(both))["result"] == [None, "alice"]
 
 
-async def test_a_peer_that_never_shows_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_never_shows_a_token(monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
     monkeypatch.setattr(json_lines, "AUTHORIZE_TIMEOUT", 0.1)
     async with Bridge(Handler()) as bridge:
         host, port = (await bridge.serve_tcp(token=TOKENS)).removeprefix("tcp://").split(":")
@@ -355,19 +355,15 @@ async def test_a_peer_that_never_shows_a_token(monkeypatch: pytest.MonkeyPatch) 
             assert not await asyncio.wait_for(reader.read(), 10)
             raise ConnectionResetError
         writer.close()
-        async with asyncio.timeout(10):
-            while bridge.statistics()["peers"]:
-                await asyncio.sleep(0)
+        await until(lambda: not bridge.statistics()["peers"])
 
 
-async def test_closing_while_a_peer_has_not_shown_its_token() -> None:
+async def test_closing_while_a_peer_has_not_shown_its_token(until: Any) -> None:
     loop = asyncio.get_running_loop()
     async with Bridge(Handler(), grace=30) as bridge:
         host, port = (await bridge.serve_tcp(token=TOKENS)).removeprefix("tcp://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
-        async with asyncio.timeout(10):
-            while not bridge.statistics()["peers"]:
-                await asyncio.sleep(0)
+        await until(lambda: bridge.statistics()["peers"])
         began = loop.time()
     assert loop.time() - began < 5
     writer.close()
