@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -13,6 +14,13 @@ from .key_pair import PUBLIC_SUFFIX, checked_key, read_public
 __all__ = ["Authorization", "Authorized", "KeyFolder", "KeyFunction", "KeySet", "authorization_of"]
 
 logger = Log("berrymq_rpc.security")
+
+#: Nanoseconds for which a folder has to be unchanged before its times show each further change:
+#: those of some file systems are that coarse.
+SETTLED = 2_000_000_000
+
+#: What a file or folder looked like.
+Look: TypeAlias = tuple[int, ...]
 
 #: What a check answers: whether the key may come in, or the name of its user.
 Answer: TypeAlias = bool | str | None
@@ -129,15 +137,38 @@ class KeyFolder(Authorization):
         super().__init__()
         self._folder = Path(folder)
         #: By the file's name: what it looked like when it was read, and the key in it.
-        self._files: dict[str, tuple[tuple[int, ...], str | None]] = {}
+        self._files: dict[str, tuple[Look, str | None]] = {}
         self._users: dict[str, str] = {}
+        #: What the folder looked like when it was read, if its next change will show.
+        self._settled: Look | None = None
         self._problem: str | None = None
         self.refresh()
 
     def _check(self, key: str) -> Answer:
-        # At once, and not when the folder is looked at next.
-        self.refresh()
+        # At once, and not when the folder is looked at next. The whole folder is read only where it
+        # has changed: peers choose how often they ask.
+        if not self._is_current(key):
+            self.refresh()
         return self._users.get(key, False)
+
+    def _is_current(self, key: str) -> bool:
+        """Whether what was read last still says whether a key may come in.
+
+        What the folder looks like shows only what is added or removed, so the key's own file is
+        looked at as well.
+        """
+        with self._lock:
+            settled, user = self._settled, self._users.get(key)
+            known = None if user is None else self._files.get(f"{user}{PUBLIC_SUFFIX}")
+        try:
+            if settled is None or _folder_look(os.stat(self._folder)) != settled:
+                return False
+            if user is None:
+                return True
+            file = self._folder / f"{user}{PUBLIC_SUFFIX}"
+            return known is not None and _look(os.stat(file)) == known[0]
+        except OSError:
+            return False
 
     def user_of(self, key: str) -> str | None:
         return self._users.get(key)
@@ -159,10 +190,15 @@ class KeyFolder(Authorization):
             if key not in users:
                 self._removed(key)
 
-    def _read(self) -> dict[str, tuple[tuple[int, ...], str | None]]:
-        files: dict[str, tuple[tuple[int, ...], str | None]] = {}
+    def _read(self) -> dict[str, tuple[Look, str | None]]:
+        files: dict[str, tuple[Look, str | None]] = {}
         problem = None
+        self._settled = None
         try:
+            # Before the files, so that a change meanwhile shows.
+            folder = os.stat(self._folder)
+            if time.time_ns() - max(folder.st_mtime_ns, folder.st_ctime_ns) > SETTLED:
+                self._settled = _folder_look(folder)
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     if entry.name.endswith(PUBLIC_SUFFIX) and not entry.name.startswith("."):
@@ -171,6 +207,7 @@ class KeyFolder(Authorization):
                             files[entry.name] = found
         except OSError as error:
             files = {}
+            self._settled = None
             problem = str(error)
         if problem != self._problem:
             self._problem = problem
@@ -178,13 +215,12 @@ class KeyFolder(Authorization):
                 logger.error("no key is authorized: the folder cannot be read: %s", problem)
         return files
 
-    def _read_file(self, entry: "os.DirEntry[str]") -> tuple[tuple[int, ...], str | None] | None:
+    def _read_file(self, entry: "os.DirEntry[str]") -> tuple[Look, str | None] | None:
         try:
-            status = entry.stat()
+            look = _look(entry.stat())
         except OSError:
             # Removed since the folder was listed.
             return None
-        look = (status.st_mtime_ns, status.st_size, status.st_ino)
         known = self._files.get(entry.name)
         if known is not None and known[0] == look:
             return known
@@ -196,6 +232,15 @@ class KeyFolder(Authorization):
 
     def __repr__(self) -> str:
         return str(self._folder)
+
+
+def _look(status: os.stat_result) -> Look:
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _folder_look(status: os.stat_result) -> Look:
+    # Its mode matters too, and programs that copy folders set the time back.
+    return *_look(status), status.st_ctime_ns
 
 
 def authorization_of(authorized: Any) -> Authorization:

@@ -74,6 +74,38 @@ def test_a_folder_is_read_at_each_check(tmp_path: Path) -> None:
     assert removed == [ONE.public]
 
 
+def test_a_folder_that_has_not_changed_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    scandir = os.scandir
+
+    def scan(folder: Path) -> object:
+        read.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr("berrymq_rpc.security.authorization.SETTLED", 0)
+    publish(ONE, tmp_path, "alice")
+    authorization = KeyFolder(tmp_path)
+    removed = removed_by(authorization)
+    monkeypatch.setattr(os, "scandir", scan)
+    for _ in range(100):
+        assert authorization.check(ONE.public) == "alice"
+        assert authorization.check(OTHER.public) is False
+    assert read == []
+    # Another key in the same file, which the folder does not show.
+    text = (tmp_path / "alice.key").read_text()
+    (tmp_path / "alice.key").write_text(text.replace(ONE.public, OTHER.public))
+    os.utime(tmp_path / "alice.key", ns=(0, 0))
+    assert authorization.check(ONE.public) is False
+    assert authorization.check(OTHER.public) == "alice"
+    assert len(read) == 1
+    (tmp_path / "alice.key").unlink()
+    assert authorization.check(OTHER.public) is False
+    assert len(read) == 2
+    assert removed == [ONE.public, OTHER.public]
+
+
 def test_a_folder_that_is_watched(tmp_path: Path) -> None:
     publish(ONE, tmp_path, "alice")
     authorization = KeyFolder(tmp_path)
