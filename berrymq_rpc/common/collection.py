@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 __all__ = ["rare_collection"]
 
@@ -10,19 +10,23 @@ __all__ = ["rare_collection"]
 #: would take two thirds of the time.
 MANY_CONTAINERS = 64 << 10
 
+#: What small messages get: a context manager made for each would take longer than decoding it.
+_UNCHANGED = nullcontext()
 
-@contextmanager
-def rare_collection(size: int) -> Iterator[None]:
+
+def rare_collection(size: int) -> AbstractContextManager[None]:
     """Pause Python's garbage collection while a large message is decoded.
 
     Args:
         size: bytes of the message.
     """
-    pause = size >= MANY_CONTAINERS and gc.isenabled()
-    if pause:
-        gc.disable()
+    return _paused() if size >= MANY_CONTAINERS and gc.isenabled() else _UNCHANGED
+
+
+@contextmanager
+def _paused() -> Iterator[None]:
+    gc.disable()
     try:
         yield
     finally:
-        if pause:
-            gc.enable()
+        gc.enable()
