@@ -71,12 +71,15 @@ class _Protocol(web.RequestHandler):
 
     Attributes:
         place: that of the connection.
+        user: that of its certificate, if it has one.
     """
 
     place: Place
+    user: str | None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.place.evict = self._evict
+        self.user = certified_user(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -247,7 +250,7 @@ class HTTPListener(Listener):
         assert isinstance(protocol, _Protocol)
         headers = request.headers
         shared = self._access.shared(headers)
-        found = self._by_head(request, path)
+        found = self._by_head(request, path, protocol.user)
         if isinstance(found, web.Response):
             response = found
             response.headers.update(shared)
@@ -285,10 +288,17 @@ class HTTPListener(Listener):
             if self._is_closing and not self._serving:
                 self._idle.set()
 
-    def _by_head(self, request: web.BaseRequest, path: str) -> web.Response | str | None:
+    def _by_head(
+        self, request: web.BaseRequest, path: str, certified: str | None
+    ) -> web.Response | str | None:
         """The response that follows from the head alone.
 
         A request that is served has the name of its user instead, or ``None``.
+
+        Args:
+            request: the request.
+            path: its path.
+            certified: the user of the connection's certificate.
         """
         if self._is_closing:
             return _refusal(Refusal(503, "the server is closing"))
@@ -303,7 +313,7 @@ class HTTPListener(Listener):
             audit.warning("a token from %s refused at %s", request.remote, self.url)
             return _refusal(user)
         if user is None:
-            user = certified_user(request.transport)
+            user = certified
         if path == WEBSOCKET_PATH:
             if request.method != "GET":
                 return _refusal(Refusal(405, "a WebSocket is opened with GET"), {"Allow": "GET"})
