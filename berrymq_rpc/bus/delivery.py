@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
-from ..common.awaitable import PLAIN, is_awaitable
+from ..common.awaitable import PLAIN, as_coroutine, is_awaitable
 from .async_receivers import AsyncReceivers
 from .completion import WrappedCall, registered_receiver
 from .log import describe, logger
@@ -94,14 +94,13 @@ class Delivery:
             return False
         if type(result) not in PLAIN and is_awaitable(result):
             receiver = registered_receiver(call)
-            if not isinstance(result, types.CoroutineType):
-                result = _result_of(result)
 
             def on_error(error: BaseException) -> None:
                 self.report(error, message, receiver, "failed")
 
             on_end = call.on_end if isinstance(call, WrappedCall) else None
-            self.async_receivers.start(result, f"receiver of {message.id}", on_error, on_end)
+            name = f"receiver of {message.id}"
+            self.async_receivers.start(as_coroutine(result), name, on_error, on_end)
         elif isinstance(result, _GENERATORS) and not isinstance(call, WrappedCall):
             # What it returned is dropped, unless something tracks its end.
             error = TypeError("it returned a generator, of which no line has run")
@@ -158,10 +157,6 @@ class Sending(threading.local):
 
 
 sending = Sending()
-
-
-async def _result_of(awaitable: Any) -> Any:
-    return await awaitable
 
 
 def _stop(stack: list[Route | None], route: Route) -> NoReturn:

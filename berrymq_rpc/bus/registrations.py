@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
-from ..common.awaitable import is_awaitable
+from ..common.awaitable import discard, is_awaitable
 from ..identifier import Identifier
 from .message import Message
 
@@ -317,8 +317,7 @@ def admits(guard: Guard, message: Message) -> bool:
     """
     verdict = guard(message)
     if is_awaitable(verdict):
-        if isinstance(verdict, types.CoroutineType):
-            verdict.close()
+        discard(verdict)
         raise TypeError(
             f"the guard {guard!r:.100} returned {verdict!r:.100}, which has to be awaited: a guard "
             "decides at once"

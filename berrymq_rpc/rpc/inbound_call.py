@@ -1,13 +1,13 @@
 """One call of a peer while it is served, and which call is being served now."""
 
 import asyncio
-import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import aclosing
 from contextvars import Context, ContextVar, copy_context
 from time import monotonic
 from typing import Any, Protocol
 
+from ..common.awaitable import as_coroutine, discard
 from ..errors import Error
 from ..runtime.log import Log
 from .method import Kind, Method
@@ -326,10 +326,6 @@ class SyncCalls:
         return call
 
 
-async def _result_of(awaitable: Any) -> Any:
-    return await awaitable
-
-
 class Returned:
     """What a plain function has returned that has to be awaited: the function of its call."""
 
@@ -340,9 +336,8 @@ class Returned:
 
     def __call__(self) -> Coroutine[Any, Any, Any]:
         value, self._value = self._value, None
-        return value if isinstance(value, types.CoroutineType) else _result_of(value)
+        return as_coroutine(value)
 
     def __del__(self) -> None:
         # Its call was refused, or its peer left before the call's turn came.
-        if isinstance(self._value, types.CoroutineType):
-            self._value.close()
+        discard(self._value)

@@ -1,4 +1,4 @@
-"""`is_awaitable`, which says what ``await`` takes."""
+"""What ``await`` takes, and what becomes of it."""
 
 import asyncio
 import types
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc.common.awaitable import is_awaitable
+from berrymq_rpc.common.awaitable import as_coroutine, discard, is_awaitable
 
 
 @types.coroutine
@@ -44,3 +44,22 @@ async def test_awaitables() -> None:
 )
 def test_others(value: object) -> None:
     assert not is_awaitable(value)
+
+
+async def test_a_coroutine_is_itself_and_others_are_awaited() -> None:
+    own = coroutine()
+    assert as_coroutine(own) is own
+    await own
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(7)
+    task = asyncio.create_task(as_coroutine(future))
+    assert await asyncio.wait_for(task, 10) == 7
+
+
+async def test_what_is_discarded_was_closed_without_a_warning() -> None:
+    own = coroutine()
+    discard(own)
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await own
+    discard(asyncio.get_running_loop().create_future())
+    discard(None)

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ...common.awaitable import is_awaitable
+from ...common.awaitable import discard, is_awaitable
 from ...runtime.log import Log
 from ...security.authorization import Answer
 
@@ -95,8 +95,7 @@ class Tokens:
         if answer is True or (isinstance(answer, str) and answer):
             return answer
         if is_awaitable(answer):
-            if inspect.iscoroutine(answer):
-                answer.close()
+            discard(answer)
             logger.error("token=%r must not be async: the token is refused", function)
         return False
 

@@ -1,11 +1,10 @@
 """Find and run the handlers of an object: its ``handle_NAME_method`` and others."""
 
 import inspect
-import types
 from collections.abc import Callable
 from typing import Any
 
-from ...common.awaitable import is_awaitable
+from ...common.awaitable import discard, is_awaitable
 from ...common.start_context import StartContext
 from ...errors import ParametersError
 from ...rpc.method import Kind, is_generator_function, kind_of
@@ -99,8 +98,7 @@ class Handlers:
             signature.check(args, kwargs)
         result = self._start_context.new().run(function, *args, **kwargs)
         if result is not None and is_awaitable(result):
-            if isinstance(result, types.CoroutineType):
-                result.close()
+            discard(result)
             raise TypeError(f"the handler of {safe_repr(request.method, 200)} {_REFUSED}")
         return result
 
