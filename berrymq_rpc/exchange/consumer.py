@@ -48,7 +48,7 @@ class Consumer:
         queue: where the messages come from, and go back to.
         ack_wait: seconds that each has to be acknowledged; ``None``: acknowledged on receipt.
         tries: how often each is delivered at most; ``None`` for no limit.
-        maximum: how many may be unacknowledged at a time.
+        max_unacknowledged: how many may be unacknowledged at a time.
         numbers: gives each delivery its number; no other delivery of the node has the same.
         on_dead: called with the queue, a message that has no deliveries left, and the reason why
             it came back from the last one.
@@ -57,7 +57,6 @@ class Consumer:
     __slots__ = (
         "_deliveries",
         "_lost",
-        "_maximum",
         "_numbers",
         "_on_dead",
         "_slots",
@@ -73,7 +72,7 @@ class Consumer:
         queue: RemoteQueue,
         ack_wait: float | None,
         tries: int | None,
-        maximum: int,
+        max_unacknowledged: int,
         numbers: Iterator[int],
         on_dead: Callable[[RemoteQueue, StoredMessage, str], object],
     ) -> None:
@@ -81,13 +80,12 @@ class Consumer:
         self.ack_wait = ack_wait
         self.tries = tries
         self.is_closed = False
-        self._maximum = maximum
         self._numbers = numbers
         self._on_dead = on_dead
         #: By their numbers, in the order in which they were made.
         self._deliveries: dict[int, Delivery] = {}
         #: Calls of `get` that wait, and deliveries: so there are never too many deliveries.
-        self._slots = asyncio.Semaphore(maximum)
+        self._slots = asyncio.Semaphore(max_unacknowledged)
         #: Calls of `get` that wait for a slot.
         self._stalled = 0
         #: What is called when a peer that has got messages is lost.

@@ -116,8 +116,8 @@ class LeaseTable(Generic[Value]):
 
     Args:
         free: called once with each value whose lease has ended.
-        maximum: how many leases there may be at a time; as many expired tokens are remembered.
-        peer_maximum: how many of them one peer may have; ``None`` for no bound of its own.
+        max_leases: how many leases there may be at a time; as many expired tokens are remembered.
+        max_peer_leases: how many of them one peer may have; ``None`` for no bound of its own.
         max_ttl: seconds; a longer ttl is cut to it.
         may_use: called with the owner of a lease: whether that is who asks.
 
@@ -129,13 +129,13 @@ class LeaseTable(Generic[Value]):
     def __init__(
         self,
         free: Callable[[Value], object],
-        maximum: int = MAX_LEASES,
-        peer_maximum: int | None = None,
+        max_leases: int = MAX_LEASES,
+        max_peer_leases: int | None = None,
         max_ttl: float = MAX_TTL,
         may_use: Callable[[Hashable], bool] = lambda owner: True,
     ) -> None:
-        self.maximum = maximum
-        self.peer_maximum = maximum if peer_maximum is None else peer_maximum
+        self.max_leases = max_leases
+        self.max_peer_leases = max_leases if max_peer_leases is None else max_peer_leases
         self.max_ttl = max_ttl
         self.refused = 0
         self.displaced = 0
@@ -264,7 +264,7 @@ class LeaseTable(Generic[Value]):
                 continue
             self._forget(lease)
             self._expired[lease.token] = None
-            if len(self._expired) > self.maximum:
+            if len(self._expired) > self.max_leases:
                 del self._expired[next(iter(self._expired))]
             self._free(lease.value)
 
@@ -316,13 +316,13 @@ class LeaseTable(Generic[Value]):
             OverloadedError: all were used.
         """
         places = None if account is None else self._places.get(account)
-        if places is not None and places.taken >= self.peer_maximum:
+        if places is not None and places.taken >= self.max_peer_leases:
             self._displace(
                 places.unused,
-                f"one peer has {self.peer_maximum:,} of max_connections={self.maximum:,}",
+                f"one peer has {self.max_peer_leases:,} of max_connections={self.max_leases:,}",
             )
-        if len(self._leases) >= self.maximum:
-            self._displace(self._unused, f"max_connections={self.maximum:,} is reached")
+        if len(self._leases) >= self.max_leases:
+            self._displace(self._unused, f"max_connections={self.max_leases:,} is reached")
 
     def _displace(self, unused: dict[str, Lease[Value]], problem: str) -> None:
         lease = next(iter(unused.values()), None)

@@ -455,7 +455,7 @@ class Link:
         """Report on the bus what was dropped since the last report, at a bounded rate."""
         if self._report_timer is None and not self._is_closed:
             buffer = self.send_buffer
-            bound = f"{buffer.maximum:,} messages or {buffer.maximum_bytes:,} bytes"
+            bound = f"{buffer.max_messages:,} messages or {buffer.max_bytes:,} bytes"
             self._report(f"more than {bound} wait for the line")
             self._report_timer = self._loop.call_later(REPORT_PAUSE, self._report_again)
 

@@ -40,7 +40,7 @@ class Mesh:
         name: the node's; ``None`` for a random one.
         limits: the bounds of a message.
         translation_table: for values of the user's own, as for `rpc.open_client`.
-        maximum, maximum_bytes: the bounds of each link's send buffer.
+        max_messages, max_bytes: the bounds of each link's send buffer.
         policy: what each user may send and get; ``None`` for everything.
 
     Attributes:
@@ -55,8 +55,8 @@ class Mesh:
         *,
         limits: Limits | None = None,
         translation_table: Mapping[int, Any] | None = None,
-        maximum: int = MAX_MESSAGES,
-        maximum_bytes: int = MAX_BYTES,
+        max_messages: int = MAX_MESSAGES,
+        max_bytes: int = MAX_BYTES,
         policy: Policy | None = None,
     ) -> None:
         self.policy = Policy() if policy is None else policy
@@ -72,8 +72,8 @@ class Mesh:
             wake=self._wake_from_any_thread,
         )
         self.gateway = gateway
-        self._maximum = maximum
-        self._maximum_bytes = maximum_bytes
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
         self._links: dict[Link, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -167,8 +167,8 @@ class Mesh:
     def _new_send_buffer(self, user: str | None) -> SendBuffer:
         message_filter = self.router.new_filter(self.policy.receiving(user))
         if message_filter is None:
-            return SendBuffer(self._maximum, self._maximum_bytes)
-        return FilteredSendBuffer(self._maximum, self._maximum_bytes, message_filter)
+            return SendBuffer(self._max_messages, self._max_bytes)
+        return FilteredSendBuffer(self._max_messages, self._max_bytes, message_filter)
 
     def _former(self, node: str, user: str | None) -> Link | None:
         for link in self._links:

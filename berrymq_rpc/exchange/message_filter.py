@@ -113,15 +113,15 @@ class FilteredSendBuffer(SendBuffer):
     """The send buffer of a link whose peer may not get everything.
 
     Args:
-        maximum, maximum_bytes: as for `SendBuffer`.
+        max_messages, max_bytes: as for `SendBuffer`.
         message_filter: leaves the rest out.
 
     Attributes:
         withheld: how many messages were left out.
     """
 
-    def __init__(self, maximum: int, maximum_bytes: int, message_filter: MessageFilter) -> None:
-        super().__init__(maximum, maximum_bytes)
+    def __init__(self, max_messages: int, max_bytes: int, message_filter: MessageFilter) -> None:
+        super().__init__(max_messages, max_bytes)
         self.withheld = 0
         self._filter = message_filter
 

@@ -156,8 +156,8 @@ class Node:
             name,
             limits=limits,
             translation_table=translation_table,
-            maximum=line_size,
-            maximum_bytes=line_bytes,
+            max_messages=line_size,
+            max_bytes=line_bytes,
             policy=Policy(allow_send, allow_receive),
         )
         #: All clients that the node opens have these, those that call back included.

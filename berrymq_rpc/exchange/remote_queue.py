@@ -37,8 +37,8 @@ class RemoteQueue:
 
     Args:
         identifier: the messages that it keeps, for logs.
-        maxsize: how many at most; when one more comes, the oldest is dropped.
-        maxbytes: bytes that they may take; over it, the oldest are dropped.
+        max_messages: how many at most; when one more comes, the oldest is dropped.
+        max_bytes: bytes that they may take; over it, the oldest are dropped.
         bytes_of_peer: the bytes of all queues of the same peer; ``None``: there is only this one.
         packer: packs and unpacks the messages.
         on_dropped: called with the queue after messages were dropped, when their number has
@@ -48,16 +48,16 @@ class RemoteQueue:
     def __init__(
         self,
         identifier: Identifier,
-        maxsize: int = MAX_MESSAGES,
-        maxbytes: int = MAX_BYTES,
+        max_messages: int = MAX_MESSAGES,
+        max_bytes: int = MAX_BYTES,
         *,
         bytes_of_peer: PeerBytes | None = None,
         packer: MessagePacker | None = None,
         on_dropped: Callable[["RemoteQueue"], object] | None = None,
     ) -> None:
         self.identifier = identifier
-        self.maxsize = maxsize
-        self.maxbytes = maxbytes
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
         self.is_closed = False
         self._packer = MessagePacker() if packer is None else packer
         self._on_dropped = on_dropped
@@ -73,7 +73,7 @@ class RemoteQueue:
         self._bytes = 0
         self._fixed = 0
         if bytes_of_peer is None:
-            bytes_of_peer = PeerBytes(maxbytes, AllBytes(maxbytes))
+            bytes_of_peer = PeerBytes(max_bytes, AllBytes(max_bytes))
         self._of_peer = bytes_of_peer
         self._of_all = bytes_of_peer.of_all
         self._of_peer.members[self] = None
@@ -135,7 +135,7 @@ class RemoteQueue:
             if self.is_closed:
                 return
             stored.number = next(self._numbers)
-            if stored.size > self.maxbytes or stored.size > self._of_peer.limit:
+            if stored.size > self.max_bytes or stored.size > self._of_peer.limit:
                 # No other message makes way for one that does not fit anyway.
                 self._count_dropped(1, f"a message of {stored.size:,} bytes is too large")
             else:
@@ -323,8 +323,9 @@ class RemoteQueue:
     def _make_room(self) -> "Iterable[RemoteQueue]":
         """Drop the oldest messages where a bound is reached; return the other queues that did."""
         if (
-            len(self._kept) + len(self._returned) + len(self._delayed) + self._held > self.maxsize
-            or self._bytes > self.maxbytes
+            len(self._kept) + len(self._returned) + len(self._delayed) + self._held
+            > self.max_messages
+            or self._bytes > self.max_bytes
         ):
             self._drop_oldest()
         if self._of_peer.bytes <= self._of_peer.limit and self._of_all.bytes <= self._of_all.limit:
@@ -361,13 +362,13 @@ class RemoteQueue:
         dropped = 0
         # What consumers hold or is delayed cannot make way.
         while (self._kept or self._returned) and (
-            len(self) + self._held > self.maxsize or self._bytes > self.maxbytes
+            len(self) + self._held > self.max_messages or self._bytes > self.max_bytes
         ):
             self._pop_oldest()
             dropped += 1
         if dropped:
-            is_long = len(self) + self._held >= self.maxsize
-            bound = f"{self.maxsize:,} messages" if is_long else f"{self.maxbytes:,} bytes"
+            is_long = len(self) + self._held >= self.max_messages
+            bound = f"{self.max_messages:,} messages" if is_long else f"{self.max_bytes:,} bytes"
             self._count_dropped(dropped, f"full with {bound}")
 
     def _count_dropped(self, count: int, reason: str) -> None:

@@ -22,7 +22,7 @@ class RemoteQueues:
     Args:
         gateway: of the bus whose messages are kept.
         origin: the origin of events about the queues on the bus.
-        maxsize, maxbytes: the bounds of each queue.
+        max_messages, max_bytes: the bounds of each queue.
         total_bytes: bytes that all queues may take.
         peer_share: the part of it that one peer's queues may take.
         translation_table: for values of the user's own, as for `rpc.open_client`.
@@ -32,16 +32,16 @@ class RemoteQueues:
         self,
         gateway: Gateway,
         origin: str,
-        maxsize: int,
-        maxbytes: int,
+        max_messages: int,
+        max_bytes: int,
         total_bytes: int,
         peer_share: float,
         translation_table: Mapping[int, Any] | None = None,
     ) -> None:
         self._gateway = gateway
         self._origin = origin
-        self._maxsize = maxsize
-        self._maxbytes = maxbytes
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
         self._packer = MessagePacker(translation_table)
         self._of_all = AllBytes(total_bytes)
         self._peer_limit = share_of(total_bytes, peer_share)
@@ -80,8 +80,8 @@ class RemoteQueues:
         if queue is None:
             queue = RemoteQueue(
                 identifier,
-                self._maxsize,
-                self._maxbytes,
+                self._max_messages,
+                self._max_bytes,
                 bytes_of_peer=of_peer,
                 packer=self._packer,
                 on_dropped=self._report_dropped,

@@ -94,10 +94,10 @@ class ReorderBuffer:
     """What was taken from each source, and what is held until its turn.
 
     Args:
-        maximum: sources that are remembered. Over it, the sources that were idle for longest are
-            forgotten, and a late duplicate of theirs is taken for new.
+        max_sources: sources that are remembered. Over it, the sources that were idle for longest
+            are forgotten, and a late duplicate of theirs is taken for new.
         patience, first_patience: seconds that a message waits for those before it.
-        maximum_held, maximum_held_bytes: what may wait, over all sources.
+        max_held, max_held_bytes: what may wait, over all sources.
 
     Attributes:
         duplicates: how many messages came that had been taken or missed before.
@@ -107,19 +107,19 @@ class ReorderBuffer:
     def __init__(
         self,
         *,
-        maximum: int = MAX_SOURCES,
+        max_sources: int = MAX_SOURCES,
         patience: float = PATIENCE,
         first_patience: float = FIRST_PATIENCE,
-        maximum_held: int = MAX_HELD,
-        maximum_held_bytes: int = MAX_HELD_BYTES,
+        max_held: int = MAX_HELD,
+        max_held_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         self.duplicates = 0
         self.missed = 0
-        self._maximum = maximum
+        self._max_sources = max_sources
         self._patience = patience
         self._first_patience = first_patience
-        self._maximum_held = maximum_held
-        self._maximum_held_bytes = maximum_held_bytes
+        self._max_held = max_held
+        self._max_held_bytes = max_held_bytes
         self._streams: dict[Source, _Stream] = {}
         #: Those with messages on hold.
         self._gaps: dict[Source, _Stream] = {}
@@ -153,7 +153,7 @@ class ReorderBuffer:
         source = batch.source
         stream = self._streams.get(source)
         if stream is None:
-            if len(self._streams) >= self._maximum:
+            if len(self._streams) >= self._max_sources:
                 self._forget()
             stream = self._streams[source] = _Stream()
             stream.moved = stream.began = now
@@ -256,10 +256,10 @@ class ReorderBuffer:
         """Whether to stop waiting for the messages up to `last`."""
         if (
             self._deadline(stream) <= now
-            or self._held > self._maximum_held
-            or self._held_bytes > self._maximum_held_bytes
+            or self._held > self._max_held
+            or self._held_bytes > self._max_held_bytes
             # Sources with held messages are not forgotten, so there must not be more of them.
-            or len(self._streams) > self._maximum
+            or len(self._streams) > self._max_sources
         ):
             return True
         reached = stream.reached
@@ -280,7 +280,7 @@ class ReorderBuffer:
         idle = [
             (stream.heard, source) for source, stream in self._streams.items() if not stream.held
         ]
-        for _, source in heapq.nsmallest(max(1, self._maximum // 10), idle):
+        for _, source in heapq.nsmallest(max(1, self._max_sources // 10), idle):
             del self._streams[source]
 
 

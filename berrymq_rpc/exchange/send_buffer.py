@@ -26,8 +26,8 @@ class SendBuffer:
     The class knows no time and no threads: its user takes care of them.
 
     Args:
-        maximum: messages, waiting and unacknowledged ones together.
-        maximum_bytes: bytes of the same.
+        max_messages: messages, waiting and unacknowledged ones together.
+        max_bytes: bytes of the same.
 
     Attributes:
         messages: how many it holds.
@@ -36,9 +36,9 @@ class SendBuffer:
         refused: how many messages the peer, or the way to it, did not accept.
     """
 
-    def __init__(self, maximum: int = MAX_MESSAGES, maximum_bytes: int = MAX_BYTES) -> None:
-        self.maximum = maximum
-        self.maximum_bytes = maximum_bytes
+    def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
         self.messages = 0
         self.bytes = 0
         self.dropped = 0
@@ -54,26 +54,26 @@ class SendBuffer:
         waiting.append(batch)
         self.messages += batch.count
         self.bytes += batch.size
-        while (self.messages > self.maximum or self.bytes > self.maximum_bytes) and len(
+        while (self.messages > self.max_messages or self.bytes > self.max_bytes) and len(
             waiting
         ) > 1:
             oldest = waiting.popleft()
             self._remove(oldest)
             self.dropped += oldest.count
 
-    def take(self, maximum: int, maximum_bytes: int) -> list[Batch]:
+    def take(self, max_batches: int, max_bytes: int) -> list[Batch]:
         """Take the batches to send next: at least one if there is one.
 
         Args:
-            maximum: how many batches at most.
-            maximum_bytes: bytes of all of them; the first may be larger.
+            max_batches: how many batches at most.
+            max_bytes: bytes of all of them; the first may be larger.
         """
         waiting = self._waiting
         taken: list[Batch] = []
         size = 0
-        while waiting and len(taken) < maximum:
+        while waiting and len(taken) < max_batches:
             size += waiting[0].size
-            if taken and size > maximum_bytes:
+            if taken and size > max_bytes:
                 break
             taken.append(waiting.popleft())
         self._sent.extend(taken)

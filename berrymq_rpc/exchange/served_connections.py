@@ -72,8 +72,9 @@ class ServedConnections:
     Args:
         mesh: has the links, and reports which are lost and restored.
         consumers: those of the queues; a connection's consumer ends with it.
-        max_connections, peer_connections, max_ttl, may_use: as `maximum`, `peer_maximum`,
-            `max_ttl` and `may_use` of `LeaseTable`.
+        max_connections, max_peer_connections: as `max_leases` and `max_peer_leases` of
+            `LeaseTable`.
+        max_ttl, may_use: as for `LeaseTable`.
         clock: the time in seconds.
 
     Attributes:
@@ -86,7 +87,7 @@ class ServedConnections:
         mesh: Mesh,
         consumers: Consumers,
         max_connections: int,
-        peer_connections: int,
+        max_peer_connections: int,
         max_ttl: float,
         may_use: Callable[[Hashable], bool],
         clock: Callable[[], float],
@@ -95,7 +96,7 @@ class ServedConnections:
         self._consumers = consumers
         self._clock = clock
         self.leases: LeaseTable[ServedConnection] = LeaseTable(
-            self._free, max_connections, peer_connections, max_ttl, may_use
+            self._free, max_connections, max_peer_connections, max_ttl, may_use
         )
         self.dropped = 0
         #: How many interconnections each peer has, by accounts.

@@ -28,7 +28,7 @@ def freed() -> Freed:
 
 @pytest.fixture
 def table(freed: Freed) -> LeaseTable[str]:
-    return LeaseTable(freed.append, maximum=3)
+    return LeaseTable(freed.append, max_leases=3)
 
 
 def status(table: LeaseTable[str], token: object, now: float) -> str:
@@ -234,7 +234,7 @@ class TestPlaces:
     """What becomes of one lease more than there may be."""
 
     def table(self, freed: Freed) -> LeaseTable[str]:
-        return LeaseTable(freed.append, maximum=6, peer_maximum=3)
+        return LeaseTable(freed.append, max_leases=6, max_peer_leases=3)
 
     def test_the_oldest_that_was_never_used_makes_way(self, freed: Freed) -> None:
         table = self.table(freed)

@@ -345,7 +345,7 @@ class TestOverflow:
     ) -> None:
         monkeypatch.setattr("berrymq_rpc.exchange.link.REPORT_PAUSE", 0.05)
         reported = asyncio.Event()
-        place = Place(maximum=3)
+        place = Place(max_messages=3)
         place.bus.regist_function("connection:dropped", lambda m: reported.set())
         with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
             place.send(*range(10))
@@ -367,7 +367,7 @@ class TestOverflow:
         place.mesh.stop()
 
     async def test_of_a_link_that_is_closed_meanwhile(self) -> None:
-        place = Place(maximum=3)
+        place = Place(max_messages=3)
         place.send(*range(10))
         await turn()
         place.send(11)

@@ -20,10 +20,10 @@ MESSAGE = 1010
 class Queues:
     """All queues of a bus, and how many messages each has."""
 
-    def __init__(self, total: int, share: float, maxbytes: int | None = None) -> None:
+    def __init__(self, total: int, share: float, max_bytes: int | None = None) -> None:
         self.bus = Bus()
         self.all = RemoteQueues(
-            self.bus.gateway, "node", 1000, total if maxbytes is None else maxbytes, total, share
+            self.bus.gateway, "node", 1000, total if max_bytes is None else max_bytes, total, share
         )
         self._owners = itertools.count()
 

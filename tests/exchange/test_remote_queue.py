@@ -22,8 +22,8 @@ def message(number: Any) -> Message:
     return Message(Identifier("job:new"), (number,), {})
 
 
-def queue(maxsize: int = 1000, *, holding: int = 0, **options: Any) -> RemoteQueue:
-    made = RemoteQueue(Identifier("job:*"), maxsize, packer=PACKER, **options)
+def queue(max_messages: int = 1000, *, holding: int = 0, **options: Any) -> RemoteQueue:
+    made = RemoteQueue(Identifier("job:*"), max_messages, packer=PACKER, **options)
     for number in range(holding):
         made.put(message(number))
     return made
@@ -208,7 +208,7 @@ class TestFull:
 
     async def test_bytes(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING, "berrymq_rpc.exchange"):
-            box = queue(maxbytes=3 * (OVERHEAD + 1010))
+            box = queue(max_bytes=3 * (OVERHEAD + 1010))
             for value in range(5):
                 box.put(message(bytes([value] * 1000)))
         assert [stored[0] for stored in numbers(box)] == [2, 3, 4]
@@ -217,14 +217,14 @@ class TestFull:
         assert caplog.messages[0].startswith("remote queue job:*: full with 3,930 bytes, 1 dropped")
 
     async def test_bytes_of_one_that_is_too_large(self) -> None:
-        box = queue(maxbytes=OVERHEAD + 1000)
+        box = queue(max_bytes=OVERHEAD + 1000)
         box.put(message(0))
         box.put(message("x" * 1000))
         assert box.dropped == 1
         assert numbers(box) == [0]
 
     async def test_bytes_of_what_comes_back(self) -> None:
-        box = queue(maxbytes=2 * (OVERHEAD + 1010), holding=0)
+        box = queue(max_bytes=2 * (OVERHEAD + 1010), holding=0)
         for value in (0, 1):
             box.put(message(bytes([value] * 1000)))
         stored = box.take()

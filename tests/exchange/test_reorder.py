@@ -185,7 +185,7 @@ def test_a_link_that_is_not_known_brings_as_well(reorder: ReorderBuffer) -> None
 
 class TestBounds:
     def test_of_messages_that_are_held(self) -> None:
-        reorder = ReorderBuffer(maximum_held=3)
+        reorder = ReorderBuffer(max_held=3)
         reorder.add_link(1)
         reorder.add_link(2)
         reorder.receive(1, batch(1), 0.0)
@@ -195,7 +195,7 @@ class TestBounds:
         assert reorder.held == 3
 
     def test_of_their_bytes(self) -> None:
-        reorder = ReorderBuffer(maximum_held_bytes=3 * batch(1).size)
+        reorder = ReorderBuffer(max_held_bytes=3 * batch(1).size)
         reorder.add_link(1)
         reorder.add_link(2)
         reorder.receive(1, batch(1), 0.0)
@@ -204,7 +204,7 @@ class TestBounds:
         assert summary(reorder.receive(1, batch(9), 0.0)) == [(2, 2), 3]
 
     def test_of_sources(self) -> None:
-        reorder = ReorderBuffer(maximum=100)
+        reorder = ReorderBuffer(max_sources=100)
         reorder.add_link(1)
         for number in range(1000):
             reorder.receive(1, batch(1, source=("x", number)), float(number))
@@ -213,7 +213,7 @@ class TestBounds:
         assert reorder.taken(("x", 0)) == 0
 
     def test_of_sources_that_wait(self) -> None:
-        reorder = ReorderBuffer(maximum=100)
+        reorder = ReorderBuffer(max_sources=100)
         reorder.add_link(1)
         reorder.add_link(2)
         outcomes = []

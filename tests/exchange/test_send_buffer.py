@@ -61,7 +61,7 @@ def test_as_many_as_fit() -> None:
 
 
 def test_the_oldest_goes() -> None:
-    send_buffer = SendBuffer(maximum=10)
+    send_buffer = SendBuffer(max_messages=10)
     for n in range(6):
         send_buffer.put(batch(n, count=3))
     assert (len(send_buffer), send_buffer.dropped) == (9, 9)
@@ -69,7 +69,7 @@ def test_the_oldest_goes() -> None:
 
 
 def test_by_size_too() -> None:
-    send_buffer = SendBuffer(maximum_bytes=5000)
+    send_buffer = SendBuffer(max_bytes=5000)
     for n in range(10):
         send_buffer.put(batch(n, size=1000))
     assert send_buffer.bytes <= 5000
@@ -80,7 +80,7 @@ def test_by_size_too() -> None:
 
 
 def test_what_is_under_way_is_not_dropped() -> None:
-    send_buffer = SendBuffer(maximum=3)
+    send_buffer = SendBuffer(max_messages=3)
     for n in range(3):
         send_buffer.put(batch(n))
     send_buffer.take(2, ANY)
@@ -111,7 +111,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.send_buffer = SendBuffer(maximum=20)
+        self.send_buffer = SendBuffer(max_messages=20)
         self.count = 0
         self.waiting: deque[Batch] = deque()
         self.sent: deque[Batch] = deque()
