@@ -1,6 +1,7 @@
 """CURVE on the sockets of ZeroMQ, and what a client can find out when it is refused."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -11,6 +12,7 @@ import zmq
 
 from ...endpoint import Endpoint
 from ...errors import AuthenticationError
+from ...runtime.loop_thread import LoopThread
 from ...security import CurveClient, CurveServer, Security
 from .binding import uses_ipv6
 from .port import Credentials
@@ -152,7 +154,9 @@ def find_refusal_blocking(endpoint: str, security: Security | None, patience: fl
     if event == _REFUSED:
         return "key" if value == NOT_AUTHORIZED else "handshake"
     if event == _CLOSED:
-        return asyncio.run(find_refusal(endpoint, security))
+        # This thread may run an event loop, as those of notebooks do.
+        with contextlib.closing(LoopThread("refused client")) as thread:
+            return thread.run(find_refusal(endpoint, security))
     return None
 
 

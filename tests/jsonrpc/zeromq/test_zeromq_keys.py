@@ -89,6 +89,17 @@ def test_a_server_without_keys(server_class: Any, client_class: Any) -> None:
     assert error.value.reason == "no keys"
 
 
+async def test_a_refused_client_where_an_event_loop_runs() -> None:
+    # As in a notebook: the client blocks the loop, and is told nevertheless.
+    with (
+        Simple(ANY_PORT) as server,
+        zeromq.RPCClient(server.endpoint, timeout=8000, security=client_of()) as client,
+        pytest.raises(rpc.AuthenticationError) as error,
+    ):
+        client.echo(5)
+    assert error.value.reason == "no keys"
+
+
 @each_pair
 def test_no_server_is_no_refusal(server_class: Any, client_class: Any) -> None:
     with server_class(ANY_PORT) as server:
