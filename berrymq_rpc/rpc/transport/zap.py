@@ -1,15 +1,15 @@
 """ZeroMQ's authentication (ZAP, RFC 27): one thread for each context, which answers for all keys.
 
 libzmq asks at ``inproc://zeromq.zap.01`` about each handshake of a socket that has a domain. Every
-secured socket has a domain of its own, and ``ZAP_ENFORCE_DOMAIN``: without an
-answer, a client is refused.
+secured socket has its own domain, and ``ZAP_ENFORCE_DOMAIN``: without an answer, a
+client is refused.
 """
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from itertools import count
 from time import monotonic
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ from zmq.utils import z85
 
 from ...common.backoff import Backoff
 from ...runtime.log import Log
-from ...runtime.worker_thread import WorkerThread
 from ...security.authorization import Authorization
+from .gate import Gate
 from .waker import Waker
 
 __all__ = ["ANSWER_TIME", "USER", "authenticate"]
@@ -53,61 +53,6 @@ _VERSION = b"1.0"
 _FRAMES = 9
 
 _domains = count(1)
-
-
-class Gate:
-    """Who may come in by one socket.
-
-    Args:
-        authorization: answers for each key.
-        loop: where async functions run; ``None`` in programs without asyncio.
-        endpoint: the socket's address, for the log.
-    """
-
-    def __init__(
-        self,
-        authorization: Authorization,
-        loop: asyncio.AbstractEventLoop | None,
-        endpoint: str,
-    ) -> None:
-        self.authorization = authorization
-        self.endpoint = endpoint
-        self._loop = loop
-        #: Runs a user's functions, so that one which blocks holds up this socket alone.
-        self._worker = (
-            WorkerThread("authorization", max_items=MAX_WAITING, logger=logger)
-            if authorization.may_block
-            else None
-        )
-
-    def ask(self, key: str) -> "Future[Any]":
-        """Ask whether a key may come in."""
-        future: Future[Any] = Future()
-        if self._worker is None:
-            self._ask(key, future)
-        else:
-            self._worker.put(lambda: self._ask(key, future))
-        return future
-
-    def _ask(self, key: str, future: "Future[Any]") -> None:
-        try:
-            answer = self.authorization.check(key)
-            if not isinstance(answer, Awaitable):
-                _settle(future, answer)
-            elif self._loop is None:
-                _close(answer)
-                raise TypeError("authorized is an async function, and this server has no loop")
-            else:
-                asked = asyncio.run_coroutine_threadsafe(_awaited(answer), self._loop)
-                asked.add_done_callback(lambda done: _pass_on(done, future))
-                future.add_done_callback(lambda done: done.cancelled() and asked.cancel())
-        except BaseException as error:
-            _settle(future, error=error)
-
-    def close(self) -> None:
-        """Let the thread of the user's functions end."""
-        if self._worker is not None:
-            self._worker.stop(0.0)
 
 
 class Waiting(NamedTuple):
@@ -323,36 +268,6 @@ def _reply(
         socket.send_multipart((*head, status, text, key, properties), zmq.NOBLOCK)
 
 
-def _settle(
-    future: "Future[Any]", answer: object = None, error: BaseException | None = None
-) -> None:
-    # An answer that came too late is dropped.
-    with contextlib.suppress(InvalidStateError):
-        if error is None:
-            future.set_result(answer)
-        else:
-            future.set_exception(error)
-
-
-def _pass_on(done: "Future[Any]", future: "Future[Any]") -> None:
-    if done.cancelled():
-        _settle(future, error=RuntimeError("the event loop ended"))
-    elif (error := done.exception()) is not None:
-        _settle(future, error=error)
-    else:
-        _settle(future, done.result())
-
-
-async def _awaited(answer: Awaitable[Any]) -> Any:
-    return await answer
-
-
-def _close(answer: Awaitable[Any]) -> None:
-    close = getattr(answer, "close", None)
-    if close is not None:
-        close()
-
-
 _threads: WeakKeyDictionary[Any, ZapThread] = WeakKeyDictionary()
 _threads_lock = threading.Lock()
 
@@ -382,5 +297,5 @@ def authenticate(
         thread = _threads.get(context)
         if thread is None:
             thread = _threads[context] = ZapThread(context)
-    domain = thread.add(Gate(authorization, loop, endpoint))
+    domain = thread.add(Gate(authorization, loop, endpoint, MAX_WAITING))
     return domain, lambda: thread.remove(domain)
