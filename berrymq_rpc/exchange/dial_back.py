@@ -17,7 +17,8 @@ from ..rpc import Client
 from ..rpc.options import ClientOptions
 from ..rpc.transport import TRANSPORTS
 from ..runtime.log import Log
-from .link import Carrier, Link
+from .carrier import Carrier
+from .link import Link
 from .peer_client import open_peer_client
 from .serial_sender import SerialSender
 from .status import OK

@@ -15,10 +15,10 @@ from typing import Any
 from ..endpoint import Endpoint, split_user
 from ..errors import ParametersError, ProtocolError
 from ..jsonrpc.items import RPCError
+from .carrier import Carrier
 from .dial_back import addresses_of
 from .functions import ExportedFunctions
 from .interconnection import IncomingMessages
-from .link import Carrier
 from .serial_sender import SerialSender
 from .status import OK
 

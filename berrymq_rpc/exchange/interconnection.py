@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from ..errors import ParametersError
 from ..rpc import AttrHandler, Client, Peer, method
 from .batch import parse_batch
+from .carrier import Carrier
 from .connection import Connection, Keeper, StreamKeeper
 from .functions import ExportedFunctions
-from .link import Carrier, Link
+from .link import Link
 from .mesh import Mesh
 from .status import INVALID_TOKEN, OK
 from .validation import keywords_of, positional_of

@@ -8,11 +8,12 @@ from collections.abc import Callable, Hashable
 from ..errors import OverloadedError
 from ..rpc import Peer
 from ..runtime.log import Log
+from .carrier import Carrier
 from .consumer import Consumer
 from .consumers import Consumers
 from .dial_back import DialBack
 from .leases import Lease, LeaseTable
-from .link import Carrier, Link
+from .link import Link
 from .mesh import Mesh
 from .remote_queue import RemoteQueue
 

@@ -13,7 +13,8 @@ from berrymq_rpc.errors import (
     ServiceClosedError,
     TooLargeError,
 )
-from berrymq_rpc.exchange.link import GROUP_BATCHES, MAX_CALLS, Carrier, Link
+from berrymq_rpc.exchange.carrier import Carrier
+from berrymq_rpc.exchange.link import GROUP_BATCHES, MAX_CALLS, Link
 from berrymq_rpc.exchange.mesh import Mesh
 from berrymq_rpc.rpc.wire.codec import Codec
 
