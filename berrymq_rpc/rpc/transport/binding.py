@@ -17,6 +17,7 @@ import zmq
 
 from ...endpoint import Endpoint
 from .port import IPC_MODE
+from .zap import set_endpoint
 
 __all__ = ["bind_socket", "is_name", "needs_ipv6", "uses_ipv6"]
 
@@ -46,7 +47,7 @@ def bind_socket(zmq_socket: Any, endpoint: str, ipc_mode: int = IPC_MODE) -> str
         _check_path(path)
         if hasattr(socket, "AF_UNIX") and not path.startswith("@"):
             _bind_path(zmq_socket, endpoint, ipc_mode)
-            return _real_endpoint(zmq_socket)
+            return _bound(zmq_socket)
     zmq_socket.set(zmq.IPV6, int(uses_ipv6(endpoint)))
     try:
         zmq_socket.bind(endpoint)
@@ -56,7 +57,7 @@ def bind_socket(zmq_socket: Any, endpoint: str, ipc_mode: int = IPC_MODE) -> str
         # It has no IPv4 address, but may have an IPv6 one.
         zmq_socket.set(zmq.IPV6, 1)
         zmq_socket.bind(endpoint)
-    return _real_endpoint(zmq_socket)
+    return _bound(zmq_socket)
 
 
 def _bind_path(zmq_socket: Any, endpoint: str, mode: int) -> None:
@@ -69,9 +70,12 @@ def _bind_path(zmq_socket: Any, endpoint: str, mode: int) -> None:
             os.umask(before)
 
 
-def _real_endpoint(zmq_socket: Any) -> str:
-    real: bytes = zmq_socket.get(zmq.LAST_ENDPOINT)
-    return real.rstrip(b"\0").decode()
+def _bound(zmq_socket: Any) -> str:
+    """The real endpoint, by which the log names the socket from now on."""
+    last: bytes = zmq_socket.get(zmq.LAST_ENDPOINT)
+    real = last.rstrip(b"\0").decode()
+    set_endpoint(zmq_socket, real)
+    return real
 
 
 def uses_ipv6(endpoint: str) -> bool:

@@ -24,7 +24,7 @@ from ...security.authorization import Authorization
 from .gate import Gate
 from .waker import Waker
 
-__all__ = ["ANSWER_TIME", "USER", "authenticate"]
+__all__ = ["ANSWER_TIME", "USER", "authenticate", "set_endpoint"]
 
 logger = Log("berrymq_rpc.security")
 
@@ -102,6 +102,13 @@ class ZapThread:
                 self._waker.wake()
         if gate is not None:
             gate.close()
+
+    def set_endpoint(self, domain: bytes, endpoint: str) -> None:
+        """Name a socket by another address in the log."""
+        with self._lock:
+            gate = self._gates.get(domain)
+        if gate is not None:
+            gate.endpoint = endpoint
 
     def _start(self) -> None:
         if self._thread is not None:
@@ -299,3 +306,11 @@ def authenticate(
             thread = _threads[context] = ZapThread(context)
     domain = thread.add(Gate(authorization, loop, endpoint, MAX_WAITING))
     return domain, lambda: thread.remove(domain)
+
+
+def set_endpoint(zmq_socket: Any, endpoint: str) -> None:
+    """Name a socket by its real address in the log, which is known once it is bound."""
+    with _threads_lock:
+        thread = _threads.get(zmq_socket.context)
+    if thread is not None:
+        thread.set_endpoint(zmq_socket.get(zmq.ZAP_DOMAIN), endpoint)

@@ -68,7 +68,9 @@ def test_who_gets_in(server_class: Any, client_class: Any) -> None:
 
 
 @each_pair
-def test_a_short_timeout_is_told_as_well(server_class: Any, client_class: Any) -> None:
+def test_a_short_timeout_is_told_as_well(
+    server_class: Any, client_class: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     security = rpc.CurveServer(KEYS, {ALICE.public})
     with (
         server_class(ANY_PORT, security=security) as server,
@@ -76,6 +78,7 @@ def test_a_short_timeout_is_told_as_well(server_class: Any, client_class: Any) -
         pytest.raises(rpc.AuthenticationError, match="has not authorized"),
     ):
         client.echo(5)
+    assert f"refused at {server.endpoint}: not authorized" in caplog.text
 
 
 @each_pair
