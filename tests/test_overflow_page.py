@@ -11,7 +11,14 @@ import pytest
 from berrymq_rpc import Node
 from berrymq_rpc.bus import thread_pool
 from berrymq_rpc.common.bounded import Overflow
-from berrymq_rpc.exchange import consumer, message_codec, reorder, router, serial_sender, sync_node
+from berrymq_rpc.exchange import (
+    consumer,
+    message_codec,
+    reorder,
+    router,
+    serial_sender,
+    threaded_node,
+)
 from berrymq_rpc.jsonrpc import http
 from berrymq_rpc.jsonrpc.bridge import Bridge, bridge, write_queue
 from berrymq_rpc.jsonrpc.zeromq import receiver, router_queues, subscription
@@ -95,8 +102,8 @@ NUMBERS = {
     "messages in a queue for a remote consumer": f"``queue_size`` ({NODE['queue_size']:,}), "
     f"``queue_bytes`` ({mib(NODE['queue_bytes'])})",
     "messages that a consumer has got": f"``max_unacknowledged`` ({consumer.MAX_UNACKNOWLEDGED:,})",
-    "messages for the receivers of a ``SyncNode``": f"{sync_node.MAX_MESSAGES:,}, "
-    f"{mib(sync_node.MAX_BYTES)}",
+    "messages for the receivers of a ``SyncNode``": f"{threaded_node.MAX_MESSAGES:,}, "
+    f"{mib(threaded_node.MAX_BYTES)}",
     "calls of a native client": f"``window`` ({LIMITS.window})",
     "calls that run at a server": f"``max_in_flight`` ({LIMITS.max_in_flight:,})",
     "messages of a peer that wait for its turn": "``max_queued_call_bytes`` "

@@ -1,69 +1,33 @@
 """A node for programs and threads without asyncio."""
 
-import asyncio
 import atexit
 import contextlib
-import math
 import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
-from types import EllipsisType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
-from ..bus import Bus, Empty, default_bus
-from ..common.backoff import Backoff
+from ..bus import Bus, default_bus
 from ..endpoint import Address, endpoint_of
-from ..errors import ConnectionLostError, ServiceClosedError
+from ..errors import ServiceClosedError
 from ..rpc.validation import checked_seconds
 from ..runtime.fork import call_in_child
-from ..runtime.log import Log
-from ..runtime.loop_thread import LoopThread
-from ..runtime.worker_thread import WorkerThread
 from ..security import PublicKey
-from .connection import Connection
 from .functions import TTL
-from .interconnection import Interconnection
-from .node import Node
 from .peer_client import endpoint_to_show
-from .queue_connection import PulledMessage, QueueConnection
-from .send_buffer import MAX_BYTES, MAX_MESSAGES
 from .taken_message import TakenMessage, check_no_loop
-from .threaded_bus import ThreadedBus
+from .threaded_node import CANCEL_PATIENCE, Connect, Taken, ThreadedNode, Wait, not_connected
 
 __all__ = ["GET_TIMEOUT", "SyncNode"]
 
-logger = Log("berrymq_rpc.exchange")
-
 T = TypeVar("T")
-
-#: Makes a connection of a node.
-Connect: TypeAlias = Callable[[Node], Coroutine[Any, Any, Connection]]
-
-#: Seconds that a peer has to appear; ``None`` for no limit, ``...`` for what the node is set to.
-Wait: TypeAlias = float | EllipsisType | None
-
-#: Seconds between two attempts to connect: the first pause, and the longest.
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 1.0
-
-#: A message, and the connection whose queue gave it.
-Taken: TypeAlias = tuple[QueueConnection, PulledMessage]
 
 #: Seconds that `get` waits: berryMQ's default.
 GET_TIMEOUT = 1000.0
 
-#: Seconds that receivers have, at closing, for the messages that came before.
-PATIENCE = 5.0
-
 #: Seconds that the end of a program waits for peers to take the last messages.
 EXIT_PATIENCE = 5.0
-
-#: Seconds that closing takes at most: what was sent goes out before.
-CLOSE_PATIENCE = 30.0
-
-#: Seconds for the node's tasks to end when this time is over.
-CANCEL_PATIENCE = 2.0
 
 
 class SyncNode:
@@ -93,7 +57,7 @@ class SyncNode:
     def __init__(self, bus: Bus | None = None, **options: Any) -> None:
         self._bus = default_bus if bus is None else bus
         self._options = options
-        self._life: _Life | None = None
+        self._node: ThreadedNode | None = None
         self._lock = threading.Lock()
         #: Whether the program is at its end.
         self._is_over = False
@@ -103,15 +67,13 @@ class SyncNode:
     @property
     def endpoints(self) -> tuple[str, ...]:
         """Where it listens; empty before `init_connection`."""
-        life = self._life
-        return () if life is None or life.loop_thread.is_closed else life.node.endpoints
+        running = self._running()
+        return () if running is None else running.node.endpoints
 
     def statistics(self) -> dict[str, int]:
         """Counts, as `Node.statistics` gives them; empty while the node does not run."""
-        life = self._life
-        if life is None or life.loop_thread.is_closed:
-            return {}
-        return life.loop_thread.run(life.statistics())
+        running = self._running()
+        return {} if running is None else running.loop_thread.run(running.statistics())
 
     def init_connection(self, addr: Address = ("localhost", 0), *, insecure: bool = False) -> str:
         """Listen for other nodes.
@@ -130,7 +92,7 @@ class SyncNode:
             OSError: the address cannot be bound, as when it is in use.
             ValueError, TypeError: it is not an address, or is reached from other hosts.
         """
-        return self._run("init_connection", lambda life: life.listen(addr, insecure))
+        return self._run("init_connection", lambda running: running.listen(addr, insecure))
 
     def interconnect(
         self,
@@ -229,7 +191,7 @@ class SyncNode:
         """
         return self._run_connected(
             "send_message",
-            lambda life: life.send(identifier, args, kwargs),
+            lambda running: running.send(identifier, args, kwargs),
         )
 
     def get(self, block: bool = True, timeout: float | None = GET_TIMEOUT) -> TakenMessage:
@@ -259,11 +221,11 @@ class SyncNode:
         return self._get("get_nowait", False, None)
 
     def _get(self, name: str, block: bool, timeout: float | None) -> TakenMessage:
-        taking: list[_Life] = []
+        taking: list[ThreadedNode] = []
 
-        async def take(life: _Life) -> Taken:
-            taking.append(life)
-            return await life.get(block, timeout)
+        async def take(running: ThreadedNode) -> Taken:
+            taking.append(running)
+            return await running.get(block, timeout)
 
         _, message = self._run_connected(name, take)
         return TakenMessage(message, taking[0].loop_thread.run)
@@ -275,18 +237,18 @@ class SyncNode:
             addr: the node's address; ``None`` for all.
         """
         check_no_loop("close_connection")
-        life = self._life
-        if life is None or life.loop_thread.is_closed:
+        running = self._running()
+        if running is None:
             return
         if addr is not None:
             endpoint = endpoint_to_show(endpoint_of(addr))
-            life.loop_thread.run(life.close_endpoint(endpoint))
+            running.loop_thread.run(running.close_endpoint(endpoint))
             return
         with self._lock:
-            if self._life is not life:
+            if self._node is not running:
                 return
-            self._life = None
-        life.close()
+            self._node = None
+        running.close()
 
     def __enter__(self) -> Self:
         return self
@@ -299,26 +261,33 @@ class SyncNode:
 
     def _connect(self, name: str, connect: Connect, wait: Wait) -> None:
         seconds = wait if wait is None or wait is ... else checked_seconds(wait, "wait")
-        self._run(name, lambda life: life.open(connect, seconds))
+        self._run(name, lambda running: running.open(connect, seconds))
 
-    def _run(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine of this node's life, which is started if need be."""
+    def _running(self) -> ThreadedNode | None:
+        """The node, if it runs."""
+        node = self._node
+        return None if node is None or node.loop_thread.is_closed else node
+
+    def _run(self, name: str, make: Callable[[ThreadedNode], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine of the node, which is started if need be."""
         check_no_loop(name)
         self._check_not_over()
         with self._lock:
-            life = self._life
-            if life is None or life.loop_thread.is_closed:
-                life = self._life = _Life(self._bus, self._options)
-        return life.loop_thread.run(make(life))
+            running = self._running()
+            if running is None:
+                running = self._node = ThreadedNode(self._bus, self._options)
+        return running.loop_thread.run(make(running))
 
-    def _run_connected(self, name: str, make: Callable[["_Life"], Coroutine[Any, Any, T]]) -> T:
+    def _run_connected(
+        self, name: str, make: Callable[[ThreadedNode], Coroutine[Any, Any, T]]
+    ) -> T:
         """Run a coroutine that needs a connection."""
         check_no_loop(name)
         self._check_not_over()
-        life = self._life
-        if life is None or life.loop_thread.is_closed:
-            raise _not_connected(name)
-        return life.loop_thread.run(make(life))
+        running = self._running()
+        if running is None:
+            raise not_connected(name)
+        return running.loop_thread.run(make(running))
 
     def _check_not_over(self) -> None:
         if self._is_over:
@@ -327,213 +296,29 @@ class SyncNode:
     def _leave_at_exit(self, deadline: float) -> None:
         """Close the connections to other nodes, before the program ends."""
         self._is_over = True
-        life = self._life
-        if life is not None and not life.loop_thread.is_closed:
+        running = self._running()
+        if running is not None:
             left = max(0.0, deadline - time.monotonic())
             with contextlib.suppress(ServiceClosedError, TimeoutError):
-                life.loop_thread.run(life.leave(left), left + CANCEL_PATIENCE)
+                running.loop_thread.run(running.leave(left), left + CANCEL_PATIENCE)
 
     def _close_at_exit(self, deadline: float) -> None:
-        life, self._life = self._life, None
-        if life is not None and not life.loop_thread.is_closed:
-            life.close(max(CANCEL_PATIENCE, deadline - time.monotonic()))
+        running, self._node = self._running(), None
+        if running is not None:
+            running.close(max(CANCEL_PATIENCE, deadline - time.monotonic()))
 
     def _forked(self) -> None:
         """Reset in the child of a fork, in which only the thread that forked runs."""
         self._lock = threading.Lock()
-        if self._life is not None:
+        if self._node is not None:
             # Keep it: the parent's event loop and sockets must not be closed here.
-            _abandoned.append(self._life)
-            self._life.gateway.detach()
-            self._life = None
+            _abandoned.append(self._node)
+            self._node.gateway.detach()
+            self._node = None
 
 
-class _Life:
-    """A node and its threads, from first use to close."""
-
-    def __init__(self, bus: Bus, options: dict[str, Any]) -> None:
-        self.loop_thread = LoopThread("node", self._unclaimed)
-        self._receivers = WorkerThread(
-            "receivers",
-            max_items=MAX_MESSAGES,
-            max_bytes=MAX_BYTES,
-            on_dropped=self._report_dropped,
-            logger=logger,
-        )
-        self._bus = bus
-        self.gateway = ThreadedBus(bus.gateway, self._receivers)
-        #: In the order in which they were made; `Node.connections` has none.
-        self._connections: list[Connection] = []
-        #: Endpoints as they were asked for, such as with a host name, and as they are bound.
-        self._listening: dict[str, str] = {}
-        try:
-            self.node: Node = self.loop_thread.run(self._start(options))
-        except BaseException:
-            self.close()
-            raise
-
-    async def _start(self, options: dict[str, Any]) -> Node:
-        return await Node(None, self._bus, gateway=self.gateway, **options).start()
-
-    async def listen(self, addr: Address, insecure: bool) -> str:
-        asked = endpoint_of(addr)
-        if asked in self.node.endpoints:
-            return asked
-        if asked not in self._listening:
-            (endpoint,) = await self.node.listen(addr, insecure=insecure)
-            if asked.endswith((":0", ":*")):
-                # Each time another port.
-                return endpoint
-            self._listening[asked] = endpoint
-        return self._listening[asked]
-
-    async def statistics(self) -> dict[str, int]:
-        return self.node.statistics()
-
-    async def open(self, connect: Connect, wait: Wait) -> None:
-        if wait is ...:
-            connection = await connect(self.node)
-        else:
-            connection = await _wait_for_node(self.node, connect, wait)
-        self._connections.append(connection)
-
-    async def send(self, identifier: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        # A node with several connections gets one message.
-        targets = {
-            connection.endpoint: connection
-            for connection in self._open_connections()
-            if not isinstance(connection, Interconnection)
-        }
-        if not targets:
-            raise _not_connected("send_message")
-        outcomes = await asyncio.gather(
-            *(target.send_message(identifier, *args, **kwargs) for target in targets.values()),
-            return_exceptions=True,
-        )
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return next((str(status) for status in outcomes if status != "ok"), "ok")
-
-    async def get(self, block: bool, timeout: float | None) -> Taken:
-        queues = [c for c in self._open_connections() if isinstance(c, QueueConnection)]
-        if not queues:
-            raise _not_connected("get")
-        if len(queues) == 1:
-            return queues[0], await queues[0].get(block, timeout)
-        return await _get_from_any(queues, block, timeout)
-
-    async def leave(self, patience: float) -> None:
-        """Close the connections to other nodes within so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await asyncio.gather(*(c.close() for c in self._open_connections()))
-
-    async def close_endpoint(self, endpoint: str) -> None:
-        gone = [c for c in self._open_connections() if c.endpoint == endpoint]
-        await asyncio.gather(*(connection.close() for connection in gone))
-
-    def close(self, patience: float = CLOSE_PATIENCE) -> None:
-        """Close everything. Receivers have some seconds for what came before.
-
-        Args:
-            patience: seconds that the node may take.
-        """
-
-        async def finish() -> None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
-                    await self.node.close()
-
-        try:
-            end = finish if hasattr(self, "node") else None
-            self.loop_thread.close(end, patience + CANCEL_PATIENCE)
-        finally:
-            if left := self._receivers.stop(PATIENCE):
-                logger.warning("%d messages were dropped: their receivers took too long", left)
-
-    def _open_connections(self) -> list[Connection]:
-        self._connections = [c for c in self._connections if not c.closed]
-        return self._connections
-
-    def _report_dropped(self, receivers: WorkerThread) -> None:
-        logger.warning(
-            "receivers are too slow: %s messages wait, %d dropped so far",
-            f"{len(receivers):,}",
-            receivers.dropped,
-        )
-        # As `Router.report` does it: no other node gets it.
-        self.gateway.relay("receiver:dropped", (), {"count": receivers.dropped}, self.node.name)
-
-    def _unclaimed(self, result: Any) -> None:
-        """The caller was interrupted as the result came: the next one gets the message."""
-        match result:
-            case (QueueConnection() as connection, PulledMessage() as message):
-                connection.put_back(message)
-
-
-async def _wait_for_node(node: Node, connect: Connect, wait: float | None) -> Connection:
-    """Connect to a peer as soon as it is up.
-
-    Raises:
-        ConnectionLostError: it was not in time; what the last attempt has raised.
-        Exception: as `connect` does.
-    """
-    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-    lost: ConnectionLostError | None = None
-    timeout = asyncio.timeout(None if wait == math.inf else wait)
-    try:
-        async with timeout:
-            while True:
-                try:
-                    return await connect(node)
-                except ConnectionLostError as error:
-                    lost = error
-                await asyncio.sleep(backoff.next())
-    except TimeoutError as error:
-        if not timeout.expired():
-            raise
-        raise lost or ConnectionLostError(f"no node has answered within {wait:g} s") from error
-
-
-async def _get_from_any(queues: list[QueueConnection], block: bool, timeout: float | None) -> Taken:
-    """Get the first message of any queue; others that come at the same time go back."""
-    tasks = {asyncio.create_task(queue.get(block, timeout)): queue for queue in queues}
-    taken: Taken | None = None
-    problems: list[BaseException] = []
-    try:
-        waiting = set(tasks)
-        while waiting and taken is None:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                error = task.exception()
-                if error is not None:
-                    problems.append(error)
-                elif taken is None:
-                    taken = tasks.pop(task), task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        for task, queue in tasks.items():
-            if not task.cancelled() and task.exception() is None:
-                queue.put_back(task.result())
-    if taken is not None:
-        return taken
-    raise next((error for error in problems if not isinstance(error, Empty)), problems[0])
-
-
-def _not_connected(name: str) -> RuntimeError:
-    needed = (
-        "connect_via_queue()"
-        if name != "send_message"
-        else "connect_oneway() or connect_via_queue()"
-    )
-    return RuntimeError(f"{name}() needs a connection: call {needed} first")
-
-
-#: Lives that belong to the process from which this one was forked.
-_abandoned: list[_Life] = []
+#: Those of the process from which this one was forked.
+_abandoned: list[ThreadedNode] = []
 
 _nodes: weakref.WeakSet[SyncNode] = weakref.WeakSet()
 

@@ -369,7 +369,7 @@ class TestReceivers:
     def test_slow_ones_lose_the_oldest_and_are_reported(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("berrymq_rpc.exchange.sync_node.MAX_MESSAGES", 3)
+        monkeypatch.setattr("berrymq_rpc.exchange.threaded_node.MAX_MESSAGES", 3)
         with two() as (there, endpoint, here):
             begun, go = threading.Event(), threading.Event()
 
