@@ -7,7 +7,7 @@ from typing import Any
 
 from .docstring import parameter_descriptions
 from .schema import Schema, default_of, is_plain, schema_of
-from .type_schema import TypeSchemas, annotations_of
+from .type_schema import TypeSchemas, signature_of
 
 __all__ = ["OPENRPC_VERSION", "openrpc_document"]
 
@@ -58,8 +58,7 @@ def _method(method: dict[str, Any], function: Callable[..., Any] | None) -> dict
     left_out = {*_VARIABLE, "keyword_only"} if structure == "by-position" else _VARIABLE
     listed = [each for each in parameters if each["kind"] not in left_out]
     descriptions = parameter_descriptions(doc)
-    types = {} if function is None else annotations_of(function)
-    defaults = {} if function is None else _defaults_of(function)
+    signature = inspect.Signature() if function is None else signature_of(function)
     made: dict[str, Any] = {"name": method["name"]}
     if doc:
         summary, _, rest = doc.partition("\n\n")
@@ -69,11 +68,13 @@ def _method(method: dict[str, Any], function: Callable[..., Any] | None) -> dict
     # Required ones come first, as the specification demands. In Python they do anyway, but for
     # keyword-only ones, whose order does not matter.
     listed.sort(key=lambda parameter: not parameter["required"])
-    made["params"] = [_parameter(each, types, defaults, descriptions) for each in listed]
+    made["params"] = [
+        _parameter(each, signature.parameters.get(each["name"]), descriptions) for each in listed
+    ]
     made["paramStructure"] = structure
     made["result"] = {
         "name": "result",
-        "schema": _schema(types.get("return", inspect.Parameter.empty), method["returns"]),
+        "schema": _schema(signature.return_annotation, method["returns"]),
     }
     # OpenRPC has no field for parameters that take any number of arguments.
     for each in parameters:
@@ -84,15 +85,15 @@ def _method(method: dict[str, Any], function: Callable[..., Any] | None) -> dict
 
 def _parameter(
     parameter: dict[str, Any],
-    types: Mapping[str, Any],
-    defaults: Mapping[str, Any],
+    local: inspect.Parameter | None,
     descriptions: Mapping[str, str],
 ) -> dict[str, Any]:
     name = parameter["name"]
-    schema = _schema(types.get(name, inspect.Parameter.empty), parameter["annotation"])
+    annotation = inspect.Parameter.empty if local is None else local.annotation
+    schema = _schema(annotation, parameter["annotation"])
     if parameter["default"] is not None:
         try:
-            schema["default"] = _default(defaults.get(name), parameter["default"])
+            schema["default"] = _default(local, parameter["default"])
         except ValueError:
             schema["description"] = f"default: {parameter['default']}"
     made = {"name": name, "required": parameter["required"], "schema": schema}
@@ -107,19 +108,11 @@ def _schema(annotation: Any, text: str | None) -> Schema:
     return found or schema_of(text)
 
 
-def _default(default: Any, text: str) -> Any:
+def _default(local: inspect.Parameter | None, text: str) -> Any:
+    default = None if local is None else local.default
     if isinstance(default, enum.Enum) and is_plain(default.value):
         return default.value
     return default_of(text)
-
-
-def _defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        parameters = inspect.signature(function).parameters
-    except Exception:
-        # Some functions tell nothing, and annotations may fail to be evaluated.
-        return {}
-    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def _structure(parameters: list[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ForwardRef, Literal, NewType, TypeVar, Union
 
 from .schema import Schema, any_of, array_of, enum_of, named, object_of, schema_of, tuple_of
 
-__all__ = ["TypeSchemas", "annotations_of"]
+__all__ = ["TypeSchemas", "signature_of"]
 
 #: Levels of a type that are looked at, and parts of one in all: types may hold one another.
 MAX_LEVELS = 10
@@ -64,21 +64,18 @@ _PLAIN = frozenset(
 )
 
 
-def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a function as types; as texts where a name in them is not known.
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a function, empty if it has none.
 
-    That of the result has the name ``"return"``. It is empty if the function has no signature.
+    Its annotations are types; or texts, where a name in them is not known.
     """
     for evaluates in (True, False):
         try:
-            signature = inspect.signature(function, eval_str=evaluates)
+            return inspect.signature(function, eval_str=evaluates)
         except Exception:
             # A name may exist for type checkers alone, and evaluating may raise anything.
             continue
-        found = {name: each.annotation for name, each in signature.parameters.items()}
-        found["return"] = signature.return_annotation
-        return {name: each for name, each in found.items() if each is not inspect.Parameter.empty}
-    return {}
+    return inspect.Signature()
 
 
 class TypeSchemas:
@@ -167,8 +164,7 @@ class TypeSchemas:
         for base in cls.__mro__:
             if base in _PLAIN:
                 if base is tuple and hasattr(cls, "_fields"):
-                    annotations = annotations_of(cls)
-                    return tuple_of([self._of(annotations.get(each, Any)) for each in cls._fields])
+                    return self._named_tuple(cls)
                 if base is dict and typing.is_typeddict(cls):
                     break
                 return named(base.__name__)
@@ -179,6 +175,11 @@ class TypeSchemas:
         if dataclasses.is_dataclass(cls) and not hasattr(cls, "to_dict"):
             return self._dataclass(cls)
         return {}
+
+    def _named_tuple(self, cls: Any) -> Schema:
+        parameters = signature_of(cls).parameters
+        found = [parameters.get(name) for name in cls._fields]
+        return tuple_of([{} if each is None else self._of(each.annotation) for each in found])
 
     def _typed_dict(self, cls: Any) -> Schema:
         return self._object(cls, _hints(cls), sorted(cls.__required_keys__))
