@@ -24,7 +24,7 @@ from .places import NO_FILES_LEFT, NoPlaceError, Place, Places
 if sys.platform != "win32":
     import resource
 
-__all__ = ["Acceptor", "Handshakes"]
+__all__ = ["REFUSAL_TIMEOUT", "Acceptor", "Handshakes"]
 
 logger = Log("berrymq_rpc.jsonrpc.bridge")
 audit = Log("berrymq_rpc.security")
@@ -47,8 +47,11 @@ HANDSHAKE_TIMEOUT = 10.0
 HOST_HANDSHAKES = 20
 HANDSHAKES = 200
 
-#: Seconds that a peer has to end TLS, and to read why it is refused; and how many are waited for.
+#: Seconds that a peer has to end TLS.
 CLOSE_TIMEOUT = 1.0
+
+#: Seconds that a peer has to read why it is refused; and how many peers are waited for here.
+REFUSAL_TIMEOUT = 1.0
 MAX_REFUSED = 4
 
 _NO_FILES = frozenset((errno.EMFILE, errno.ENFILE))
@@ -271,7 +274,7 @@ class Acceptor:
             refused.close()
         else:
             self._refused[refused] = self.loop.call_later(
-                CLOSE_TIMEOUT, self._close_refused, refused
+                REFUSAL_TIMEOUT, self._close_refused, refused
             )
 
     def _close_refused(self, refused: socket.socket) -> None:

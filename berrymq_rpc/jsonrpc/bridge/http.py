@@ -31,7 +31,7 @@ from aiohttp import HttpVersion11, web
 
 from ...runtime.log import Log
 from ..message import IncomingMessage
-from .acceptor import Acceptor
+from .acceptor import REFUSAL_TIMEOUT, Acceptor
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
 from .listener import SEND_TIMEOUT, Listener, ListenerPort, certified_user, url_of
@@ -49,9 +49,6 @@ audit = Log("berrymq_rpc.security")
 #: two requests of one connection.
 BODY_TIMEOUT = 30.0
 IDLE_TIMEOUT = 75.0
-
-#: Seconds that a client has to read why its request is refused while it sends it.
-REFUSAL_TIMEOUT = 1.0
 
 #: Bytes of a head: a line of it, and all its fields.
 MAX_HEAD = 8190
@@ -255,7 +252,7 @@ class HTTPListener(Listener):
             response = found
             response.headers.update(shared)
             if "Expect" in headers:
-                # Whether the client still sends its body, it alone knows.
+                # Only the client knows whether it still sends its body.
                 response.force_close()
             return response
         self._serving += 1

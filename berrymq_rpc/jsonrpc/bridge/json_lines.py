@@ -15,7 +15,7 @@ from ...errors import OverloadedError
 from ...runtime.log import Log
 from ..error_objects import to_error
 from ..protocols.version2 import JSONRPCv2
-from .acceptor import Acceptor
+from .acceptor import REFUSAL_TIMEOUT, Acceptor
 from .authorization import authorize
 from .listener import EOF_GRACE, Listener, ListenerPort, StreamPeer, certified_user, url_of
 from .places import Place
@@ -30,8 +30,7 @@ audit = Log("berrymq_rpc.security")
 #: Seconds that a peer has to show its token.
 AUTHORIZE_TIMEOUT = 10.0
 
-#: Seconds that a peer has to read why it is refused, and bytes of what it still sends meanwhile.
-REFUSAL_TIMEOUT = 1.0
+#: Bytes that a peer may still send while it reads why it is refused.
 MAX_UNREAD = 1 << 20
 
 _HTTP = re.compile(rb"[A-Z]{3,20} \S+ HTTP/")
@@ -126,9 +125,10 @@ class JSONLinesListener(Listener):
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: Place
     ) -> None:
         address = writer.get_extra_info("peername")
+        where = address[0] if address else None
         user = certified_user(writer.transport)
         if self._tokens:
-            authorizing = asyncio.ensure_future(self._authorize(reader, writer, place))
+            authorizing = asyncio.ensure_future(self._authorize(reader, writer, place, where))
             self._readers.add(authorizing)
             try:
                 await asyncio.wait((authorizing,))
@@ -141,7 +141,7 @@ class JSONLinesListener(Listener):
                 return
             if isinstance(found, str):
                 user = found
-        peer = StreamPeer(address[0] if address else None, "tcp", place, user)
+        peer = StreamPeer(where, "tcp", place, user)
 
         async def write(text: bytes) -> None:
             # Neither JSON texts nor the separators of a batch contain line breaks.
@@ -178,11 +178,13 @@ class JSONLinesListener(Listener):
                     logger.debug("a peer at %s: %r", self.url, error)
 
     async def _authorize(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: Place
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        place: Place,
+        where: str | None,
     ) -> str | bool:
         """Whether a peer's first text has a valid token, or the name of its user."""
-        address = writer.get_extra_info("peername")
-        where = address[0] if address else None
         try:
             async with asyncio.timeout(AUTHORIZE_TIMEOUT):
                 while (line := await reader.readuntil(b"\n")).isspace():
