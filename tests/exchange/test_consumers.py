@@ -273,51 +273,50 @@ async def test_a_consumer_that_was_frozen_for_longer_than_its_ttl() -> None:
             assert "forgotten by the peer; registering again, messages may be missing" in log
 
 
+@asynccontextmanager
+async def working(it: Place) -> AsyncIterator[Consumer]:
+    """A consumer that has got message 1, and not acknowledged it."""
+    with consumer(it.endpoint, ack_wait=60) as worker:
+        assert await worker.line() == "ready"
+        await it.waiting(1)
+        it.bus.twitter("job:new", 1)
+        assert await worker.line() == "1"
+        yield worker
+
+
 async def test_a_worker_dies_at_its_work() -> None:
-    async with place() as it:
-        with consumer(it.endpoint, ack_wait=60) as dead:
-            assert await dead.line() == "ready"
+    async with place() as it, working(it) as dead:
+        with consumer(it.endpoint, ack_wait=60) as living:
+            assert await living.line() == "ready"
             await it.waiting(1)
-            it.bus.twitter("job:new", 1)
-            assert await dead.line() == "1"
-            with consumer(it.endpoint, ack_wait=60) as living:
-                assert await living.line() == "ready"
-                await it.waiting(1)
-                dead.kill()
-                assert await living.line() == "1 again"
-                living.work()
-                assert await living.line() == "done"
-                assert it.node.statistics()["messages_unacknowledged"] == 0
+            dead.kill()
+            assert await living.line() == "1 again"
+            living.work()
+            assert await living.line() == "done"
+            assert it.node.statistics()["messages_unacknowledged"] == 0
 
 
 async def test_a_worker_freezes_at_its_work() -> None:
-    async with place() as it:
-        with consumer(it.endpoint, ack_wait=60) as frozen:
-            assert await frozen.line() == "ready"
-            await it.waiting(1)
-            it.bus.twitter("job:new", 1)
-            assert await frozen.line() == "1"
-            frozen.freeze()
-            with consumer(it.endpoint, ack_wait=60) as living:
-                assert await living.line() == "ready"
-                # Once the node knows that it does not answer, long before `ack_wait`.
-                assert await living.line() == "1 again"
-                living.work()
-                assert await living.line() == "done"
-                # It comes back and knows nothing of that.
-                frozen.thaw()
-                frozen.work()
-                assert await frozen.line() in ("done", "lost")
-                await it.waiting(2)
-                it.bus.twitter("job:new", 2)
-                done = {asyncio.create_task(each.line()) for each in (frozen, living)}
-                first, other = await asyncio.wait(
-                    done, timeout=10, return_when=asyncio.FIRST_COMPLETED
-                )
-                assert [task.result() for task in first] == ["2"]
-                frozen.kill()
-                living.kill()
-                await asyncio.wait(other)
+    async with place() as it, working(it) as frozen:
+        frozen.freeze()
+        with consumer(it.endpoint, ack_wait=60) as living:
+            assert await living.line() == "ready"
+            # Once the node knows that it does not answer, long before `ack_wait`.
+            assert await living.line() == "1 again"
+            living.work()
+            assert await living.line() == "done"
+            # It comes back and knows nothing of that.
+            frozen.thaw()
+            frozen.work()
+            assert await frozen.line() in ("done", "lost")
+            await it.waiting(2)
+            it.bus.twitter("job:new", 2)
+            done = {asyncio.create_task(each.line()) for each in (frozen, living)}
+            first, other = await asyncio.wait(done, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            assert [task.result() for task in first] == ["2"]
+            frozen.kill()
+            living.kill()
+            await asyncio.wait(other)
 
 
 async def test_a_job_that_kills_its_workers() -> None:

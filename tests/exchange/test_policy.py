@@ -187,6 +187,15 @@ async def test_single_messages(folder: Path) -> None:
         assert heard[2:] == ["secret:thing"]
 
 
+async def interconnect(alice: Node, plant: Node, dials: str, calls_back: bool) -> None:
+    dialer, other = (alice, plant) if dials == "alice" else (plant, alice)
+    await dialer.interconnect(
+        other.endpoints[0],
+        callback=dialer.endpoints[0] if calls_back else None,
+        server=PLANT.public if other is plant else ALICE.public,
+    )
+
+
 @pytest.mark.parametrize("calls_back", [False, True])
 @pytest.mark.parametrize("dials", ["alice", "plant"])
 async def test_batches_of_nodes(folder: Path, dials: str, calls_back: bool, until: Any) -> None:
@@ -200,12 +209,7 @@ async def test_batches_of_nodes(folder: Path, dials: str, calls_back: bool, unti
         refused = events_at(plant, "refused")
         missed_at_plant, missed_at_carol = events_at(plant, "missed"), events_at(carol, "missed")
         await carol.interconnect(plant.endpoints[0], server=PLANT.public)
-        if dials == "alice":
-            callback = alice.endpoints[0] if calls_back else None
-            await alice.interconnect(plant.endpoints[0], callback=callback, server=PLANT.public)
-        else:
-            callback = plant.endpoints[0] if calls_back else None
-            await plant.interconnect(alice.endpoints[0], callback=callback, server=ALICE.public)
+        await interconnect(alice, plant, dials, calls_back)
         for number in range(100):
             alice.bus.twitter(f"job:n{number}", number)
             alice.bus.twitter(f"secret:n{number}", number)
@@ -240,12 +244,7 @@ async def test_what_a_node_may_not_get(
         at_alice, at_end = heard_by(alice), heard_by(behind)
         missed, missed_behind = events_at(alice, "missed"), events_at(behind, "missed")
         await behind.interconnect(alice.endpoints[0], server=ALICE.public)
-        if dials == "alice":
-            callback = alice.endpoints[0] if calls_back else None
-            await alice.interconnect(plant.endpoints[0], callback=callback, server=PLANT.public)
-        else:
-            callback = plant.endpoints[0] if calls_back else None
-            await plant.interconnect(alice.endpoints[0], callback=callback, server=ALICE.public)
+        await interconnect(alice, plant, dials, calls_back)
         plant.bus.twitter("secret:first")
         for number in range(100):
             plant.bus.twitter(f"job:n{number}", number, large=b"x" * (number % 3 * 5000))
