@@ -72,6 +72,12 @@ async def refusal(connect: Any, security: rpc.CurveClient | None, **options: Any
     return refused.value.reason
 
 
+async def no_thread_of(*names: str) -> None:
+    async with asyncio.timeout(10):
+        while any(name in t.name for t in threading.enumerate() for name in names):
+            await asyncio.sleep(0.01)
+
+
 # -- who gets in -------------------------------------------------------------------------------
 
 
@@ -396,11 +402,27 @@ async def test_another_authenticator_in_the_context_is_seen() -> None:
     with zmq.Context() as context:
         taken = context.socket(zmq.REP)
         taken.bind("inproc://zeromq.zap.01")
+        authorization = rpc.CurveServer(KEYS, ()).authorization
         with pytest.raises(OSError, match="does another authenticator run in it"):
-            zap.authenticate(
-                context, rpc.CurveServer(KEYS, ()).authorization, loop=None, endpoint="x"
-            )
+            zap.authenticate(context, authorization, loop=None, endpoint="x")
+        # Once it has ended, keys can be checked.
+        taken.unbind("inproc://zeromq.zap.01")
         taken.close(0)
+        _, remove = zap.authenticate(context, authorization, loop=None, endpoint="x")
+        remove()
+        await no_thread_of("zap")
+
+
+def test_the_address_of_a_thread_that_ends_is_free() -> None:
+    authorization = rpc.CurveServer(KEYS, ()).authorization
+    with zmq.Context() as context:
+        for _ in range(300):
+            before = set(threading.enumerate())
+            _, remove = zap.authenticate(context, authorization, loop=None, endpoint="x")
+            (thread,) = set(threading.enumerate()) - before
+            remove()
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 # -- what a refused client is told ---------------------------------------------------------------
@@ -512,9 +534,7 @@ async def test_the_thread_ends_with_the_last_server() -> None:
         server = await serve(stack, lambda key: True)
         assert await call(server.endpoints, client_of()) == (ALICE.public, None)
     gc.collect()
-    async with asyncio.timeout(10):
-        while any("zap" in t.name or "authorization" in t.name for t in threading.enumerate()):
-            await asyncio.sleep(0.01)
+    await no_thread_of("zap", "authorization")
 
 
 async def test_servers_that_come_and_go() -> None:

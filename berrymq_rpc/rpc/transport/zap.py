@@ -112,9 +112,10 @@ class ZapThread:
 
     def _start(self) -> None:
         if self._thread is not None:
-            # It gives back the address, which the next one needs.
+            # It gives back the address first, which the next one needs.
             self._thread.join(PATIENCE)
         self._is_ending = False
+        self._problem = None
         self._is_ready.clear()
         self._thread = threading.Thread(target=self._run, name="berrymq_rpc zap", daemon=True)
         self._thread.start()
@@ -137,7 +138,11 @@ class ZapThread:
                 with contextlib.closing(self._context.socket(zmq.ROUTER)) as socket:
                     socket.linger = 0
                     socket.bind(ENDPOINT)
-                    self._serve(socket)
+                    try:
+                        self._serve(socket)
+                    finally:
+                        # Closing gives back the address only later, by a thread of libzmq.
+                        socket.unbind(ENDPOINT)
                     return
             except Exception as error:
                 if not self._is_ready.is_set():
