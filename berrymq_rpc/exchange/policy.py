@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from ..bus import Message
+from ..bus.registrations import Guard
 from ..identifier import WILDCARD, Identifier
 
-__all__ = ["Allow", "Grants", "Policy", "checked_allow"]
+__all__ = ["Allow", "Grants", "Policy", "checked_allow", "guard_of"]
 
 #: What a user may send or get, by names: identifiers, with wildcards. ``"*"`` is everyone else.
 Allow: TypeAlias = Mapping[str, Iterable[str | Identifier]]
@@ -50,7 +51,7 @@ class Grants:
         return known
 
     def admits(self, message: Message) -> bool:
-        """Whether a message of the bus may leave: the guard of queues and subscriptions."""
+        """Whether a message of the bus may leave."""
         return not message.name.startswith("_") and self.covers(message)
 
     def __eq__(self, other: object) -> bool:
@@ -70,6 +71,19 @@ def _covers(granted: Identifier, asked: Identifier | Message) -> bool:
         and granted.action in (WILDCARD, asked.action)
         and granted.namespace in (WILDCARD, asked.namespace)
     )
+
+
+def guard_of(grants: Grants | None) -> Guard:
+    """The guard of a queue or a subscription: local messages stay, whatever wildcards it has.
+
+    Args:
+        grants: what its user may get; ``None`` for everything.
+    """
+    return _is_exportable if grants is None else grants.admits
+
+
+def _is_exportable(message: Message) -> bool:
+    return not message.name.startswith("_")
 
 
 _NOTHING = Grants()

@@ -4,11 +4,10 @@ from collections.abc import Hashable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
-from ..bus import Message
 from ..bus.gateway import Gateway
 from ..common.log_limiter import LogLimiter
 from ..identifier import Identifier
-from .policy import Grants
+from .policy import Grants, guard_of
 from .quota import AllBytes, PeerBytes, share_of
 from .remote_queue import DROPPED, RemoteQueue
 from .stored_message import MessagePacker
@@ -86,9 +85,7 @@ class RemoteQueues:
                 packer=self._packer,
                 on_dropped=self._report_dropped,
             )
-            # Local messages stay here, whatever wildcards the queue has.
-            guard = _is_exportable if grants is None else grants.admits
-            self._gateway.follow(identifier, queue.put, guard)
+            self._gateway.follow(identifier, queue.put, guard_of(grants))
             if shared:
                 self._shared[identifier, grants] = queue
                 self._shared_by[queue] = (identifier, grants)
@@ -151,7 +148,3 @@ class RemoteQueues:
         about = {"identifier": str(queue.identifier), "count": queue.dropped}
         # As `Router.report` does it: no other node gets it.
         self._gateway.relay(DROPPED, (), about, self._origin)
-
-
-def _is_exportable(message: Message) -> bool:
-    return not message.name.startswith("_")

@@ -7,7 +7,7 @@ from ...bus import Bus, Message
 from ...bus.completion import Waiter
 from ...bus.registrations import sink
 from ...common.sizes import approximate_size
-from ...exchange.policy import Grants
+from ...exchange.policy import Grants, guard_of
 from ...exchange.quota import AllBytes, PeerBytes
 from ...identifier import Identifier
 from ...runtime.log import Log
@@ -67,9 +67,7 @@ class BusSource(MessageSource):
         self._waiter: Waiter | None = None
         self._is_closed = False
         self._of_peer.members[self] = None
-        # Local messages stay in the process, whatever wildcards the peer used.
-        guard = _is_exportable if grants is None else grants.admits
-        self._gateway.follow(identifier, self.put, guard)
+        self._gateway.follow(identifier, self.put, guard_of(grants))
 
     @property
     def movable(self) -> int:
@@ -143,7 +141,3 @@ class BusSource(MessageSource):
         self._bytes += size
         self._of_peer.bytes += size
         self._of_all.bytes += size
-
-
-def _is_exportable(message: Message) -> bool:
-    return not message.name.startswith("_")
