@@ -48,6 +48,13 @@ class Carrier(NamedTuple):
         return cls(token, call, call, True, keeps_order=False)
 
     @classmethod
+    def to_http(cls, client: HTTPClient, token: str, notify: Callable[..., object]) -> "Carrier":
+        """A carrier to a peer over HTTP that is not a node: `notify` sends each message."""
+        # Only batches need `call`, and such a peer gets none.
+        call: Callable[..., Any] = client.call
+        return cls(token, call, notify, False)
+
+    @classmethod
     def to_server(cls, client: Client, token: str) -> "Carrier":
         """A carrier to a server that takes messages one by one, over any of its connections."""
         return cls(token, client.call, _by_name(client.notify), False)

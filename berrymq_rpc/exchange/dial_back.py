@@ -203,9 +203,7 @@ class DialBack:
         """Carry the link's messages until the peer has forgotten the token."""
         sender = SerialSender(client, self._endpoint, self._token)
         try:
-            # Only batches need `call`, and such a peer gets none.
-            carrier = Carrier(self._token, client.call, sender.notify, False)  # type: ignore[arg-type]
-            self._link.open(self, carrier)
+            self._link.open(self, Carrier.to_http(client, self._token, sender.notify))
             await sender.forgotten.wait()
         finally:
             sender.close()

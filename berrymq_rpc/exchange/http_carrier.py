@@ -106,8 +106,7 @@ class HTTPLinkKeeper:
             self._sender = SerialSender(self._client, self._endpoint, given)
         else:
             self._sender.renew(given)
-        # Only batches need `call`, and such a peer gets none.
-        link.open(given, Carrier(given, self._client.call, self._sender.notify, False))
+        link.open(given, Carrier.to_http(self._client, given, self._sender.notify))
         return str(given)
 
     async def _ask_for(self, token: str) -> Any:
