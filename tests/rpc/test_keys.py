@@ -238,7 +238,11 @@ class RawPeers:
                 dealer.curve_publickey = keys.public.encode()
                 dealer.curve_secretkey = keys.secret.encode()
             dealer.connect(endpoint)
-            dealer.send(b'{"jsonrpc":"2.0","method":"who","id":1}', zmq.NOBLOCK)
+            try:
+                dealer.send(b'{"jsonrpc":"2.0","method":"who","id":1}', zmq.NOBLOCK)
+            except zmq.Again:
+                # The server has refused it so soon that there is nothing to send it by.
+                return False
             if not dealer.poll(patience):
                 return False
             answer = dealer.recv_multipart(zmq.NOBLOCK)
