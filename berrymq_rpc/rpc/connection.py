@@ -1,7 +1,6 @@
 """One connection: a session of calls in both directions, tied to a port and an event loop."""
 
 import asyncio
-import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 from ..errors import Error, OverloadedError, ProtocolError, ServiceClosedError
 from ..runtime.log import Log
 from .call import Call
+from .call_bytes import MESSAGE, CallBytes, Room
 from .method import Method
 from .options import CallOptions
 from .stream import PendingCall, Stream
@@ -19,27 +19,13 @@ from .transport.port import Key, Port
 from .wire.record import NOTIFY, InboundEvent
 from .wire.session import SHARE, Frames, Session, Unsent
 
-__all__ = ["MESSAGE", "Connection", "InboundHandler", "Room"]
+__all__ = ["Connection", "InboundHandler"]
 
 logger = Log("berrymq_rpc.rpc")
 
 #: Notifications of one tick before they are handed to the transport, so that a loop which sends
 #: without ever awaiting meets the bound on queued bytes.
 MAX_NOTIFICATIONS = 1000
-
-#: Bytes that a message, or a call, that waits for its turn takes beside those that it arrived with.
-MESSAGE = 500
-
-
-class Room(enum.Enum):
-    """Whether there is room for a message that waits to be read."""
-
-    #: It waits, and will be served.
-    SERVED = enum.auto()
-    #: It waits, as it may answer calls of this side; the calls in it will be refused.
-    REFUSED = enum.auto()
-    #: It is not taken.
-    NONE = enum.auto()
 
 
 class InboundHandler(Protocol):
@@ -51,6 +37,8 @@ class InboundHandler(Protocol):
     message_bytes: int
     #: Whether calls wait for the peer's next turn.
     needs_turn: bool
+    #: What the peer's calls take that wait.
+    call_bytes: CallBytes
 
     @property
     def in_progress(self) -> int:
@@ -64,12 +52,6 @@ class InboundHandler(Protocol):
 
     def refuse(self, events: Sequence[InboundEvent]) -> list[InboundEvent]:
         """Refuse the calls of a message that there was no room for, and return the rest of it."""
-
-    def reserve(self, size: int) -> Room:
-        """Count the bytes of a message that waits to be read, if there is room."""
-
-    def release(self, size: int) -> None:
-        """Count them as read."""
 
     def wait_for_turn(self) -> None:
         """Have the connection take a turn."""
@@ -385,7 +367,7 @@ class Connection:
         """
         size = MESSAGE + sum(map(len, frames))
         self.session.last_heard = now
-        room = self.inbound.reserve(size)
+        room = self.inbound.call_bytes.reserve(size)
         if room is Room.NONE:
             return False
         self._unread.append((frames, size, room))
@@ -414,7 +396,7 @@ class Connection:
                 self._serve(session.receive_rest(now), end)
             elif self._unread:
                 frames, size, self._room = self._unread.popleft()
-                inbound.release(size)
+                inbound.call_bytes.release(size)
                 self.receive(frames, now, end)
             else:
                 self._caught_up()

@@ -18,7 +18,8 @@ from ..errors import (
     ServiceClosedError,
 )
 from ..runtime.log import Log
-from .connection import MESSAGE, Connection, Room
+from .call_bytes import MESSAGE, CallBytes
+from .connection import Connection
 from .context import Context as CallContext
 from .dispatcher import Dispatcher, call_back
 from .inbound_call import InboundCall, Returned, SyncCalls, current, warn_slow
@@ -69,6 +70,7 @@ class Inbound:
         "_congested_timer",
         "_is_admitting",
         "_peer",
+        "call_bytes",
         "connection",
         "dispatcher",
         "in_flight",
@@ -77,7 +79,6 @@ class Inbound:
         "message_bytes",
         "needs_turn",
         "queue",
-        "queue_bytes",
         "running",
         "session",
         "slow_handler",
@@ -85,7 +86,6 @@ class Inbound:
         "stalled",
         "started",
         "unacknowledged",
-        "unread_bytes",
         "waiting",
     )
 
@@ -110,9 +110,8 @@ class Inbound:
         #: Whether it is only the turn that `stalled` waits for.
         self.needs_turn = False
         self._congested_timer: asyncio.TimerHandle | None = None
-        #: What both take together, and what the messages take that wait to be read.
-        self.queue_bytes = 0
-        self.unread_bytes = 0
+        #: What both take together, and the messages that wait to be read.
+        self.call_bytes = CallBytes(dispatcher)
         #: Bytes of the message that is being served.
         self.message_bytes = 0
         #: Ids of the calls that were started since the last flush, ``None`` for a notification.
@@ -322,7 +321,7 @@ class Inbound:
         elif kind == GOODBYE:
             self.connection.peer_closing()
 
-    # -- a peer that does not read its answers -----------------------------------------------
+    # -- what waits for the peer -----------------------------------------------------------
 
     def is_congested(self) -> bool:
         """Whether the peer does not read, and the bound on what is queued for it is reached."""
@@ -350,11 +349,11 @@ class Inbound:
         cost = MESSAGE + self.message_bytes // count
         if call_id in self.stalled or call_id in self.running:
             self._refuse(call_id, name, ProtocolError(f"the id {call_id} is in use"))
-        elif not self._has_room(cost):
+        elif not self.call_bytes.has_room(cost):
             self._refuse(call_id, name, self._no_room())
         else:
             self.stalled[object() if call_id is None else call_id] = (event, cost)
-            self._hold(cost)
+            self.call_bytes.hold(cost)
 
     def _wait(self) -> None:
         """Have what is stalled looked at again."""
@@ -407,65 +406,13 @@ class Inbound:
         self.message_bytes = 0
         while stalled and len(events) < MAX_STARTED:
             _, (event, cost) = stalled.popitem(last=False)
-            self._hold(-cost)
+            self.call_bytes.hold(-cost)
             if not self._is_late(event, now):
                 events.append(event)
                 self.message_bytes += cost - MESSAGE
         # They were counted when they came.
         self.dispatcher.calls -= len(events)
         self.dispatch(events, now, end)
-
-    # -- bounds on what waits --------------------------------------------------------------
-
-    def _hold(self, cost: int) -> None:
-        """Count the bytes of a call that waits, or that does so no more."""
-        self.queue_bytes += cost
-        self.dispatcher.queued_bytes += cost
-
-    def _has_room(self, size: int) -> bool:
-        dispatcher = self.dispatcher
-        limits = dispatcher.limits
-        waiting = self.queue_bytes + self.unread_bytes
-        return (
-            waiting + size <= limits.max_queued_call_bytes
-            and dispatcher.queued_bytes + size <= limits.max_all_queued_call_bytes
-        )
-
-    def _no_room(self) -> OverloadedError:
-        limits = self.dispatcher.limits
-        if self.dispatcher.queued_bytes + MESSAGE > limits.max_all_queued_call_bytes:
-            return OverloadedError(
-                f"max_all_queued_call_bytes={limits.max_all_queued_call_bytes:,} bytes of calls of "
-                "all peers wait"
-            )
-        reason = f"max_queued_call_bytes={limits.max_queued_call_bytes:,} bytes of calls wait for "
-        if self.connection.is_congested():
-            reason += (
-                f"this peer to read its answers, over max_queued_bytes={limits.max_queued_bytes:,} "
-                "bytes of them"
-            )
-        else:
-            reason += "their turn"
-        return OverloadedError(reason)
-
-    def reserve(self, size: int) -> Room:
-        """Count the bytes of a message that waits to be read, if there is room."""
-        dispatcher = self.dispatcher
-        limits = dispatcher.limits
-        has_room = self._has_room(0)
-        if (
-            self.unread_bytes > 2 * limits.max_queued_call_bytes + limits.largest_frame
-            or dispatcher.queued_bytes > 2 * limits.max_all_queued_call_bytes + limits.largest_frame
-        ):
-            return Room.NONE
-        self.unread_bytes += size
-        dispatcher.queued_bytes += size
-        return Room.SERVED if has_room else Room.REFUSED
-
-    def release(self, size: int) -> None:
-        """Count them as read."""
-        self.unread_bytes -= size
-        self.dispatcher.queued_bytes -= size
 
     def refuse(self, events: Sequence[InboundEvent]) -> list[InboundEvent]:
         """Refuse the calls of a message that there was no room for, and return the rest of it."""
@@ -479,6 +426,9 @@ class Inbound:
                 rest.append(event)
         self.dispatcher.calls += len(events) - len(rest)
         return rest
+
+    def _no_room(self) -> OverloadedError:
+        return self.call_bytes.no_room(is_congested=self.connection.is_congested())
 
     def wait_for_turn(self) -> None:
         """Have the connection take a turn."""
@@ -531,11 +481,11 @@ class Inbound:
         elif call_id is not None and self.session.keeps_window and len(self.queue) >= FIRST_WINDOW:
             error = OverloadedError(f"window={limits.window:,} calls are in flight")
             self._refuse(call_id, name, error)
-        elif not self._has_room(cost):
+        elif not self.call_bytes.has_room(cost):
             self._refuse(call_id, name, self._no_room())
         else:
             self.queue[object() if call_id is None else call_id] = (event, method, cost, begun)
-            self._hold(cost)
+            self.call_bytes.hold(cost)
 
     def _start(self, event: InboundEvent, method: Method, begun: Begun | None) -> None:
         _, call_id, _, args, kwargs, deadline = event
@@ -600,7 +550,7 @@ class Inbound:
             and (dispatcher.in_flight < limits.max_in_flight or not self.in_flight)
         ):
             _, (event, method, cost, begun) = self.queue.popitem(last=False)
-            self._hold(-cost)
+            self.call_bytes.hold(-cost)
             if not self._is_late(event, monotonic()):
                 self._start(event, method, begun)
 
@@ -612,7 +562,7 @@ class Inbound:
             event, cost = self.stalled.pop(call_id)
         else:
             return False
-        self._hold(-cost)
+        self.call_bytes.hold(-cost)
         self._refuse(call_id, event[2], asyncio.CancelledError())
         return True
 
@@ -752,7 +702,7 @@ class Inbound:
     def lost(self) -> None:
         """The peer is gone: stop its calls; no answer of them will be acknowledged."""
         self.stop()
-        self.release(self.unread_bytes)
+        self.call_bytes.release_all()
         unacknowledged = list(self.unacknowledged.values())
         self.unacknowledged.clear()
         for call in unacknowledged:
@@ -762,7 +712,7 @@ class Inbound:
         self.queue.clear()
         self.stalled = None
         self.needs_turn = False
-        self._hold(-self.queue_bytes)
+        self.call_bytes.clear()
         if self._congested_timer is not None:
             self._congested_timer.cancel()
             self._congested_timer = None
