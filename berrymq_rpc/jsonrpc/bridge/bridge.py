@@ -38,6 +38,7 @@ from .subscriptions import (
     MAX_SUBSCRIPTIONS,
     QUEUE_BYTES,
     QUEUE_SIZE,
+    BusSubscriptions,
     RemoteSubscriptions,
     SubscriptionBounds,
     Subscriptions,
@@ -200,7 +201,7 @@ class Bridge:
         self._subscriptions: Subscriptions | None = None
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
-            self._subscriptions = Subscriptions(
+            self._subscriptions = BusSubscriptions(
                 target.bus, subscriptions, queue_size, queue_bytes, target.may_receive
             )
             self._table = collect_methods(target.handler)

@@ -1,7 +1,6 @@
-"""The methods ``subscribe`` and ``unsubscribe`` of a bridge, and the messages that they send."""
+"""The methods ``subscribe`` and ``unsubscribe`` of a bridge."""
 
-import asyncio
-import uuid
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,23 +22,20 @@ from ...rpc.connection import Connection
 from ...rpc.inbound import Inbound
 from ...rpc.inbound_call import current
 from ...rpc.wire.session import State
-from ...runtime.log import Log
 from .bus_source import BusSource, MessageSizes
-from .message_source import MessageSource, RemoteSource
-from .write_queue import ROOM
+from .message_source import RemoteSource
+from .subscription import Subscription
 
 __all__ = [
     "MAX_PEER_SUBSCRIPTIONS",
     "MAX_SUBSCRIPTIONS",
     "QUEUE_BYTES",
     "QUEUE_SIZE",
+    "BusSubscriptions",
     "RemoteSubscriptions",
-    "Subscription",
     "SubscriptionBounds",
     "Subscriptions",
 ]
-
-logger = Log("berrymq_rpc.jsonrpc.bridge")
 
 #: Messages that are kept for one subscription of a peer that does not read: those of a second on a
 #: busy bus. The oldest are dropped first.
@@ -49,9 +45,6 @@ QUEUE_SIZE = 1000
 #: connections' worth all of them together may take.
 QUEUE_BYTES = 32 << 20
 PEERS_OF_ALL = 10
-
-#: Seconds between two checks whether a peer has read what is queued for it.
-CONGESTION_PAUSE = 0.01
 
 #: Subscriptions of all peers, and of one connection: each is a queue and a task, some 5 KB. One
 #: host may have a tenth of all.
@@ -71,94 +64,6 @@ class SubscriptionBounds(NamedTuple):
     all: int
     host: int
     peer: int
-
-
-class Subscription:
-    """One subscription. It ends when it is closed, or its peer is gone.
-
-    Args:
-        source: where its messages come from.
-        connection: that of the peer.
-        host: what counts as the host of the peer; see `places.host_key`.
-
-    Attributes:
-        id: names it to the peer.
-    """
-
-    def __init__(self, source: MessageSource, connection: Connection, host: str) -> None:
-        self.id = uuid.uuid4().hex
-        self.connection = connection
-        self.host = host
-        self._source = source
-        self._unwritable = 0
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def dropped(self) -> int:
-        """How many messages were dropped because too many waited, or could not be written."""
-        return self._source.dropped + self._unwritable
-
-    def start(self, on_ended: Callable[["Subscription"], object]) -> None:
-        """Send the messages as they come.
-
-        Args:
-            on_ended: called when no more will be sent, unless it was closed.
-        """
-        self._task = asyncio.create_task(self._run(on_ended), name=f"subscription {self.id}")
-
-    def close(self) -> None:
-        """Stop sending."""
-        self._source.close()
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self, on_ended: Callable[["Subscription"], object]) -> None:
-        try:
-            await self._send()
-        except Exception:
-            logger.exception("a subscription failed")
-        on_ended(self)
-
-    async def _send(self) -> None:
-        connection = self.connection
-        reported = 0
-        while (sent := await self._source.next()) is not None:
-            await _room(connection)
-            params: dict[str, Any] = {
-                "subscription": self.id,
-                "id": sent.id,
-                "args": sent.args,
-                "kwargs": sent.kwargs,
-            }
-            dropped = self.dropped
-            if dropped > reported:
-                params["dropped"] = dropped - reported
-            try:
-                connection.notify("message", (), params)
-            except ServiceClosedError:
-                return
-            except Exception as error:
-                self._count_unwritable(sent.id, error)
-                continue
-            reported = dropped
-            connection.flush()
-
-    def _count_unwritable(self, identifier: str, error: Exception) -> None:
-        self._unwritable += 1
-        logger.warning(
-            "message %s cannot be encoded for a subscriber (%d so far): %s",
-            identifier,
-            self._unwritable,
-            error,
-        )
-
-
-async def _room(connection: Connection) -> None:
-    """Wait until the peer has read most of what was sent to it."""
-    port = connection.port
-    assert port is not None
-    while port.queued_bytes(connection.key) > ROOM:
-        await asyncio.sleep(CONGESTION_PAUSE)
 
 
 def _subscriber() -> Connection:
@@ -199,43 +104,20 @@ def _exportable(identifier: Any) -> Identifier:
         raise ParametersError(str(error)) from None
 
 
-class Subscriptions:
-    """``subscribe`` and ``unsubscribe`` for the bus of a node.
+class Subscriptions(ABC):
+    """``subscribe`` and ``unsubscribe``, and the subscriptions of all peers.
 
     Args:
-        bus: whose messages these are.
         bounds: how many there may be.
-        queue_size: messages that are kept for one subscription.
-        queue_bytes: bytes of the messages that are kept for all subscriptions of one connection;
-            those of all connections together may take ten times as many.
-        may_receive: says what a user may get, as `Node.may_receive` does.
 
     Attributes:
         refused: how many were refused, as there were too many.
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        bounds: SubscriptionBounds,
-        queue_size: int = QUEUE_SIZE,
-        queue_bytes: int = QUEUE_BYTES,
-        may_receive: Callable[[str | None], Grants | None] = lambda user: None,
-    ) -> None:
-        self._init(bounds)
-        self._may_receive = may_receive
-        self._bus = bus
-        self._queue_size = queue_size
-        self._queue_bytes = queue_bytes
-        self._of_all = AllBytes(queue_bytes * PEERS_OF_ALL)
-        self._sizes = MessageSizes()
-
-    def _init(self, bounds: SubscriptionBounds) -> None:
+    def __init__(self, bounds: SubscriptionBounds) -> None:
         self._bounds = bounds
         self._of: dict[Connection, dict[str, Subscription]] = {}
         self._hosts = Counter[str]()
-        self._of_all = AllBytes(0)
-        self._of_peers: dict[Connection, PeerBytes] = {}
         self.refused = 0
         #: How many messages ended subscriptions dropped.
         self._dropped = 0
@@ -246,16 +128,17 @@ class Subscriptions:
         return self._hosts.total()
 
     @property
-    def bytes(self) -> int:
-        """Bytes of the messages that are kept."""
-        return self._of_all.bytes
-
-    @property
     def dropped(self) -> int:
         """How many messages were dropped."""
         open_ones = [each for of_peer in self._of.values() for each in of_peer.values()]
         return self._dropped + sum(subscription.dropped for subscription in open_ones)
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of the messages that are kept here."""
+        return 0
+
+    @abstractmethod
     def subscribe(self, identifier: str) -> Any:
         """Have messages sent as notifications of the method "message".
 
@@ -268,17 +151,6 @@ class Subscriptions:
         Returns:
             The subscription's id, for unsubscribe.
         """
-        connection = _subscriber()
-        exportable = _exportable(identifier)
-        host = self._checked_host(connection)
-        of_peer = self._of_peers.get(connection)
-        if of_peer is None:
-            of_peer = self._of_peers[connection] = PeerBytes(self._queue_bytes, self._of_all)
-        grants = self._may_receive(_user_of(connection))
-        source = BusSource(exportable, self._bus, self._queue_size, of_peer, self._sizes, grants)
-        subscription = self._add(Subscription(source, connection, host))
-        subscription.start(self._end)
-        return subscription.id
 
     def _checked_host(self, connection: Connection) -> str:
         """Check whether a peer may have one more, before anything is opened for it.
@@ -346,9 +218,61 @@ class Subscriptions:
         self._dropped += subscription.dropped
         subscription.close()
         if not of_peer:
-            self._forget_bytes(subscription.connection)
+            self._peer_ended(subscription.connection)
 
-    def _forget_bytes(self, connection: Connection) -> None:
+    def _peer_ended(self, connection: Connection) -> None:
+        """The last subscription of a peer has ended."""
+
+
+class BusSubscriptions(Subscriptions):
+    """Those for the bus of a node.
+
+    Args:
+        bus: whose messages these are.
+        bounds: how many there may be.
+        queue_size: messages that are kept for one subscription.
+        queue_bytes: bytes of the messages that are kept for all subscriptions of one connection;
+            those of all connections together may take ten times as many.
+        may_receive: says what a user may get, as `Node.may_receive` does.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        bounds: SubscriptionBounds,
+        queue_size: int,
+        queue_bytes: int,
+        may_receive: Callable[[str | None], Grants | None],
+    ) -> None:
+        super().__init__(bounds)
+        self._may_receive = may_receive
+        self._bus = bus
+        self._queue_size = queue_size
+        self._queue_bytes = queue_bytes
+        self._of_all = AllBytes(queue_bytes * PEERS_OF_ALL)
+        self._of_peers: dict[Connection, PeerBytes] = {}
+        self._sizes = MessageSizes()
+
+    @property
+    def bytes(self) -> int:
+        return self._of_all.bytes
+
+    def subscribe(self, identifier: str) -> Any:
+        connection = _subscriber()
+        exportable = _exportable(identifier)
+        host = self._checked_host(connection)
+        of_peer = self._of_peers.get(connection)
+        if of_peer is None:
+            of_peer = self._of_peers[connection] = PeerBytes(self._queue_bytes, self._of_all)
+        grants = self._may_receive(_user_of(connection))
+        source = BusSource(exportable, self._bus, self._queue_size, of_peer, self._sizes, grants)
+        subscription = self._add(Subscription(source, connection, host))
+        subscription.start(self._end)
+        return subscription.id
+
+    subscribe.__doc__ = Subscriptions.subscribe.__doc__
+
+    def _peer_ended(self, connection: Connection) -> None:
         of_peer = self._of_peers.pop(connection, None)
         if of_peer is not None:
             with self._of_all.lock:
@@ -356,7 +280,7 @@ class Subscriptions:
 
 
 class RemoteSubscriptions(Subscriptions):
-    """The same for a client of a remote server, which may be a node or not.
+    """Those for a client of a remote server, which may be a node or not.
 
     Args:
         client: is connected to it.
@@ -364,7 +288,7 @@ class RemoteSubscriptions(Subscriptions):
     """
 
     def __init__(self, client: Client, bounds: SubscriptionBounds) -> None:
-        self._init(bounds)
+        super().__init__(bounds)
         self._client = client
 
     async def subscribe(self, identifier: str) -> str:
