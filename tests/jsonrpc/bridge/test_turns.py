@@ -51,20 +51,10 @@ def asked(number: int, method: str) -> dict[str, Any]:
 
 
 async def other_is_served(other: Any, handler: Handler, until: Until) -> None:
-    await until(lambda: handler.ran)
+    await until(lambda: handler.ran, 10)
     answer = await other.ask({"jsonrpc": "2.0", "method": "add", "id": "other"})
     assert answer["id"] == "other"
     assert handler.ran < MANY
-
-
-@pytest.fixture
-def until() -> Until:
-    async def wait(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0)
-
-    return wait
 
 
 @pytest.mark.nodebug

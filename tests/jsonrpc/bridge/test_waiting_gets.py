@@ -141,15 +141,9 @@ async def node(target: str) -> AsyncIterator[tuple[Bus, Node, Bridge]]:
             yield bus, it, bridge
 
 
-async def until_waiting(it: Node, count: int, seconds: float) -> None:
-    async with asyncio.timeout(seconds):
-        while it.statistics()["consumers_waiting"] != count:
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("target", ["node", "client"])
 @pytest.mark.parametrize(("wait", "leave"), WAYS, ids=lambda v: getattr(v, "__name__", v))
-async def test_the_next_message_is_not_lost(wait: Any, leave: str, target: str) -> None:
+async def test_the_next_message_is_not_lost(wait: Any, leave: str, target: str, until: Any) -> None:
     async with (
         node(target) as (bus, it, bridge),
         await rpc.open_client(connect=it.endpoints[0]) as other,
@@ -157,9 +151,9 @@ async def test_the_next_message_is_not_lost(wait: Any, leave: str, target: str) 
         token = await other.rpc.connect_via_queue("job:*", 100)
         for number in range(TIMES):
             async with wait(bridge, token) as peer:
-                await until_waiting(it, 1, 5)
+                await until(lambda: it.statistics()["consumers_waiting"] == 1, 5)
                 getattr(peer, leave)()
-                await until_waiting(it, 0, SOON)
+                await until(lambda: it.statistics()["consumers_waiting"] == 0, SOON)
                 bus.twitter("job:new", number)
                 got = await other.rpc.get(token, True, 2)
                 assert got["args"] == (number,)
