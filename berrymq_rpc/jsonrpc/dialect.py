@@ -1,6 +1,6 @@
 """The dialect of JSON-RPC 2.0 and 1.0 over ZeroMQ, in both roles.
 
-A message is one JSON text in a frame of its own, after an empty frame where a REQ or REP socket
+A message is one JSON text in its own frame, after an empty frame where a REQ or REP socket
 is at one end. An answer starts with the frames that its request started with. A call from this
 side starts with the empty frame: a REP server needs it, and a ROUTER server accepts it.
 

@@ -46,7 +46,7 @@ _MAX_MESSAGE = 500
 #: for some, a batch.
 _ARGUMENT_DEPTH = MAX_DEPTH - 5
 
-#: The words of the specification, section 5.1, and one of our own.
+#: The words of the specification, section 5.1, and one of this package.
 _WORDS = {
     JSONRPC.PARSE_ERROR: "Parse error",
     JSONRPC.INVALID_REQUEST: "Invalid Request",

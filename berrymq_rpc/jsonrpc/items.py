@@ -14,7 +14,7 @@ class RPCError(Error):
     """An error object, on its way to a peer or from one.
 
     Args:
-        code: a whole number; those from -32768 to -32000 have a meaning of their own.
+        code: a whole number; those from -32768 to -32000 have a meaning already.
         message: one sentence.
         request_id: the id of the request that it answers, or ``None``. A request or response that
             it is put into gives it its own.

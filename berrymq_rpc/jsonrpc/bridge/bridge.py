@@ -26,6 +26,7 @@ from ...rpc.validation import (
 )
 from ...runtime.fork import OwnerProcess
 from ...security import CurveServer, Security, checked_security
+from ..message import MAX_BATCH
 from .discovery import Discovery, RemoteDiscovery
 from .exposure import check_listener
 from .forwarding_handler import ForwardingTable
@@ -45,13 +46,10 @@ from .subscriptions import (
 )
 from .tokens import Token, Tokens
 
-__all__ = ["GRACE", "MAX_BATCH", "MAX_BODY", "MAX_PEERS", "Bridge"]
+__all__ = ["GRACE", "MAX_BODY", "MAX_PEERS", "Bridge"]
 
 #: Bytes of one text: it decodes within some 20 ms, during which nothing else runs.
 MAX_BODY = 1 << 20
-
-#: Requests in one batch.
-MAX_BATCH = 1000
 
 #: Peers at one time, of all listeners. On most systems a process may open 1,024 files by default:
 #: if there are fewer files than that, peers are refused when all but a few are taken.

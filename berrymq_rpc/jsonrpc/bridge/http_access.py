@@ -15,7 +15,7 @@ from .tokens import Tokens
 
 __all__ = ["CHALLENGES", "Access", "Refusal", "is_json", "is_utf8", "offered_protocols"]
 
-#: The values of ``WWW-Authenticate``, each in a field of its own: some clients read no lists.
+#: The values of ``WWW-Authenticate``, each in its own field: some clients read no lists.
 CHALLENGES = ("Bearer", 'Basic realm="JSON-RPC", charset="UTF-8"')
 
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))

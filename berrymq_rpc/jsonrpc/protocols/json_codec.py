@@ -28,8 +28,8 @@ _SHOWN = 100
 #: A string, or the rest of the text where a string does not end, so that no quote is tried twice.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-#: What is taken away, a level of some each time, before the rest is counted one by one, which takes
-#: thirty times as long.
+#: What is taken away, a level of some each time, before the rest is counted step by step, which
+#: takes thirty times as long.
 _EMPTY = (b"[]", b"{}", b"[]", b"{}")
 #: One level in, and one out, as signed bytes.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -118,7 +118,7 @@ def encode(value: Any, max_depth: int = MAX_DEPTH) -> bytes:
 
     Raises:
         TypeError: a part of it has no form in JSON.
-        ValueError: it contains itself, is nested too deep, or holds half of a surrogate pair or
+        ValueError: it contains itself, is nested too deeply, or holds half of a surrogate pair or
             a whole number of more than 4,300 digits.
     """
     try:

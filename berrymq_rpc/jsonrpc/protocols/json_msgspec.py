@@ -1,7 +1,7 @@
 """JSON with msgspec, which is twice to six times as fast as the standard library on 1 KB.
 
-It reads and writes what `json_stdlib` does. Of the optional packages it alone keeps all digits of
-integers.
+It reads and writes what `json_stdlib` does. It is the only optional package that keeps all digits
+of integers.
 """
 
 import re
