@@ -12,6 +12,7 @@ import zmq
 from ...endpoint import Endpoint, endpoint_of
 from ...errors import ProtocolError, RPCTimeoutError, ServiceClosedError
 from ...rpc.transport.binding import needs_ipv6
+from ...rpc.transport.curve import find_refusal_blocking, refused
 from ...security import Security
 from ..items import RPCError as ErrorObject
 from ..items import RPCResponse
@@ -21,6 +22,7 @@ from .errors import exception_for
 from .socket_owner import SocketOwner
 
 __all__ = [
+    "REFUSAL_TIME",
     "NotifierOnlyPushClient",
     "RPCClient",
     "RPCNotifierClient",
@@ -32,6 +34,8 @@ __all__ = [
 
 Self = TypeVar("Self", bound="RPCClient")
 
+#: Seconds in which a server lets in a client, or refuses it.
+REFUSAL_TIME = 1.0
 
 #: Milliseconds after which a first answer is late.
 _FIRST_WAIT = 500
@@ -223,14 +227,24 @@ class RPCClient(SocketOwner):
             try:
                 self.socket.send(text)
             except zmq.Again:
-                if self.security is not None or not self._was_answered:
-                    self._check_refused(method)
+                self._check_refused(method)
                 raise time_is_over(method, self.endpoint, "sent") from None
         return deadline
 
     def _deadline(self) -> float | None:
         timeout = self.timeout
         return None if timeout is None or timeout < 0 else time.monotonic() + timeout / 1000
+
+    def _check_refused(self, method: str) -> None:
+        """Raise `AuthenticationError` if the server refuses this side."""
+        if self._was_answered and self.security is None:
+            # Without keys, a server that has let in this side goes on to do so.
+            return
+        reason = find_refusal_blocking(self.endpoint, self.security, REFUSAL_TIME)
+        if reason is not None:
+            error = refused(self.security, reason)
+            error.method, error.endpoint, error.sent = method, self.endpoint, False
+            raise error
 
     def _receive_text(self, method: str, deadline: float | None) -> Any:
         left = milliseconds_until(deadline)
@@ -243,8 +257,7 @@ class RPCClient(SocketOwner):
         try:
             frames = self.socket.recv_multipart()
         except zmq.Again:
-            if self.security is not None or not self._was_answered:
-                self._check_refused(method)
+            self._check_refused(method)
             raise time_is_over(method, self.endpoint, "answered") from None
         self._was_answered = True
         text = frames[0] if len(frames) == 1 else b"".join(frames)

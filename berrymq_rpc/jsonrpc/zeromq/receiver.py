@@ -18,10 +18,16 @@ from ..items import RPCResponse
 from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC
 from ..protocols.json_codec import MAX_SIZE
-from .client import RPCNotifierClient, encode_request, milliseconds_until, time_is_over
+from .client import (
+    REFUSAL_TIME,
+    RPCNotifierClient,
+    encode_request,
+    milliseconds_until,
+    time_is_over,
+)
 from .errors import exception_for
 from .handlers import Handlers
-from .socket_owner import CLOSE_LINGER, REFUSAL_TIME
+from .socket_owner import CLOSE_LINGER
 
 __all__ = ["NotificationReceiverClient"]
 
@@ -113,8 +119,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             else:
                 response = self._wait_elsewhere(answer, method, deadline)
         except queue.Empty:
-            if self.security is not None or not self._was_answered:
-                self._check_refused(method)
+            self._check_refused(method)
             raise time_is_over(method, self.endpoint, "answered") from None
         finally:
             del self._pending[request_id]

@@ -6,20 +6,17 @@ from typing import Any
 
 import zmq
 
-from ...rpc.transport.curve import find_refusal_blocking, refused, secure
+from ...rpc.transport.curve import secure
 from ...runtime.fork import OwnerProcess
 from ...runtime.log import Log
 from ...security import Security, checked_security
 
-__all__ = ["CLOSE_LINGER", "REFUSAL_TIME", "SocketOwner", "logger"]
+__all__ = ["CLOSE_LINGER", "SocketOwner", "logger"]
 
 logger = _logger = logging.getLogger("berrymq_rpc.jsonrpc.zeromq")
 
 #: Milliseconds for which a closed socket still sends what is queued.
 CLOSE_LINGER = 1000
-
-#: Seconds in which a server lets in a client, or refuses it.
-REFUSAL_TIME = 1.0
 
 #: A text up to this many times as large as allowed is answered with an error; the sender of a
 #: larger one is disconnected.
@@ -64,14 +61,6 @@ class SocketOwner:
         self._owner = OwnerProcess(self._kind)
         self.max_size = max_size
         self.security = checked_security(security)
-
-    def _check_refused(self, method: str) -> None:
-        """Raise `AuthenticationError` if the server refuses this side."""
-        reason = find_refusal_blocking(self.endpoint, self.security, REFUSAL_TIME)
-        if reason is not None:
-            error = refused(self.security, reason)
-            error.method, error.endpoint, error.sent = method, self.endpoint, False
-            raise error
 
     def _new_socket(self) -> Any:
         """A new socket with its keys; `_release` is called once it is closed."""
