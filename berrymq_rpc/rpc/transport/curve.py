@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -15,21 +14,22 @@ from ...errors import AuthenticationError
 from ...runtime.loop_thread import LoopThread
 from ...security import CurveClient, CurveServer, Security
 from .binding import uses_ipv6
+from .monitor import CONNECTION_EVENTS, LOST, REFUSED, read_event
 from .port import Credentials
 from .zap import USER, authenticate
 
-__all__ = ["credentials_of", "cut", "find_refusal", "find_refusal_blocking", "refused", "secure"]
-
-_SUCCEEDED = zmq.Event.HANDSHAKE_SUCCEEDED
-_REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH
-#: In the handshake: the server closed it. `ZeroMQPort` has why the other events of failed ones are
-#: not asked for.
-_CLOSED = zmq.Event.DISCONNECTED
-_RETRIED = zmq.Event.CONNECT_RETRIED
-_EVENT = struct.Struct("=Hi")
+__all__ = [
+    "credentials_of",
+    "cut",
+    "find_refusal",
+    "find_refusal_blocking",
+    "reason_of",
+    "refused",
+    "secure",
+]
 
 #: The status with which ZAP refuses a key.
-NOT_AUTHORIZED = 400
+_NOT_AUTHORIZED = 400
 
 #: Seconds within which a server has to greet: less than a client waits.
 GREETING_TIME = 1.0
@@ -123,6 +123,11 @@ def refused(security: Security | None, reason: str) -> AuthenticationError:
     return AuthenticationError(text, reason=reason)
 
 
+def reason_of(status: int) -> str:
+    """The reason, as `AuthenticationError` has it, for a status with which ZAP refused a key."""
+    return "key" if status == _NOT_AUTHORIZED else "handshake"
+
+
 def find_refusal_blocking(endpoint: str, security: Security | None, patience: float) -> str | None:
     """Connect once to find out whether a server refuses this side, and why.
 
@@ -140,20 +145,20 @@ def find_refusal_blocking(endpoint: str, security: Security | None, patience: fl
         probe.linger = 0
         probe.ipv6 = uses_ipv6(endpoint)
         release = secure(probe, security, loop=None, endpoint=endpoint)
-        monitor = probe.get_monitor_socket(_SUCCEEDED | _REFUSED | _CLOSED | _RETRIED)
+        monitor = probe.get_monitor_socket(CONNECTION_EVENTS)
         try:
             probe.connect(endpoint)
             if not monitor.poll(int(patience * 1000)):
                 return None
-            event, value = _EVENT.unpack(monitor.recv_multipart()[0])
+            event, value = read_event(monitor)
         finally:
             probe.disable_monitor()
             monitor.close(0)
             if release is not None:
                 release()
-    if event == _REFUSED:
-        return "key" if value == NOT_AUTHORIZED else "handshake"
-    if event == _CLOSED:
+    if event == REFUSED:
+        return reason_of(value)
+    if event == LOST:
         # This thread may run an event loop, as those of notebooks do.
         with contextlib.closing(LoopThread("refused client")) as thread:
             return thread.run(find_refusal(endpoint, security))

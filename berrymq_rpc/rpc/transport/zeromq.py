@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -29,7 +28,8 @@ from ...runtime.log import Log
 from ...security import CurveServer
 from .aiozmq_import import ZmqProtocol
 from .binding import is_name, uses_ipv6
-from .curve import NOT_AUTHORIZED, cut, find_refusal, refused, secure
+from .curve import cut, find_refusal, reason_of, refused, secure
+from .monitor import CONNECTED, CONNECTION_EVENTS, LOST, REFUSED, RETRIED, STOPPED, read_event
 from .port import Buffer, Credentials, Key, Port, PortHandler, PortOptions
 from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
 
@@ -66,14 +66,8 @@ LINGER_PAUSE = 0.002
 #: flood from others does not delay the report for long.
 MAX_DRAINED = 100
 
-_CONNECTED = zmq.Event.HANDSHAKE_SUCCEEDED
-_LOST = zmq.Event.DISCONNECTED
-_RETRIED = zmq.Event.CONNECT_RETRIED
-_REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH
-_STOPPED = zmq.Event.MONITOR_STOPPED
 #: Not an event of the monitor: a send found that the peer is gone.
 _DEPARTED = -1
-_EVENT = struct.Struct("=Hi")
 
 _monitors = count()
 #: By process: the child of a fork must neither use nor terminate its parent's.
@@ -138,10 +132,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         #: Each connection of a DEALER is a new peer to the handler.
         self._dealer_key: Key = None
         self._monitor: Any = zmq_socket.get_monitor_socket(
-            # Without HANDSHAKE_FAILED_PROTOCOL: where somebody listens to it, libzmq 4.3.5 reports
-            # by it each message that cannot be decrypted, and loses the error's number meanwhile.
-            # It keeps the connection, and aborts the process ("!_io_error") when that ends.
-            _CONNECTED | _LOST | _RETRIED | _REFUSED | _STOPPED,
+            CONNECTION_EVENTS | STOPPED,
             # pyzmq's own choice has the socket's file number, which may be used again while the
             # monitor of the former one still ends.
             f"inproc://berrymq_rpc.monitor.{next(_monitors)}",
@@ -208,16 +199,15 @@ class ZeroMQPort(Port, ZmqProtocol):
                 handler.message_received(key, frames)
         handler.read_complete()
 
-    # -- peers ---------------------------------------------------------------------
+    # -- events of the monitor --------------------------------------------------------------
 
     def _collect_events(self) -> None:
         """Read the monitor until it is empty: its file shows only the first event."""
         while self._owner.is_this and not self._monitor.closed:
             try:
-                event: list[bytes] = self._monitor.recv_multipart(zmq.NOBLOCK)
+                self._events.append(read_event(self._monitor))
             except zmq.ZMQError:
                 return
-            self._events.append(_EVENT.unpack(event[0]))
 
     def _read_monitor(self) -> None:
         self._collect_events()
@@ -228,17 +218,17 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._events_planned = False
         while self._events:
             event, value = self._events[0]
-            if event in (_LOST, _DEPARTED) and self._is_reading():
+            if event in (LOST, _DEPARTED) and self._is_reading():
                 # Read first what the peer sent before it left.
                 self._plan_events()
                 return
             self._drained = 0
             self._events.popleft()
-            if event == _STOPPED:
+            if event == STOPPED:
                 self._on_monitor_stopped()
             elif self._closing:
                 continue
-            elif event == _CONNECTED:
+            elif event == CONNECTED:
                 self._backoff.reset()
                 self._tried_both = False
                 self._refused_backoff.reset()
@@ -248,15 +238,15 @@ class ZeroMQPort(Port, ZmqProtocol):
                     self._found_gone[self._peers[value]] += 1
                     self._lose(value)
             else:
-                if event == _LOST:
+                if event == LOST:
                     if not (self._routed or self._connections or self._was_refused):
                         # The server closed the handshake: libzmq knows no reason.
                         self._find_refusal()
                     self._on_disconnected(value)
-                elif event == _REFUSED:
+                elif event == REFUSED:
                     self._was_refused = True
-                    self._on_refused("key" if value == NOT_AUTHORIZED else "handshake")
-                self._plan_dial(has_failed=event == _RETRIED)
+                    self._on_refused(reason_of(value))
+                self._plan_dial(has_failed=event == RETRIED)
 
     def _plan_events(self) -> None:
         if not self._events_planned:
@@ -355,7 +345,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             # Connections that never sent anything may have had the same file number: the events of
             # their end, older than this peer's first message, are not about this peer.
             self._collect_events()
-            lost = (_LOST, file)
+            lost = (LOST, file)
             self._events = deque(event for event in self._events if event != lost)
             del self._found_gone[file]
         self._peers[key] = file
@@ -448,7 +438,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         # The connection may have ended, and another may have its number by now: the monitor reports
         # that first.
         self._collect_events()
-        if (_LOST, file) in self._events:
+        if (LOST, file) in self._events:
             return None
         return str(name[0]) if family in (socket.AF_INET, socket.AF_INET6) else ""
 
@@ -465,7 +455,7 @@ class ZeroMQPort(Port, ZmqProtocol):
                 self._forget(key)
                 self._collect_events()
                 # Otherwise another connection may have its number by now.
-                if (_LOST, file) not in self._events:
+                if (LOST, file) not in self._events:
                     cut(file)
         elif key is self._dealer_key:
             self._dealer_key = None
