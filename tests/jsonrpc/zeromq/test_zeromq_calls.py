@@ -20,6 +20,8 @@ from berrymq_rpc.errors import ProtocolError, ServiceClosedError
 from berrymq_rpc.jsonrpc import zeromq
 
 #: Seconds in which what has to happen happens.
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 PATIENCE = 10.0
 
 WILD = "tcp://127.0.0.1:*"
@@ -82,17 +84,6 @@ class PullServer(Methods, zeromq.NotificationOnlyPullServer):
     pass
 
 
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """No thread, no open file and no socket of ZeroMQ is left behind."""
-    context = zmq.Context.instance()
-    threads = set(threading.enumerate())
-    yield
-    gc.collect()
-    assert {thread for thread in threading.enumerate() if thread.is_alive()} <= threads
-    assert [socket for socket in context._sockets if not socket.closed] == []
-
-
 PAIRS = [(Server, zeromq.RPCClient), (NotificationServer, zeromq.RPCNotifierClient)]
 
 
@@ -101,13 +92,6 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any]]:
     server_class, client_class = request.param
     with server_class(WILD) as server, client_class(server.endpoint, timeout=5000) as client:
         yield server, client
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 # -- calls -----------------------------------------------------------------------------------
@@ -227,7 +211,7 @@ def test_push_and_pull() -> None:
         assert server.events == [((1,), {})]
 
 
-def test_what_was_pushed_arrives_after_close() -> None:
+def test_what_was_pushed_arrives_after_close(wait_until: Any) -> None:
     with PullServer(WILD) as server:
         client = zeromq.NotifierOnlyPushClient(server.endpoint)
         for number in range(100):
@@ -591,7 +575,7 @@ def test_an_address_in_use() -> None:
         Server(server.endpoint)
 
 
-def test_no_file_is_left_open() -> None:
+def test_no_file_is_left_open(wait_until: Any) -> None:
     def cycle() -> int:
         for _ in range(20):
             with Server(WILD) as server, zeromq.RPCClient(server.endpoint) as client:

@@ -1,10 +1,8 @@
 """Clients that are sent notifications, and the server that sends them."""
 
 import contextlib
-import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +12,8 @@ from berrymq_rpc.errors import OverloadedError, ProtocolError, ServiceClosedErro
 from berrymq_rpc.jsonrpc import zeromq
 from berrymq_rpc.jsonrpc.zeromq import receiver, router_queues, subscription
 from berrymq_rpc.runtime.log import Log
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PATIENCE = 10.0
 WILD = "tcp://127.0.0.1:*"
@@ -57,24 +57,7 @@ class Watcher(zeromq.NotificationReceiverClient):
         self.close()
 
 
-@pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    context = zmq.Context.instance()
-    threads = set(threading.enumerate())
-    yield
-    gc.collect()
-    assert {thread for thread in threading.enumerate() if thread.is_alive()} <= threads
-    assert [socket for socket in context._sockets if not socket.closed] == []
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
-def test_subscribe_and_publish() -> None:
+def test_subscribe_and_publish(wait_until: Any) -> None:
     with Feed(WILD) as feed, Watcher(feed.endpoint) as one, Watcher(feed.endpoint) as other:
         feed.publish("event", "nobody hears")
         assert one.subscribe() is True
@@ -92,7 +75,7 @@ def test_subscribe_and_publish() -> None:
         assert [one.echo(number) for number in range(100)] == list(range(100))
 
 
-def test_subscribers_of_version_1() -> None:
+def test_subscribers_of_version_1(wait_until: Any) -> None:
     context = zmq.Context.instance()
     with Feed(WILD) as feed, Watcher(feed.endpoint) as watcher, context.socket(zmq.DEALER) as old:
         old.linger = 0
@@ -115,7 +98,7 @@ def test_subscribers_of_version_1() -> None:
         assert old.recv_json() == {"jsonrpc": "2.0", "method": "event", "params": {"a": 3}}
 
 
-def test_the_dead_are_forgotten() -> None:
+def test_the_dead_are_forgotten(wait_until: Any) -> None:
     with Feed(WILD) as feed:
         with Watcher(feed.endpoint) as watcher:
             watcher.subscribe()
@@ -134,7 +117,7 @@ def test_the_dead_are_forgotten() -> None:
             assert watcher.echo(1) == 1
 
 
-def test_a_subscriber_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subscriber_that_does_not_read(monkeypatch: pytest.MonkeyPatch, wait_until: Any) -> None:
     monkeypatch.setattr(router_queues, "MAX_QUEUED", 1 << 20)
     with (
         Feed(WILD) as feed,
@@ -157,7 +140,7 @@ def test_a_subscriber_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> Non
         assert feed.messages_dropped
 
 
-def test_subscribers_that_do_not_read_have_a_bound_together() -> None:
+def test_subscribers_that_do_not_read_have_a_bound_together(wait_until: Any) -> None:
     """Real sockets, one of which goes at the end, as does what was queued for it."""
     context: Any = zmq.Context()
     server = context.socket(zmq.ROUTER)
@@ -253,7 +236,7 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         feed.publish("event", 1)
 
 
-def test_published_before_and_after() -> None:
+def test_published_before_and_after(wait_until: Any) -> None:
     class Slow(Feed):
         go_on = threading.Event()
 
@@ -277,7 +260,7 @@ def test_published_before_and_after() -> None:
 # -- the client ------------------------------------------------------------------------------
 
 
-def test_handlers_may_call_and_fail(caplog: pytest.LogCaptureFixture) -> None:
+def test_handlers_may_call_and_fail(caplog: pytest.LogCaptureFixture, wait_until: Any) -> None:
     with Feed(WILD) as feed, Watcher(feed.endpoint) as watcher:
         watcher.subscribe()
         feed.publish("fails")
@@ -317,7 +300,7 @@ def test_timeout_and_after() -> None:
             watcher.nothing_such()
 
 
-def test_no_server() -> None:
+def test_no_server(wait_until: Any) -> None:
     with zmq.Context.instance().socket(zmq.ROUTER) as reserved:
         port = reserved.bind_to_random_port("tcp://127.0.0.1")
     endpoint = f"tcp://127.0.0.1:{port}"
@@ -344,7 +327,7 @@ def test_too_much_waits(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
     assert "3 messages were not sent" in caplog.text
 
 
-def test_the_end() -> None:
+def test_the_end(wait_until: Any) -> None:
     with Feed(WILD) as feed:
         watcher = Watcher(feed.endpoint)
         failed: list[Any] = []
@@ -377,7 +360,7 @@ def test_the_end() -> None:
         assert watcher.socket.closed
 
 
-def test_what_makes_no_sense() -> None:
+def test_what_makes_no_sense(wait_until: Any) -> None:
     with zmq.Context.instance().socket(zmq.ROUTER) as socket:
         socket.rcvtimeo = 5000
         port = socket.bind_to_random_port("tcp://127.0.0.1")
