@@ -15,6 +15,7 @@ import inspect
 import math
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
@@ -90,6 +91,16 @@ def until() -> Callable[..., Any]:
                 await asyncio.sleep(0.001)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def ipv6() -> None:
+    """Skip the test where this host has no IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this host has no IPv6")
 
 
 @pytest.fixture(scope="session")

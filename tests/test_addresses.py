@@ -241,16 +241,7 @@ async def test_no_port_in_threads() -> None:
 # -- IPv6 ---------------------------------------------------------------------------------------
 
 
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
+needs_ipv6 = pytest.mark.usefixtures("ipv6")
 
 
 @needs_ipv6

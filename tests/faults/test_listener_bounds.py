@@ -25,17 +25,8 @@ ANSWER = {"jsonrpc": "2.0", "result": 3, "id": 1}
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
 #: Two hosts are seen here: that of 127.0.0.1, and that of ::1.
-needs_another_host = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
+needs_another_host = pytest.mark.usefixtures("ipv6")
 
 
 @rpc.method
