@@ -143,9 +143,7 @@ class RemoteQueue:
                 self._count(stored.size)
                 victims = self._make_room()
                 self._schedule()
-        self._report_dropped(message)
-        for queue in victims:
-            queue._report_dropped(message)
+        self._report_dropped(message, victims)
 
     def take(self) -> StoredMessage | None:
         """Take the oldest message, or ``None``."""
@@ -223,18 +221,14 @@ class RemoteQueue:
                 self._count(stored.size, is_fixed=True)
             else:
                 victims = self._return(stored)
-        self._report_dropped()
-        for queue in victims:
-            queue._report_dropped()
+        self._report_dropped(victims=victims)
 
     def _delay_over(self, stored: StoredMessage) -> None:
         with self._lock:
             del self._delayed[stored]
             self._count(-stored.size, is_fixed=True)
             victims = self._return(stored)
-        self._report_dropped()
-        for queue in victims:
-            queue._report_dropped()
+        self._report_dropped(victims=victims)
 
     def _return(self, stored: StoredMessage) -> "Iterable[RemoteQueue]":
         # Several may come back, in any order.
@@ -377,17 +371,24 @@ class RemoteQueue:
         self._report_due |= self._dropped.add(count)
         self._reason = reason
 
-    def _report_dropped(self, message: Message | None = None) -> None:
-        """Log what was dropped, and call `on_dropped` if it is due.
+    def _report_dropped(
+        self, message: Message | None = None, victims: "Iterable[RemoteQueue]" = ()
+    ) -> None:
+        """Log what was dropped here and in other queues, and call `on_dropped` where it is due.
 
         Nothing is locked, as both may send messages.
 
         Args:
             message: what came. A report is not reported: queues that keep all messages would
                 report to each other without end.
+            victims: the other queues.
         """
-        if not self._reason:
-            return
+        if self._reason:
+            self._log_dropped(message)
+        for queue in victims:
+            queue._report_dropped(message)
+
+    def _log_dropped(self, message: Message | None) -> None:
         with self._lock:
             reason, self._reason = self._reason, ""
             is_due, self._report_due = self._report_due, False

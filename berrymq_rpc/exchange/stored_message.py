@@ -16,7 +16,7 @@ __all__ = ["OVERHEAD", "MessagePacker", "StoredMessage"]
 OVERHEAD = 300
 
 #: Byte strings of at least so many bytes are kept as they are, and not copied.
-MINIMUM_FRAME = 4096
+MIN_FRAME = 4096
 
 
 class StoredMessage:
@@ -82,8 +82,8 @@ class MessagePacker:
                 self._codec.pack(message.args, "args")
                 self._codec.pack(message.kwargs, "kwargs")
                 raise
-            if len(data) >= MINIMUM_FRAME:
-                data, frames = self._codec.pack_with_frames(arguments, MINIMUM_FRAME)
+            if len(data) >= MIN_FRAME:
+                data, frames = self._codec.pack_with_frames(arguments, MIN_FRAME)
             self._latest = weakref.ref(message, self._forget), data, frames
         return StoredMessage(message.id, data, frames)
 
