@@ -13,6 +13,7 @@ from ..identifier import Identifier
 from ..rpc import AttrHandler, context, method
 from ..rpc.inbound_call import current
 from ..rpc.options import ClientOptions
+from ..rpc.validation import check_count
 from .batch import checked_name, parse_batch
 from .consumer import MAX_UNACKNOWLEDGED, Consumer, checked_ack_wait, checked_delay, checked_tries
 from .consumers import Consumers
@@ -84,14 +85,14 @@ class ExportedFunctions(AttrHandler):
         mesh: Mesh | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        _check_count("queue_size", queue_size)
-        _check_count("queue_bytes", queue_bytes)
+        check_count("queue_size", queue_size)
+        check_count("queue_bytes", queue_bytes)
         if total_queue_bytes is None:
             total_queue_bytes = int(queue_bytes / _checked_share(peer_share))
-        _check_count("total_queue_bytes", total_queue_bytes)
-        _check_count("max_connections", max_connections)
-        _check_count("max_peer_links", max_peer_links)
-        _check_count("max_unacknowledged", max_unacknowledged)
+        check_count("total_queue_bytes", total_queue_bytes)
+        check_count("max_connections", max_connections)
+        check_count("max_peer_links", max_peer_links)
+        check_count("max_unacknowledged", max_unacknowledged)
         self._callback_allowed = callback_allowed
         self._client_options = client_options or ClientOptions(dialects="native")
         if mesh is None:
@@ -538,11 +539,6 @@ def _owner() -> Hashable:
 def _is_caller(owner: Hashable) -> bool:
     """Whether the tokens of the peer that calls belong to it, or the program itself calls."""
     return current.get() is None or context().peer.owner == owner
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
 
 
 def _checked_share(value: Any) -> float:

@@ -10,6 +10,7 @@ from .wire.limits import Limits
 
 __all__ = [
     "Authorize",
+    "check_count",
     "checked_authorize",
     "checked_error_table",
     "checked_exceptions",
@@ -80,6 +81,16 @@ def checked_timeout(value: Any) -> float | None:
         return None
     seconds = checked_seconds(value, "timeout")
     return None if seconds == inf else seconds
+
+
+def check_count(name: str, value: object) -> None:
+    """Check that a bound is a whole number above 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
 
 
 def checked_threads(value: Any) -> int | None:

@@ -19,6 +19,7 @@ from ...rpc.options import SLOW_HANDLER
 from ...rpc.transport import endpoints_of
 from ...rpc.validation import (
     Authorize,
+    check_count,
     checked_authorize,
     checked_limits,
     checked_seconds,
@@ -171,8 +172,7 @@ class Bridge:
         }
         counts |= {name: value for name, value in shares.items() if value is not None}
         for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
+            check_count(name, value)
         if max_host_peers is None:
             max_host_peers = max(max_peers // HOST_SHARE, MIN_HOST_PEERS)
         if max_bytes is None:
