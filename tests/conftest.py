@@ -17,8 +17,9 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -91,6 +92,28 @@ def until() -> Callable[..., Any]:
                 await asyncio.sleep(0.001)
 
     return wait
+
+
+@pytest.fixture
+def default_port() -> Iterator[int]:
+    """The port that a node has by default, in use."""
+    port = 5555
+    end = time.monotonic() + PATIENCE
+    with socket.socket() as held:
+        # As ZeroMQ does: a port that was in use a moment ago is free.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        while True:
+            try:
+                held.bind(("127.0.0.1", port))
+                held.listen()
+            except OSError:
+                # Another test has it, and ends; or another program, and does not.
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.05)
+            else:
+                break
+        yield port
 
 
 @pytest.fixture(scope="session")

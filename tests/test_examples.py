@@ -1,12 +1,10 @@
 """Run each program in ``examples`` as its user does."""
 
-import contextlib
 import os
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,16 +92,11 @@ class TestNode:
             assert re.fullmatch(r"\d\d:\d\d:\d\d  greeting:hello  'your words'", line_of(node))
             assert end_of(node, number) == (0, "The node has ended.\n", "")
 
-    def test_the_next_free_port_is_announced(self) -> None:
-        with socket.socket() as other:
-            # The port of another program; one may have it already.
-            with contextlib.suppress(OSError):
-                other.bind(("127.0.0.1", 5555))
-                other.listen()
-            with running("node.py") as node:
-                endpoint, _, lines = announcement(node)
-                port = endpoint.rpartition(":")[2]
-                assert lines[0] == f"Port 5555 is in use; {port} is the next free port."
+    def test_the_next_free_port_is_announced(self, default_port: int) -> None:
+        with running("node.py") as node:
+            endpoint, _, lines = announcement(node)
+            port = endpoint.rpartition(":")[2]
+            assert lines[0] == f"Port {default_port} is in use; {port} is the next free port."
 
     def test_a_port_that_was_asked_for(self) -> None:
         with running("node.py", "tcp://127.0.0.1:0") as first:

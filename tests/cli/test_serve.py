@@ -1,9 +1,7 @@
-import contextlib
 import json
 import re
 import shlex
 import signal
-import socket
 import subprocess
 
 import pytest
@@ -35,15 +33,11 @@ def test_what_is_pasted_arrives(start, number) -> None:
         assert node.rest("stderr") == []
 
 
-def test_the_next_free_port_is_announced(start) -> None:
-    with socket.socket() as other:
-        # Another program's; where one has the port already, the test need not.
-        with contextlib.suppress(OSError):
-            other.bind(("127.0.0.1", 5555))
-            other.listen()
-        with start("serve") as node:
-            assert re.fullmatch(r"Port 5555 is in use; \d+ is the next free port\.", node.line())
-            assert node.line().startswith("The node is at tcp://127.0.0.1:")
+def test_the_next_free_port_is_announced(start, default_port) -> None:
+    with start("serve") as node:
+        said = rf"Port {default_port} is in use; \d+ is the next free port\."
+        assert re.fullmatch(said, node.line())
+        assert node.line().startswith("The node is at tcp://127.0.0.1:")
 
 
 def test_several_endpoints(start, berrymq, tmp_path) -> None:

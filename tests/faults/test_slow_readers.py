@@ -22,6 +22,9 @@ SLACK = 1.0
 CLIENTS = 10
 CALLS = 1500
 SIZE = 100_000
+#: A peer that reads nothing answers no heartbeat either, and is not to be taken for lost here.
+HEARTBEAT = 60
+PATIENT = ("--heartbeat", str(HEARTBEAT))
 MAX_MEMORY = 10_000_000
 
 
@@ -63,7 +66,7 @@ def next_answers(raw: Any, client: Any, dialect: str) -> list[tuple[int, str]]:
 async def test_clients_that_do_not_read(
     server_process: Any, raw: Any, good_client: Any, until: Until, dialect: str
 ) -> None:
-    server = server_process()
+    server = server_process(*PATIENT)
     asked = messages(raw, dialect)
 
     def ask(clients: list[Any]) -> None:
@@ -104,7 +107,7 @@ async def test_clients_that_do_not_read(
 @pytest.mark.parametrize("dialect", ["plain", "native"])
 async def test_a_client_that_reads_late(server_process: Any, raw: Any, dialect: str) -> None:
     """Its calls wait for it to read, and each is answered."""
-    server = server_process()
+    server = server_process(*PATIENT)
     async with await rpc.open_client(connect=server.endpoint) as observer:
         with raw.dealer(server.endpoint, linger=0, unread=1) as client:
             for message in messages(raw, dialect):
@@ -122,7 +125,7 @@ async def test_a_client_that_reads_late(server_process: Any, raw: Any, dialect: 
 @pytest.mark.nodebug
 async def test_what_waits_for_a_client_that_does_not_read(server_process: Any, raw: Any) -> None:
     """It has a deadline, and can be cancelled."""
-    server = server_process()
+    server = server_process(*PATIENT)
     many = 1000
     async with await rpc.open_client(connect=server.endpoint) as observer:
         with raw.dealer(server.endpoint, linger=0, unread=1) as client:
@@ -160,7 +163,12 @@ async def test_what_waits_is_refused_when_the_server_ends(raw: Any) -> None:
     def give(size: int) -> bytes:
         return bytes(size)
 
-    server = await rpc.start_server({"give": rpc.method(give)}, bind="tcp://127.0.0.1:*", grace=0.1)
+    server = await rpc.start_server(
+        {"give": rpc.method(give)},
+        bind="tcp://127.0.0.1:*",
+        grace=0.1,
+        limits=rpc.Limits(heartbeat=HEARTBEAT),
+    )
     calls = 300
     with raw.dealer(server.endpoints[0], linger=0, unread=1) as client:
         for number in range(calls):
