@@ -1,5 +1,6 @@
 """What the tests of whole clients and servers share, as fixtures that are functions."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -57,14 +58,14 @@ def pair() -> Pair:
 class ServerProcess:
     """A server in a process of its own. What it prints is in `lines`."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **(environment or {})},
             # Ctrl-C in the terminal of the tests is not for it.
             start_new_session=True,
         )
@@ -106,11 +107,15 @@ class ServerProcess:
 
 @pytest.fixture
 def program(request: pytest.FixtureRequest) -> Iterator[Callable[..., ServerProcess]]:
-    """``program("beside_the_test.py")`` starts one, whose end the test need not see to."""
+    """``program("beside_the_test.py")`` starts one, whose end the test need not see to.
+
+    Args:
+        environment: variables that it has besides those of the tests.
+    """
     started: list[ServerProcess] = []
 
-    def start(name: str | Path, *arguments: str) -> ServerProcess:
-        started.append(ServerProcess(str(request.path.parent / name), *arguments))
+    def start(name: str | Path, *arguments: str, **settings: Any) -> ServerProcess:
+        started.append(ServerProcess(str(request.path.parent / name), *arguments, **settings))
         return started[-1]
 
     yield start
@@ -121,7 +126,7 @@ def program(request: pytest.FixtureRequest) -> Iterator[Callable[..., ServerProc
 @pytest.fixture
 def server_process(program: Any) -> Callable[..., ServerProcess]:
     """``server_process("--heartbeat", "0.4")`` starts `server_process.py`."""
-    return lambda *arguments: program(SERVER_PROGRAM, *arguments)
+    return functools.partial(program, SERVER_PROGRAM)
 
 
 @pytest.fixture
