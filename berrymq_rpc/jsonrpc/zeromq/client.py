@@ -1,6 +1,7 @@
 """Clients that block until the answer is there."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -39,6 +40,9 @@ REFUSAL_TIME = 1.0
 
 #: Milliseconds after which a first answer is late.
 _FIRST_WAIT = 500
+
+#: Seconds after which a client that gets no answers looks again whether it is refused.
+_LOOK_AGAIN = 5.0
 
 
 class RequestMethod:
@@ -144,6 +148,8 @@ class RPCClient(SocketOwner):
         self._is_closed = False
         #: Whether an answer has come so far.
         self._was_answered = False
+        #: When a client that gets no answers looks next whether it is refused.
+        self._next_look = 0.0
         self._connect()
 
     def _connect(self) -> None:
@@ -203,7 +209,9 @@ class RPCClient(SocketOwner):
         """Call a method one way."""
         self._owner.check()
         with self._guard:
-            deadline = self._send(encode_request(method, params, None), method)
+            text = encode_request(method, params, None)
+            self._look_for_refusal(method)
+            deadline = self._send(text, method)
             if self.socket_type != zmq.REQ:
                 return
             try:
@@ -235,12 +243,25 @@ class RPCClient(SocketOwner):
         timeout = self.timeout
         return None if timeout is None or timeout < 0 else time.monotonic() + timeout / 1000
 
+    def _look_for_refusal(self, method: str) -> None:
+        """Raise `AuthenticationError` if the server refuses what gets no answer.
+
+        It looks before the first notification, and where there are keys again now and then, as a
+        key can be removed.
+        """
+        now = time.monotonic()
+        if self.socket_type == zmq.REQ or now < self._next_look:
+            return
+        self._check_refused(method)
+        self._next_look = math.inf if self.security is None else now + _LOOK_AGAIN
+
     def _check_refused(self, method: str) -> None:
         """Raise `AuthenticationError` if the server refuses this side."""
         if self._was_answered and self.security is None:
             # Without keys, a server that has let in this side goes on to do so.
             return
-        reason = find_refusal_blocking(self.endpoint, self.security, REFUSAL_TIME)
+        kind = zmq.PUSH if self.socket_type == zmq.PUSH else zmq.DEALER
+        reason = find_refusal_blocking(self.endpoint, self.security, REFUSAL_TIME, kind)
         if reason is not None:
             error = refused(self.security, reason)
             error.method, error.endpoint, error.sent = method, self.endpoint, False

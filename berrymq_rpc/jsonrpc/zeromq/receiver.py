@@ -135,7 +135,9 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
     def send_notification(self, method: str, params: Any) -> None:
         """Call a method one way."""
         self._owner.check()
-        self._enqueue(None, encode_request(method, params, None))
+        text = encode_request(method, params, None)
+        self._look_for_refusal(method)
+        self._enqueue(None, text)
 
     def _enqueue(self, request_id: int | None, text: bytes) -> None:
         if sys.is_finalizing():

@@ -81,6 +81,21 @@ class RouterQueues:
             self._drop("the peer does not read")
         self.size += queue.bytes - before
 
+    def drop(self, peer: bytes, reason: str, messages: int = 0) -> None:
+        """Drop what is queued for a peer, and count it.
+
+        Args:
+            peer: the first frame of its messages.
+            reason: why, for the log.
+            messages: how many more were not queued.
+        """
+        queue = self._queues.pop(peer, None)
+        if queue is not None:
+            self.size -= queue.bytes
+            messages += len(queue)
+        if messages:
+            self._drop(reason, messages)
+
     def _drop(self, reason: str, messages: int = 1) -> None:
         self._dropped += messages
         self._logger.warning("message dropped: %s (%d so far)", reason, self._dropped)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import zmq
 
 from ...errors import OverloadedError, ServiceClosedError
+from ...rpc.transport.curve import credentials_of
+from ...security import CurveServer
 from ..items import RPCRequest
 from ..message import IncomingRequest
 from ..protocols.base import JSONRPC
@@ -37,9 +39,11 @@ class Subscriber(NamedTuple):
 
     Args:
         route: the frames before the text.
+        key: the public key that it has proved to be its own; ``None`` where there are no keys.
     """
 
     route: tuple[bytes, ...]
+    key: str | None = None
 
 
 class SubscriptionServer(RPCNotificationServer):
@@ -56,8 +60,9 @@ class SubscriptionServer(RPCNotificationServer):
 
     A client is a subscriber from when a handler that it called reads `subscriber`. The method
     ``subscribe`` does so, and ``unsubscribe`` ends it; a class may have its own instead. `notify`
-    and `publish` may be called by any thread. `NotificationReceiverClient` is the client. Args and
-    errors are those of `RPCServer`.
+    and `publish` may be called by any thread. `NotificationReceiverClient` is the client. A client
+    whose key is removed is a subscriber no longer, and what is sent to it is dropped and counted.
+    Args and errors are those of `RPCServer`.
     """
 
     def __init__(
@@ -81,7 +86,18 @@ class SubscriptionServer(RPCNotificationServer):
         #: The version of the request that a handler serves.
         self._version: type[JSONRPC] = JSONRPCv2
         self._guard = threading.Lock()
+        #: Keys removed since the last turn.
+        self._removed_keys: deque[str] = deque()
         super().__init__(endpoint, context, timeout, socket_type, logger, **options)
+        if isinstance(self.security, CurveServer):
+            release = self._release
+            stop_listening = self.security.authorization.add_listener(self._key_removed)
+
+            def release_both() -> None:
+                release()
+                stop_listening()
+
+            self._release = release_both
 
     def _new_socket(self) -> Any:
         socket = super()._new_socket()
@@ -124,6 +140,21 @@ class SubscriptionServer(RPCNotificationServer):
             if subscriber in self._subscribers:
                 del self._subscribers[subscriber]
                 self._all = tuple(self._subscribers)
+
+    def _key_removed(self, key: str) -> None:
+        """Any thread may call it."""
+        self._removed_keys.append(key)
+        self._waker.wake()
+
+    def _forget_removed(self) -> None:
+        """Keep nothing for clients whose keys were removed."""
+        assert self._queues is not None
+        while self._removed_keys:
+            key = self._removed_keys.popleft()
+            for subscriber in self._all:
+                if subscriber.key == key:
+                    self.forget(subscriber)
+                    self._queues.drop(subscriber.route[0], "the peer's key was removed")
 
     def handle_subscribe_method(self) -> bool:
         """Make the caller a subscriber."""
@@ -189,6 +220,7 @@ class SubscriptionServer(RPCNotificationServer):
 
     def _turn(self) -> None:
         super()._turn()
+        self._forget_removed()
         self._send_waiting()
 
     def _send_waiting(self) -> None:
@@ -200,17 +232,26 @@ class SubscriptionServer(RPCNotificationServer):
                 version = self._subscribers.get(subscriber)
                 if is_published and version is None:
                     continue
+                if subscriber.key is not None and self._is_removed(subscriber.key):
+                    self._queues.drop(subscriber.route[0], "the peer's key was removed", 1)
+                    continue
                 if version is JSONRPCv1 and JSONRPCv1 not in texts:
                     texts[JSONRPCv1] = _as_version1(text)
                 if not self._queues.send([*subscriber.route, texts[version or JSONRPCv2]]):
                     self.forget(subscriber)
+
+    def _is_removed(self, key: str) -> bool:
+        security = self.security
+        return isinstance(security, CurveServer) and security.authorization.is_removed(key)
 
     def _run_request(self, request: IncomingRequest) -> None:
         self._version = request.protocol
         super()._run_request(request)
 
     def _answer(self, route: Sequence[bytes], payload: bytes) -> bytes:
-        self._asking = Subscriber(tuple(route))
+        credentials = None if self.security is None else credentials_of(self._frame)
+        key = None if credentials is None else credentials.key
+        self._asking = Subscriber(tuple(route), key)
         try:
             return super()._answer(route, payload)
         finally:

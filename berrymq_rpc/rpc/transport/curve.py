@@ -128,7 +128,9 @@ def reason_of(status: int) -> str:
     return "key" if status == _NOT_AUTHORIZED else "handshake"
 
 
-def find_refusal_blocking(endpoint: str, security: Security | None, patience: float) -> str | None:
+def find_refusal_blocking(
+    endpoint: str, security: Security | None, patience: float, socket_type: int = zmq.DEALER
+) -> str | None:
     """Connect once to find out whether a server refuses this side, and why.
 
     For sockets without a monitor. It blocks, and returns at once where no server listens.
@@ -137,11 +139,12 @@ def find_refusal_blocking(endpoint: str, security: Security | None, patience: fl
         endpoint: the server's.
         security: this side's.
         patience: seconds to wait at most.
+        socket_type: one with which the server's socket talks; others it refuses without a reason.
 
     Returns:
         The reason, as `AuthenticationError` has it, or ``None`` where it does not.
     """
-    with zmq.Context() as context, context.socket(zmq.DEALER) as probe:
+    with zmq.Context() as context, context.socket(socket_type) as probe:
         probe.linger = 0
         probe.ipv6 = uses_ipv6(endpoint)
         release = secure(probe, security, loop=None, endpoint=endpoint)

@@ -11,6 +11,7 @@ from berrymq_rpc.jsonrpc import zeromq
 
 KEYS = rpc.KeyPair.generate()
 ALICE = rpc.KeyPair.generate()
+BOB = rpc.KeyPair.generate()
 MALLORY = rpc.KeyPair.generate()
 ANY_PORT = "tcp://127.0.0.1:*"
 
@@ -29,6 +30,10 @@ class Notified(Methods, zeromq.RPCNotificationServer):
 
 
 class Subscribed(Methods, zeromq.SubscriptionServer):
+    pass
+
+
+class Pulling(zeromq.NotificationOnlyPullServer):
     pass
 
 
@@ -81,6 +86,32 @@ def test_a_short_timeout_is_told_as_well(
     assert f"refused at {server.endpoint}: not authorized" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("server_class", "client_class"),
+    [
+        (Pulling, zeromq.NotifierOnlyPushClient),
+        (Notified, zeromq.RPCNotifierClient),
+        (Subscribed, zeromq.NotificationReceiverClient),
+    ],
+)
+def test_who_only_notifies_is_told_as_well(server_class: Any, client_class: Any) -> None:
+    """No answer would say it."""
+    security = rpc.CurveServer(KEYS, {ALICE.public})
+    with server_class(ANY_PORT, security=security) as server:
+        for refused, reason in (
+            (client_of(MALLORY), "key"),
+            (client_of(server=MALLORY.public), "handshake"),
+            (None, "keys wanted"),
+        ):
+            with client_class(server.endpoint, timeout=8000, security=refused) as client:
+                with pytest.raises(rpc.AuthenticationError) as error:
+                    client.notify.event(5)
+                assert error.value.reason == reason
+                assert (error.value.method, error.value.sent) == ("event", False)
+        with client_class(server.endpoint, security=client_of()) as client:
+            client.notify.event(6)
+
+
 @each_pair
 def test_a_server_without_keys(server_class: Any, client_class: Any) -> None:
     with (
@@ -131,6 +162,38 @@ def test_a_removed_key(server_class: Any, client_class: Any, tmp_path: Path) -> 
                 client.echo(6)
         with pytest.raises(rpc.AuthenticationError):
             client.echo(7)
+
+
+def test_a_subscriber_whose_key_is_removed(tmp_path: Path, wait_until: Any) -> None:
+    """It gets nothing more, though it asks for nothing; the others do."""
+    ALICE.save(tmp_path, "alice")
+    BOB.save(tmp_path, "bob")
+
+    class Receiver(zeromq.NotificationReceiverClient):
+        def __init__(self, keys: rpc.KeyPair) -> None:
+            super().__init__(server.endpoint, security=client_of(keys))
+            self.events: list[int] = []
+
+        def handle_event_notification(self, number: int) -> None:
+            self.events.append(number)
+
+    with (
+        Subscribed(ANY_PORT, security=rpc.CurveServer(KEYS, tmp_path)) as server,
+        Receiver(ALICE) as alice,
+        Receiver(BOB) as bob,
+    ):
+        alice.subscribe()
+        (removed,) = server.subscribers
+        assert removed.key == ALICE.public
+        bob.subscribe()
+        server.publish("event", 1)
+        wait_until(lambda: (alice.events, bob.events) == ([1], [1]))
+        (tmp_path / "alice.key").unlink()
+        wait_until(lambda: removed not in server.subscribers)
+        server.publish("event", 2)
+        server.notify(removed, "event", 3)
+        wait_until(lambda: bob.events == [1, 2] and server.messages_dropped == 1)
+        assert alice.events == [1]
 
 
 def test_beyond_loopback_with_keys() -> None:
