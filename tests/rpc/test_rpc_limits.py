@@ -552,10 +552,10 @@ async def test_notifications_to_nobody_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("size", [100_000, 1000])
-async def test_a_loop_that_notifies_without_awaiting_is_bounded(
+async def test_notifications_to_who_does_not_read_are_bounded(
     server_process: Any, size: int
 ) -> None:
-    """Where the peer does not read; one that does may keep up with the loop."""
+    """By a loop that never awaits. A peer that reads may keep up with it."""
     import signal
 
     frozen = server_process("--heartbeat", "60")
@@ -576,7 +576,7 @@ async def test_a_loop_that_notifies_without_awaiting_is_bounded(
         assert await client.rpc.counted() == 1
 
 
-async def test_a_loop_that_notifies_in_memory_without_awaiting_is_bounded(
+async def test_a_loop_that_notifies_without_awaiting_is_bounded(
     pair: Any, handler: Handler
 ) -> None:
     bounds = limits(max_queued_bytes=100_000)

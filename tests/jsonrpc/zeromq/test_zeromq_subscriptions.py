@@ -157,11 +157,13 @@ def test_subscribers_that_do_not_read_have_a_bound_together(wait_until: Any) -> 
             peer.connect(f"tcp://127.0.0.1:{port}")
             peer.send(b"")
             keys.append(server.recv_multipart()[0])
+        text = b"x" * 100_000
         for key in keys:
-            # More than a peer's own bound, with what ZeroMQ and the host's sockets hold.
-            for _ in range(30):
-                queues.send([key, b"x" * (1 << 20)])
-        assert 45 << 20 < queues.size <= router_queues.MAX_ALL_QUEUED
+            # More than a peer's own bound, with what ZeroMQ and the host's sockets hold. Ten peers
+            # reach the bound of all, so that there is no room for the last one.
+            for _ in range(300):
+                queues.send([key, text])
+        assert 49 << 20 < queues.size <= router_queues.MAX_ALL_QUEUED
         dropped = queues.dropped
         assert dropped > 0
         peer = slow[0]
@@ -175,7 +177,7 @@ def test_subscribers_that_do_not_read_have_a_bound_together(wait_until: Any) -> 
 
         wait_until(drained)
         # There is room again for those that had none left.
-        queues.send([keys[-1], b"x" * (1 << 20)])
+        queues.send([keys[-1], text])
         assert queues.dropped == dropped
         for peer in slow:
             peer.close()
