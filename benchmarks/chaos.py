@@ -1,11 +1,12 @@
 """Break everything at random for some time, and account for every call and every message.
 
-    python benchmarks/chaos.py SEED SECONDS
+    python benchmarks/chaos.py [--keys] SEED SECONDS
 
 Three interconnected nodes, two RPC servers, two clients and two consumers of a shared queue run in
 processes of their own, over links that the driver cuts, silences, delays and half-closes. It kills,
 freezes and restarts the processes as well. The same seed makes the same faults. Each process writes
-what it did to a file, line by line, so that nothing is lost with it. At the end:
+what it did to a file, line by line, so that nothing is lost with it. With ``--keys`` all of them
+have keys. At the end:
 
 * a message of one node was heard by each other one once and in order, or reported as missed;
 * each call has exactly one outcome, within its time; what succeeded has run, nothing has run twice,
@@ -50,6 +51,26 @@ WORKERS, ACK_WAIT, TRIES = 4, 3.0, 10
 
 # -- what runs in the processes ---------------------------------------------------------------
 
+#: The variable with the secret key that all have; where it is not set, there are no keys.
+KEYS = "CHAOS_KEYS"
+
+
+def security(role: str) -> Any:
+    """What a server, or a client, gives as ``security=``."""
+    from berrymq_rpc import rpc
+
+    if KEYS not in os.environ:
+        return None
+    keys = rpc.KeyPair.from_environment(KEYS)
+    if role == "server":
+        return rpc.CurveServer(keys, {keys.public})
+    return rpc.CurveClient(keys, server=keys.public)
+
+
+def key_of_all() -> str | None:
+    given = security("client")
+    return None if given is None else given.server
+
 
 class Journal:
     """The file of a process: each line is written at once."""
@@ -92,12 +113,12 @@ async def run_node(journal: Journal, name: str, bind: str, *peers: str) -> None:
         journal.write("sent", sent)
         bus.twitter("load:number", name, sent)
 
-    async with Node(bind, bus, name=name) as node:
+    async with Node(bind, bus, name=name, security=security("server")) as node:
         print("ready", flush=True)
         for peer in peers:
             while True:
                 try:
-                    await node.interconnect(peer)
+                    await node.interconnect(peer, server=key_of_all())
                     break
                 except (OSError, TimeoutError):
                     await asyncio.sleep(0.1)
@@ -122,7 +143,7 @@ async def run_queue(journal: Journal, name: str, bind: str) -> None:
             journal.write("sent", sent)
             bus.twitter("job:new", sent)
 
-    async with Node(bind, bus, name=name) as node:
+    async with Node(bind, bus, name=name, security=security("server")) as node:
         print("ready", flush=True)
         await until_stopped(send)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -146,7 +167,7 @@ async def run_consumer(journal: Journal, name: str, endpoint: str) -> None:
                 # What it has done and could not acknowledge comes again, marked.
                 await asyncio.sleep(0.1)
 
-    async with Node() as node:
+    async with Node(security=security("client")) as node:
         print("ready", flush=True)
         while True:
             try:
@@ -171,7 +192,7 @@ async def run_server(journal: Journal, name: str, bind: str) -> None:
             await asyncio.sleep(seconds)
             return number
 
-    async with await rpc.start_server(Handler(), bind=bind) as server:
+    async with await rpc.start_server(Handler(), bind=bind, security=security("server")) as server:
         print("ready", flush=True)
         await server.serve_forever()
 
@@ -202,7 +223,9 @@ async def run_client(journal: Journal, name: str, *endpoints: str) -> None:
         running.add(task)
         task.add_done_callback(running.discard)
 
-    async with await rpc.open_client(connect=endpoints, timeout=TIMEOUT) as client:
+    async with await rpc.open_client(
+        connect=endpoints, timeout=TIMEOUT, security=security("client")
+    ) as client:
         print("ready", flush=True)
         await until_stopped(start)
         await asyncio.gather(*running)
@@ -531,9 +554,14 @@ def main() -> int:
             asyncio.run(ROLES[role](journal, name, *arguments))
         return 0
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--keys", action="store_true", help="all have keys")
     parser.add_argument("seed", type=int)
     parser.add_argument("seconds", type=float)
     options = parser.parse_args()
+    if options.keys:
+        from berrymq_rpc import rpc
+
+        os.environ[KEYS] = rpc.KeyPair.generate().secret
     with tempfile.TemporaryDirectory(prefix="berrymq_rpc-chaos-") as folder:
         return asyncio.run(drive(options.seed, options.seconds, Path(folder)))
 

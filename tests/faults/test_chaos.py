@@ -35,9 +35,10 @@ def chaos() -> ModuleType:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 300)
-def test_everything_is_accounted_for() -> None:
+@pytest.mark.parametrize("options", [[], ["--keys"]], ids=["plain", "keys"])
+def test_everything_is_accounted_for(options: list[str]) -> None:
     run = subprocess.run(
-        [sys.executable, str(CHAOS), str(SEED), str(SECONDS)],
+        [sys.executable, str(CHAOS), *options, str(SEED), str(SECONDS)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

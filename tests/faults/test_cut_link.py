@@ -10,6 +10,9 @@ import pytest
 from berrymq_rpc import rpc
 from berrymq_rpc.testing import link_faults
 
+#: Each fault is tried with keys as well.
+pytestmark = pytest.mark.keys
+
 Until = Callable[..., Awaitable[None]]
 
 #: Seconds that a busy machine may take longer than is asked for.
@@ -20,6 +23,7 @@ HEARTBEAT = 0.4
 LIMITS = rpc.Limits(heartbeat=HEARTBEAT)
 
 
+@pytest.mark.keys(quick=True)
 async def test_a_link_that_falls_silent(server_process: Any, link: Any, until: Until) -> None:
     """No end is notified: it is noticed within twice the heartbeat, and used again afterwards."""
     server = server_process("--heartbeat", str(HEARTBEAT))
@@ -128,6 +132,20 @@ async def test_a_link_that_is_closed_in_the_middle_of_a_message(
         assert await client.with_timeout(10).rpc.echo(value) == value
 
 
+@pytest.mark.keys(alone=True, quick=True)
+@pytest.mark.parametrize("size", [1, 64, 65, 150, 264, 400])
+async def test_a_handshake_that_is_cut_is_no_refusal(
+    server_process: Any, link: Any, size: int
+) -> None:
+    """It looks as if the server had closed it; the next one shows that it has not."""
+    server = server_process()
+    async with link(server.endpoint) as line:
+        line.close_after = size
+        async with await rpc.open_client(connect=line.endpoint, timeout=10) as client:
+            assert await client.rpc.add(1) == 2
+            assert line.close_after is None
+
+
 @pytest.mark.nodebug
 async def test_a_slow_link(server_process: Any, link: Any, outcomes: Any) -> None:
     """It is no lost one, and a hundred calls take no longer than one."""
@@ -208,6 +226,7 @@ async def test_a_link_that_refuses(server_process: Any, link: Any, until: Until)
 # -- over memory -------------------------------------------------------------------------------
 
 
+@pytest.mark.keys(never=True)
 async def test_cut_connection_in_memory(until: Until, waiting: Any) -> None:
     endpoint = "mem://cut"
     faults = link_faults(endpoint)
@@ -225,6 +244,7 @@ async def test_cut_connection_in_memory(until: Until, waiting: Any) -> None:
         assert server.statistics()["peers"] == 1
 
 
+@pytest.mark.keys(never=True)
 async def test_silent_network_in_memory(until: Until, waiting: Any) -> None:
     """No end is notified, so both sides ping."""
     endpoint = "mem://silence"

@@ -68,7 +68,8 @@ async def refusal(connect: Any, security: rpc.CurveClient | None, **options: Any
     assert refused.value.sent is False
     assert refused.value.method == "who"
     assert refused.value.endpoint == ", ".join(connect)
-    assert loop.time() - began < 5
+    # Within a second, and what a busy machine may take longer.
+    assert loop.time() - began < 2
     return refused.value.reason
 
 

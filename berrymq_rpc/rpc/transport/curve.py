@@ -19,6 +19,7 @@ from .port import Credentials
 from .zap import USER, authenticate
 
 __all__ = [
+    "UNCLEAR",
     "credentials_of",
     "cut",
     "find_refusal",
@@ -30,6 +31,10 @@ __all__ = [
 
 #: The status with which ZAP refuses a key.
 _NOT_AUTHORIZED = 400
+
+#: The reason of a refusal that is guessed: a network that breaks in the middle of a handshake
+#: closes it too. It is believed where it comes twice in a row.
+UNCLEAR = "handshake"
 
 #: Seconds within which a server has to greet: less than a client waits.
 GREETING_TIME = 1.0
@@ -144,6 +149,15 @@ def find_refusal_blocking(
     Returns:
         The reason, as `AuthenticationError` has it, or ``None`` where it does not.
     """
+    reason = _try_to_connect(endpoint, security, patience, socket_type)
+    if reason == UNCLEAR:
+        reason = _try_to_connect(endpoint, security, patience, socket_type)
+    return reason
+
+
+def _try_to_connect(
+    endpoint: str, security: Security | None, patience: float, socket_type: int
+) -> str | None:
     with zmq.Context() as context, context.socket(socket_type) as probe:
         probe.linger = 0
         probe.ipv6 = uses_ipv6(endpoint)
@@ -180,7 +194,7 @@ async def find_refusal(endpoint: str, security: Security | None) -> str | None:
     if security is None:
         return "keys wanted" if mechanism == "CURVE" else None
     # Any other name is a greeting that was damaged on its way, or not of this package.
-    return {"NULL": "no keys", "CURVE": "handshake"}.get(mechanism or "")
+    return {"NULL": "no keys", "CURVE": UNCLEAR}.get(mechanism or "")
 
 
 async def _mechanism(endpoint: str) -> str | None:

@@ -28,7 +28,7 @@ from ...runtime.log import Log
 from ...security import CurveServer
 from .aiozmq_import import ZmqProtocol
 from .binding import is_name, uses_ipv6
-from .curve import cut, find_refusal, reason_of, refused, secure
+from .curve import UNCLEAR, cut, find_refusal, reason_of, refused, secure
 from .monitor import CONNECTED, CONNECTION_EVENTS, LOST, REFUSED, RETRIED, STOPPED, read_event
 from .port import Buffer, Credentials, Key, Port, PortHandler, PortOptions
 from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
@@ -124,6 +124,11 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._was_refused = False
         #: Finds out why the server closed the handshake.
         self._finding: asyncio.Task[None] | None = None
+        #: Whether the last handshake was closed in a way that a broken network may close it too.
+        self._is_suspected = False
+        #: When it began, and the seconds after which either side gives it up.
+        self._dialled_at = 0.0
+        self._handshake_time = int(zmq_socket.get(zmq.HANDSHAKE_IVL)) / 1000
         #: Takes the socket's keys out of what keeps them, once it is closed.
         self._release: Callable[[], None] | None = None
         #: Who the peers have proved to be, where that is asked for.
@@ -232,6 +237,7 @@ class ZeroMQPort(Port, ZmqProtocol):
                 self._backoff.reset()
                 self._tried_both = False
                 self._refused_backoff.reset()
+                self._is_suspected = False
                 self._on_connected()
             elif event == _DEPARTED:
                 if value in self._peers:
@@ -285,17 +291,24 @@ class ZeroMQPort(Port, ZmqProtocol):
         with contextlib.suppress(zmq.ZMQError):
             self._socket.disconnect(self._dialled)
         self._socket.set(zmq.IPV6, int(self._by_ipv6))
+        self._dialled_at = self._loop.time()
         self._socket.connect(self._dialled)
 
     # -- a server that refuses this side ------------------------------------------------------
 
     def _find_refusal(self) -> None:
+        if self._loop.time() - self._dialled_at > 0.9 * self._handshake_time:
+            # Nobody closed it: its time was over.
+            return
         if self._dialled is not None and self._finding is None and not self._closing:
             self._finding = self._loop.create_task(self._ask(self._dialled))
 
     async def _ask(self, endpoint: str) -> None:
         reason = await find_refusal(endpoint, self._security)
         self._finding = None
+        if reason == UNCLEAR and not self._is_suspected:
+            self._is_suspected = True
+            return
         if reason is not None and not self._closing and self._dealer_key is None:
             self._on_refused(reason)
 
@@ -516,6 +529,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             self._is_name = is_name(connect)
             self._by_ipv6 = uses_ipv6(connect)
             self._socket.set(zmq.IPV6, int(self._by_ipv6))
+            self._dialled_at = self._loop.time()
             self._endpoints = (await self._transport.connect(connect),)
         self._read_monitor()
 
