@@ -592,5 +592,5 @@ async def test_many_of_one_consumer_go_back_at_once() -> None:
         link_faults(endpoint).cut()
         began = loop.time()
         await statistic(node, "messages_unacknowledged", 0)
-        assert loop.time() - began < 1
+        assert loop.time() - began < 3
         assert node.statistics()["messages_waiting"] == 2_000

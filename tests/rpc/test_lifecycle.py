@@ -750,7 +750,7 @@ async def test_connect_timeout(address: Address) -> None:
             got = await asyncio.gather(*calls, return_exceptions=True)
             assert {type(error) for error in got} == {rpc.ConnectionLostError}
             assert str(got[0]).startswith(f"{endpoint}: no connection within 0.1 s")
-            assert 0.09 < time.monotonic() - began < 1.1
+            assert 0.09 < time.monotonic() - began < 2
         client.notify.add(1)
         while not client.statistics()["notifications_lost"]:
             await asyncio.sleep(0.01)
