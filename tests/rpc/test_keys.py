@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -131,7 +131,21 @@ async def test_a_server_that_connects_to_a_client_that_is_bound() -> None:
         options = {"bind": None, "connect": client.endpoints}
         async with AsyncExitStack() as stack:
             await serve(stack, {ALICE.public}, **options)
-            assert (await client.rpc.who())[0] in (ALICE.public, None)
+            assert await client.rpc.who() == (ALICE.public, None)
+
+
+async def test_a_client_that_is_bound_and_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        await rpc.open_client(bind=ANY_PORT, security=client_of(MALLORY)) as client,
+        AsyncExitStack() as stack,
+    ):
+        options = {"bind": None, "connect": client.endpoints}
+        await serve(stack, {ALICE.public}, **options)
+        async with asyncio.timeout(10):
+            while not (texts := [r.message for r in caplog.records if r.name == "berrymq_rpc.rpc"]):
+                await asyncio.sleep(0.01)
+        # It is the server's log: this side has refused, and nobody has refused this side.
+        assert "the client that listens there is refused: its key is not authorized" in texts[0]
 
 
 async def test_a_client_for_threads() -> None:
@@ -523,6 +537,61 @@ async def test_a_removed_key_is_cut(tmp_path: Path, way: str) -> None:
         with pytest.raises(rpc.AuthenticationError, match="has not authorized"):
             await alice.rpc.who()
         assert await bob.rpc.who() == (MALLORY.public, "bob")
+
+
+@pytest.mark.parametrize("dialect", ["native", "aiozmq", "jsonrpc"])
+async def test_a_removed_key_is_cut_by_a_server_that_connects(tmp_path: Path, dialect: str) -> None:
+    ALICE.save(tmp_path, "alice")
+    handler = Handler()
+    security = rpc.CurveServer(KEYS, tmp_path)
+    async with (
+        await rpc.open_client(
+            bind=ANY_PORT, security=client_of(), dialect=dialect, connect_timeout=0.5
+        ) as client,
+        await rpc.start_server(handler, connect=client.endpoints, security=security),
+    ):
+        waiting = asyncio.ensure_future(client.rpc.wait())
+        assert tuple(await client.rpc.who()) == (ALICE.public, "alice")
+        (tmp_path / "alice.key").unlink()
+        async with asyncio.timeout(5):
+            await handler.ended.wait()
+        with pytest.raises(rpc.ConnectionLostError):
+            await waiting
+        with pytest.raises(rpc.ConnectionLostError):
+            await client.rpc.who()
+        assert handler.calls == 1
+        # It is let in again by its key, as before.
+        ALICE.save(tmp_path / "again", "alice")
+        os.replace(tmp_path / "again" / "alice.key", tmp_path / "alice.key")
+        async with asyncio.timeout(20):
+            while handler.calls == 1:
+                with suppress(rpc.ConnectionLostError):
+                    await client.rpc.who()
+
+
+async def test_a_client_that_is_bound_and_removes_a_server(tmp_path: Path) -> None:
+    # One socket for all servers: those of the other key work on.
+    ALICE.save(tmp_path, "alice")
+    MALLORY.save(tmp_path, "bob")
+    security = rpc.CurveServer(KEYS, tmp_path)
+    first, second = Handler(), Handler()
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            await rpc.open_client(bind=ANY_PORT, security=security, dialect="aiozmq", timeout=10)
+        )
+        for handler, keys in ((first, ALICE), (second, MALLORY)):
+            options = {"connect": client.endpoints, "security": client_of(keys)}
+            await stack.enter_async_context(await rpc.start_server(handler, **options))
+        async with asyncio.timeout(20):
+            while not (first.calls and second.calls):
+                await client.rpc.who()
+        security.revoke(ALICE.public)
+        calls = first.calls
+        async with asyncio.timeout(20):
+            while second.calls < 10:
+                with suppress(rpc.ConnectionLostError):
+                    await client.rpc.who()
+        assert first.calls - calls <= 1
 
 
 async def test_revoke_needs_keys() -> None:

@@ -112,8 +112,22 @@ def cut(file: int) -> None:
         return
 
 
+#: What is wrong with the client that a server connects to.
+_REFUSED_BY_SERVER = {
+    "key": "the client that listens there is refused: its key is not authorized",
+    "no keys": "the client that listens there is refused: it has no key",
+    "handshake": "the handshake with the client that listens there failed: either it expects "
+    "another server's key, or keys cannot be checked here at the moment (the log says why)",
+}
+
+
 def refused(security: Security | None, reason: str) -> AuthenticationError:
-    """The error for a client that was refused, with what to do about it."""
+    """The error for a client that was refused, with what to do about it.
+
+    A server that connects is told in the same way that it refused the client there.
+    """
+    if isinstance(security, CurveServer):
+        return AuthenticationError(_REFUSED_BY_SERVER[reason], reason=reason)
     own = security.keys.public if isinstance(security, CurveClient) else ""
     text = {
         "key": f"the server has not authorized this client's key {own}: have the file NAME.key "

@@ -133,6 +133,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._release: Callable[[], None] | None = None
         #: Who the peers have proved to be, where that is asked for.
         self._credentials: dict[Key, Credentials] = {}
+        #: The same of a DEALER's connections, by their file numbers.
+        self._senders: dict[int, Credentials] = {}
         self._guard: asyncio.TimerHandle | None = None
         #: Each connection of a DEALER is a new peer to the handler.
         self._dealer_key: Key = None
@@ -193,6 +195,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         while messages:
             key, frames, file = messages.popleft()
             if not self._routed:
+                if file != KNOWN and not self._admits(key, file):
+                    continue
                 # The first message may be read before the event of the connection.
                 self._ensure_dealer_key()
                 handler.message_received(self._dealer_key, frames)
@@ -291,6 +295,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         with contextlib.suppress(zmq.ZMQError):
             self._socket.disconnect(self._dialled)
         self._socket.set(zmq.IPV6, int(self._by_ipv6))
+        self._senders.clear()
         self._dialled_at = self._loop.time()
         self._socket.connect(self._dialled)
 
@@ -341,10 +346,18 @@ class ZeroMQPort(Port, ZmqProtocol):
                 self._lose(self._by_file[file][0])
             return
         self._connections = max(0, self._connections - 1)
-        if not self._connections and self._dealer_key is not None:
+        self._senders.pop(file, None)
+        if self._connections:
+            # Another one was cut, and with it the peer that all are.
+            self._ensure_dealer_key()
+        else:
+            self._lose_dealer()
+
+    def _lose_dealer(self, *, at_once: bool = False) -> None:
+        if self._dealer_key is not None:
             key, self._dealer_key = self._dealer_key, None
             self._transport.forget(b"")
-            self._handler.peer_lost(key, "the connection was lost")
+            self._handler.peer_lost(key, "the connection was lost", at_once=at_once)
 
     def _arrived(self, key: bytes, file: int) -> bool:
         """A peer's first message was read. Returns whether the peer may stay."""
@@ -366,6 +379,20 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._handler.peer_connected(key)
         return True
 
+    def _admits(self, sender: Credentials | None, file: int) -> bool:
+        """Whether a DEALER that asks for keys takes a message."""
+        if sender is None or self._is_removed(sender):
+            self._cut_if_open(file)
+            return False
+        self._senders[file] = sender
+        return True
+
+    def _cut_if_open(self, file: int) -> None:
+        """End a connection, unless it has ended and another may have its number by now."""
+        self._collect_events()
+        if (LOST, file) not in self._events:
+            cut(file)
+
     def _is_removed(self, credentials: Credentials) -> bool:
         assert isinstance(self._security, CurveServer)
         return self._security.authorization.is_removed(credentials.key)
@@ -382,6 +409,11 @@ class ZeroMQPort(Port, ZmqProtocol):
                 cut(self._peers[key])
                 if self._forget(key):
                     self._handler.peer_lost(key, "the connection was lost", at_once=True)
+        for file, sender in list(self._senders.items()):
+            if sender.key == public:
+                del self._senders[file]
+                self._cut_if_open(file)
+                self._lose_dealer(at_once=True)
 
     def _departed(self, key: bytes) -> None:
         if self._routed:
@@ -456,7 +488,11 @@ class ZeroMQPort(Port, ZmqProtocol):
         return str(name[0]) if family in (socket.AF_INET, socket.AF_INET6) else ""
 
     def credentials(self, key: Key) -> Credentials | None:
-        return self._credentials.get(key)
+        if self._routed:
+            return self._credentials.get(key)
+        senders = set(self._senders.values()) if key is self._dealer_key else ()
+        # Where there are several, each of its messages may be of any of them.
+        return next(iter(senders)) if len(senders) == 1 else None
 
     def can_be_pushed(self, key: Key) -> bool:
         return key not in self._transport.requesters
@@ -466,10 +502,7 @@ class ZeroMQPort(Port, ZmqProtocol):
             file = self._peers.get(key)
             if file is not None:
                 self._forget(key)
-                self._collect_events()
-                # Otherwise another connection may have its number by now.
-                if (LOST, file) not in self._events:
-                    cut(file)
+                self._cut_if_open(file)
         elif key is self._dealer_key:
             self._dealer_key = None
             self._transport.forget(b"")

@@ -28,8 +28,9 @@ from .port import IPC_MODE, Buffer, Credentials
 __all__ = ["KNOWN", "NO_FILE", "PeerTransport", "Received"]
 
 #: The peer's key, the frames, and the file number of the connection: of a peer not known yet, or
-#: `KNOWN`, or `NO_FILE`.
-Received: TypeAlias = tuple[bytes, list[bytes], int]
+#: `KNOWN`, or `NO_FILE`. A DEALER that asks for keys says of each message who sent it, in place of
+#: the peer's key: its connections share one peer.
+Received: TypeAlias = tuple[Any, list[bytes], int]
 
 KNOWN = -1
 
@@ -161,7 +162,7 @@ class PeerTransport(ZmqTransport):
 
     def _receive(self) -> Received:
         recv = self._recv
-        key = recv(_NOBLOCK) if self._routed else b""
+        key: Any = recv(_NOBLOCK) if self._routed else b""
         frame = recv(_NOBLOCK, False)
         file = KNOWN
         if self._routed and key not in self._known:
@@ -173,6 +174,8 @@ class PeerTransport(ZmqTransport):
                 file = NO_FILE
             if self.credentials is not None:
                 self.credentials[key] = credentials_of(frame)
+        elif self.credentials is not None and not self._routed:
+            file, key = int(frame.get(zmq.SRCFD)), credentials_of(frame)
         frames = [frame.bytes]
         while frame.more:
             frame = recv(_NOBLOCK, False)
