@@ -60,8 +60,8 @@ class Authorization(ABC):
         """The user's name that goes with a key, as far as it is known without asking anybody."""
         return None
 
-    def is_removed(self, key: str | None) -> bool:
-        """Whether a key that came in before must leave."""
+    def is_removed(self, key: str | None, user: str | None = None) -> bool:
+        """Whether a key that came in before, as this user, must leave."""
         return key is None or key in self._revoked
 
     def revoke(self, key: str) -> None:
@@ -89,8 +89,12 @@ class Authorization(ABC):
 
         return remove
 
-    def _removed(self, key: str) -> None:
-        logger.warning("key %s removed: its connections are cut", key)
+    def _removed(self, key: str, user: str | None = None) -> None:
+        """End the connections of a key, which has no user any more, or another one."""
+        if user is None:
+            logger.warning("key %s removed: its connections are cut", key)
+        else:
+            logger.warning("key %s is of %r now: its connections are cut", key, user)
         with self._lock:
             listeners = list(self._listeners)
         for listener in listeners:
@@ -130,7 +134,8 @@ class KeyFunction(Authorization):
 class KeyFolder(Authorization):
     """Lets in the keys whose ``NAME.key`` file lies in a folder, as the user ``NAME``.
 
-    A folder that is missing or cannot be read authorizes no key.
+    A folder that is missing or cannot be read authorizes no key. A key under several names is of
+    the first of them.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -173,8 +178,11 @@ class KeyFolder(Authorization):
     def user_of(self, key: str) -> str | None:
         return self._users.get(key)
 
-    def is_removed(self, key: str | None) -> bool:
-        return super().is_removed(key) or key not in self._users
+    def is_removed(self, key: str | None, user: str | None = None) -> bool:
+        if key is None or super().is_removed(key):
+            return True
+        now = self._users.get(key)
+        return now is None or (user is not None and user != now)
 
     def refresh(self) -> None:
         with self._lock:
@@ -186,9 +194,10 @@ class KeyFolder(Authorization):
                 if key is not None:
                     users.setdefault(key, name.removesuffix(PUBLIC_SUFFIX))
             self._users = users
-        for key in before:
-            if key not in users:
-                self._removed(key)
+        for key, user in before.items():
+            # What a connection may do goes with its user, which it keeps.
+            if users.get(key) != user:
+                self._removed(key, users.get(key))
 
     def _read(self) -> dict[str, tuple[Look, str | None]]:
         files: dict[str, tuple[Look, str | None]] = {}

@@ -417,6 +417,28 @@ async def test_an_answer_that_is_neither_true_nor_a_name_refuses(answer: Any) ->
         assert await refusal(server.endpoints, client_of()) == "key"
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "名前", "a b"])
+async def test_names_that_arrive_whole(name: str) -> None:
+    async with AsyncExitStack() as stack:
+        server = await serve(stack, lambda key: name)
+        assert await call(server.endpoints, client_of()) == (ALICE.public, name)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "é" * 128, "alice\0", "\0", "caf\udce9", "\ud800"])
+async def test_names_that_would_not_arrive_whole(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncExitStack() as stack:
+        other = await serve(stack, {ALICE.public})
+        server = await serve(stack, lambda key: name if key == MALLORY.public else True)
+        assert await refusal(server.endpoints, client_of(MALLORY)) == "handshake"
+        # Others are not held up.
+        assert await call(server.endpoints, client_of()) == (ALICE.public, None)
+        assert await call(other.endpoints, client_of()) == (ALICE.public, None)
+    assert "cannot be a user's name" in caplog.text
+    assert "starts again" not in caplog.text
+
+
 async def test_another_authenticator_in_the_context_is_seen() -> None:
     with zmq.Context() as context:
         taken = context.socket(zmq.REP)
@@ -537,6 +559,24 @@ async def test_a_removed_key_is_cut(tmp_path: Path, way: str) -> None:
         with pytest.raises(rpc.AuthenticationError, match="has not authorized"):
             await alice.rpc.who()
         assert await bob.rpc.who() == (MALLORY.public, "bob")
+
+
+async def test_a_key_that_is_another_users_now(tmp_path: Path) -> None:
+    ALICE.save(tmp_path, "alice")
+    handler = Handler()
+    security = rpc.CurveServer(KEYS, tmp_path)
+    async with (
+        await rpc.start_server(handler, bind=ANY_PORT, security=security) as server,
+        await rpc.open_client(connect=server.endpoints, security=client_of(), timeout=10) as alice,
+    ):
+        waiting = asyncio.ensure_future(alice.rpc.wait())
+        assert await alice.rpc.who() == (ALICE.public, "alice")
+        os.rename(tmp_path / "alice.key", tmp_path / "guest.key")
+        async with asyncio.timeout(5):
+            await handler.ended.wait()
+        with pytest.raises(rpc.ConnectionLostError):
+            await waiting
+        assert await alice.rpc.who() == (ALICE.public, "guest")
 
 
 @pytest.mark.parametrize("dialect", ["native", "aiozmq", "jsonrpc"])

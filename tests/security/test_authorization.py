@@ -129,7 +129,13 @@ def test_a_key_under_two_names(tmp_path: Path) -> None:
     assert authorization.check(ONE.public) == "a"
     (tmp_path / "a.key").unlink()
     assert authorization.check(ONE.public) == "b"
-    assert removed == []
+    # Those that came in as "a" must not stay as "a".
+    assert removed == [ONE.public]
+    assert authorization.is_removed(ONE.public, "a")
+    assert not authorization.is_removed(ONE.public, "b")
+    assert not authorization.is_removed(ONE.public)
+    authorization.refresh()
+    assert removed == [ONE.public]
 
 
 def test_a_revoked_key_stays_out_though_its_file_is_there(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ class RPCServer(SocketOwner, threading.Thread):
         if not isinstance(self.security, CurveServer):
             return
         credentials = credentials_of(frame)
-        if credentials is not None and not self.security.authorization.is_removed(credentials.key):
+        if credentials is not None and not self.security.authorization.is_removed(*credentials):
             return
         cut(frame.get(zmq.SRCFD))
         if self.socket_type == zmq.REP:

@@ -46,7 +46,7 @@ PATIENCE = 5.0
 #: Handshakes that wait for the answers of users' functions at one time.
 MAX_WAITING = 1000
 
-#: Bytes of a user's name: the length of a property is four bytes, but messages carry it.
+#: Bytes of a user's name, which messages carry: a key with a longer one is refused.
 MAX_USER = 255
 
 _VERSION = b"1.0"
@@ -239,12 +239,25 @@ def _decide(socket: Any, head: Sequence[bytes], waiting: Waiting) -> None:
         return
     answer = future.result()
     if answer is True or (isinstance(answer, str) and answer):
-        user = answer.encode("utf-8", "replace")[:MAX_USER] if isinstance(answer, str) else b""
+        user = b"" if answer is True else _name_of(answer)
+        if user is None:
+            # Part of it could be the name of another user.
+            _refuse(socket, head, gate, key, where, f"{str(answer)[:60]!r} cannot be a user's name")
+            return
         logger.debug("key %s from %s accepted at %s", key, where, gate.endpoint)
         _reply(socket, head, b"200", b"OK", key.encode("ascii"), user)
         return
     logger.warning("key %s from %s refused at %s: not authorized", key, where, gate.endpoint)
     _reply(socket, head, b"400", b"No access")
+
+
+def _name_of(user: str) -> bytes | None:
+    """A user's name as messages carry it, or ``None`` where they cannot carry it whole."""
+    try:
+        name = user.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+    return name if len(name) <= MAX_USER and b"\0" not in name else None
 
 
 def _refuse(

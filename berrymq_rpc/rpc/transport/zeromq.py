@@ -395,7 +395,7 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     def _is_removed(self, credentials: Credentials) -> bool:
         assert isinstance(self._security, CurveServer)
-        return self._security.authorization.is_removed(credentials.key)
+        return self._security.authorization.is_removed(*credentials)
 
     def _key_removed(self, public: str) -> None:
         """Cut the connections of a key that is not authorized any more. Any thread may call it."""
