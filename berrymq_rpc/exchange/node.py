@@ -556,17 +556,24 @@ class Node:
         server: PublicKey | None,
         incoming: IncomingMessages | None = None,
     ) -> Any:
-        key = None if is_url(address) else self._key_of(address, server)
+        key = self._key_of(address, server)
         return await open_peer_client(address, self._client_options, incoming, server=key)
 
     def _key_of(self, address: str, server: PublicKey | None) -> str | None:
         """The public key that the peer at an address has to have."""
         given = None if server is None else public_key(server)
+        if is_url(address):
+            if given is not None:
+                raise ValueError(
+                    "server= is a key of ZeroMQ's: what listens at a URL proves who it is by the "
+                    "certificate of https://"
+                )
+            return None
         return key_of(address, self._client_options.security, given)
 
     def _user_at(self, address: str, server: PublicKey | None) -> str | None:
         """The user that the peer at an address has to be: its name, else its public key."""
-        key = None if is_url(address) else self._key_of(address, server)
+        key = self._key_of(address, server)
         security = self._client_options.security
         if key is None or not isinstance(security, CurveServer):
             return key

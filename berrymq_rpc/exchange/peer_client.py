@@ -53,8 +53,9 @@ async def open_peer_client(
             address=address,
         )
     security = options.security
+    key = key_of(endpoint, security, server)
     if isinstance(security, CurveServer):
-        security = security.client(str(key_of(endpoint, security, server)))
+        security = security.client(str(key))
     return await open_client_with(
         replace(
             options,
@@ -74,12 +75,18 @@ def key_of(endpoint: str, security: Security | None, server: str | None = None) 
         server: its key, where this is known otherwise.
 
     Raises:
-        ValueError: this node has keys, and the key of the other one is not known.
+        ValueError: this node has keys, and the key of the other one is not known; or a key is
+            given, and this node cannot hold the other one to it.
     """
-    if isinstance(security, CurveClient):
-        return security.server
     if not isinstance(security, CurveServer):
-        return None
+        known = security.server if isinstance(security, CurveClient) else None
+        if server is not None and server != known:
+            have = "no keys" if known is None else f"a CurveClient for {known} alone"
+            raise ValueError(
+                f"{endpoint} has to have the key {server}, but this node has {have}: give the node "
+                "security=CurveServer(keys, authorized=...)"
+            )
+        return known
     key = server or security.servers.get(endpoint)
     if key is None:
         raise ValueError(

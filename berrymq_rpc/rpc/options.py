@@ -102,7 +102,12 @@ class Options:
             e.startswith("mem://") for e in (*self.connect, *self.bind)
         ):
             raise ValueError("security is for other processes: mem:// is within this one")
-        if isinstance(security, CurveServer) and len(security.keys) not in (1, len(self.bind)):
+        if (
+            isinstance(security, CurveServer)
+            and len(security.keys) not in (1, len(self.bind))
+            # A node has its options before it has an endpoint.
+            and (self.bind or self.connect)
+        ):
             raise ValueError(
                 f"{len(security.keys)} keys for {len(self.bind)} endpoints: bind one for each key"
             )

@@ -11,6 +11,7 @@ from berrymq_rpc.exchange.sync_node import SyncNode
 
 ONE = rpc.KeyPair.generate()
 OTHER = rpc.KeyPair.generate()
+NEW = rpc.KeyPair.generate()
 STRANGER = rpc.KeyPair.generate()
 
 
@@ -77,6 +78,50 @@ async def test_a_key_that_is_not_known(folder: Path) -> None:
         with pytest.raises(ValueError, match="the public key of"):
             await one.interconnect("tcp://127.0.0.1:9")
         assert one.connections == ()
+
+
+async def test_a_key_that_cannot_be_asked_for(folder: Path) -> None:
+    # To leave it out would be to talk to anybody.
+    client = rpc.CurveClient(ONE, server=OTHER.public)
+    async with (
+        Node("tcp://127.0.0.1:*", Bus()) as plain,
+        Node(None, Bus()) as without,
+        Node(None, Bus(), security=client) as of_other,
+    ):
+        for one, text in ((without, "this node has no keys"), (of_other, "a CurveClient for")):
+            for connect in (
+                one.connect_oneway(plain.endpoints[0], server=ONE.public),
+                one.connect_via_queue("a:b", plain.endpoints[0], server=ONE.public),
+                one.interconnect(plain.endpoints[0], server=ONE.public),
+            ):
+                with pytest.raises(ValueError, match=text):
+                    await connect
+            with pytest.raises(ValueError, match="by the certificate of https://"):
+                await one.connect_oneway("http://127.0.0.1:9", server=ONE.public)
+            assert one.connections == ()
+
+
+async def test_a_new_key_of_a_node_beside_the_old_one(folder: Path, until: Any) -> None:
+    NEW.save(folder, "new").unlink()
+    security = rpc.CurveServer([OTHER, NEW], folder)
+    async with (
+        node(ONE, folder) as one,
+        Node(["tcp://127.0.0.1:*"] * 2, Bus(), security=security) as other,
+        Node(None, Bus(), security=security) as third,
+    ):
+        heard = heard_by(other, "a:b")
+        old, new = other.endpoints
+        await one.connect_oneway(old, server=OTHER.public)
+        await one.interconnect(new, server=NEW.public)
+        one.bus.twitter("a:b", 1)
+        await until(lambda: heard)
+        with pytest.raises(rpc.AuthenticationError):
+            await one.connect_oneway(new, server=OTHER.public)
+        # It connects with the first.
+        await third.interconnect(one.endpoints[0], server=ONE.public)
+        with pytest.raises(ValueError, match="2 keys for 1 endpoints"):
+            await third.listen("tcp://127.0.0.1:*")
+        assert len(await third.listen(["tcp://127.0.0.1:*"] * 2)) == 2
 
 
 async def test_a_node_that_only_connects(folder: Path, until: Any) -> None:
