@@ -64,12 +64,17 @@ def authorize(folder: Path, file: Path) -> None:
     if file.suffix != PUBLIC_SUFFIX:
         raise click.UsageError(f"{file} is not named NAME{PUBLIC_SUFFIX}")
     try:
-        key = read_public(file)
+        key = read_public(file, or_secret=False)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = folder / file.name
         if target.exists() and read_public(target) != key:
             raise Failed(
                 f"{target} is another key: revoke it first (berrymq revoke {folder} {file.stem})"
+            )
+        if others := [name for name in _names_of(key, folder) if name != file.stem]:
+            raise Failed(
+                f"this key is authorized already, as {others[0]}: revoke it first (berrymq revoke "
+                f"{folder} {others[0]})"
             )
         _copy(file, target)
     except (OSError, ValueError) as error:
@@ -95,7 +100,9 @@ def revoke(folder: Path, name: str) -> None:
     name = name.removesuffix(PUBLIC_SUFFIX)
     try:
         target = folder / f"{checked_name(name)}{PUBLIC_SUFFIX}"
+        key = _key_in(target)
         target.unlink()
+        others = [] if key is None else _names_of(key, folder)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="NAME") from error
     except FileNotFoundError:
@@ -103,7 +110,26 @@ def revoke(folder: Path, name: str) -> None:
         raise Failed(f"{folder} has no key of {name}. It has: {names or 'none'}") from None
     except OSError as error:
         raise Failed(f"the key was not revoked: {error}") from error
+    if others:
+        raise Failed(
+            f"{target} was removed, but its key is authorized under another name as well: revoke "
+            f"{', '.join(others)}"
+        )
     Output(sys.stdout).line(f"{name} is not authorized any more.")
+
+
+def _names_of(key: str, folder: Path) -> list[str]:
+    """The names under which a key lies in a folder."""
+    files = sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))
+    return [file.stem for file in files if not file.name.startswith(".") and _key_in(file) == key]
+
+
+def _key_in(file: Path) -> str | None:
+    try:
+        return read_public(file)
+    except (OSError, ValueError):
+        # It authorizes no key.
+        return None
 
 
 # -- options -----------------------------------------------------------------------------------

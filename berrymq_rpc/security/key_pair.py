@@ -189,18 +189,23 @@ def checked_name(name: object) -> str:
     return name
 
 
-def read_public(path: str | os.PathLike[str]) -> str:
+def read_public(path: str | os.PathLike[str], *, or_secret: bool = True) -> str:
     """Read the public key in a certificate file of ZeroMQ, public or secret.
+
+    Args:
+        or_secret: whether the file may hold the secret key as well, whatever its name is.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it holds no public key.
+        ValueError: it holds no public key, or the secret key as well.
     """
     file = Path(path)
     with file.open("rb") as opened:
         keys = _parse(opened.read(_MAX_FILE + 1), file)
     if "public-key" not in keys:
         raise ValueError(f"{file} holds no public key")
+    if "secret-key" in keys and not or_secret:
+        raise ValueError(f"{file} holds a secret key, which stays with its owner")
     return checked_key(keys["public-key"], f"the public key in {file}")
 
 

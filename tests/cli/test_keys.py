@@ -68,6 +68,35 @@ def test_authorize_and_revoke(berrymq: Berrymq, keys: Path, tmp_path: Path) -> N
     assert (keys / "alice.key").exists()
 
 
+def test_a_secret_is_not_copied_whatever_its_name(
+    berrymq: Berrymq, keys: Path, tmp_path: Path
+) -> None:
+    os.replace(keys / "alice.key_secret", keys / "alice.key")
+    refused = berrymq("authorize", str(tmp_path / "clients"), str(keys / "alice.key"))
+    assert refused.returncode == 1
+    assert "holds a secret key, which stays with its owner" in refused.stderr
+    assert not (tmp_path / "clients").exists()
+
+
+def test_a_key_under_two_names(berrymq: Berrymq, keys: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    assert berrymq("authorize", str(folder), str(keys / "alice.key")).returncode == 0
+    os.replace(keys / "alice.key", keys / "alias.key")
+    second = berrymq("authorize", str(folder), str(keys / "alias.key"))
+    assert second.returncode == 1
+    assert "this key is authorized already, as alice: revoke it first" in second.stderr
+    assert [file.name for file in folder.iterdir()] == ["alice.key"]
+    # Put there by hand.
+    (folder / "alias.key").write_bytes((keys / "alias.key").read_bytes())
+    (folder / "broken.key").write_text("no key")
+    first = berrymq("revoke", str(folder), "alice")
+    assert first.returncode == 1
+    assert "its key is authorized under another name as well: revoke alias" in first.stderr
+    assert sorted(file.name for file in folder.iterdir()) == ["alias.key", "broken.key"]
+    assert berrymq("revoke", str(folder), "alias").returncode == 0
+    assert berrymq("revoke", str(folder), "broken").returncode == 0
+
+
 def test_a_node_with_keys(berrymq: Berrymq, start: Start, keys: Path, tmp_path: Path) -> None:
     clients = tmp_path / "clients"
     assert berrymq("authorize", str(clients), str(keys / "alice.key")).returncode == 0

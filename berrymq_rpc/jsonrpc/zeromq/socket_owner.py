@@ -9,7 +9,7 @@ import zmq
 from ...rpc.transport.curve import secure
 from ...runtime.fork import OwnerProcess
 from ...runtime.log import Log
-from ...security import Security, checked_security
+from ...security import CurveServer, Security, checked_security
 
 __all__ = ["CLOSE_LINGER", "SocketOwner", "logger"]
 
@@ -61,6 +61,11 @@ class SocketOwner:
         self._owner = OwnerProcess(self._kind)
         self.max_size = max_size
         self.security = checked_security(security)
+        if isinstance(security, CurveServer) and len(security.keys) > 1:
+            raise ValueError(
+                f"{len(security.keys)} keys for one endpoint: open one for each key, at endpoints "
+                "of their own"
+            )
 
     def _new_socket(self) -> Any:
         """A new socket with its keys; `_release` is called once it is closed."""

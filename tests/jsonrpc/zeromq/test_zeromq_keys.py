@@ -206,6 +206,14 @@ def test_beyond_loopback_with_keys() -> None:
             assert client.echo(5) == 5
 
 
+@each_pair
+def test_one_key_for_each_endpoint(server_class: Any, client_class: Any) -> None:
+    security = rpc.CurveServer([KEYS, MALLORY], {ALICE.public})
+    for made in (server_class, client_class):
+        with pytest.raises(ValueError, match="2 keys for one endpoint"):
+            made("tcp://127.0.0.1:9", security=security)
+
+
 def test_a_function_that_is_async_has_no_loop(caplog: pytest.LogCaptureFixture) -> None:
     async def decide(key: str) -> bool:
         return True
