@@ -327,7 +327,9 @@ class TestRecursion:
         bus.regist_function("a:b", branch)
         bus.twitter("a:b")
         finish(bus)
-        assert [type(error) for error, _, _ in errors] == [RecursionError]
+        assert {type(error) for error, _, _ in errors} == {RecursionError}
+        # One that each of the threads was in the middle of.
+        assert len(errors) <= 4
 
     def test_others_go_on(self, bus: Bus, errors: Errors) -> None:
         heard: list[str] = []

@@ -186,16 +186,21 @@ async def test_thread_that_was_cancelled_knows(pair: Any, until: Until) -> None:
 
 
 async def test_thread_keeps_its_slot_until_it_ends(pair: Any, until: Until) -> None:
-    release = threading.Event()
+    release, began = threading.Event(), threading.Event()
+
+    def block() -> None:
+        began.set()
+        release.wait(10)
+
     handler = {
-        "block": rpc.method(lambda: release.wait(10), thread=True),
+        "block": rpc.method(block, thread=True),
         "later": rpc.method(functools.partial(asyncio.sleep, 0, 1)),
     }
     limits = rpc.Limits(window=1)
-    async with pair(handler, server={"limits": limits}) as (server, client):
+    async with pair(handler, server={"limits": limits}) as (_, client):
         assert await client.rpc.later() == 1
         call = client.rpc.block()
-        await until(lambda: server.statistics()["calls_running"] == 1)
+        await until(began.is_set)
         call.cancel()
         waiting = client.rpc.later()
         with pytest.raises(TimeoutError):
