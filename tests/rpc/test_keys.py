@@ -479,6 +479,28 @@ async def test_reasons() -> None:
         assert await refusal(server.endpoints, client_of(server=MALLORY.public)) == "handshake"
 
 
+async def test_each_refusal_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def lines() -> list[str]:
+        return [r.message for r in caplog.records if r.name == "berrymq_rpc.security"]
+
+    async with AsyncExitStack() as stack:
+        server = await serve(stack, {ALICE.public})
+        assert await call(server.endpoints, client_of()) == (ALICE.public, None)
+        assert lines() == []
+        for security, text in (
+            (client_of(MALLORY), f"key {MALLORY.public} from 127.0.0.1 refused at "),
+            (None, "it has no key, expects another server's, or broke off its handshake"),
+            (client_of(server=MALLORY.public), "it has no key, expects another server's, or"),
+        ):
+            caplog.clear()
+            await refusal(server.endpoints, security)
+            async with asyncio.timeout(10):
+                while not lines():
+                    await asyncio.sleep(0.01)
+            assert text in lines()[0]
+            assert server.endpoints[0] in lines()[0]
+
+
 async def test_a_server_that_is_down_is_no_refusal() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

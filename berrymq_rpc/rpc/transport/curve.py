@@ -24,6 +24,7 @@ __all__ = [
     "cut",
     "find_refusal",
     "find_refusal_blocking",
+    "host_of",
     "reason_of",
     "refused",
     "secure",
@@ -119,6 +120,20 @@ _REFUSED_BY_SERVER = {
     "handshake": "the handshake with the client that listens there failed: either it expects "
     "another server's key, or keys cannot be checked here at the moment (the log says why)",
 }
+
+
+def host_of(file: int) -> str | None:
+    """The address of the host at the other end of the connection with this file number.
+
+    Returns:
+        Empty text where it must be this host, and ``None`` if the connection has ended.
+    """
+    try:
+        with socket.socket(fileno=os.dup(file)) as shared:
+            family, name = shared.family, shared.getpeername()
+    except OSError:
+        return None
+    return str(name[0]) if family in (socket.AF_INET, socket.AF_INET6) else ""
 
 
 def refused(security: Security | None, reason: str) -> AuthenticationError:

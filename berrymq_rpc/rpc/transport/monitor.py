@@ -6,6 +6,7 @@ from typing import Any
 import zmq
 
 __all__ = [
+    "ACCEPTED",
     "CONNECTED",
     "CONNECTION_EVENTS",
     "LOST",
@@ -15,6 +16,8 @@ __all__ = [
     "read_event",
 ]
 
+#: Its value is the file number of the new connection.
+ACCEPTED = zmq.Event.ACCEPTED
 CONNECTED = zmq.Event.HANDSHAKE_SUCCEEDED
 #: Also in the handshake: the server closed it.
 LOST = zmq.Event.DISCONNECTED

@@ -13,7 +13,6 @@ HANDSHAKE_SUCCEEDED that the peer answered.
 import asyncio
 import contextlib
 import os
-import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -28,8 +27,18 @@ from ...runtime.log import Log
 from ...security import CurveServer
 from .aiozmq_import import ZmqProtocol
 from .binding import is_name, uses_ipv6
-from .curve import UNCLEAR, cut, find_refusal, reason_of, refused, secure
-from .monitor import CONNECTED, CONNECTION_EVENTS, LOST, REFUSED, RETRIED, STOPPED, read_event
+from .curve import UNCLEAR, cut, find_refusal, host_of, reason_of, refused, secure
+from .handshakes import Handshakes
+from .monitor import (
+    ACCEPTED,
+    CONNECTED,
+    CONNECTION_EVENTS,
+    LOST,
+    REFUSED,
+    RETRIED,
+    STOPPED,
+    read_event,
+)
 from .port import Buffer, Credentials, Key, Port, PortHandler, PortOptions
 from .zeromq_socket import KNOWN, NO_FILE, PeerTransport, Received
 
@@ -135,11 +144,15 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._credentials: dict[Key, Credentials] = {}
         #: The same of a DEALER's connections, by their file numbers.
         self._senders: dict[int, Credentials] = {}
+        #: Reports who is refused before its key is looked at.
+        self._handshakes: Handshakes | None = None
+        if self._routed and isinstance(self._security, CurveServer):
+            self._handshakes = Handshakes("")
         self._guard: asyncio.TimerHandle | None = None
         #: Each connection of a DEALER is a new peer to the handler.
         self._dealer_key: Key = None
         self._monitor: Any = zmq_socket.get_monitor_socket(
-            CONNECTION_EVENTS | STOPPED,
+            CONNECTION_EVENTS | STOPPED | (ACCEPTED if self._handshakes is not None else 0),
             # pyzmq's own choice has the socket's file number, which may be used again while the
             # monitor of the former one still ends.
             f"inproc://berrymq_rpc.monitor.{next(_monitors)}",
@@ -214,9 +227,14 @@ class ZeroMQPort(Port, ZmqProtocol):
         """Read the monitor until it is empty: its file shows only the first event."""
         while self._owner.is_this and not self._monitor.closed:
             try:
-                self._events.append(read_event(self._monitor))
+                event = read_event(self._monitor)
             except zmq.ZMQError:
                 return
+            if self._handshakes is not None and not self._closing:
+                self._handshakes.see(*event)
+                if event[0] == ACCEPTED:
+                    continue
+            self._events.append(event)
 
     def _read_monitor(self) -> None:
         self._collect_events()
@@ -374,6 +392,8 @@ class ZeroMQPort(Port, ZmqProtocol):
             lost = (LOST, file)
             self._events = deque(event for event in self._events if event != lost)
             del self._found_gone[file]
+            if self._handshakes is not None:
+                self._handshakes.arrived(file)
         self._peers[key] = file
         self._by_file.setdefault(file, []).append(key)
         self._handler.peer_connected(key)
@@ -475,17 +495,13 @@ class ZeroMQPort(Port, ZmqProtocol):
         file = self._peers.get(key)
         if file is None:
             return None
-        try:
-            with socket.socket(fileno=os.dup(file)) as shared:
-                family, name = shared.family, shared.getpeername()
-        except OSError:
-            return None
+        host = host_of(file)
         # The connection may have ended, and another may have its number by now: the monitor reports
         # that first.
         self._collect_events()
         if (LOST, file) in self._events:
             return None
-        return str(name[0]) if family in (socket.AF_INET, socket.AF_INET6) else ""
+        return host
 
     def credentials(self, key: Key) -> Credentials | None:
         if self._routed:
@@ -557,6 +573,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._release = self._secure(bind or connect or "")
         if bind is not None:
             self._endpoints = (await self._transport.bind(bind),)
+            if self._handshakes is not None:
+                self._handshakes.endpoint = self._endpoints[0]
         elif connect is not None:
             self._dialled = connect
             self._is_name = is_name(connect)
