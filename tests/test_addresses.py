@@ -172,9 +172,16 @@ async def test_others_of_this_host_may_connect_if_the_program_wants(tmp_path: Pa
         assert stat.S_IMODE(path.lstat().st_mode) == 0o666
     with EchoServer(endpoint, ipc_mode=0o620):
         assert stat.S_IMODE(path.lstat().st_mode) == 0o620
-    for wrong, error in ((0o1000, ValueError), (-1, ValueError), ("rw", TypeError)):
-        with pytest.raises(error, match="the mode of a file"):
-            await rpc.start_server(Echo(), bind=endpoint, ipc_mode=wrong)  # type: ignore[arg-type]
+    async with Bridge(Echo()) as bridge:
+        await bridge.serve_zeromq(endpoint, ipc_mode=0o606)
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o606
+    async with Bridge(Echo()) as bridge:
+        for wrong, error in ((0o1000, ValueError), (-1, ValueError), ("rw", TypeError)):
+            mode: Any = wrong
+            with pytest.raises(error, match="the mode of a file"):
+                await rpc.start_server(Echo(), bind=endpoint, ipc_mode=mode)
+            with pytest.raises(error, match="the mode of a file"):
+                await bridge.serve_zeromq(endpoint, ipc_mode=mode)
 
 
 # -- ports --------------------------------------------------------------------------------------

@@ -17,11 +17,13 @@ from ...rpc.method import Method
 from ...rpc.method_table import HandlerTable, collect_methods
 from ...rpc.options import SLOW_HANDLER
 from ...rpc.transport import endpoints_of
+from ...rpc.transport.port import IPC_MODE
 from ...rpc.validation import (
     Authorize,
     check_count,
     checked_authorize,
     checked_limits,
+    checked_mode,
     checked_seconds,
     checked_threads,
 )
@@ -354,12 +356,16 @@ class Bridge:
         await listener.open(host, port, ssl)
         return await self._opened(listener)
 
-    async def serve_zeromq(self, endpoint: str, *, insecure: bool = False) -> str:
+    async def serve_zeromq(
+        self, endpoint: str, *, insecure: bool = False, ipc_mode: int = IPC_MODE
+    ) -> str:
         """Serve DEALER and REQ sockets of ZeroMQ.
 
         Args:
             endpoint: such as ``"tcp://127.0.0.1:5556"``; port ``*`` is any free one.
             insecure: allow one beyond loopback without keys (`security` of the bridge).
+            ipc_mode: the mode of the file that ``ipc://`` makes: by default its owner alone may
+                connect.
 
         Returns:
             The endpoint, with the real port.
@@ -368,18 +374,20 @@ class Bridge:
             OSError: the endpoint cannot be bound.
             ValueError: it is not an endpoint, or beyond loopback without keys and `insecure`; or
                 each key of the bridge has its listener already.
+            TypeError, ValueError: `ipc_mode` is not the mode of a file.
         """
         from .zeromq import ZeroMQListener
 
         runtime = self._running()
         (endpoint,) = endpoints_of(endpoint, "endpoint")
+        ipc_mode = checked_mode(ipc_mode)
         security = self._security
         # A peer without a key is refused.
         check_exposure(endpoint, insecure or security is not None)
         if security is not None and endpoint.startswith("mem://"):
             raise ValueError("security is for other processes: mem:// is within this one")
         with self._next_key(security) as secured:
-            listener = ZeroMQListener(runtime, secured)
+            listener = ZeroMQListener(runtime, secured, ipc_mode)
             await listener.open(endpoint)
         return await self._opened(listener)
 

@@ -33,10 +33,11 @@ class ZeroMQListener(Listener):
 
     Args:
         security: who may connect.
+        ipc_mode: of the file of an ``ipc://`` endpoint.
     """
 
-    def __init__(self, runtime: BridgeRuntime, security: Security | None) -> None:
-        super().__init__(runtime.port_options._replace(security=security))
+    def __init__(self, runtime: BridgeRuntime, security: Security | None, ipc_mode: int) -> None:
+        super().__init__(runtime.port_options._replace(security=security, ipc_mode=ipc_mode))
         self._connections = runtime.attach(connections_type=_Connections)
 
     async def open(self, endpoint: str) -> None:
