@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..runtime.fork import call_in_child
 from ..runtime.log import Log
 from .key_pair import PUBLIC_SUFFIX, checked_key, read_public
 
@@ -44,6 +45,15 @@ class Authorization(ABC):
         self._lock = threading.Lock()
         self._revoked: set[str] = set()
         self._listeners: list[Callable[[str], object]] = []
+        call_in_child(self._forked)
+
+    def _forked(self) -> None:
+        """Begin anew in the child of a fork.
+
+        A thread of the parent's may have had the lock, and those who listened are the parent's.
+        """
+        self._lock = threading.Lock()
+        self._listeners = []
 
     def check(self, key: str) -> Answer | Awaitable[Answer]:
         """Whether a key may come in now, or the name of its user, or an awaitable of either.

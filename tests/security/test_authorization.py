@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,28 @@ def test_a_server_revokes_for_all_its_sockets() -> None:
     assert [value.keys for value in (first, second)] == [(ONE,), (OTHER,)]
     first.revoke(ONE.public)
     assert second.authorization.check(ONE.public) is False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_while_the_folder_is_read(tmp_path: Path) -> None:
+    publish(ONE, tmp_path, "alice")
+    authorization = KeyFolder(tmp_path)
+    removed = removed_by(authorization)
+    with authorization._lock:
+        child = os.fork()
+        if child == 0:
+            # Without the lock of the parent's thread, and without telling the parent's listeners.
+            signal.alarm(10)
+            status = 1
+            try:
+                if authorization.check(ONE.public) == "alice":
+                    authorization.revoke(ONE.public)
+                    status = 0 if authorization.check(ONE.public) is False and not removed else 2
+            finally:
+                os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert authorization.check(ONE.public) == "alice"
 
 
 def test_what_is_shown() -> None:
