@@ -11,7 +11,7 @@ from .. import rpc
 from ..security import Security
 from .arguments import connecting_endpoint, wait_option
 from .failure import peer_errors
-from .keys import client_keys
+from .keys import bridge_keys
 from .listeners import Listeners, listener_options, open_listeners
 from .output import Output, show_log
 
@@ -38,7 +38,7 @@ __all__ = ["bridge"]
     "--insecure", is_flag=True, help="Allow listeners beyond this host without authentication."
 )
 @wait_option
-@client_keys
+@bridge_keys
 def bridge(
     endpoint: str,
     http: tuple[tuple[str, int], ...],
@@ -52,14 +52,19 @@ def bridge(
     insecure: bool,
     wait: float,
     security: Security | None,
+    listener_security: Security | None,
 ) -> None:
     """Open a server or node to peers that speak JSON-RPC.
 
     Its first lines say where it listens. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
-    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure, tls).checked()
+    listeners = Listeners(
+        http, tcp, zeromq, token, origins, hosts, insecure, tls, listener_security
+    ).checked()
     if not listeners:
         raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")
+    if listener_security is not None and not zeromq:
+        raise click.UsageError("--authorized is for ZeroMQ listeners: give --zeromq as well")
     show_log(Output(sys.stderr))
     asyncio.run(_bridge(Output(sys.stdout), endpoint, listeners, timeout, wait, security))
 

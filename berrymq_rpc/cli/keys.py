@@ -15,7 +15,7 @@ from ..security.key_pair import PUBLIC_SUFFIX, SECRET_SUFFIX, checked_name, publ
 from .failure import Failed
 from .output import Output
 
-__all__ = ["authorize", "client_keys", "keygen", "revoke", "server_keys"]
+__all__ = ["authorize", "bridge_keys", "client_keys", "keygen", "revoke", "server_keys"]
 
 
 # -- commands ----------------------------------------------------------------------------------
@@ -142,6 +142,21 @@ _key_option = click.option(
 )
 
 
+_server_key_option = click.option(
+    "--server-key",
+    metavar="KEY",
+    envvar="BERRYMQ_SERVER_KEY",
+    help="The server's public key or its file; or the variable BERRYMQ_SERVER_KEY. No other "
+    "server is talked to.",
+)
+_authorized_option = click.option(
+    "--authorized",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False),
+    help="The folder with the keys of those who may connect. It is watched.",
+)
+
+
 def client_keys(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--key`` and ``--server-key``; the command gets both as `security`."""
 
@@ -149,14 +164,7 @@ def client_keys(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(*, key: str | None, server_key: str | None, **options: Any) -> Any:
         return function(**options, security=_client_security(key, server_key))
 
-    option = click.option(
-        "--server-key",
-        metavar="KEY",
-        envvar="BERRYMQ_SERVER_KEY",
-        help="The server's public key or its file; or the variable BERRYMQ_SERVER_KEY. No other "
-        "server is talked to.",
-    )
-    return _key_option(option(command))
+    return _key_option(_server_key_option(command))
 
 
 def server_keys(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,13 +174,24 @@ def server_keys(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(*, key: str | None, authorized: str | None, **options: Any) -> Any:
         return function(**options, security=_server_security(key, authorized))
 
-    option = click.option(
-        "--authorized",
-        metavar="FOLDER",
-        type=click.Path(file_okay=False),
-        help="The folder with the keys of those who may connect. It is watched.",
-    )
-    return _key_option(option(command))
+    return _key_option(_authorized_option(command))
+
+
+def bridge_keys(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add all three; the command gets `security` to connect, and `listener_security` to listen."""
+
+    @wraps(function)
+    def command(
+        *, key: str | None, server_key: str | None, authorized: str | None, **options: Any
+    ) -> Any:
+        only_listens = authorized is not None and server_key is None
+        return function(
+            **options,
+            security=None if only_listens else _client_security(key, server_key),
+            listener_security=None if authorized is None else _server_security(key, authorized),
+        )
+
+    return _key_option(_server_key_option(_authorized_option(command)))
 
 
 def _client_security(key: str | None, server_key: str | None) -> Security | None:

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ..jsonrpc.bridge import Bridge
+from ..security import Security
 from .arguments import listening_endpoint, socket_address
 from .failure import Failed
 from .output import Output
@@ -28,6 +29,7 @@ class Listeners(NamedTuple):
         hosts: further host names that HTTP clients may use.
         insecure: whether listeners may bind beyond loopback without authentication.
         tls: makes HTTP and TCP TLS.
+        security: who may connect over ZeroMQ.
     """
 
     http: tuple[tuple[str, int], ...]
@@ -38,6 +40,7 @@ class Listeners(NamedTuple):
     hosts: tuple[str, ...]
     insecure: bool
     tls: ssl.SSLContext | None = None
+    security: Security | None = None
 
     def __bool__(self) -> bool:
         return bool(self.http or self.tcp or self.zeromq)
@@ -66,7 +69,7 @@ class Listeners(NamedTuple):
 
 
 def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of listeners: the arguments of `Listeners`, but for ``insecure``.
+    """Add the options of listeners: the arguments of `Listeners`, but ``insecure``, ``security``.
 
     Three of them, for the names of files, make ``tls``.
     """
@@ -93,7 +96,7 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="ENDPOINT",
                 type=listening_endpoint,
                 multiple=True,
-                help="Serve JSON-RPC over ZeroMQ there.",
+                help="Serve JSON-RPC over ZeroMQ there; with --authorized for those keys alone.",
             ),
             click.option(
                 "--token",
@@ -167,7 +170,7 @@ def _context(
 @asynccontextmanager
 async def open_listeners(target: Any, listeners: Listeners, output: Output) -> AsyncIterator[None]:
     """Serve `target` with them while it is entered; write where they listen."""
-    async with Bridge(target, title="berrymq") as bridge:
+    async with Bridge(target, title="berrymq", security=listeners.security) as bridge:
         try:
             for host, port in listeners.http:
                 url = await bridge.serve_http(

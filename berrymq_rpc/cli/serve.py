@@ -81,7 +81,9 @@ def serve(
     shows = output.is_terminal or as_json if show is None else show
     if hello and security is not None:
         raise click.UsageError("--hello comes without a key, and this node wants one")
-    listeners = Listeners(http, tcp, zeromq, token, origins, hosts, insecure, tls).checked()
+    listeners = Listeners(
+        http, tcp, zeromq, token, origins, hosts, insecure, tls, security
+    ).checked()
     asyncio.run(
         _serve(output, endpoints, name, insecure, shows, as_json, hello, listeners, security)
     )

@@ -59,7 +59,7 @@ class KeyPair:
     def __init__(self, public: str, secret: str) -> None:
         self.public = checked_key(public, "the public key")
         self.secret = checked_key(secret, "the secret key", shown=False)
-        if _public_of(secret) != public:
+        if _public_of(self.secret) != self.public:
             raise ValueError("the public key and the secret key are not a pair")
 
     @classmethod

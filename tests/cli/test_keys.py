@@ -1,6 +1,7 @@
 """Keys from a shell: made, authorized, used, revoked."""
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,7 +9,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from berrymq_rpc.security import KeyPair
+from berrymq_rpc.errors import AuthenticationError
+from berrymq_rpc.jsonrpc import zeromq
+from berrymq_rpc.security import CurveClient, KeyPair
 from berrymq_rpc.security.key_pair import read_public
 
 from .conftest import Running, endpoint_of
@@ -121,6 +124,53 @@ def test_a_node_with_keys(berrymq: Berrymq, start: Start, keys: Path, tmp_path: 
         assert berrymq("revoke", str(clients), "alice").returncode == 0
         refused = berrymq("get", endpoint, "oven:hot", "--quiet", *keys_of(keys))
         assert refused.returncode == REFUSED
+
+
+def call_by_json_rpc(endpoint: str, security: CurveClient | None) -> None:
+    with zeromq.RPCClient(endpoint, timeout=10_000, security=security) as client:
+        # The methods of a node are there.
+        assert isinstance(client.connect_oneway(), str)
+
+
+def zeromq_listener_of(running: Running) -> str:
+    found = re.fullmatch(r"JSON-RPC over ZeroMQ at (\S+)", running.line())
+    assert found is not None
+    return found[1]
+
+
+def test_the_zeromq_listeners_have_keys_too(
+    berrymq: Berrymq, start: Start, keys: Path, tmp_path: Path
+) -> None:
+    clients = tmp_path / "clients"
+    assert berrymq("authorize", str(clients), str(keys / "alice.key")).returncode == 0
+    server = ["--key", str(keys / "server.key_secret"), "--authorized", str(clients)]
+    alice, bob = (
+        CurveClient(keys / f"{name}.key_secret", server=keys / "server.key")
+        for name in ("alice", "bob")
+    )
+    listening = ["--zeromq", "tcp://0.0.0.0:*", *server]
+    with start("serve", "--bind", "tcp://127.0.0.1:*", *listening) as node:
+        endpoint = zeromq_listener_of(node).replace("0.0.0.0", "127.0.0.1")
+        call_by_json_rpc(endpoint, alice)
+        for refused in (bob, None):
+            with pytest.raises(AuthenticationError):
+                call_by_json_rpc(endpoint, refused)
+    with start("serve", "--bind", "tcp://127.0.0.1:*") as node:
+        plain = endpoint_of(node)
+        with start("bridge", "--connect", plain, *listening) as bridge:
+            endpoint = zeromq_listener_of(bridge).replace("0.0.0.0", "127.0.0.1")
+            call_by_json_rpc(endpoint, alice)
+            for refused in (bob, None):
+                with pytest.raises(AuthenticationError):
+                    call_by_json_rpc(endpoint, refused)
+        for arguments, text in (
+            (["--http", ":0", *server], "--authorized is for ZeroMQ listeners"),
+            (["--zeromq", "tcp://127.0.0.1:*", *server[2:]], "--authorized wants --key"),
+            (["--zeromq", "tcp://127.0.0.1:*", *server[:2]], "--key wants --server-key"),
+        ):
+            wrong = berrymq("bridge", "--connect", plain, *arguments)
+            assert wrong.returncode == 2
+            assert text in wrong.stderr
 
 
 def test_keys_from_the_environment(berrymq: Berrymq, start: Start, keys: Path) -> None:

@@ -21,6 +21,8 @@ def test_a_new_pair_each_time() -> None:
     assert one == KeyPair(one.public, one.secret)
     assert hash(one) == hash(KeyPair(one.public, one.secret))
     assert len(one.public) == len(one.secret) == 40
+    # As pyzmq has them.
+    assert KeyPair(one.public.encode(), one.secret.encode()) == one  # type: ignore[arg-type]
 
 
 def test_the_secret_is_shown_nowhere(tmp_path: Path) -> None:
