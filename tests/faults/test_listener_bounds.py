@@ -445,7 +445,9 @@ async def test_no_files_are_left() -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"statistics\n")
-        return json.loads(await process.stdout.readline())  # type: ignore[no-any-return]
+        line = await process.stdout.readline()
+        assert line, (await process.communicate())[1].decode()
+        return json.loads(line)  # type: ignore[no-any-return]
 
     try:
         url = (await process.stdout.readline()).decode().strip()
