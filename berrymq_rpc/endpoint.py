@@ -304,12 +304,12 @@ def bind_endpoints(binding: Binding) -> tuple[str, ...]:
 
 
 def check_exposure(
-    endpoint: str, insecure: bool, problem: str = "there is no authentication"
+    endpoint: str, insecure: bool, problem: str = "there is no authentication. Give security="
 ) -> None:
     """Refuse to open a port to the network by accident.
 
     Args:
-        problem: why others must not reach it, for the error.
+        problem: why others must not reach it, and what to do about it, for the error.
 
     Raises:
         ValueError: `endpoint` binds beyond loopback, or is an abstract socket, which every user
@@ -320,14 +320,14 @@ def check_exposure(
     if endpoint.startswith("ipc://@"):
         raise ValueError(
             f"{endpoint} has no file, so every user of this host may call this side. Write a path, "
-            "or pass insecure=True if they all are trusted"
+            "give security=, or pass insecure=True if they all are trusted"
         )
     if not endpoint.startswith("tcp://"):
         return
     host = Endpoint.parse(endpoint).host
     if not is_loopback(host):
         raise ValueError(
-            f"{endpoint} would let anyone who reaches {host!r} call this side: {problem}. Bind to "
+            f"{endpoint} would let anyone who reaches {host!r} call this side: {problem}, bind to "
             "127.0.0.1, or pass insecure=True if the network is trusted"
         )
 

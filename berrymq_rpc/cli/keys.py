@@ -15,7 +15,15 @@ from ..security.key_pair import PUBLIC_SUFFIX, SECRET_SUFFIX, checked_name, publ
 from .failure import Failed
 from .output import Output
 
-__all__ = ["authorize", "bridge_keys", "client_keys", "keygen", "revoke", "server_keys"]
+__all__ = [
+    "authorize",
+    "bridge_keys",
+    "client_keys",
+    "in_options",
+    "keygen",
+    "revoke",
+    "server_keys",
+]
 
 
 # -- commands ----------------------------------------------------------------------------------
@@ -155,6 +163,15 @@ _authorized_option = click.option(
     type=click.Path(file_okay=False),
     help="The folder with the keys of those who may connect. It is watched.",
 )
+
+
+def in_options(error: ValueError) -> str:
+    """What is wrong with an address that others reach, in the words of the command's options."""
+    return (
+        str(error)
+        .replace("ive security=", "ive --key and --authorized")
+        .replace("pass insecure=True", "give --insecure")
+    )
 
 
 def client_keys(function: Callable[..., Any]) -> Callable[..., Any]:

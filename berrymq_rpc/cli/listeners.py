@@ -13,6 +13,7 @@ from ..jsonrpc.bridge import Bridge
 from ..security import Security
 from .arguments import listening_endpoint, socket_address
 from .failure import Failed
+from .keys import in_options
 from .output import Output
 
 __all__ = ["Listeners", "listener_options", "open_listeners"]
@@ -200,8 +201,7 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                 output.line("JSON-RPC over ZeroMQ at ", (url, "bold green"))
         except ValueError as error:
             text = (
-                str(error)
-                .replace("pass insecure=True", "give --insecure")
+                in_options(error)
                 .replace("Give token= and ssl=", "Give --token and --certificate")
                 .replace("Give ssl=", "Give --certificate")
                 .replace(

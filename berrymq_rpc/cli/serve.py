@@ -17,7 +17,7 @@ from ..exchange import Node
 from ..security import CurveServer, Security
 from .arguments import listening_endpoint
 from .failure import Failed, peer_errors
-from .keys import server_keys
+from .keys import in_options, server_keys
 from .listeners import Listeners, listener_options, open_listeners
 from .output import Output, show_log
 
@@ -147,8 +147,7 @@ async def _start(
                 endpoints, bus, name=name, insecure=insecure, security=security
             ).start()
         except ValueError as error:
-            text = str(error).replace("pass insecure=True", "give --insecure")
-            raise click.UsageError(text) from error
+            raise click.UsageError(in_options(error)) from error
         except OSError as error:
             raise Failed(f"the node cannot start: {error}") from error
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):

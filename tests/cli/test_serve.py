@@ -60,7 +60,22 @@ def test_a_port_in_use(node, berrymq) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--bind", "tcp://0.0.0.0:0"], "give --insecure"),
+        (
+            ["--bind", "tcp://0.0.0.0:0"],
+            "Give --key and --authorized, bind to 127.0.0.1, or give --insecure",
+        ),
+        (
+            ["--bind", "ipc://@name"],
+            "Write a path, give --key and --authorized, or give --insecure",
+        ),
+        (
+            ["--bind", "tcp://127.0.0.1:*", "--zeromq", "tcp://0.0.0.0:0"],
+            "Give --key and --authorized, bind to 127.0.0.1, or give --insecure",
+        ),
+        (
+            ["--bind", "tcp://127.0.0.1:*", "--http", "0.0.0.0:0"],
+            "Give --token and --certificate, bind to 127.0.0.1, or give --insecure",
+        ),
         (["--bind", "127.0.0.1:5555"], "write tcp://127.0.0.1:5555"),
         (["--bind", "http://127.0.0.1:0"], "is not an endpoint"),
         (["tcp://127.0.0.1:0"], "unexpected extra argument"),
