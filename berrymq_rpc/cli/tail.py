@@ -6,7 +6,7 @@ import sys
 import click
 
 from ..bus import Bus, Empty, Message
-from ..errors import ConnectionLostError, RPCTimeoutError, ServiceClosedError
+from ..errors import AuthenticationError, ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..exchange import Node, QueueConnection
 from ..security import Security
 from .arguments import endpoint_argument, exportable_identifier, wait_option
@@ -41,7 +41,8 @@ def tail(
     """Show the messages of a node as they arrive.
 
     IDENTIFIER selects them; without it all are shown. Ctrl-C ends it. When the connection to the
-    node is lost it waits for the node to come back, and reports both on standard error.
+    node is lost it waits for the node to come back, and reports both on standard error. It ends
+    where the node refuses its key.
     """
     asyncio.run(_tail(endpoint, identifier, as_json, quiet, wait, security))
 
@@ -89,6 +90,9 @@ async def _next(connection: QueueConnection) -> Message:
     while True:
         try:
             return await connection.get()
+        except AuthenticationError:
+            # It would be refused until somebody authorizes its key again.
+            raise
         except (ConnectionLostError, RPCTimeoutError, ServiceClosedError, Empty):
             # The connection restores itself, and reports it on the bus.
             await asyncio.sleep(PAUSE)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..common.backoff import Backoff
 from ..endpoint import Endpoint, endpoint_of, without_password
-from ..errors import ConnectionLostError, ServiceClosedError
+from ..errors import AuthenticationError, ConnectionLostError, ServiceClosedError
 from ..jsonrpc.http import HTTPClient, is_url
 from ..rpc import Client
 from ..rpc.options import ClientOptions
@@ -36,6 +36,9 @@ SCHEMES = (*TRANSPORTS, "http", "https")
 #: Seconds between two attempts: the first pause, and the longest.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+
+#: The longest pause where the peer refuses this side: each attempt is a line in its log.
+LONGEST_REFUSED = 5.0
 
 #: Seconds that a peer has to show that it still knows its token.
 CHECK_PATIENCE = 1.0
@@ -127,9 +130,11 @@ class DialBack:
 
     async def _keep(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        refused = Backoff(LONGEST_PAUSE, LONGEST_REFUSED)
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
+            least = 0.0
             try:
                 async with await open_peer_client(
                     self._endpoint, self._options, address=self._address, server=self._key
@@ -146,12 +151,15 @@ class DialBack:
                         await self._use_url(client)
                     else:
                         await self._use_http(client)
+            except AuthenticationError as error:
+                logger.warning("calling back %s: %s", self._endpoint, error)
+                least = refused.next(loop.time() - began)
             except Exception as error:
                 logger.debug("calling back %s: %r", self._endpoint, error)
             finally:
                 self._link.cut(self)
                 self._looked()
-            await asyncio.sleep(backoff.next(loop.time() - began))
+            await asyncio.sleep(max(least, backoff.next(loop.time() - began)))
 
     async def _is_own(self, client: Any) -> bool:
         """Whether this node itself is at the other end.

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ..bus import Bus, Empty
 from ..common.backoff import Backoff
 from ..endpoint import Address, endpoint_of
-from ..errors import ConnectionLostError
+from ..errors import AuthenticationError, ConnectionLostError
 from ..runtime.log import Log
 from ..runtime.loop_thread import LoopThread
 from ..runtime.worker_thread import WorkerThread
@@ -193,6 +193,7 @@ async def _wait_for_node(node: Node, connect: Connect, wait: float | None) -> Co
 
     Raises:
         ConnectionLostError: it was not in time; what the last attempt has raised.
+        AuthenticationError: it refuses this side, or this side the peer.
         Exception: as `connect` does.
     """
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -203,6 +204,9 @@ async def _wait_for_node(node: Node, connect: Connect, wait: float | None) -> Co
             while True:
                 try:
                     return await connect(node)
+                except AuthenticationError:
+                    # It is up.
+                    raise
                 except ConnectionLostError as error:
                     lost = error
                 await asyncio.sleep(backoff.next())

@@ -126,6 +126,21 @@ def test_a_node_with_keys(berrymq: Berrymq, start: Start, keys: Path, tmp_path: 
         assert refused.returncode == REFUSED
 
 
+def test_a_key_that_is_revoked_while_messages_are_shown(
+    berrymq: Berrymq, start: Start, keys: Path, tmp_path: Path
+) -> None:
+    clients = tmp_path / "clients"
+    assert berrymq("authorize", str(clients), str(keys / "alice.key")).returncode == 0
+    server = ["--key", str(keys / "server.key_secret"), "--authorized", str(clients)]
+    with start("serve", "--bind", "tcp://127.0.0.1:*", *server) as node:
+        endpoint = endpoint_of(node)
+        with start("tail", endpoint, *keys_of(keys)) as tail:
+            assert tail.note().startswith("following ")
+            assert berrymq("revoke", str(clients), "alice").returncode == 0
+            assert tail.end() == REFUSED
+            assert "has not authorized this client's key" in "\n".join(tail.rest("stderr"))
+
+
 def call_by_json_rpc(endpoint: str, security: CurveClient | None) -> None:
     with zeromq.RPCClient(endpoint, timeout=10_000, security=security) as client:
         # The methods of a node are there.

@@ -210,6 +210,44 @@ async def test_the_tokens_of_a_removed_key_are_void(folder: Path, until: Any) ->
                 await waiting
 
 
+@pytest.mark.parametrize("wait", [..., None, 60])
+def test_a_program_that_waits_for_a_node_is_told_that_it_is_refused(
+    folder: Path, wait: Any
+) -> None:
+    with SyncNode(Bus(), security=rpc.CurveServer(ONE, folder)) as one:
+        endpoint = one.init_connection(("127.0.0.1", 0))
+        for security, server, reason in (
+            (rpc.CurveServer(STRANGER, ()), ONE.public, "key"),
+            (rpc.CurveServer(OTHER, ()), STRANGER.public, "handshake"),
+            (None, None, "keys wanted"),
+        ):
+            with SyncNode(Bus(), security=security) as other:
+                with pytest.raises(rpc.AuthenticationError) as refused:
+                    other.interconnect(endpoint, wait=wait, server=server)
+                assert refused.value.reason == reason
+
+
+async def test_a_call_back_that_is_refused_is_tried_seldom(
+    folder: Path, until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with node(ONE, folder) as one, node(OTHER, folder / "nobody") as other:
+        security = rpc.CurveClient(OTHER, server=ONE.public)
+        async with await rpc.open_client(
+            connect=one.endpoints[0], security=security, timeout=10
+        ) as raw:
+            # It has the key that `one` expects there, and does not authorize that of `one`.
+            await raw.rpc.interconnect(other.endpoints[0], None, 60, "other")
+            text = f"calling back {other.endpoints[0]}: "
+
+            def told() -> list[float]:
+                return [r.created for r in caplog.records if r.message.startswith(text)]
+
+            await until(lambda: len(told()) == 2)
+            assert "has not authorized this client's key" in caplog.text
+            first, second = told()
+            assert second - first > 0.9
+
+
 def test_programs_without_asyncio(folder: Path) -> None:
     bus = Bus()
     with (
