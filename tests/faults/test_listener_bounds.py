@@ -471,6 +471,50 @@ async def test_no_files_are_left() -> None:
     assert b"Traceback" not in err
 
 
+GIVING_WAY = """
+import asyncio, os, resource, sys
+from berrymq_rpc import rpc
+from berrymq_rpc.jsonrpc.bridge import Bridge, places
+
+async def main():
+    # Any connection that has sent nothing yet gives way.
+    places.IDLE_TIME = 0.0
+    async with Bridge({}, grace=0) as bridge:
+        url = await bridge.serve_http()
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 41, free + 41))
+        print(url, flush=True)
+        # The loop stands still until all have connected.
+        sys.stdin.readline()
+        for _ in range(100):
+            await asyncio.sleep(0)
+            # The rest of the process still has files, in each turn.
+            with open(os.devnull), open(os.devnull):
+                pass
+        print("done", flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_files_of_those_that_give_way_are_not_used_before_they_are_free() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", GIVING_WAY,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        url = (await process.stdout.readline()).decode().strip()
+        async with crowd(url, 100):
+            process.stdin.write(b"\n")
+            line = await process.stdout.readline()
+    finally:
+        _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert line == b"done\n", err.decode()
+
+
 async def test_not_one_file_is_left(until: Until) -> None:
     resource = pytest.importorskip("resource", reason="Windows has no such bound")
     async with Bridge({"add": add}) as bridge:

@@ -33,8 +33,11 @@ audit = Log("berrymq_rpc.security")
 BACKLOG = 1024
 BURST = 64
 
-#: Files that are left to the rest of the process: the last ones are not given to connections.
+#: Files that are left to the rest of the process: the last ones are not given to connections. Some
+#: are taken for a moment, by a connection that waits for the file of one that gives way, and by a
+#: refused peer that may still read why.
 FILES_IN_RESERVE = 8
+MAX_MOVING = 2
 
 #: Seconds until accepting goes on when there is not even a file for a refusal.
 PAUSE = 1.0
@@ -49,6 +52,9 @@ HANDSHAKES = 200
 
 #: Seconds that a peer has to end TLS.
 CLOSE_TIMEOUT = 1.0
+
+#: Seconds within which a connection that gives way is closed.
+MOVE_TIMEOUT = 2.0
 
 #: Seconds that a peer has to read why it is refused; and how many peers are waited for here.
 REFUSAL_TIMEOUT = 1.0
@@ -101,12 +107,19 @@ class Handshakes:
 
 
 class _Connecting:
-    """A connection that was accepted, until its protocol has it."""
+    """A connection that was accepted, until its protocol has it.
 
-    def __init__(self, acceptor: "Acceptor", accepted: socket.socket, address: str) -> None:
+    Args:
+        is_short: whether another connection gives way for it, whose file it then takes.
+    """
+
+    def __init__(
+        self, acceptor: "Acceptor", accepted: socket.socket, address: str, is_short: bool
+    ) -> None:
         self._acceptor = acceptor
         self._accepted = accepted
         self._address = address
+        self._is_short = is_short
         self._is_handed_over = False
         self._place: Place | None = None
         self._task: asyncio.Task[None] | None = None
@@ -123,6 +136,8 @@ class _Connecting:
 
     async def _run(self, place: Place) -> None:
         acceptor = self._acceptor
+        if self._is_short:
+            await self._leave_reserve()
         if acceptor.ssl is None:
             await self._connect(place)
         else:
@@ -137,6 +152,35 @@ class _Connecting:
                 ),
             )
 
+    async def _leave_reserve(self) -> None:
+        """Take the file of the connection that gives way, once it is closed.
+
+        Raises:
+            NoPlaceError: it was not closed in time.
+        """
+        acceptor = self._acceptor
+        end = acceptor.loop.time() + MOVE_TIMEOUT
+        pause = 0.0
+        while self._accepted.fileno() >= _files_for_connections():
+            if acceptor.loop.time() > end:
+                raise NoPlaceError(NO_FILES_LEFT)
+            await asyncio.sleep(pause)
+            # One that is aborted is closed within a few turns.
+            pause = min(0.01, pause + 0.001)
+            self._move()
+        acceptor.moved(self)
+
+    def _move(self) -> None:
+        try:
+            # It has the lowest number that is free.
+            moved = self._accepted.dup()
+        except OSError:
+            return
+        moved.setblocking(False)
+        if moved.fileno() < self._accepted.fileno():
+            self._accepted, moved = moved, self._accepted
+        moved.close()
+
     async def _connect(self, place: Place, **options: Any) -> None:
         # From here on the event loop closes the socket, whatever happens.
         self._is_handed_over = True
@@ -146,11 +190,15 @@ class _Connecting:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._acceptor.tasks.discard(task)
+        self._acceptor.moved(self)
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             return
         assert self._place is not None
         self._place.release()
+        if isinstance(error, NoPlaceError):
+            self._acceptor.refuse(self._accepted, str(error))
+            return
         if not self._is_handed_over:
             self._accepted.close()
         if isinstance(error, ssl_module.SSLError) and "CERTIFICATE" in str(error.reason):
@@ -199,6 +247,10 @@ class Acceptor:
         #: An open file, closed when no other is left: a peer can be refused with it.
         self._spare: int | None = None
         self._pauses: set[asyncio.TimerHandle] = set()
+        #: Connections that have files of the reserve until others have given way, and the sockets
+        #: that accept no more until one of them has.
+        self.moving: set[_Connecting] = set()
+        self._waiting: set[socket.socket] = set()
 
     async def open(self, host: str, port: int) -> tuple[Any, ...]:
         """Begin to listen at all addresses of a host.
@@ -244,21 +296,37 @@ class Acceptor:
                 self._pause(listening)
                 return
             self._take(accepted, str(address[0]))
+            if len(self.moving) >= MAX_MOVING:
+                self.loop.remove_reader(listening)
+                self._waiting.add(listening)
+                return
+
+    def moved(self, connecting: _Connecting) -> None:
+        """Accept again, as a connection is not in the reserve any more."""
+        self.moving.discard(connecting)
+        for listening in self._waiting:
+            self.loop.add_reader(listening, self._accept, listening)
+        self._waiting.clear()
 
     def _take(self, accepted: socket.socket, address: str) -> None:
         accepted.setblocking(False)
-        is_short = accepted.fileno() >= _files_for_connections()
-        connecting = _Connecting(self, accepted, address)
+        # Where one waits for a file, a file that is free is not for another.
+        is_short = bool(self.moving) or accepted.fileno() >= _files_for_connections()
+        connecting = _Connecting(self, accepted, address, is_short)
         try:
             place = self._places.take(address, connecting.cancel, is_short=is_short)
         except NoPlaceError as error:
-            self._refuse(accepted, str(error))
+            # The last of the reserve are not for those that may still read why.
+            is_last = accepted.fileno() >= _files_for_connections() + FILES_IN_RESERVE // 2
+            self.refuse(accepted, str(error), at_once=is_last)
         else:
+            if is_short:
+                self.moving.add(connecting)
             connecting.start(place)
 
     # -- refusing --------------------------------------------------------------------------
 
-    def _refuse(self, refused: socket.socket, reason: str, *, at_once: bool = False) -> None:
+    def refuse(self, refused: socket.socket, reason: str, *, at_once: bool = False) -> None:
         """Say why to a peer, as far as it can be said, and close the connection."""
         self._on_refused(reason)
         try:
@@ -296,7 +364,7 @@ class Acceptor:
                     return True
             else:
                 accepted.setblocking(False)
-                self._refuse(accepted, NO_FILES_LEFT, at_once=True)
+                self.refuse(accepted, NO_FILES_LEFT, at_once=True)
             self._fill_spare()
         return False
 
@@ -323,6 +391,7 @@ class Acceptor:
         for timer in self._pauses:
             timer.cancel()
         self._pauses.clear()
+        self._waiting.clear()
         for listening in self._sockets:
             self.loop.remove_reader(listening)
             listening.close()
