@@ -91,9 +91,11 @@ def authorize(folder: Path, file: Path) -> None:
 
 
 def _copy(file: Path, target: Path) -> None:
-    """Copy a file so that a server never reads half of it."""
+    """Copy a file so that a server never reads half of it, and can read it as another user."""
     part = target.with_name(f".{target.name}.part")
     shutil.copyfile(file, part)
+    # It is no secret: who may look into the folder is for the folder's mode to say.
+    part.chmod(0o644)
     os.replace(part, target)
 
 

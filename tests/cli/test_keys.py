@@ -81,6 +81,18 @@ def test_a_secret_is_not_copied_whatever_its_name(
     assert not (tmp_path / "clients").exists()
 
 
+def test_a_server_of_another_user_can_read_the_key(
+    berrymq: Berrymq, keys: Path, tmp_path: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        assert berrymq("authorize", str(tmp_path / "c"), str(keys / "alice.key")).returncode == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "c" / "alice.key").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_key_under_two_names(berrymq: Berrymq, keys: Path, tmp_path: Path) -> None:
     folder = tmp_path / "clients"
     assert berrymq("authorize", str(folder), str(keys / "alice.key")).returncode == 0
