@@ -7,6 +7,7 @@ import zmq
 
 __all__ = [
     "ACCEPTED",
+    "BROKEN_OFF",
     "CONNECTED",
     "CONNECTION_EVENTS",
     "LOST",
@@ -24,6 +25,9 @@ LOST = zmq.Event.DISCONNECTED
 RETRIED = zmq.Event.CONNECT_RETRIED
 #: Its value is ZAP's status.
 REFUSED = zmq.Event.HANDSHAKE_FAILED_AUTH
+#: The handshake of the connection that the next event reports as lost was not finished. It is not
+#: reported of all that end so.
+BROKEN_OFF = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
 STOPPED = zmq.Event.MONITOR_STOPPED
 
 #: Without HANDSHAKE_FAILED_PROTOCOL: where somebody listens to it, libzmq 4.3.5 reports by it each

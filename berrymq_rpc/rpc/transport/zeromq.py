@@ -31,6 +31,7 @@ from .curve import UNCLEAR, cut, find_refusal, host_of, reason_of, refused, secu
 from .handshakes import Handshakes
 from .monitor import (
     ACCEPTED,
+    BROKEN_OFF,
     CONNECTED,
     CONNECTION_EVENTS,
     LOST,
@@ -152,7 +153,9 @@ class ZeroMQPort(Port, ZmqProtocol):
         #: Each connection of a DEALER is a new peer to the handler.
         self._dealer_key: Key = None
         self._monitor: Any = zmq_socket.get_monitor_socket(
-            CONNECTION_EVENTS | STOPPED | (ACCEPTED if self._handshakes is not None else 0),
+            CONNECTION_EVENTS
+            | STOPPED
+            | (0 if self._handshakes is None else ACCEPTED | BROKEN_OFF),
             # pyzmq's own choice has the socket's file number, which may be used again while the
             # monitor of the former one still ends.
             f"inproc://berrymq_rpc.monitor.{next(_monitors)}",
@@ -232,7 +235,7 @@ class ZeroMQPort(Port, ZmqProtocol):
                 return
             if self._handshakes is not None and not self._closing:
                 self._handshakes.see(*event)
-                if event[0] == ACCEPTED:
+                if event[0] in (ACCEPTED, BROKEN_OFF):
                     continue
             self._events.append(event)
 
@@ -392,8 +395,6 @@ class ZeroMQPort(Port, ZmqProtocol):
             lost = (LOST, file)
             self._events = deque(event for event in self._events if event != lost)
             del self._found_gone[file]
-            if self._handshakes is not None:
-                self._handshakes.arrived(file)
         self._peers[key] = file
         self._by_file.setdefault(file, []).append(key)
         self._handler.peer_connected(key)

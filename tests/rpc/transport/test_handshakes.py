@@ -1,96 +1,94 @@
 """Which of the connections that end in their handshake are logged, by the events alone."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from berrymq_rpc.rpc.transport.handshakes import Handshakes
-from berrymq_rpc.rpc.transport.monitor import ACCEPTED, CONNECTED, LOST, REFUSED
+from berrymq_rpc.rpc.transport.monitor import ACCEPTED, BROKEN_OFF, CONNECTED, LOST, REFUSED
 
 #: Numbers that no file of this process has: what is looked up by them is not there.
 ONE, TWO, THREE = 1_000_001, 1_000_002, 1_000_003
 
+#: Events, and how many lines they make.
+COURSES = {
+    "it ends in its handshake": ([(ACCEPTED, ONE), (LOST, ONE)], 1),
+    "libzmq says that it does": ([(ACCEPTED, ONE), (BROKEN_OFF, 32), (LOST, ONE)], 1),
+    "its key was logged": ([(ACCEPTED, ONE), (REFUSED, 400), (LOST, ONE)], 0),
+    "it gets through": ([(ACCEPTED, ONE), (CONNECTED, 0), (LOST, ONE)], 0),
+    "its number is used again": (
+        [
+            (ACCEPTED, ONE),
+            (LOST, ONE),
+            (ACCEPTED, ONE),
+            (CONNECTED, 0),
+            (LOST, ONE),
+            (ACCEPTED, ONE),
+            (LOST, ONE),
+            (ACCEPTED, ONE),
+            (REFUSED, 400),
+            (LOST, ONE),
+        ],
+        2,
+    ),
+    "beside one that stays": (
+        [
+            (ACCEPTED, ONE),
+            (CONNECTED, 0),
+            (ACCEPTED, TWO),
+            (LOST, TWO),
+            (ACCEPTED, THREE),
+            (LOST, THREE),
+            (LOST, ONE),
+        ],
+        2,
+    ),
+    "while another gets through": (
+        # Either may be the one that has.
+        [(ACCEPTED, ONE), (ACCEPTED, TWO), (CONNECTED, 0), (LOST, ONE), (LOST, TWO)],
+        0,
+    ),
+    "libzmq says so while another gets through": (
+        [(ACCEPTED, ONE), (ACCEPTED, TWO), (CONNECTED, 0), (BROKEN_OFF, 32), (LOST, TWO)],
+        1,
+    ),
+    "what libzmq says is of one alone": (
+        [
+            (ACCEPTED, ONE),
+            (ACCEPTED, TWO),
+            (CONNECTED, 0),
+            (CONNECTED, 0),
+            (ACCEPTED, THREE),
+            (BROKEN_OFF, 32),
+            (LOST, THREE),
+            (LOST, ONE),
+            (LOST, TWO),
+        ],
+        1,
+    ),
+    "before all that is known": ([(LOST, ONE), (BROKEN_OFF, 32), (LOST, TWO)], 0),
+}
 
-@pytest.fixture
-def handshakes(caplog: pytest.LogCaptureFixture) -> Iterator[Handshakes]:
-    made = Handshakes("tcp://127.0.0.1:5555")
-    yield made
-    # Nothing is remembered of those that are gone.
-    assert (made._silent, made._through, made._refused) == ({}, 0, 0)
 
-
-def logged(caplog: pytest.LogCaptureFixture) -> int:
-    return sum("refused at tcp://127.0.0.1:5555" in record.message for record in caplog.records)
-
-
-def test_one_that_ends_in_its_handshake(
-    handshakes: Handshakes, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("events", "lines"), COURSES.values(), ids=list(COURSES))
+def test_courses(
+    events: list[tuple[int, int]], lines: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handshakes.see(ACCEPTED, ONE)
-    assert logged(caplog) == 0
-    handshakes.see(LOST, ONE)
-    assert logged(caplog) == 1
-    assert "a peer at an unknown address refused" in caplog.text
+    handshakes = Handshakes("tcp://127.0.0.1:5555")
+    for event, value in events:
+        handshakes.see(event, value)
+    texts = [record.message for record in caplog.records]
+    assert len(texts) == lines
+    for text in texts:
+        assert text.startswith("a peer at an unknown address refused at tcp://127.0.0.1:5555: it ")
+    # Nothing is remembered of those that have ended.
+    ended = {value for event, value in events if event == LOST}
+    assert not ended & handshakes._open.keys()
+    assert (handshakes._refused, handshakes._is_broken_off) == (0, False)
 
 
-def test_one_whose_key_was_logged_already(
-    handshakes: Handshakes, caplog: pytest.LogCaptureFixture
-) -> None:
-    handshakes.see(ACCEPTED, ONE)
-    handshakes.see(REFUSED, 400)
-    handshakes.see(LOST, ONE)
-    assert logged(caplog) == 0
-
-
-def test_one_that_speaks(handshakes: Handshakes, caplog: pytest.LogCaptureFixture) -> None:
-    handshakes.see(ACCEPTED, ONE)
-    handshakes.see(CONNECTED, 0)
-    handshakes.arrived(ONE)
-    handshakes.see(LOST, ONE)
-    assert logged(caplog) == 0
-
-
-def test_one_whose_message_is_read_after_its_end(
-    handshakes: Handshakes, caplog: pytest.LogCaptureFixture
-) -> None:
-    handshakes.see(ACCEPTED, ONE)
-    handshakes.see(CONNECTED, 0)
-    handshakes.see(LOST, ONE)
-    handshakes.arrived(ONE)
-    assert logged(caplog) == 0
-
-
-def test_one_that_says_nothing(handshakes: Handshakes, caplog: pytest.LogCaptureFixture) -> None:
-    handshakes.see(ACCEPTED, ONE)
-    handshakes.see(CONNECTED, 0)
-    # Others come and go meanwhile.
-    for refused in (TWO, THREE):
-        handshakes.see(ACCEPTED, refused)
-        handshakes.see(LOST, refused)
-    assert logged(caplog) == 2
-    handshakes.see(ACCEPTED, TWO)
-    handshakes.see(CONNECTED, 0)
-    handshakes.arrived(TWO)
-    handshakes.see(LOST, TWO)
-    handshakes.see(LOST, ONE)
-    assert logged(caplog) == 2
-
-
-def test_a_number_that_is_used_again(
-    handshakes: Handshakes, caplog: pytest.LogCaptureFixture
-) -> None:
-    for _ in range(3):
-        handshakes.see(ACCEPTED, ONE)
-        handshakes.see(LOST, ONE)
-        handshakes.see(ACCEPTED, ONE)
-        handshakes.see(CONNECTED, 0)
-        handshakes.arrived(ONE)
-        handshakes.see(LOST, ONE)
-    assert logged(caplog) == 3
-
-
-def test_the_host_is_named(handshakes: Handshakes, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_host_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    handshakes = Handshakes("tcp://127.0.0.1:5555")
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()),
