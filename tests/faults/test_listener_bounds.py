@@ -405,7 +405,7 @@ async def test_answers_that_are_not_read(until: Until) -> None:
 FEW_FILES = """
 import asyncio, json, logging, os, resource
 from berrymq_rpc import rpc
-from berrymq_rpc.jsonrpc.bridge import Bridge
+from berrymq_rpc.jsonrpc.bridge import Bridge, places
 
 @rpc.method
 def add(a, b):
@@ -416,6 +416,8 @@ async def wait():
     await asyncio.Event().wait()
 
 async def main():
+    # None gives way, however long its request takes to come.
+    places.IDLE_TIME = 60.0
     async with Bridge({"add": add, "wait": wait}, grace=0) as bridge:
         url = await bridge.serve_http()
         # The first that is free; files with higher numbers may have been inherited.
