@@ -64,6 +64,7 @@ NOT_REACHED = {
     "exchange.link.MAX_CALLS": "what this side sends at a time",
     "exchange.link.MAX_IN_FLIGHT": "what this side sends at a time",
     "exchange.serial_sender.MAX_WAITING": "what this side sends at a time",
+    "jsonrpc.bridge.acceptor.MAX_MOVING": "connections that change their file at a time",
     "jsonrpc.bridge.acceptor.MAX_REFUSED": "how many that are refused are waited for",
     "jsonrpc.bridge.http_access._MAX_AGE": "a browser's cache",
     "jsonrpc.bridge.schema._MAX_LEVELS": "a description of this side's own methods",
