@@ -144,10 +144,12 @@ def _key_in(file: Path) -> str | None:
 
 # -- options -----------------------------------------------------------------------------------
 
+KEY_VARIABLE = "BERRYMQ_KEY"
+
 _key_option = click.option(
     "--key",
     metavar="FILE",
-    envvar="BERRYMQ_KEY",
+    envvar=KEY_VARIABLE,
     help="This side's secret key, as made by keygen; or the variable BERRYMQ_KEY.",
 )
 
@@ -187,13 +189,24 @@ def client_keys(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def server_keys(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--key`` and ``--authorized``; the command gets both as `security`."""
+    """Add ``--key``, once or more, and ``--authorized``; the command gets all as `security`."""
 
     @wraps(function)
-    def command(*, key: str | None, authorized: str | None, **options: Any) -> Any:
-        return function(**options, security=_server_security(key, authorized))
+    def command(*, keys: tuple[str, ...], authorized: str | None, **options: Any) -> Any:
+        if not keys and (file := os.environ.get(KEY_VARIABLE)):
+            # click would split the name at its spaces, as the option may be given several times.
+            keys = (file,)
+        return function(**options, security=_server_security(keys, authorized))
 
-    return _key_option(_authorized_option(command))
+    option = click.option(
+        "--key",
+        "keys",
+        metavar="FILE",
+        multiple=True,
+        help="This side's secret key, as made by keygen; or the variable BERRYMQ_KEY. While a new "
+        "one replaces an old one, each with a --bind.",
+    )
+    return option(_authorized_option(command))
 
 
 def bridge_keys(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,7 +220,9 @@ def bridge_keys(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(
             **options,
             security=None if only_listens else _client_security(key, server_key),
-            listener_security=None if authorized is None else _server_security(key, authorized),
+            listener_security=(
+                None if authorized is None else _server_security((key,) if key else (), authorized)
+            ),
         )
 
     return _key_option(_server_key_option(_authorized_option(command)))
@@ -226,14 +241,14 @@ def _client_security(key: str | None, server_key: str | None) -> Security | None
         raise click.UsageError(str(error)) from error
 
 
-def _server_security(key: str | None, authorized: str | None) -> Security | None:
+def _server_security(keys: tuple[str, ...], authorized: str | None) -> Security | None:
     if authorized is None:
-        if key is None:
+        if not keys:
             return None
         raise click.UsageError("--key wants --authorized: the folder of keys that may connect")
-    if key is None:
+    if not keys:
         raise click.UsageError("--authorized wants --key: this server's own secret key")
     try:
-        return CurveServer(key, authorized)
+        return CurveServer(keys, authorized)
     except (OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error

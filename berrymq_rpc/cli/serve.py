@@ -79,6 +79,8 @@ def serve(
     output = Output(sys.stdout)
     show_log(Output(sys.stderr))
     shows = output.is_terminal or as_json if show is None else show
+    if isinstance(security, CurveServer) and len(security.keys) > max(1, len(endpoints)):
+        raise click.UsageError("several --key want a --bind each")
     if hello and security is not None:
         raise click.UsageError("--hello comes without a key, and this node wants one")
     listeners = Listeners(

@@ -138,6 +138,36 @@ def test_a_node_with_keys(berrymq: Berrymq, start: Start, keys: Path, tmp_path: 
         assert refused.returncode == REFUSED
 
 
+def test_a_new_key_beside_the_old_one(
+    berrymq: Berrymq, start: Start, keys: Path, tmp_path: Path
+) -> None:
+    clients = tmp_path / "clients"
+    assert berrymq("authorize", str(clients), str(keys / "alice.key")).returncode == 0
+    listening = ["--bind", "tcp://127.0.0.1:*", "--key", f"{keys}/server.key_secret"]
+    listening += ["--bind", "tcp://127.0.0.1:*", "--key", f"{keys}/bob.key_secret"]
+    with start("serve", *listening, "--authorized", str(clients)) as node:
+        endpoints = re.fullmatch("The node is at (.*), (.*)", node.line())
+        assert endpoints is not None
+        for endpoint, name in zip(endpoints.groups(), ("server", "bob"), strict=True):
+            alice = ["--key", f"{keys}/alice.key_secret", "--server-key", f"{keys}/{name}.key"]
+            assert berrymq("send", endpoint, "oven:hot", *alice).returncode == 0
+    wrong = berrymq("serve", *listening[:4], *listening[6:], "--authorized", str(clients))
+    assert wrong.returncode == 2
+    assert "several --key want a --bind each" in wrong.stderr
+
+
+def test_the_variable_names_one_file(
+    berrymq: Berrymq, start: Start, keys: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a folder: mine"
+    os.rename(keys, folder)
+    server = ["--authorized", str(folder)]
+    variable = {"BERRYMQ_KEY": str(folder / "server.key_secret")}
+    with start("serve", "--bind", "tcp://127.0.0.1:*", *server, **variable) as node:
+        sent = berrymq("send", endpoint_of(node), "oven:hot", *keys_of(folder))
+        assert (sent.returncode, sent.stderr) == (0, "")
+
+
 def test_a_key_that_is_revoked_while_messages_are_shown(
     berrymq: Berrymq, start: Start, keys: Path, tmp_path: Path
 ) -> None:
