@@ -322,6 +322,23 @@ async def test_without_a_zap_handler_all_are_refused(monkeypatch: pytest.MonkeyP
             assert await peers.is_refused(server.endpoints[0], None)
 
 
+async def test_a_folder_that_is_gone_or_cannot_be_read(tmp_path: Path) -> None:
+    folder, away = tmp_path / "clients", tmp_path / "away"
+    ALICE.save(folder, "alice")
+    async with AsyncExitStack() as stack:
+        (endpoint,) = (await serve(stack, folder)).endpoints
+        with RawPeers() as peers:
+            assert await peers.is_answered(endpoint, ALICE)
+            folder.rename(away)
+            assert await peers.is_refused(endpoint, ALICE)
+            # Root reads every folder, but not what is none.
+            folder.write_text("not a folder")
+            assert await peers.is_refused(endpoint, ALICE)
+            folder.unlink()
+            away.rename(folder)
+            assert await peers.is_answered(endpoint, ALICE)
+
+
 async def test_a_domain_that_matches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     original = zap.authenticate
 
