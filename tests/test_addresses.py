@@ -184,6 +184,17 @@ async def test_others_of_this_host_may_connect_if_the_program_wants(tmp_path: Pa
                 await bridge.serve_zeromq(endpoint, ipc_mode=mode)
 
 
+@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+def test_an_address_is_free_once_its_server_with_threads_is_closed(
+    scheme: str, tmp_path: Path
+) -> None:
+    with EchoServer(f"ipc://{tmp_path}/s" if scheme == "ipc" else "tcp://127.0.0.1:*") as first:
+        endpoint = first.endpoint
+    for _ in range(100):
+        with EchoServer(endpoint):
+            pass
+
+
 # -- ports --------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,15 @@ from ..security import PublicKey
 from .functions import TTL
 from .peer_client import endpoint_to_show
 from .taken_message import TakenMessage, check_no_loop
-from .threaded_node import CANCEL_PATIENCE, Connect, Taken, ThreadedNode, Wait, not_connected
+from .threaded_node import (
+    CANCEL_PATIENCE,
+    Connect,
+    Taken,
+    ThreadedNode,
+    Wait,
+    closed_at_exit,
+    not_connected,
+)
 
 __all__ = ["GET_TIMEOUT", "SyncNode"]
 
@@ -291,7 +299,7 @@ class SyncNode:
 
     def _check_not_over(self) -> None:
         if self._is_over:
-            raise ServiceClosedError("the node is closed: the program is at its end")
+            raise closed_at_exit()
 
     def _leave_at_exit(self, deadline: float) -> None:
         """Close the connections to other nodes, before the program ends."""

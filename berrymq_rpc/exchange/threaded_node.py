@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ..bus import Bus, Empty
 from ..common.backoff import Backoff
 from ..endpoint import Address, endpoint_of
-from ..errors import AuthenticationError, ConnectionLostError
+from ..errors import AuthenticationError, ConnectionLostError, ServiceClosedError
 from ..runtime.log import Log
 from ..runtime.loop_thread import LoopThread
 from ..runtime.worker_thread import WorkerThread
@@ -21,7 +21,15 @@ from .queue_connection import PulledMessage, QueueConnection
 from .send_buffer import MAX_BYTES, MAX_MESSAGES
 from .threaded_bus import ThreadedBus
 
-__all__ = ["CANCEL_PATIENCE", "Connect", "Taken", "ThreadedNode", "Wait", "not_connected"]
+__all__ = [
+    "CANCEL_PATIENCE",
+    "Connect",
+    "Taken",
+    "ThreadedNode",
+    "Wait",
+    "closed_at_exit",
+    "not_connected",
+]
 
 logger = Log("berrymq_rpc.exchange")
 
@@ -76,6 +84,8 @@ class ThreadedNode:
         self._connections: list[Connection] = []
         #: Endpoints as they were asked for, such as with a host name, and as they are bound.
         self._listening: dict[str, str] = {}
+        #: Whether connections are closed as the program ends.
+        self._is_leaving = False
         try:
             self.node: Node = self.loop_thread.run(self._start(options))
         except BaseException:
@@ -119,7 +129,7 @@ class ThreadedNode:
             if not isinstance(connection, Interconnection)
         }
         if not targets:
-            raise not_connected("send_message")
+            raise self._no_connection("send_message")
         outcomes = await asyncio.gather(
             *(target.send_message(identifier, *args, **kwargs) for target in targets.values()),
             return_exceptions=True,
@@ -133,13 +143,14 @@ class ThreadedNode:
         """Take a message as `SyncNode.get` does."""
         queues = [c for c in self._open_connections() if isinstance(c, QueueConnection)]
         if not queues:
-            raise not_connected("get")
+            raise self._no_connection("get")
         if len(queues) == 1:
             return queues[0], await queues[0].get(block, timeout)
         return await _get_from_any(queues, block, timeout)
 
     async def leave(self, patience: float) -> None:
-        """Close the connections to other nodes within so many seconds."""
+        """Close the connections to other nodes within so many seconds, as the program ends."""
+        self._is_leaving = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await asyncio.gather(*(c.close() for c in self._open_connections()))
@@ -171,6 +182,9 @@ class ThreadedNode:
     def _open_connections(self) -> list[Connection]:
         self._connections = [c for c in self._connections if not c.closed]
         return self._connections
+
+    def _no_connection(self, name: str) -> Exception:
+        return closed_at_exit() if self._is_leaving else not_connected(name)
 
     def _report_dropped(self, receivers: WorkerThread) -> None:
         logger.warning(
@@ -241,6 +255,11 @@ async def _get_from_any(queues: list[QueueConnection], block: bool, timeout: flo
     if taken is not None:
         return taken
     raise next((error for error in problems if not isinstance(error, Empty)), problems[0])
+
+
+def closed_at_exit() -> ServiceClosedError:
+    """The error of what is asked for while the program ends."""
+    return ServiceClosedError("the node is closed: the program is at its end")
 
 
 def not_connected(name: str) -> RuntimeError:

@@ -1,5 +1,6 @@
 """Servers: a thread with a socket, and methods whose names begin with ``handle_``."""
 
+import contextlib
 import logging
 import sys
 import threading
@@ -33,6 +34,9 @@ CLOSE_PATIENCE = 10.0
 
 #: Seconds between two looks at `should_stop`, which may be set without `stop`.
 _LOOK = 1.0
+
+#: Milliseconds that libzmq has to end listening.
+_FREE = 1000
 
 #: Milliseconds between two attempts to send to a peer that does not read.
 _RETRY = 10
@@ -225,10 +229,22 @@ class RPCServer(SocketOwner, threading.Thread):
         with self._life:
             if not self._is_over.is_set():
                 self.should_stop = True
+                self._stop_listening()
                 self.socket.close()
                 self._release()
                 self._waker.close()
                 self._is_over.set()
+
+    def _stop_listening(self) -> None:
+        """Have the address free: after `close` alone, libzmq listens on for a moment."""
+        monitor = self.socket.get_monitor_socket(zmq.Event.CLOSED)
+        try:
+            with contextlib.suppress(zmq.ZMQError):
+                self.socket.unbind(self.endpoint)
+                monitor.poll(_FREE)
+        finally:
+            self.socket.disable_monitor()
+            monitor.close(0)
 
     def __enter__(self) -> "RPCServer":
         self.start()
