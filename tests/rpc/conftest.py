@@ -58,14 +58,14 @@ def pair() -> Pair:
 class ServerProcess:
     """A server in a process of its own. What it prints is in `lines`."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**ENVIRONMENT, **(environment or {})},
+            env=ENVIRONMENT,
             # Ctrl-C in the terminal of the tests is not for it.
             start_new_session=True,
         )
@@ -107,15 +107,11 @@ class ServerProcess:
 
 @pytest.fixture
 def program(request: pytest.FixtureRequest) -> Iterator[Callable[..., ServerProcess]]:
-    """``program("beside_the_test.py")`` starts one, whose end the test need not see to.
-
-    Args:
-        environment: variables that it has besides those of the tests.
-    """
+    """``program("beside_the_test.py")`` starts one, whose end the test need not see to."""
     started: list[ServerProcess] = []
 
-    def start(name: str | Path, *arguments: str, **settings: Any) -> ServerProcess:
-        started.append(ServerProcess(str(request.path.parent / name), *arguments, **settings))
+    def start(name: str | Path, *arguments: str) -> ServerProcess:
+        started.append(ServerProcess(str(request.path.parent / name), *arguments))
         return started[-1]
 
     yield start
