@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -435,24 +435,35 @@ asyncio.run(main())
 """
 
 
-async def test_no_files_are_left() -> None:
+@asynccontextmanager
+async def with_few_files(program: str) -> AsyncIterator[tuple[str, Callable[[], Awaitable[bytes]]]]:
+    """Run a program that serves: its URL, and a function that sends it a line and reads one."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", FEW_FILES,
+        sys.executable, "-c", program,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
+    writer, reader = process.stdin, process.stdout
+    assert writer is not None
+    assert reader is not None
 
-    async def statistics() -> dict[str, int]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"statistics\n")
-        line = await process.stdout.readline()
-        assert line, (await process.communicate())[1].decode()
-        return json.loads(line)  # type: ignore[no-any-return]
+    async def ask() -> bytes:
+        writer.write(b"go on\n")
+        return await reader.readline()
 
     try:
-        url = (await process.stdout.readline()).decode().strip()
+        yield (await reader.readline()).decode().strip(), ask
+    finally:
+        _, err = await asyncio.wait_for(process.communicate(b"\n"), 20)
+        assert b"Traceback" not in err, err.decode()
+    assert len(err) < 5000, err.decode()
+
+
+async def test_no_files_are_left() -> None:
+    async with with_few_files(FEW_FILES) as (url, ask):
+
+        async def statistics() -> dict[str, int]:
+            return json.loads(await ask())  # type: ignore[no-any-return]
+
         async with crowd(url, 100) as peers:
             for peer in peers:
                 # While it waits, the connection does not give way.
@@ -467,10 +478,6 @@ async def test_no_files_are_left() -> None:
             pass
         async with connected(url) as peer:
             assert await peer.call() == ANSWER
-    finally:
-        _, err = await asyncio.wait_for(process.communicate(b"\n"), 20)
-    assert len(err) < 5000, err.decode()
-    assert b"Traceback" not in err
 
 
 GIVING_WAY = """
@@ -501,20 +508,8 @@ asyncio.run(main())
 
 
 async def test_the_files_of_those_that_give_way_are_not_used_before_they_are_free() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", GIVING_WAY,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        url = (await process.stdout.readline()).decode().strip()
-        async with crowd(url, 100):
-            process.stdin.write(b"\n")
-            line = await process.stdout.readline()
-    finally:
-        _, err = await asyncio.wait_for(process.communicate(), 20)
-    assert line == b"done\n", err.decode()
+    async with with_few_files(GIVING_WAY) as (url, ask), crowd(url, 100):
+        assert await ask() == b"done\n"
 
 
 async def test_not_one_file_is_left(until: Until) -> None:
