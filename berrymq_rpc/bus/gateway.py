@@ -13,7 +13,7 @@ from .delivery import Delivery
 from .diagram import Diagram, DiagramSource
 from .message import DeadMessage, Message, OutcomeMessage, RelayedMessage
 from .registrations import Guard, Receiver, check_callable
-from .routing_table import Forwarder, Route, RoutingTable
+from .routing_table import FollowListener, Forwarder, Route, RoutingTable
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,6 +89,18 @@ class Gateway(Protocol):
 
     def remove_forwarder(self, forwarder: Forwarder) -> None:
         """Undo `add_forwarder`; nothing happens if it is not there."""
+
+    def add_follow_listener(self, listener: FollowListener) -> None:
+        """Call ``listener(parts, is_followed)`` for each identifier that is followed.
+
+        It is called at once for those that are followed now, and later when one gets its first
+        receiver or loses its last: in any thread, by garbage collection as well, and while the bus
+        is locked. It must not block, raise, or use the bus. `parts` are the namespace or `None`,
+        the name and the action.
+        """
+
+    def remove_follow_listener(self, listener: FollowListener) -> None:
+        """Undo `add_follow_listener`; nothing happens if it is not there."""
 
     def follow(
         self, identifier: Identifier | str, receiver: Receiver, guard: Guard | None = None
@@ -178,6 +190,12 @@ class BusGateway:
 
     def remove_forwarder(self, forwarder: Forwarder) -> None:
         self._routing_table.remove_forwarder(forwarder)
+
+    def add_follow_listener(self, listener: FollowListener) -> None:
+        self._routing_table.add_follow_listener(listener)
+
+    def remove_follow_listener(self, listener: FollowListener) -> None:
+        self._routing_table.remove_follow_listener(listener)
 
     def follow(
         self, identifier: Identifier | str, receiver: Receiver, guard: Guard | None = None

@@ -34,13 +34,28 @@ from .registrations import (
     receiver_key,
 )
 
-__all__ = ["MAX_ROUTES", "Forwarder", "Route", "RoutingTable", "SubscriptionIndex"]
+__all__ = [
+    "MAX_ROUTES",
+    "FollowListener",
+    "Forwarder",
+    "Parts",
+    "Route",
+    "RoutingTable",
+    "SubscriptionIndex",
+]
 
 # Routes kept. One takes some 400 bytes, so all of them a few MB; a program that makes up an
 # identifier for each message (``"user-7125:login"``) must not keep them all.
 MAX_ROUTES = 10_000
 
 Forwarder: TypeAlias = Callable[[Message], object]
+
+#: Namespace, name and action of an identifier.
+Parts: TypeAlias = tuple[str | None, str, str]
+
+#: Called as ``listener(parts, is_followed)`` when an identifier gets its first registration, and
+#: when it loses its last one.
+FollowListener: TypeAlias = Callable[[Parts, bool], object]
 
 
 class Route:
@@ -131,6 +146,26 @@ class RoutingTable:
 
         def remove() -> None:
             self._forwarders = tuple(kept for kept in self._forwarders if kept != forwarder)
+
+        self._change(remove)
+
+    def add_follow_listener(self, listener: FollowListener) -> None:
+        """Report each identifier that is followed now, and then every change of them."""
+
+        def add() -> None:
+            for parts in self._index.identifiers():
+                listener(parts, True)
+            self._index.follow_listeners += (listener,)
+
+        self._change(add)
+
+    def remove_follow_listener(self, listener: FollowListener) -> None:
+        """Undo `add_follow_listener`; nothing happens if it is not there."""
+
+        def remove() -> None:
+            self._index.follow_listeners = tuple(
+                kept for kept in self._index.follow_listeners if kept != listener
+            )
 
         self._change(remove)
 
@@ -232,7 +267,9 @@ def _remover(reference: "weakref.ref[RoutingTable]") -> Callable[[MethodRegistra
     return on_collected
 
 
-Parts: TypeAlias = tuple[str | None, ...]
+#: Parts at some of the positions.
+SomeParts: TypeAlias = tuple[str | None, ...]
+
 # The registrations of one receiver for one identifier differ in their guards only.
 Bucket: TypeAlias = dict[ReceiverKey, tuple[Registration, ...]]
 
@@ -257,14 +294,15 @@ class SubscriptionIndex:
     iterates over, and no change relies on what a lookup may have built.
     """
 
-    __slots__ = ("_buckets", "_partial")
+    __slots__ = ("_buckets", "_partial", "follow_listeners")
 
     def __init__(self) -> None:
+        self.follow_listeners: tuple[FollowListener, ...] = ()
         self._buckets: dict[Parts, Bucket] = {}
         # By the positions of the parts that are no wildcards in the message, the receivers'
         # identifiers by those parts; `None` until a message needs it. The innermost is a dict for
         # want of an ordered set.
-        self._partial: dict[tuple[int, ...], dict[Parts, dict[Parts, None]] | None] = {
+        self._partial: dict[tuple[int, ...], dict[SomeParts, dict[Parts, None]] | None] = {
             positions: None
             for length in range(PARTS)
             for positions in itertools.combinations(range(PARTS), length)
@@ -282,7 +320,10 @@ class SubscriptionIndex:
         present = bucket.get(registration.key, ())
         if any(other.guard is registration.guard for other in present):
             return False
+        is_first = not bucket
         bucket[registration.key] = (*present, registration)
+        if is_first:
+            self._report(parts, True)
         return True
 
     def discard(self, registration: Registration) -> bool:
@@ -326,10 +367,15 @@ class SubscriptionIndex:
         found.sort(key=_number)
         return found
 
+    def identifiers(self) -> list[Parts]:
+        """The identifiers that have registrations."""
+        return list(self._buckets)
+
     def candidates(self, parts: Parts) -> Iterable[Parts]:
         """The receivers' identifiers that may match; not all of them need be there."""
         if WILDCARD not in parts:
-            return itertools.product(*((part, WILDCARD) for part in parts))
+            namespace, name, action = parts
+            return itertools.product((namespace, WILDCARD), (name, WILDCARD), (action, WILDCARD))
         positions = tuple(place for place, part in enumerate(parts) if part != WILDCARD)
         keys = self._partial[positions]
         if keys is None:
@@ -350,6 +396,10 @@ class SubscriptionIndex:
     def __len__(self) -> int:
         return sum(len(group) for bucket in self._buckets.values() for group in bucket.values())
 
+    def _report(self, parts: Parts, is_followed: bool) -> None:
+        for listener in self.follow_listeners:
+            listener(parts, is_followed)
+
     def _drop(self, parts: Parts, key: ReceiverKey) -> None:
         bucket = self._buckets[parts]
         del bucket[key]
@@ -364,6 +414,7 @@ class SubscriptionIndex:
             group.pop(parts, None)
             if not group:
                 keys.pop(projected, None)
+        self._report(parts, False)
 
 
 def parts_of(identifier: Identifier) -> Parts:
@@ -371,5 +422,5 @@ def parts_of(identifier: Identifier) -> Parts:
     return identifier.namespace, identifier.name, identifier.action
 
 
-def _project(parts: Parts, positions: tuple[int, ...]) -> Parts:
+def _project(parts: Parts, positions: tuple[int, ...]) -> SomeParts:
     return tuple(parts[place] for place in positions)

@@ -9,7 +9,7 @@ from ..bus.completion import OnEnd
 from ..bus.diagram import DiagramSource
 from ..bus.gateway import Gateway
 from ..bus.registrations import Guard, Receiver
-from ..bus.routing_table import Forwarder
+from ..bus.routing_table import FollowListener, Forwarder
 from ..common.sizes import approximate_size
 from ..identifier import Identifier
 from ..runtime.worker_thread import WorkerThread
@@ -35,6 +35,7 @@ class ThreadedBus(Gateway):
         self._thread = thread
         #: What the node has registered on the bus.
         self._forwarders: dict[Forwarder, None] = {}
+        self._follow_listeners: dict[FollowListener, None] = {}
         self._followings: dict[tuple[Identifier, Receiver], None] = {}
 
     def relay(
@@ -89,6 +90,14 @@ class ThreadedBus(Gateway):
         self._gateway.remove_forwarder(forwarder)
         self._forwarders.pop(forwarder, None)
 
+    def add_follow_listener(self, listener: FollowListener) -> None:
+        self._gateway.add_follow_listener(listener)
+        self._follow_listeners[listener] = None
+
+    def remove_follow_listener(self, listener: FollowListener) -> None:
+        self._gateway.remove_follow_listener(listener)
+        self._follow_listeners.pop(listener, None)
+
     def follow(
         self, identifier: Identifier | str, receiver: Receiver, guard: Guard | None = None
     ) -> None:
@@ -103,5 +112,7 @@ class ThreadedBus(Gateway):
         """Remove everything of the node from the bus, in the child of a fork."""
         for forwarder in list(self._forwarders):
             self.remove_forwarder(forwarder)
+        for listener in list(self._follow_listeners):
+            self.remove_follow_listener(listener)
         for identifier, receiver in list(self._followings):
             self.unfollow(identifier, receiver)

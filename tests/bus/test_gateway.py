@@ -1,5 +1,6 @@
 """`bus.gateway`: forwarders, and messages and answers that come from other processes."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -169,3 +170,47 @@ class TestRelay:
         bus.regist_function("ask:x", lambda message: 1)
         assert bus.gateway.relay("ask:x", (), {}, "peer", told) == 1
         assert [type(error) for error, _, _ in errors] == [OSError]
+
+
+class TestFollowListener:
+    def test_first_and_last_registration(self, bus: Bus) -> None:
+        changes: list[Any] = []
+
+        def listen(parts: Any, is_followed: bool) -> None:
+            changes.append((parts, is_followed))
+
+        def one(message: Message) -> None: ...
+
+        def other(message: Message) -> None: ...
+
+        bus.regist_function("a:b", one)
+        bus.gateway.add_follow_listener(listen)
+        assert changes == [((None, "a", "b"), True)]
+        changes.clear()
+        bus.regist_function("a:b", other)
+        bus.regist_function("x@y:*", one, guard=bool)
+        bus.regist_function("x@y:*", one)
+        assert changes == [(("y", "x", "*"), True)]
+        changes.clear()
+        bus.unfollow("a:b", one)
+        bus.unfollow("x@y:*", one)
+        assert changes == [(("y", "x", "*"), False)]
+        bus.unfollow("a:b", other)
+        assert changes[1:] == [((None, "a", "b"), False)]
+        bus.gateway.remove_follow_listener(listen)
+        bus.regist_function("a:b", one)
+        assert len(changes) == 2
+
+    def test_of_objects_that_are_gone(self, bus: Bus) -> None:
+        changes: list[Any] = []
+        bus.gateway.add_follow_listener(lambda parts, is_followed: changes.append(is_followed))
+
+        class Owner:
+            def receive(self, message: Message) -> None: ...
+
+        owner = Owner()
+        bus.regist_method("a:b", owner.receive)
+        assert changes == [True]
+        del owner
+        gc.collect()
+        assert changes == [True, False]

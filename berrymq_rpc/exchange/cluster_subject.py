@@ -1,0 +1,101 @@
+"""The NATS subjects of a cluster: where the messages of an identifier are published.
+
+::
+
+    berrymq.<cluster namespace>.<name>.<action>[.<namespace of the identifier>]
+    berrymq-node.<cluster namespace>.<name of a node>.<its epoch>.talk
+
+A ``*`` in the identifier of a message is the token ``%2A``: a subject that is published to has no
+wildcards. So a receiver subscribes to several subjects; with a ``*`` of NATS where it follows one.
+What NATS delivers is matched again by the bus: a subscription too many costs only traffic.
+"""
+
+import hashlib
+import itertools
+
+from ..bus.routing_table import Parts
+from ..identifier import WILDCARD, Identifier
+
+__all__ = ["TOKEN_LENGTH", "all_subjects", "inbox", "patterns_of", "subject_of", "token"]
+
+#: The first token of all messages, and of what is for one node.
+PREFIX = "berrymq"
+NODE_PREFIX = "berrymq-node"
+
+#: Characters of a token: longer ones are hashed. nats-server closes the connection at a subject of
+#: more than 4,096 bytes.
+TOKEN_LENGTH = 200
+
+#: Of a token that is a hash, which no escaped text begins with.
+HASH_MARK = "%~"
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_ESCAPED = [chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in range(256)]
+
+#: A wildcard of a message.
+_ANY = _ESCAPED[ord(WILDCARD)]
+
+
+def token(part: str) -> str:
+    """Make one token of any text: letters, digits, ``_`` and ``-`` stay, other bytes are ``%XX``.
+
+    No two texts have the same token.
+    """
+    if part.isascii() and part.isidentifier() and len(part) <= TOKEN_LENGTH:
+        return part
+    escaped = "".join(map(_ESCAPED.__getitem__, part.encode()))
+    if len(escaped) <= TOKEN_LENGTH:
+        return escaped
+    return HASH_MARK + hashlib.sha256(part.encode()).hexdigest()[:32]
+
+
+def subject_of(cluster: str, identifier: Identifier) -> str:
+    """The subject that messages of an identifier are published to.
+
+    Args:
+        cluster: the namespace of the cluster.
+        identifier: the message's.
+    """
+    subject = f"{PREFIX}.{token(cluster)}.{token(identifier.name)}.{token(identifier.action)}"
+    if identifier.namespace is None:
+        return subject
+    return f"{subject}.{token(identifier.namespace)}"
+
+
+def patterns_of(cluster: str, parts: Parts) -> list[str]:
+    """The subjects to subscribe to for what a receiver follows, wildcards of senders included.
+
+    Args:
+        cluster: the namespace of the cluster.
+        parts: namespace, name and action of what it follows.
+    """
+    namespace, name, action = parts
+    prefix = f"{PREFIX}.{token(cluster)}"
+    ends: tuple[str, ...]
+    if namespace is None:
+        # A message in the namespace "*" reaches those without a namespace, too.
+        ends = ("", f".{_ANY}")
+    elif namespace == WILDCARD:
+        ends = ("", f".{WILDCARD}")
+    else:
+        ends = tuple(f".{each}" for each in _variants(namespace))
+    return [
+        f"{prefix}.{a_name}.{an_action}{end}"
+        for a_name, an_action, end in itertools.product(_variants(name), _variants(action), ends)
+    ]
+
+
+def _variants(part: str) -> tuple[str, ...]:
+    """What a part that is followed matches: itself, and the wildcard of a sender."""
+    return (WILDCARD,) if part == WILDCARD else (token(part), _ANY)
+
+
+def all_subjects(cluster: str) -> str:
+    """The pattern of all messages of a cluster."""
+    return f"{PREFIX}.{token(cluster)}.>"
+
+
+def inbox(cluster: str, node: tuple[str, int]) -> str:
+    """The subject of what is for one node alone, by its name and epoch."""
+    name, epoch = node
+    return f"{NODE_PREFIX}.{token(cluster)}.{token(name)}.{epoch}.talk"
