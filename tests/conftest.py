@@ -9,6 +9,7 @@ carry ``@given`` of hypothesis, and gets a loop for each example then.
 """
 
 import asyncio
+import contextlib
 import functools
 import gc
 import inspect
@@ -28,6 +29,7 @@ import hypothesis
 import pytest
 
 from berrymq_rpc.runtime.log import renew_all
+from berrymq_rpc.testing.nats_server import NatsServer, find_nats_server
 
 FAULTS = Path(__file__).parent / "faults"
 
@@ -124,6 +126,27 @@ def ipv6() -> None:
             probe.bind(("::1", 0))
     except OSError:
         pytest.skip("this host has no IPv6")
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[NatsServer]:
+    """A NATS server that tests share, with JetStream: each takes names of its own."""
+    with started_nats(jetstream=True) as server:
+        yield server
+
+
+@pytest.fixture
+def start_nats() -> Iterator[Callable[..., NatsServer]]:
+    """``start_nats(config="", jetstream=False)``: a server of the test's own."""
+    with contextlib.ExitStack() as servers:
+        yield lambda *args, **kwargs: servers.enter_context(started_nats(*args, **kwargs))
+
+
+def started_nats(*args: Any, **kwargs: Any) -> NatsServer:
+    pytest.importorskip("nats", reason="NATS needs nats-py")
+    if find_nats_server() is None:
+        pytest.skip("there is no nats-server")
+    return NatsServer(*args, **kwargs)
 
 
 @pytest.fixture(scope="session")

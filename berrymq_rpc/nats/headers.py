@@ -1,0 +1,35 @@
+"""Headers of NATS messages: a status such as 503, and names with values."""
+
+from collections.abc import Mapping
+
+__all__ = ["NO_RESPONDERS", "pack_headers", "parse_headers", "status_of"]
+
+#: Nobody subscribes to the subject of a message that had a reply subject.
+NO_RESPONDERS = 503
+
+_LINE = b"NATS/1.0"
+
+
+def status_of(headers: bytes) -> int:
+    """The status in the first line of headers, such as 503; 0 if there is none."""
+    digits = headers[len(_LINE) : headers.find(b"\r\n")].split(maxsplit=1)
+    return int(digits[0]) if digits and digits[0].isdigit() and len(digits[0]) <= 3 else 0
+
+
+def parse_headers(headers: bytes) -> dict[str, str]:
+    """The values of headers by their names, in lower case. What is no header is left out."""
+    found = {}
+    for line in headers.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            key = name.strip().decode("utf-8", "replace").lower()
+            found[key] = value.strip().decode("utf-8", "replace")
+    return found
+
+
+def pack_headers(values: Mapping[str, str]) -> bytes:
+    """Headers as they travel. Line ends within a value become spaces."""
+    lines = [_LINE]
+    for name, value in values.items():
+        lines.append(f"{name}: {' '.join(value.splitlines())}".encode("utf-8", "replace"))
+    return b"\r\n".join([*lines, b"", b""])

@@ -1,0 +1,337 @@
+"""One link to one NATS server: the only module that imports nats-py.
+
+nats-py connects, proves who this side is, speaks TLS, parses and pings. A `Link` is a client of it
+that connects once: where nats-py would reconnect, buffer or drop, `connection.Connection` decides.
+What it overrides of nats-py is held by ``tests/nats/test_link.py``.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import AuthenticationError, ConnectionLostError
+from ..runtime.log import Log
+from .address import Server
+from .options import Nats
+
+try:
+    from nats import errors as nats_errors
+    from nats.aio.client import Client as NatsClient
+    from nats.protocol.parser import Parser as NatsParser
+except ModuleNotFoundError as problem:
+    if problem.name is None or problem.name.partition(".")[0] != "nats":
+        raise
+    raise ModuleNotFoundError(
+        'NATS needs nats-py, which is not installed. It comes with the extra "nats": '
+        'pip install "berrymq-rpc[nats]"',
+        name="nats",
+    ) from None
+
+__all__ = ["Link", "LinkOwner", "Refusal", "error_of", "is_no_tls", "refusal_of", "text_of"]
+
+logger = Log("berrymq_rpc.nats")
+
+#: Seconds to make a link, from the first packet to the server's answer to the password.
+LINK_TIMEOUT = 5.0
+
+#: Seconds that the tasks of a link that is given up have to end.
+CLEANUP = 1.0
+
+#: Characters of what the server says that are kept in a text.
+MAX_TEXT = 300
+
+
+class Refusal(NamedTuple):
+    """A subject that this side may not use, or the whole connection.
+
+    Args:
+        error: what the server said.
+        operation: ``"publish"`` or ``"subscribe"``; ``"connect"`` for the connection.
+        subject: which; empty for the connection.
+    """
+
+    error: AuthenticationError
+    operation: str
+    subject: str
+
+
+class LinkOwner(Protocol):
+    """What a link reports to. None of the methods may raise."""
+
+    def link_broken(self, link: "Link", reason: str) -> None:
+        """The link is lost. It may be said more than once."""
+
+    def link_refused(self, link: "Link", text: str) -> None:
+        """The server does not allow something, or closes the connection for a reason."""
+
+    def link_informed(self, link: "Link", info: dict[str, Any]) -> None:
+        """The server says anew what it and its cluster are."""
+
+    def received(
+        self, number: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes
+    ) -> None:
+        """A message of a subscription."""
+
+    def parsed(self) -> None:
+        """All that was read is handed over."""
+
+
+class LinkOptions(NamedTuple):
+    """How a link is made; `connection.Connection` explains it."""
+
+    settings: Nats
+    name: str
+    heartbeat: float
+    echo: bool
+    insecure: bool
+
+
+class Parser(NatsParser):  # type: ignore[misc]
+    """Says when all that was read is handed over."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        await super().parse(data)
+        self.nc.owner.parsed()
+
+
+class Link(NatsClient):  # type: ignore[misc]
+    """A client of nats-py that connects once. Its names with an underscore override nats-py's."""
+
+    def __init__(self, owner: LinkOwner, server: Server, options: LinkOptions) -> None:
+        super().__init__()
+        self.owner = owner
+        self.server = server
+        self._link_options = options
+        self._server_info: dict[str, Any] = {}
+        self._ps = Parser(self)
+        self._began = monotonic()
+        self._waiting_pongs: list[asyncio.Future[bool]] = []
+
+    @property
+    def lived(self) -> float:
+        """Seconds since it was made."""
+        return monotonic() - self._began
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the server said about itself."""
+        info: dict[str, Any] = self._server_info
+        return info
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        writer = self._writer
+        return 0 if writer is None else writer.transport.get_write_buffer_size()
+
+    @property
+    def _writer(self) -> asyncio.StreamWriter | None:
+        return None if self._transport is None else self._transport._io_writer
+
+    async def open(self, tls_first: bool) -> None:
+        """Connect.
+
+        Raises:
+            Exception: whatever nats-py raises.
+        """
+        options, settings = self._link_options, self._link_options.settings
+        given = settings.address.servers
+        # A cluster names its servers by IP addresses, which few certificates have.
+        name = self.server.host if self.server in given else given[0].host
+        tls = settings.tls
+        if tls is None and settings.address.tls:
+            tls = ssl.create_default_context()
+        if settings.credentials is not None:
+            _check_credentials(settings.credentials)
+        await self.connect(
+            servers=f"nats://{self.server}",
+            name=options.name,
+            error_cb=_ignore,
+            allow_reconnect=False,
+            connect_timeout=LINK_TIMEOUT,
+            ping_interval=max(options.heartbeat / 2, 0.05),
+            max_outstanding_pings=1,
+            no_echo=not options.echo,
+            tls=tls,
+            tls_hostname=name,
+            tls_handshake_first=tls_first,
+            user=settings.user,
+            password=settings.password,
+            token=settings.token,
+            nkeys_seed=settings.nkey,
+            user_credentials=settings.credentials,
+        )
+        if not self.is_connected:
+            raise ConnectionResetError("the server closed the connection")
+
+    def write(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Write at once; what the socket does not take is kept."""
+        writer = self._writer
+        if writer is not None and not writer.transport.is_closing():
+            writer.transport.writelines(parts)
+
+    async def ping(self) -> "asyncio.Future[bool]":
+        """Ask for an answer; the result is ``False`` if the link ends before."""
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting_pongs = [p for p in self._waiting_pongs if not p.done()]
+        self._waiting_pongs.append(pong)
+        await self._send_ping(pong)
+        return pong
+
+    def abort(self) -> None:
+        """End it: nothing is sent or read any more."""
+        writer = self._writer
+        if writer is not None:
+            writer.transport.abort()
+        bare = getattr(self._transport, "_bare_io_writer", None)
+        if bare is not None and bare is not writer:
+            bare.transport.abort()
+        for pong in self._waiting_pongs:
+            if not pong.done():
+                pong.set_result(False)
+
+    async def clean_up(self) -> None:
+        """End the tasks of nats-py. It never raises."""
+        try:
+            async with asyncio.timeout(CLEANUP):
+                await self.close()
+        except (OSError, nats_errors.Error) as error:
+            logger.debug("the end of a link to NATS: %s", error)
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CLEANUP)
+
+    # -- what nats-py calls ------------------------------------------------------------------
+
+    async def _select_next_server(self) -> None:
+        # nats-py's own goes on for ever.
+        server = self._server_pool[0]
+        await self._connect_to_server(server)
+        self._current_server = server
+
+    def _connect_command(self) -> bytes:
+        # Called just before who this side is goes out.
+        settings = self._link_options.settings
+        is_encrypted = self._writer is not None and self._writer.get_extra_info("ssl_object")
+        if settings.address.tls and not is_encrypted:
+            raise AuthenticationError(
+                f"{self.server} speaks no TLS, which was asked for: nothing was sent",
+                reason="certificate",
+            )
+        if (
+            settings.has_secret
+            and not is_encrypted
+            and not self.server.is_loopback
+            and not self._link_options.insecure
+        ):
+            raise AuthenticationError(
+                f"a password or token for {self.server} would go over the network for others to "
+                "read. Use nats+tls://, or pass insecure=True if the network is trusted",
+                reason="credentials",
+            )
+        command: bytes = super()._connect_command()
+        return command
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        self.owner.received(sid, subject, reply, data, headers or b"")
+
+    async def _process_info(self, info: Any, initial_connection: bool = False) -> None:
+        if isinstance(info, dict) and not initial_connection:
+            self._server_info = {**self._server_info, **info}
+            self.owner.link_informed(self, self._server_info)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py has made it lower case; the parser still has it as it came.
+        line = bytes(self._ps.buf).partition(b"\r\n")[0].decode("utf-8", "surrogateescape")
+        text = line.partition("'")[2].rpartition("'")[0]
+        self.owner.link_refused(self, text if text.lower() in err_msg else err_msg)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.owner.link_broken(self, text_of(e))
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        self.owner.link_broken(self, "the server closed the connection")
+
+
+async def _ignore(error: Exception) -> None:
+    """What nats-py reports by a callback it raises as well, or it is found otherwise."""
+
+
+def text_of(error: BaseException | None) -> str:
+    return (str(error) or type(error).__name__)[:MAX_TEXT] if error is not None else "no answer"
+
+
+def is_no_tls(error: ssl.SSLError) -> bool:
+    """Whether the other side spoke plainly when TLS was to begin."""
+    return error.reason in (
+        "WRONG_VERSION_NUMBER",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_LAYER_FAILURE",
+    )
+
+
+def error_of(error: BaseException, server: Server) -> BaseException:
+    """What a link that could not be made is told as."""
+    text = text_of(error)
+    match error:
+        case AuthenticationError():
+            return error
+        case ssl.SSLError() if not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return AuthenticationError(
+                f"TLS with the NATS server at {server} failed: {text}", reason="certificate"
+            )
+        case nats_errors.Error() if "authori" in text.lower() or "authent" in text.lower():
+            return AuthenticationError(
+                f"the NATS server at {server} refused this side: {text}", reason="credentials"
+            )
+        case nats_errors.Error() | TimeoutError() | ConnectionLostError():
+            return ConnectionLostError(f"the NATS server at {server} does not answer: {text}")
+        case _:
+            return error
+
+
+def refusal_of(text: str, server: str) -> Refusal | None:
+    """Read what a server says it refuses; ``None`` for another error."""
+    lower = text.lower()
+    if lower.startswith("permissions violation for "):
+        operation = "publish" if "for publish to" in lower else "subscribe"
+        subject = text.partition('"')[2].partition('"')[0]
+        return Refusal(
+            AuthenticationError(
+                f"the NATS server at {server} does not let this side {operation} "
+                f"{'to ' if operation == 'subscribe' else ''}{subject!r}",
+                reason="permission",
+            ),
+            operation,
+            subject,
+        )
+    if "authentication" in lower or "authorization" in lower or "account" in lower:
+        error = AuthenticationError(
+            f"the NATS server at {server} refused this side: {text[:MAX_TEXT]}",
+            reason="credentials",
+        )
+        return Refusal(error, "connect", "")
+    return None
+
+
+def _check_credentials(path: Any) -> None:
+    """nats-py would read for ever in a file that is none.
+
+    Raises:
+        AuthenticationError: it is no file of credentials.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise AuthenticationError(
+            f"the credentials cannot be read: {error}", reason="credentials"
+        ) from None
+    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
+        raise AuthenticationError(f"{path} has no credentials of NATS", reason="credentials")

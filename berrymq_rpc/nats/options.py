@@ -1,0 +1,164 @@
+"""How to connect to NATS (`Nats`), and how its durable queues are kept (`Durable`)."""
+
+import os
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TypeAlias
+
+from .address import NATS_SCHEMES, NatsAddress
+from .subject import checked_name, checked_prefix
+
+__all__ = ["Durable", "Nats", "NatsPlace", "is_nats", "nats_of"]
+
+#: A file's path.
+Path: TypeAlias = str | os.PathLike[str]
+
+#: The prefix of inboxes unless the user gives one.
+INBOX_PREFIX = "_INBOX"
+
+
+@dataclass(frozen=True, slots=True)
+class Nats:
+    """A NATS server or cluster, and how to prove who this side is. Given where an address may be.
+
+    One of password, token, nkey and credentials. Neither `repr` nor an error shows them.
+
+    Args:
+        servers: an address such as ``"nats://host:4222,host2/calc"``, or several of one cluster.
+        service: whose calls are meant; it may stand in the address instead.
+        user, password: what the server's ``users`` have.
+        token: what the server's ``token`` has.
+        nkey: the path of a file with the seed of an nkey.
+        credentials: the path of a ``.creds`` file, which has a JWT and the seed of its nkey.
+        tls: with what to check the server, and this side's certificate if it has one. It makes TLS
+            a must, as ``nats+tls://`` does.
+        inbox_prefix: what the subjects that answers come to begin with. One of your own, such as
+            ``"_INBOX.alice"``, can be forbidden to others.
+
+    Raises:
+        TypeError, ValueError: an argument is invalid.
+    """
+
+    servers: str | Iterable[str]
+    service: str | None = None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    nkey: Path | None = None
+    credentials: Path | None = None
+    tls: ssl.SSLContext | None = None
+    inbox_prefix: str = INBOX_PREFIX
+    address: NatsAddress = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        texts = (self.servers,) if isinstance(self.servers, str) else tuple(self.servers)
+        if not texts:
+            raise ValueError("no NATS server is given")
+        addresses = [NatsAddress.parse(text) for text in texts]
+        first = addresses[0]
+        if any(other.tls != first.tls for other in addresses):
+            raise ValueError("the addresses of one cluster are all nats:// or all nats+tls://")
+        services = {a.service for a in addresses if a.service}
+        if self.service is not None:
+            services.add(checked_name(self.service, "a service"))
+        if len(services) > 1:
+            raise ValueError(f"one service is meant, not {' and '.join(sorted(services))}")
+        for name in ("user", "password", "token"):
+            _check_text(name, getattr(self, name))
+        found = [a for a in addresses if a.user is not None or a.token is not None]
+        if found and (self.user, self.password, self.token) == (None, None, None):
+            object.__setattr__(self, "user", found[0].user)
+            object.__setattr__(self, "password", found[0].password)
+            object.__setattr__(self, "token", found[0].token)
+        if (self.user is None) != (self.password is None):
+            raise ValueError("a user needs a password, and a password a user")
+        if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
+            raise TypeError(f"tls is an ssl.SSLContext, not {type(self.tls).__name__}")
+        for name in ("nkey", "credentials"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, os.fspath(value))
+        proofs = [self.password, self.token, self.nkey, self.credentials]
+        if len([proof for proof in proofs if proof is not None]) > 1:
+            raise ValueError("give one of password, token, nkey and credentials")
+        checked_prefix(self.inbox_prefix)
+        servers = tuple(dict.fromkeys(server for a in addresses for server in a.servers))
+        object.__setattr__(
+            self,
+            "address",
+            NatsAddress(servers, next(iter(services), None), first.tls or self.tls is not None),
+        )
+        # What `repr` shows: never what an address had before its @.
+        object.__setattr__(self, "servers", str(self.address))
+        object.__setattr__(self, "service", self.address.service)
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether a password or token is sent to the server, which others must not read."""
+        return self.password is not None or self.token is not None
+
+    def for_service(self, service: str) -> "Nats":
+        """The same servers for another service."""
+        return replace(self, servers=str(replace(self.address, service=None)), service=service)
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+
+#: An address of NATS as text, or with more settings.
+NatsPlace: TypeAlias = str | Nats
+
+
+def nats_of(place: NatsPlace) -> Nats:
+    """The settings of an address.
+
+    Raises:
+        TypeError, ValueError: it is not an address of NATS.
+    """
+    return place if isinstance(place, Nats) else Nats(place)
+
+
+def is_nats(place: object) -> bool:
+    """Whether something is meant as a place in NATS, right or not."""
+    return isinstance(place, Nats) or (
+        isinstance(place, str) and place.partition("://")[0] in NATS_SCHEMES
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """How JetStream keeps the messages of durable queues.
+
+    Args:
+        keep: how long a message stays, whether it was read or not: what ``Queue(since=)`` replays.
+            ``None`` keeps each until every queue that wants it has settled it.
+        replicas: at how many servers of a cluster each message is: 1, 3 or 5.
+        max_bytes: of all messages; a publish beyond it fails with `OverloadedError`.
+
+    Raises:
+        TypeError, ValueError: an argument is invalid.
+    """
+
+    keep: timedelta | None = None
+    replicas: int = 1
+    max_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if self.keep is not None and not isinstance(self.keep, timedelta):
+            raise TypeError(f"keep is a timedelta, not {self.keep!r}")
+        if self.keep is not None and self.keep <= timedelta(0):
+            raise ValueError(f"keep is longer than no time, not {self.keep}")
+        if self.replicas not in (1, 3, 5) or isinstance(self.replicas, bool):
+            raise ValueError(f"replicas is 1, 3 or 5, not {self.replicas!r}")
+        if isinstance(self.max_bytes, bool) or not isinstance(self.max_bytes, int):
+            raise TypeError(f"max_bytes is a whole number, not {self.max_bytes!r}")
+        if self.max_bytes < 1:
+            raise ValueError(f"max_bytes is above 0, not {self.max_bytes}")
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, str) and value):
+        # Without the value, which may be a secret.
+        raise TypeError(f"{name} is text that is not empty")
