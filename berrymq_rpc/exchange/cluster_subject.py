@@ -10,43 +10,17 @@ wildcards. So a receiver subscribes to several subjects; with a ``*`` of NATS wh
 What NATS delivers is matched again by the bus: a subscription too many costs only traffic.
 """
 
-import hashlib
 import itertools
 
 from ..bus.routing_table import Parts
 from ..identifier import WILDCARD, Identifier
+from ..nats.subject import ANY, escape
 
-__all__ = ["TOKEN_LENGTH", "all_subjects", "inbox", "patterns_of", "subject_of", "token"]
+__all__ = ["all_subjects", "inbox", "patterns_of", "subject_of"]
 
 #: The first token of all messages, and of what is for one node.
 PREFIX = "berrymq"
 NODE_PREFIX = "berrymq-node"
-
-#: Characters of a token: longer ones are hashed. nats-server closes the connection at a subject of
-#: more than 4,096 bytes.
-TOKEN_LENGTH = 200
-
-#: Of a token that is a hash, which no escaped text begins with.
-HASH_MARK = "%~"
-
-_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
-_ESCAPED = [chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in range(256)]
-
-#: A wildcard of a message.
-_ANY = _ESCAPED[ord(WILDCARD)]
-
-
-def token(part: str) -> str:
-    """Make one token of any text: letters, digits, ``_`` and ``-`` stay, other bytes are ``%XX``.
-
-    No two texts have the same token.
-    """
-    if part.isascii() and part.isidentifier() and len(part) <= TOKEN_LENGTH:
-        return part
-    escaped = "".join(map(_ESCAPED.__getitem__, part.encode()))
-    if len(escaped) <= TOKEN_LENGTH:
-        return escaped
-    return HASH_MARK + hashlib.sha256(part.encode()).hexdigest()[:32]
 
 
 def subject_of(cluster: str, identifier: Identifier) -> str:
@@ -56,10 +30,10 @@ def subject_of(cluster: str, identifier: Identifier) -> str:
         cluster: the namespace of the cluster.
         identifier: the message's.
     """
-    subject = f"{PREFIX}.{token(cluster)}.{token(identifier.name)}.{token(identifier.action)}"
+    subject = f"{PREFIX}.{escape(cluster)}.{escape(identifier.name)}.{escape(identifier.action)}"
     if identifier.namespace is None:
         return subject
-    return f"{subject}.{token(identifier.namespace)}"
+    return f"{subject}.{escape(identifier.namespace)}"
 
 
 def patterns_of(cluster: str, parts: Parts) -> list[str]:
@@ -70,11 +44,11 @@ def patterns_of(cluster: str, parts: Parts) -> list[str]:
         parts: namespace, name and action of what it follows.
     """
     namespace, name, action = parts
-    prefix = f"{PREFIX}.{token(cluster)}"
+    prefix = f"{PREFIX}.{escape(cluster)}"
     ends: tuple[str, ...]
     if namespace is None:
         # A message in the namespace "*" reaches those without a namespace, too.
-        ends = ("", f".{_ANY}")
+        ends = ("", f".{ANY}")
     elif namespace == WILDCARD:
         ends = ("", f".{WILDCARD}")
     else:
@@ -87,15 +61,15 @@ def patterns_of(cluster: str, parts: Parts) -> list[str]:
 
 def _variants(part: str) -> tuple[str, ...]:
     """What a part that is followed matches: itself, and the wildcard of a sender."""
-    return (WILDCARD,) if part == WILDCARD else (token(part), _ANY)
+    return (WILDCARD,) if part == WILDCARD else (escape(part), ANY)
 
 
 def all_subjects(cluster: str) -> str:
     """The pattern of all messages of a cluster."""
-    return f"{PREFIX}.{token(cluster)}.>"
+    return f"{PREFIX}.{escape(cluster)}.>"
 
 
 def inbox(cluster: str, node: tuple[str, int]) -> str:
     """The subject of what is for one node alone, by its name and epoch."""
     name, epoch = node
-    return f"{NODE_PREFIX}.{token(cluster)}.{token(name)}.{epoch}.talk"
+    return f"{NODE_PREFIX}.{escape(cluster)}.{escape(name)}.{epoch}.talk"

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..bus.diagram import DiagramNode
 from ..bus.gateway import Gateway
@@ -21,7 +21,7 @@ from .reorder import FIRST_PATIENCE
 from .router import Router
 from .send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
 
-__all__ = ["Mesh"]
+__all__ = ["Attachment", "Mesh"]
 
 audit = Log("berrymq_rpc.security")
 
@@ -30,6 +30,27 @@ MAX_EXAMPLE = 200
 
 #: What a link carries in both directions.
 ALL = "*@*:*"
+
+
+class Attachment(Protocol):
+    """What connects a mesh with other nodes besides its links: a cluster."""
+
+    @property
+    def send_buffer(self) -> SendBuffer:
+        """Where the router puts messages for it."""
+
+    @property
+    def place(self) -> str:
+        """Its address, for the diagram of the bus."""
+
+    def flush(self) -> None:
+        """Send what may be sent now."""
+
+    def links_changed(self) -> None:
+        """Note that the mesh has got its first link, or has lost its last one."""
+
+    def forget(self) -> None:
+        """Do nothing any more, in the child of a fork: the connection is the parent's."""
 
 
 class Mesh:
@@ -75,6 +96,7 @@ class Mesh:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._links: dict[Link, None] = {}
+        self._attachment: Attachment | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -104,6 +126,9 @@ class Mesh:
         """Have nothing to do with the links in the child of a fork: they are the parent's."""
         self.router.forget_links()
         self._links.clear()
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.forget()
 
     def stop(self) -> None:
         """Close all links, and leave the bus."""
@@ -122,7 +147,37 @@ class Mesh:
 
     def diagram_nodes(self) -> list[DiagramNode]:
         """The links, for the diagram of the bus. From any thread."""
-        return [DiagramNode("connection", link.peer, (ALL,), (ALL,)) for link in self.links]
+        peers = [link.peer for link in self.links]
+        if self._attachment is not None:
+            peers.append(self._attachment.place)
+        return [DiagramNode("connection", peer, (ALL,), (ALL,)) for peer in peers]
+
+    # -- a cluster -------------------------------------------------------------------------
+
+    def attach(self, attachment: Attachment) -> None:
+        """Send all messages to a cluster as well, from now on."""
+        self.start()
+        self._attachment = attachment
+        self.router.add(attachment.send_buffer, has_envelopes=False)
+        attachment.links_changed()
+
+    def detach(self) -> None:
+        """Undo `attach`."""
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            self.router.remove(attachment.send_buffer, time.monotonic())
+            if self.router.is_behind:
+                self._plan_to_go_on()
+
+    def leave_order(self, send_buffer: SendBuffer) -> None:
+        """Do not wait any more for messages that a cluster may bring."""
+        self.router.set_leaf(send_buffer, time.monotonic())
+        if self.router.is_behind:
+            self._plan_to_go_on()
+
+    def _links_changed(self) -> None:
+        if self._attachment is not None:
+            self._attachment.links_changed()
 
     # -- links -----------------------------------------------------------------------------
 
@@ -162,6 +217,7 @@ class Mesh:
             link.filter = former.filter
         link.is_leaf = not has_envelopes
         self._links[link] = None
+        self._links_changed()
         return link
 
     def _new_send_buffer(self, user: str | None) -> SendBuffer:
@@ -208,16 +264,27 @@ class Mesh:
                 "an envelope says which node a message is from, and comes from nodes alone: give "
                 "interconnect the name of yours, or leave the envelope out"
             )
-        router = self.router
         batches = [batch]
         if link.filter is not None:
-            filtered = router.permitted(link.filter, batch)
+            filtered = self.router.permitted(link.filter, batch)
             batches = filtered.parts
             if filtered.left_out:
                 self._deny(link, filtered.left_out, filtered.example)
+        self.take(link.send_buffer, batches)
+
+    def take(self, send_buffer: SendBuffer, batches: list[Batch]) -> None:
+        """Take batches of messages that the sender may send.
+
+        Args:
+            send_buffer: of the link by which they came.
+
+        Raises:
+            ProtocolError: their messages are malformed.
+        """
+        router = self.router
         try:
             for each in batches:
-                router.receive(link.send_buffer, each, time.monotonic())
+                router.receive(send_buffer, each, time.monotonic())
         finally:
             if router.is_behind:
                 self._plan_to_go_on()
@@ -314,6 +381,8 @@ class Mesh:
         self.router.collect()
         for link in self.links:
             link.flush()
+        if self._attachment is not None:
+            self._attachment.flush()
 
     def unpack(self, batch: Batch) -> tuple[tuple[Any, ...], ...]:
         return self.router.unpack(batch)
@@ -328,6 +397,7 @@ class Mesh:
             self.router.remove(link.send_buffer, time.monotonic())
             if self.router.is_behind:
                 self._plan_to_go_on()
+            self._links_changed()
 
     def report(self, action: str, **about: Any) -> None:
         self.router.report(action, **about)

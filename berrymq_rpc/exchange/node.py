@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..bus import Bus, Message, default_bus
 from ..bus.gateway import Gateway
@@ -11,6 +11,8 @@ from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..jsonrpc.http import is_url
+from ..nats.options import Nats, NatsPlace, nats_of
+from ..nats.subject import checked_name
 from ..rpc import Limits, Server
 from ..rpc.options import CallOptions, ClientOptions, ServerOptions
 from ..rpc.server import start_server_with
@@ -44,6 +46,9 @@ from .quota import PEER_SHARE
 from .remote_queue import MAX_BYTES, MAX_MESSAGES
 from .send_buffer import MAX_BYTES as MAX_LINK_BYTES
 from .send_buffer import MAX_MESSAGES as MAX_LINK_MESSAGES
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
 
 __all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Node"]
 
@@ -106,6 +111,11 @@ class Node:
             as ``{user: [identifiers]}``; ``"*"`` names everyone else. A wildcard in a message's
             identifier needs one in the grant. ``None`` allows everybody everything; otherwise who
             is not named may nothing.
+        cluster: an address of NATS such as ``"nats://127.0.0.1:4222"``, or a `rpc.Nats`: the node
+            and all others there that have the same `namespace` carry their messages to each other.
+            Each gets only what is followed on its bus; one with interconnections as well gets all,
+            and passes it on. ``None`` for no cluster.
+        namespace: of the cluster, 1 to 64 letters, digits, ``_`` and ``-``.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
 
@@ -141,6 +151,8 @@ class Node:
         security: Security | None = None,
         allow_send: Allow | None = None,
         allow_receive: Allow | None = None,
+        cluster: NatsPlace | None = None,
+        namespace: str = "default",
         gateway: Gateway | None = None,
     ) -> None:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
@@ -191,6 +203,12 @@ class Node:
         self._max_ttl = max_ttl
         self._timeout = timeout
         self._insecure = insecure
+        self._settings = None if cluster is None else nats_of(cluster)
+        self._namespace = checked_name(namespace, "a cluster's namespace")
+        self._line_size = line_size
+        self._line_bytes = line_bytes
+        self._connect_timeout = connect_timeout
+        self._cluster: Cluster | None = None
         self._servers: list[Server] = []
         self._connections: set[Connection] = set()
         #: Endpoints of interconnections that are open or being opened.
@@ -251,11 +269,20 @@ class Node:
         Raises:
             OSError: an endpoint cannot be bound, as when it is in use.
             ValueError: an endpoint is malformed, or is reached from other hosts without `insecure`.
+            ConnectionLostError: no NATS server answered within `connect_timeout`.
+            AuthenticationError: the NATS server refused this node.
+            ModuleNotFoundError: a cluster needs nats-py, of the extra ``nats``.
         """
         if self._is_running:
             raise RuntimeError("the node is already running")
         if self._bind:
             await self._listen(self._bind, self._insecure)
+        if self._settings is not None:
+            try:
+                await self._join(self._settings)
+            except BaseException:
+                await self._stop_listening_to_peers()
+                raise
         self._is_running = True
         security = self._client_options.security
         if isinstance(security, CurveServer):
@@ -267,6 +294,40 @@ class Node:
         self._gateway.set_loop(asyncio.get_running_loop())
         self._mesh.start()
         return self
+
+    async def _join(self, settings: Nats) -> None:
+        """Join the cluster."""
+        # It needs nats-py.
+        from .cluster import Cluster
+
+        cluster = Cluster(
+            settings,
+            self._namespace,
+            self._mesh,
+            heartbeat=self._client_options.limits.heartbeat,
+            insecure=self._insecure,
+            max_messages=self._line_size,
+            max_bytes=self._line_bytes,
+        )
+        await cluster.start(self._connect_timeout)
+        self._cluster = cluster
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Wait until what was sent on the bus so far has left this process.
+
+        All interconnected nodes that can be reached have acknowledged it then, and the NATS server
+        of the cluster has it, and knows what is followed on the bus.
+
+        Args:
+            timeout: seconds; ``None`` for no limit.
+
+        Returns:
+            Whether it has; false if the time is over or the node was closed before.
+        """
+        waiting = [link.drain(timeout) for link in self._mesh.links if link.is_up]
+        if self._cluster is not None:
+            waiting.append(self._cluster.drain(timeout))
+        return all(await asyncio.gather(*waiting))
 
     async def listen(self, bind: Binding, *, insecure: bool = False) -> tuple[str, ...]:
         """Listen at a further address, or several.
@@ -475,15 +536,31 @@ class Node:
         (``messages_dropped``); messages whose senders may not send them (``messages_denied``), and
         those left out for nodes that may not get them (``messages_withheld``). Between nodes: this
         node's own messages that could not be sent
-        (``messages_refused``), messages of other nodes that were missed (``messages_missed``), and
-        duplicates, which are not a loss (``doubles``).
+        (``messages_refused``), messages of other nodes that were missed (``messages_missed``),
+        duplicates, which are not a loss (``doubles``), and malformed messages that came
+        (``messages_malformed``). Of a cluster: whether there is a NATS server now
+        (``cluster_connected``, 1 or 0), messages that came from it (``cluster_received``), those
+        that it has not confirmed yet
+        (``cluster_waiting``), and those that were dropped as too many waited
+        (``cluster_dropped``).
         """
         router = self._mesh.router
-        return self._functions.statistics() | {
+        counts = self._functions.statistics() | {
             "messages_refused": router.refused,
             "messages_missed": router.reorder.missed,
             "doubles": router.reorder.duplicates,
+            "messages_malformed": router.malformed,
         }
+        if (cluster := self._cluster) is not None:
+            buffer = cluster.send_buffer
+            counts["messages_refused"] += buffer.refused
+            counts["messages_missed"] += cluster.order.missed
+            counts["doubles"] += cluster.order.duplicates
+            counts["cluster_connected"] = int(cluster.is_connected)
+            counts["cluster_received"] = cluster.received
+            counts["cluster_waiting"] = buffer.messages
+            counts["cluster_dropped"] = buffer.dropped
+        return counts
 
     async def close(self) -> None:
         """Close the connections to other nodes, and stop listening. Can be called again."""
@@ -494,12 +571,18 @@ class Node:
         await asyncio.gather(*(connection.close() for connection in self._connections))
         # What was sent before goes to the nodes that have connected to this one, too.
         await self._mesh.drain(FAREWELL)
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.close(FAREWELL)
+        await self._stop_listening_to_peers()
+        self._functions.close()
+        await self._functions.wait_closed()
+
+    async def _stop_listening_to_peers(self) -> None:
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
         await asyncio.gather(*(server.wait_closed() for server in servers))
-        self._functions.close()
-        await self._functions.wait_closed()
 
     async def __aenter__(self) -> Self:
         return self if self._is_running else await self.start()
@@ -508,7 +591,8 @@ class Node:
         await self.close()
 
     def __repr__(self) -> str:
-        where = ", ".join(self.endpoints) or ("nowhere" if self._is_running else "closed")
+        places = [*self.endpoints, *([] if self._cluster is None else [self._cluster.place])]
+        where = ", ".join(places) or ("nowhere" if self._is_running else "closed")
         return f"<Node {where}>"
 
     def _key_removed(self, loop: asyncio.AbstractEventLoop, key: str) -> None:

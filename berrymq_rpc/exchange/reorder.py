@@ -153,10 +153,7 @@ class ReorderBuffer:
         source = batch.source
         stream = self._streams.get(source)
         if stream is None:
-            if len(self._streams) >= self._max_sources:
-                self._forget()
-            stream = self._streams[source] = _Stream()
-            stream.moved = stream.began = now
+            stream = self._begin(source, now)
         stream.heard = now
         first, last = batch.first, batch.first + batch.count - 1
         if link in self._links and last > stream.reached.get(link, 0):
@@ -186,6 +183,18 @@ class ReorderBuffer:
         stream.moved = now
         self.duplicates += due - first
         return [InOrder(batch, link, due - first), *self._settle((source,), now)]
+
+    def join(self, source: Source, first: int, now: float) -> None:
+        """Take a source's messages from a number on: those before it are not missed.
+
+        It changes nothing where messages are held, or later ones were taken.
+        """
+        stream = self._streams.get(source)
+        if stream is None:
+            stream = self._begin(source, now)
+        if not stream.held and stream.next < first:
+            stream.next = first
+            stream.moved = now
 
     def expire(self, now: float) -> list[Outcome]:
         """Stop waiting for messages that have not arrived in time."""
@@ -274,6 +283,14 @@ class ReorderBuffer:
             # By then, the links that bring messages of this source have shown it.
             return min(deadline, stream.began + self._first_patience)
         return deadline
+
+    def _begin(self, source: Source, now: float) -> _Stream:
+        """Make the progress of a source that is new."""
+        if len(self._streams) >= self._max_sources:
+            self._forget()
+        stream = self._streams[source] = _Stream()
+        stream.moved = stream.began = now
+        return stream
 
     def _forget(self) -> None:
         """Forget a tenth of the sources: those that were idle for longest."""

@@ -111,7 +111,7 @@ class Router:
         self.lock = threading.RLock()
         self._codec = MessageCodec(Limits() if limits is None else limits, translation_table)
         #: Leaves values of the user's own as they are.
-        self._plain_codec = MessageCodec(Limits() if limits is None else limits)
+        self.plain_codec = MessageCodec(Limits() if limits is None else limits)
         #: Own messages that are in no batch yet. Plain messages are not packed, as it takes less
         #: time to pack all of them at once. Appending takes no lock.
         self._pending: deque[bytes | tuple[Any, ...]] = deque()
@@ -129,7 +129,7 @@ class Router:
 
     def new_filter(self, grants: Grants | None) -> MessageFilter | None:
         """Make the filter of one direction of a link; ``None`` where everything may pass."""
-        return None if grants is None else MessageFilter(grants, self._plain_codec)
+        return None if grants is None else MessageFilter(grants, self.plain_codec)
 
     def permitted(self, message_filter: MessageFilter, batch: Batch) -> Filtered:
         """Leave out of a batch that has come what its sender may not send.
@@ -142,7 +142,7 @@ class Router:
             with self.lock:
                 return message_filter.filter(batch)
         except ProtocolError as error:
-            self._count_malformed(error)
+            self.count_malformed(error)
             raise
 
     def add(self, send_buffer: SendBuffer, *, has_envelopes: bool = True) -> None:
@@ -312,11 +312,7 @@ class Router:
         Raises:
             ProtocolError: the messages are malformed.
         """
-        try:
-            self._codec.check_size(batch)
-        except ProtocolError as error:
-            self._count_malformed(error)
-            raise
+        self.check_size(batch)
         if batch.target is not None:
             self._receive_answer(send_buffer, batch)
         elif batch.source != self.source:
@@ -372,7 +368,8 @@ class Router:
         while outcomes and relayed < MAX_RELAYED:
             outcome = outcomes.popleft()
             if isinstance(outcome, Gap):
-                self._report_gap(outcome)
+                source, first, last = outcome
+                self.report_missed(source, first, last, last - first + 1)
                 continue
             relayed += outcome.batch.count
             try:
@@ -394,8 +391,26 @@ class Router:
             with self.lock:
                 self._put(batch, link)
             self._wake_up()
+        self._relay(source, messages[skip:] if skip else messages)
+
+    def deliver(
+        self, send_buffer: SendBuffer, source: Source, messages: tuple[tuple[Any, ...], ...]
+    ) -> None:
+        """Hand messages of another node to this bus alone, whatever their numbers are.
+
+        Args:
+            send_buffer: of the link by which they came.
+            source: who sent them.
+            messages: what `unpack` gives.
+        """
+        if self._routes.get(source) is not send_buffer:
+            self._set_route(source, send_buffer)
+        self._relay(source, messages)
+
+    def _relay(self, source: Source, messages: tuple[tuple[Any, ...], ...]) -> None:
+        """Publish messages of another node on the bus."""
         relay, origin = self._gateway.relay, source[0]
-        for message in messages[skip:] if skip else messages:
+        for message in messages:
             try:
                 if len(message) == 2:
                     relay(message[0], message[1], {}, origin)
@@ -408,7 +423,19 @@ class Router:
                     relay(identifier, args, kwargs, origin, answer)
             except (TypeError, ValueError) as error:
                 # From an identifier: the rest was checked before.
-                self._count_malformed(error)
+                self.count_malformed(error)
+
+    def check_size(self, batch: Batch) -> None:
+        """Refuse a batch that is larger than a node may send.
+
+        Raises:
+            ProtocolError: it is.
+        """
+        try:
+            self._codec.check_size(batch)
+        except ProtocolError as error:
+            self.count_malformed(error)
+            raise
 
     def unpack(self, batch: Batch) -> tuple[tuple[Any, ...], ...]:
         """Unpack the messages of a batch.
@@ -419,10 +446,11 @@ class Router:
         try:
             return self._codec.unpack(batch)
         except ProtocolError as error:
-            self._count_malformed(error)
+            self.count_malformed(error)
             raise
 
-    def _count_malformed(self, error: Exception) -> None:
+    def count_malformed(self, error: Exception) -> None:
+        """Count and log a malformed message."""
         self.malformed += 1
         logger.warning(
             "node %s: malformed message received (%d so far): %.200s",
@@ -431,11 +459,10 @@ class Router:
             error,
         )
 
-    def _report_gap(self, gap: Gap) -> None:
-        (origin, _), first, last = gap
-        count = last - first + 1
-        logger.info("node %s: missed %d messages from %s", self.name, count, origin)
-        self.report("missed", origin=origin, first=first, last=last, count=count)
+    def report_missed(self, source: Source, first: int, last: int, count: int) -> None:
+        """Report that so many messages, with numbers between the two, were missed."""
+        logger.info("node %s: missed %d messages from %s", self.name, count, source[0])
+        self.report("missed", origin=source[0], first=first, last=last, count=count)
 
     def _set_route(self, source: Source, link: Hashable) -> None:
         if len(self._routes) >= MAX_SOURCES and source not in self._routes:
@@ -487,7 +514,7 @@ class Router:
             else:
                 self._gateway.answer(callback, result=args[0], origin=origin)
         except (TypeError, ValueError, IndexError) as problem:
-            self._count_malformed(problem)
+            self.count_malformed(problem)
 
     def _send_answer(self, batch: Batch, came_by: Hashable) -> None:
         """Send an answer towards its target, never back to where it came from."""

@@ -1,23 +1,17 @@
 """The subjects of a cluster: any identifier has one, and receivers subscribe to those they need."""
 
 import itertools
-import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from berrymq_rpc.exchange.cluster_subject import (
-    TOKEN_LENGTH,
     all_subjects,
     inbox,
     patterns_of,
     subject_of,
-    token,
 )
-from berrymq_rpc.identifier import MAX_LENGTH, Identifier
-
-PARTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+from berrymq_rpc.identifier import Identifier
 
 
 def identifiers() -> st.SearchStrategy[Identifier]:
@@ -47,26 +41,6 @@ def nats_matches(pattern: str, subject: str) -> bool:
     return len(wanted) == len(given_) and all(
         w in ("*", g) for w, g in zip(wanted, given_, strict=True)
     )
-
-
-@given(PARTS)
-def test_a_token_is_legal(part: str) -> None:
-    made = token(part)
-    assert re.fullmatch(r"(%~)?[A-Za-z0-9_%-]+", made)
-    assert len(made) <= TOKEN_LENGTH
-
-
-@given(PARTS, PARTS)
-def test_tokens_differ_as_texts_do(one: str, other: str) -> None:
-    assert (token(one) == token(other)) == (one == other)
-
-
-@pytest.mark.parametrize("end", ["", "%", "ä", "é"])
-def test_long_parts_are_hashed_and_differ(end: str) -> None:
-    long = "x" * (MAX_LENGTH - 10)
-    assert token(long + end).startswith("%~")
-    assert token(long + end) != token(long + end + "y")
-    assert len(token(long + end)) < TOKEN_LENGTH
 
 
 def test_the_subjects_of_the_manual() -> None:

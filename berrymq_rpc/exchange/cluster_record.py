@@ -1,0 +1,126 @@
+"""What a node publishes in a cluster: a batch of messages with one identifier, and its head.
+
+::
+
+    0  version, 1        1  length of the head, 4 bytes        5  head, messages, frames
+
+The head is an array in msgpack: ``[origin, epoch, first, count, previous, withheld, sizes, via, to,
+error]``, of which the last ones may be missing, or ``nil``. `origin` to `count` are as in the
+envelope of a batch, as are `withheld`, `to` and `error`. `previous` is the number of the origin's
+message before these on this subject, 0 if the publisher knows none. `sizes` are those of the
+frames, the long byte strings. `via` is the name and epoch of the node that has published it, where
+that is not the origin.
+"""
+
+from typing import Any, NamedTuple
+
+from ..errors import ProtocolError
+from ..rpc.wire.codec import Codec
+from ..rpc.wire.translation import Untranslated
+from .batch import Batch, Source, parse_batch
+
+__all__ = ["HEAD_BYTES", "Record", "RecordCodec"]
+
+VERSION = 1
+
+#: Of the version and the length of the head.
+PREFIX = 5
+
+#: Bytes of a head without an error, at most: two names of 100 characters, and numbers.
+HEAD_BYTES = 1024
+
+#: Elements of a head.
+FEWEST, MOST = 4, 10
+
+
+class Record(NamedTuple):
+    """What was published.
+
+    Args:
+        batch: the messages.
+        previous: the number of the origin's message before these on this subject, or 0.
+        via: the node that has published it.
+    """
+
+    batch: Batch
+    previous: int
+    via: Source
+
+
+class RecordCodec:
+    """Packs and parses records. One thread at a time may use it."""
+
+    def __init__(self) -> None:
+        self._codec = Codec(untranslated=Untranslated.of)
+
+    def pack(self, batch: Batch, previous: int = 0, via: Source | None = None) -> bytes:
+        """Pack a record.
+
+        Args:
+            batch: of messages with one identifier, or an answer.
+            previous: see `Record`.
+            via: the node that publishes it, if it is not the origin.
+        """
+        sizes = [len(frame) for frame in batch.frames]
+        further: tuple[Any, ...] = (previous, batch.withheld, sizes, via, batch.target, batch.error)
+        head: list[Any] = [*batch.source, batch.first, batch.count]
+        head.extend(value or None for value in further)
+        while head[-1] is None:
+            head.pop()
+        packed = self._codec.pack(head, "the head")
+        prefix = bytes((VERSION,)) + len(packed).to_bytes(PREFIX - 1, "big")
+        return b"".join((prefix, packed, batch.data, *batch.frames))
+
+    def parse(self, payload: bytes) -> Record:
+        """Check what was published and parse it; the messages are not unpacked yet.
+
+        Raises:
+            ProtocolError: it is malformed.
+        """
+        if payload[:1] != bytes((VERSION,)):
+            raise ProtocolError("this is not a record of a node, or one of another version")
+        start = PREFIX + int.from_bytes(payload[1:PREFIX], "big")
+        if start > len(payload):
+            raise ProtocolError("the head of a record is cut off")
+        head: Any = self._codec.unpack(payload[PREFIX:start])
+        if type(head) is not tuple or not FEWEST <= len(head) <= MOST:
+            raise ProtocolError("the head of a record must be an array of 4 to 10 elements")
+        full = [*head, *[None] * (MOST - len(head))]
+        origin, epoch, first, count, previous, withheld, sizes, via, to, error = full
+        try:
+            end, frames = _frames(payload, start, sizes)
+            envelope = {
+                "origin": origin,
+                "epoch": epoch,
+                "seq": first,
+                "count": count,
+                "withheld": withheld or 0,
+                "to": to,
+                "error": error,
+            }
+            batch = parse_batch(envelope, payload[start:end], frames)
+            if type(previous or 0) is not int or not 0 <= (previous or 0) < first:
+                raise ValueError("the previous number must be less than the first")
+            if via is not None:
+                # Checked as an origin is.
+                name, via_epoch = via
+                via = parse_batch({"origin": name, "epoch": via_epoch, "seq": 1}).source
+        except (TypeError, ValueError) as problem:
+            raise ProtocolError(f"malformed record: {problem}") from None
+        return Record(batch, previous or 0, via or batch.source)
+
+
+def _frames(payload: bytes, start: int, sizes: Any) -> tuple[int, list[bytes]]:
+    """Where the messages end, and the frames after them."""
+    if sizes is None:
+        return len(payload), []
+    if type(sizes) is not tuple or not all(type(size) is int and size >= 0 for size in sizes):
+        raise TypeError("sizes must be an array of whole numbers")
+    place = end = len(payload) - sum(sizes)
+    if end < start:
+        raise ValueError("the frames are cut off")
+    frames = []
+    for size in sizes:
+        frames.append(payload[place : place + size])
+        place += size
+    return end, frames
