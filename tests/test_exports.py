@@ -14,7 +14,7 @@ MODULES = sorted(
 )
 
 #: Packages of extras: a module that needs one of them cannot be imported without it.
-OPTIONAL = {"aiohttp", "msgspec"}
+OPTIONAL = {"aiohttp", "msgspec", "nats"}
 
 
 def kind_then_name(name: str) -> tuple[int, str]:

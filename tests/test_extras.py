@@ -70,6 +70,21 @@ asyncio.run(over_http())
 """,
         "3\n",
     ),
+    "nats": (
+        CALL
+        + """
+from berrymq_rpc.errors import ConnectionLostError
+
+async def over_nats():
+    try:
+        await rpc.start_server(Handler(), bind="nats://127.0.0.1:1/calc")
+    except ConnectionLostError as error:
+        print("is it running?" in str(error))
+
+asyncio.run(over_nats())
+""",
+        "True\n",
+    ),
     "cli": (
         "import subprocess, sys, pathlib\n"
         "command = pathlib.Path(sys.executable).with_name('berrymq')\n"

@@ -53,6 +53,7 @@ MODULES = {
     "rpc/connection.py": "messages of a peer that wait for its turn",
     "rpc/stream.py": "items of a stream",
     "rpc/transport/memory.py": "answers that a peer does not read",
+    "rpc/transport/nats_channel.py": "answers that a peer does not read",
     "rpc/transport/zeromq.py": "no buffer: events of the socket, one for each connection",
     "rpc/transport/zeromq_socket.py": "answers that a peer does not read",
     "rpc/turns.py": "no buffer: each peer once",

@@ -2,3 +2,5 @@
 
 `link` is the only module that imports ``nats`` (nats-py), which the extra ``nats`` brings.
 """
+
+__all__: list[str] = []

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from ..endpoint import Endpoint, without_password
 from .subject import checked_name
 
-__all__ = ["DEFAULT_PORT", "NATS_SCHEMES", "NatsAddress", "Server"]
+__all__ = ["DEFAULT_PORT", "NATS_SCHEMES", "NatsAddress", "Server", "checked_service"]
 
 #: Where a NATS server listens unless it is told otherwise.
 DEFAULT_PORT = 4222
@@ -109,7 +109,7 @@ class NatsAddress:
             raise ValueError(f"{_shown(text)!r} is not an address of NATS: no user before its @")
         return cls(
             servers,
-            checked_name(service, "a service") if service else None,
+            checked_service(service) if service else None,
             scheme == "nats+tls",
             unquote(user) if colon else None,
             unquote(password) if colon else None,
@@ -125,6 +125,15 @@ class NatsAddress:
         scheme = "nats+tls" if self.tls else "nats"
         service = f"/{self.service}" if self.service else ""
         return f"{scheme}://{','.join(map(str, self.servers))}{service}"
+
+
+def checked_service(name: object) -> str:
+    """Return the name of a service; ``*`` stands for one that nobody else has.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    return "*" if name == "*" else checked_name(name, "a service")
 
 
 def _shown(text: str) -> str:

@@ -4,8 +4,8 @@
   holds and no queue drops anything.
 * What is published in one turn of the event loop is written at once. Nothing is kept while there is
   no link: `Connection.publish` says so, and whoever publishes decides what to do.
-* When a link breaks, another is made: for ever, after 50 ms to 2 s, at all servers that were given
-  or that the cluster has named.
+* When a link breaks, another is made after 50 ms to 2 s, and so on until `Connection.close`, at all
+  servers that were given or that the cluster has named.
 * What the server refuses is an `AuthenticationError` that names the subject.
 """
 

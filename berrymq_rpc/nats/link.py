@@ -208,7 +208,7 @@ class Link(NatsClient):  # type: ignore[misc]
     # -- what nats-py calls ------------------------------------------------------------------
 
     async def _select_next_server(self) -> None:
-        # nats-py's own goes on for ever.
+        # nats-py's own does not end while no server answers.
         server = self._server_pool[0]
         await self._connect_to_server(server)
         self._current_server = server
@@ -322,7 +322,7 @@ def refusal_of(text: str, server: str) -> Refusal | None:
 
 
 def _check_credentials(path: Any) -> None:
-    """nats-py would read for ever in a file that is none.
+    """nats-py does not end reading a file that is none.
 
     Raises:
         AuthenticationError: it is no file of credentials.

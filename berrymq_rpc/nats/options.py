@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeAlias
 
-from .address import NATS_SCHEMES, NatsAddress
-from .subject import checked_name, checked_prefix
+from .address import NATS_SCHEMES, NatsAddress, checked_service
+from .subject import checked_prefix
 
-__all__ = ["Durable", "Nats", "NatsPlace", "is_nats", "nats_of"]
+__all__ = ["Durable", "Nats", "NatsEndpoint", "NatsPlace", "is_nats", "nats_of", "settings_of"]
 
 #: A file's path.
 Path: TypeAlias = str | os.PathLike[str]
@@ -62,7 +62,7 @@ class Nats:
             raise ValueError("the addresses of one cluster are all nats:// or all nats+tls://")
         services = {a.service for a in addresses if a.service}
         if self.service is not None:
-            services.add(checked_name(self.service, "a service"))
+            services.add(checked_service(self.service))
         if len(services) > 1:
             raise ValueError(f"one service is meant, not {' and '.join(sorted(services))}")
         for name in ("user", "password", "token"):
@@ -125,6 +125,28 @@ def is_nats(place: object) -> bool:
     return isinstance(place, Nats) or (
         isinstance(place, str) and place.partition("://")[0] in NATS_SCHEMES
     )
+
+
+class NatsEndpoint(str):
+    """The address of a service as text without secrets, with the settings that it stands for."""
+
+    __slots__ = ("settings",)
+
+    settings: Nats
+
+    def __new__(cls, settings: Nats) -> "NatsEndpoint":
+        made = super().__new__(cls, str(settings))
+        made.settings = settings
+        return made
+
+
+def settings_of(endpoint: str) -> Nats:
+    """The settings of an endpoint, which is a `NatsEndpoint` or text.
+
+    Raises:
+        TypeError, ValueError: it is not an address of NATS.
+    """
+    return endpoint.settings if isinstance(endpoint, NatsEndpoint) else Nats(endpoint)
 
 
 @dataclass(frozen=True, slots=True)

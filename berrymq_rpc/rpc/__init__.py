@@ -18,6 +18,7 @@ from ..errors import (
     ServiceClosedError,
     TooLargeError,
 )
+from ..nats.options import Durable, Nats
 from ..security import CurveClient, CurveServer, KeyPair
 from .call import Call
 from .client import Client, open_client
@@ -44,10 +45,12 @@ __all__ = [
     "Context",
     "CurveClient",
     "CurveServer",
+    "Durable",
     "Error",
     "GenericError",
     "KeyPair",
     "Limits",
+    "Nats",
     "NotFoundError",
     "OverloadedError",
     "ParametersError",

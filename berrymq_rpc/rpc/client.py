@@ -14,8 +14,8 @@ from .method_table import HandlerTable, collect_methods
 from .options import SLOW_HANDLER, CallOptions, ClientOptions
 from .peer import Peer
 from .proxy import Namespace
-from .transport import endpoints_of
-from .transport.port import IPC_MODE
+from .transport import Place, endpoints_of
+from .transport.port import IPC_MODE, MAX_SERVERS
 from .validation import Authorize, checked_limits
 from .wire.limits import CONNECT_TIMEOUT, Limits
 
@@ -147,8 +147,8 @@ class Client(asyncio.AbstractServer):
 
 async def open_client(
     *,
-    connect: str | Iterable[str] | None = None,
-    bind: str | Iterable[str] | None = None,
+    connect: Place | Iterable[Place] | None = None,
+    bind: Place | Iterable[Place] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
     handler: Any = None,
     timeout: float | None = None,
@@ -166,13 +166,15 @@ async def open_client(
     ipc_mode: int = IPC_MODE,
     security: Security | None = None,
     authorize: Authorize | None = None,
+    max_servers: int = MAX_SERVERS,
 ) -> Client:
     """Open a client. It need not find a server yet: calls wait for one.
 
     Args:
         connect: endpoint or endpoints of servers. With several, each call goes to the least
             loaded live server, and a server that is lost fails only its own calls. Those that a
-            closing server does not run any more go to another one.
+            closing server does not run any more go to another one. ``nats://host/service`` finds
+            all servers of a service by itself; an `rpc.Nats` is the same with more settings.
         bind: endpoint or endpoints to listen at, for servers that connect.
         loop: ``None`` or the running loop.
         handler: methods that servers may call over the same connection.
@@ -191,14 +193,19 @@ async def open_client(
         threads, slow_handler, log_exceptions, exclude_log_exceptions: for `handler`, as in
             `start_server`.
         insecure: allow `bind` to addresses beyond this host without authentication, and to abstract
-            sockets (``ipc://@name``), which every user of this host may connect to.
+            sockets (``ipc://@name``), which every user of this host may connect to; allow a NATS
+            server that asks for none, and to send it a password without TLS.
         ipc_mode: the mode of the file that ``ipc://`` makes: by default its owner alone may
             connect.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         authorize: for `handler`, as in `start_server`.
+        max_servers: at a ``nats://`` address, with how many of the service's servers it connects.
+            The calls go to the least loaded of them.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
+        ModuleNotFoundError: an address is of NATS, and nats-py is not installed; it comes with the
+            extra ``nats``.
         OSError: an endpoint cannot be bound.
     """
     options = ClientOptions(
@@ -215,6 +222,7 @@ async def open_client(
         ipc_mode=ipc_mode,
         security=security,
         authorize=authorize,
+        max_servers=max_servers,
         connect_timeout=connect_timeout,
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,

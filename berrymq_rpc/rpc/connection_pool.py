@@ -4,6 +4,7 @@ from threading import get_ident
 from typing import Any
 
 from ..errors import AuthenticationError, Error, ServiceClosedError
+from ..nats.options import is_nats
 from ..runtime.fork import call_in_child
 from .call import Call
 from .connection import Connection
@@ -13,6 +14,7 @@ from .options import CallOptions, ClientOptions
 from .port_connections import PortConnections
 from .runtime import Runtime
 from .stream import PendingCall
+from .transport.port import PortOptions
 from .wire.session import Session, State, Unsent
 
 __all__ = ["ConnectionPool"]
@@ -29,7 +31,9 @@ class ConnectionPool(Runtime):
         self._live: list[Connection] = []
         #: Whether there may be a second server to send a call to that the first refused.
         self._may_resend = self.dialects[0].name == "native" and bool(
-            options.bind or len(options.connect) > 1
+            options.bind
+            or len(options.connect) > 1
+            or (options.max_servers > 1 and any(map(is_nats, options.connect)))
         )
         #: The one connection that a call of `thread` may take without `call`, if there is one.
         self.only: Connection | None = None
@@ -41,7 +45,11 @@ class ConnectionPool(Runtime):
         self._refusals: dict[PortConnections, AuthenticationError] = {}
         #: Why it cannot be used any more.
         self._problem: Error | None = None
+        self._max_servers = options.max_servers
         call_in_child(self.forked)
+
+    def _port_options(self, single: bool = False) -> PortOptions:
+        return super()._port_options(single)._replace(max_servers=self._max_servers)
 
     # -- calls ---------------------------------------------------------------------------
 

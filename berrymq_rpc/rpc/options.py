@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..endpoint import check_exposure
+from ..nats.options import is_nats
 from ..security import CurveServer, Security, checked_security
-from .transport.port import IPC_MODE
+from .transport.port import IPC_MODE, MAX_SERVERS
 from .validation import (
     Authorize,
+    check_count,
     checked_authorize,
     checked_error_table,
     checked_exceptions,
@@ -102,6 +104,11 @@ class Options:
             e.startswith("mem://") for e in (*self.connect, *self.bind)
         ):
             raise ValueError("security is for other processes: mem:// is within this one")
+        if security is not None and any(map(is_nats, (*self.connect, *self.bind))):
+            raise ValueError(
+                "keys are for tcp:// and ipc://: at NATS, its server decides who may connect. See "
+                "rpc.Nats"
+            )
         if (
             isinstance(security, CurveServer)
             and len(security.keys) not in (1, len(self.bind))
@@ -131,9 +138,15 @@ class ClientOptions(Options):
 
     Args:
         call: how its calls are made.
+        max_servers: at one ``nats://`` address, with how many servers it connects.
     """
 
     call: CallOptions = field(default_factory=CallOptions)
+    max_servers: int = MAX_SERVERS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("max_servers", self.max_servers)
 
 
 @dataclass(frozen=True, kw_only=True)

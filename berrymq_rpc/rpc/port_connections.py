@@ -240,6 +240,11 @@ class PortConnections:
         self._next_tick = now + pause
         self._ticker = self._loop.call_later(pause, self._tick)
 
+    def stop_accepting(self) -> None:
+        """Have the port take no new peers, as this side is about to close."""
+        if self.port is not None:
+            self.port.stop_accepting()
+
     def close(self) -> None:
         """Hand the pending records to the port, and close it."""
         if self._ticker is not None:

@@ -98,6 +98,8 @@ class Runtime:
             single=single,
             security=self.options.security,
             ipc_mode=self.options.ipc_mode,
+            connect_timeout=self.options.connect_timeout,
+            insecure=self.options.insecure,
         )
 
     def _new_port(self, greeting: Dialect | None) -> PortConnections:
@@ -192,6 +194,8 @@ class Runtime:
         self.dispatcher.closing = reason
         if self.loop.is_closed():
             return
+        for port in self.ports:
+            port.stop_accepting()
         for connection in self.connections:
             _say_goodbye(connection, reason)
             connection.schedule_flush()

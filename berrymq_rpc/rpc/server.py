@@ -9,7 +9,7 @@ from ..security import CurveServer, Security
 from .method_table import collect_methods
 from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
 from .runtime import Runtime
-from .transport import endpoints_of
+from .transport import Place, endpoints_of
 from .transport.port import IPC_MODE
 from .validation import Authorize, checked_limits
 from .wire.limits import Limits
@@ -114,8 +114,8 @@ class Server(asyncio.AbstractServer):
 async def start_server(
     handler: Any,
     *,
-    bind: str | Iterable[str] | None = None,
-    connect: str | Iterable[str] | None = None,
+    bind: Place | Iterable[Place] | None = None,
+    connect: Place | Iterable[Place] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
     dialects: Iterable[str] = DIALECTS,
     error_table: Mapping[str, type[Exception]] | None = None,
@@ -140,7 +140,8 @@ async def start_server(
             exports is tabulated now.
         bind: endpoint or endpoints to listen at: ``tcp://127.0.0.1:*`` (a free port; see
             `Server.endpoints`), ``ipc://path``, ``mem://name``. The path must be free: a file, or
-            the socket of a live server, is refused.
+            the socket of a live server, is refused. ``nats://host/service`` serves a service at
+            NATS, as one of its servers; an `rpc.Nats` is the same with more settings.
         connect: endpoint or endpoints of clients that are bound. A plain aiozmq.rpc client that
             is bound is greeted in the native dialect, which it logs, unless
             ``dialects="aiozmq"``.
@@ -161,7 +162,8 @@ async def start_server(
         exclude_log_exceptions: exception classes not to log.
         send_traceback: send the text of tracebacks to callers, as a note of the exception.
         insecure: allow `bind` to addresses beyond this host without authentication, and to abstract
-            sockets (``ipc://@name``), which every user of this host may connect to.
+            sockets (``ipc://@name``), which every user of this host may connect to; allow a NATS
+            server that asks for none, and to send it a password without TLS.
         ipc_mode: the mode of the file that ``ipc://`` makes: by default its owner alone may
             connect.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
@@ -171,6 +173,10 @@ async def start_server(
     Raises:
         TypeError, ValueError: an argument is invalid.
         OSError: an endpoint cannot be bound.
+        AuthenticationError, ConnectionLostError: a NATS server refused this side, or a subject that
+            it needs, or did not answer within 5 s.
+        ModuleNotFoundError: an address is of NATS, and nats-py is not installed; it comes with the
+            extra ``nats``.
     """
     options = ServerOptions(
         grace=grace,

@@ -42,9 +42,10 @@ numbers = itertools.count()
 class Setup:
     """A pair of a client and a server."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, nats: str = "") -> None:
         self.transport, _, self.peer = name.partition("-")
         self._folder = folder
+        self._nats = nats
 
     @property
     def is_native(self) -> bool:
@@ -53,6 +54,8 @@ class Setup:
     def endpoint(self) -> str:
         if self.transport == "ipc":
             return f"ipc://{self._folder}/{next(numbers)}"
+        if self.transport == "nats":
+            return f"{self._nats}/*"
         return "mem://*" if self.transport == "mem" else "tcp://127.0.0.1:*"
 
     @asynccontextmanager
@@ -99,32 +102,34 @@ class Setup:
             await client.wait_closed()
 
 
-NATIVE = ["mem", "tcp", "ipc"]
+NATIVE = ["mem", "tcp", "ipc", "nats"]
 FOREIGN = ["tcp-ours", "tcp-plain server", "tcp-plain client"]
 
 
-def made(name: str) -> Iterator[Setup]:
+def made(request: pytest.FixtureRequest) -> Iterator[Setup]:
+    name = request.param
     if plain is None and "plain" in name:
         pytest.skip(f"aiozmq.rpc cannot be imported: {why_not_plain}")
+    url = request.getfixturevalue("nats_server").url if name == "nats" else ""
     # Not tmp_path: the path of a Unix socket may have some 100 characters.
     with tempfile.TemporaryDirectory() as folder:
-        yield Setup(name, Path(folder))
+        yield Setup(name, Path(folder), url)
 
 
 @pytest.fixture(params=NATIVE + FOREIGN)
 def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
-    yield from made(request.param)
+    yield from made(request)
 
 
 @pytest.fixture(params=NATIVE)
 def native(request: pytest.FixtureRequest) -> Iterator[Setup]:
-    yield from made(request.param)
+    yield from made(request)
 
 
 @pytest.fixture(params=[*NATIVE, "tcp-ours", "tcp-plain client"])
 def served(request: pytest.FixtureRequest) -> Iterator[Setup]:
     """A setup with our server."""
-    yield from made(request.param)
+    yield from made(request)
 
 
 async def answer(call: Awaitable[Any]) -> Any:

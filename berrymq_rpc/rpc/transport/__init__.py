@@ -1,4 +1,4 @@
-"""Transports, which carry frames between processes: in memory, and by ZeroMQ.
+"""Transports, which carry frames between processes: in memory, by ZeroMQ, and over NATS.
 
 Each transport is a module with `listen` and `dial`, which return a `Port` (see `port`). Here is the
 registry by scheme: a new transport is a module and a line in `TRANSPORTS`.
@@ -7,11 +7,15 @@ registry by scheme: a new transport is a module and a line in `TRANSPORTS`.
 
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ...endpoint import Endpoint, without_password
+from ...nats.options import Nats, NatsEndpoint, is_nats, nats_of
 
-__all__ = ["TRANSPORTS", "Transport", "endpoints_of", "is_memory", "transport_for"]
+__all__ = ["TRANSPORTS", "Place", "Transport", "endpoints_of", "is_memory", "transport_for"]
+
+#: An endpoint as text, or a service at NATS with more settings.
+Place: TypeAlias = str | Nats
 
 
 class Transport(NamedTuple):
@@ -38,11 +42,19 @@ def _zeromq() -> ModuleType:
     return zeromq
 
 
+def _nats() -> ModuleType:
+    from . import nats
+
+    return nats
+
+
 #: By scheme.
 TRANSPORTS = {
     "tcp": Transport("tcp://host:port", _zeromq),
     "ipc": Transport("ipc://path", _zeromq),
     "mem": Transport("mem://name", _memory),
+    "nats": Transport("nats://host:port/service", _nats),
+    "nats+tls": Transport("nats+tls://host:port/service", _nats),
 }
 
 _FORMS = ", ".join(transport.form for transport in TRANSPORTS.values())
@@ -50,7 +62,7 @@ _FORMS = " or ".join(_FORMS.rsplit(", ", 1))
 
 
 def endpoints_of(
-    value: str | Iterable[str] | None, name: str, *, connecting: bool = False
+    value: Place | Iterable[Place] | None, name: str, *, connecting: bool = False
 ) -> tuple[str, ...]:
     """The endpoints that the argument `name` gave: one, several or none.
 
@@ -63,8 +75,11 @@ def endpoints_of(
     """
     if value is None:
         return ()
-    found = (value,) if isinstance(value, str) else tuple(value)
-    for endpoint in found:
+    found: list[str] = []
+    for endpoint in (value,) if isinstance(value, str | Nats) else tuple(value):
+        if is_nats(endpoint):
+            found.append(_nats_endpoint(endpoint, name, connecting))
+            continue
         if not isinstance(endpoint, str):
             raise TypeError(f"{name}: an endpoint is text such as {_FORMS}, not {endpoint!r}")
         scheme, separator, place = endpoint.partition("://")
@@ -77,7 +92,19 @@ def endpoints_of(
                 parsed.require_port()
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-    return found
+        found.append(endpoint)
+    return tuple(found)
+
+
+def _nats_endpoint(place: Place, name: str, connecting: bool) -> NatsEndpoint:
+    try:
+        settings = nats_of(place)
+        service = settings.address.service
+        if service is None or (connecting and service == "*"):
+            raise ValueError(f"{settings} names no service: write nats://host:4222/service")
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    return NatsEndpoint(settings)
 
 
 def is_memory(endpoint: str) -> bool:

@@ -19,10 +19,23 @@ from typing import NamedTuple, Protocol, TypeAlias
 from ...errors import AuthenticationError
 from ...security import Security
 
-__all__ = ["IPC_MODE", "Buffer", "Credentials", "Key", "Port", "PortHandler", "PortOptions"]
+__all__ = [
+    "IPC_MODE",
+    "MAX_SERVERS",
+    "Buffer",
+    "Credentials",
+    "Key",
+    "Port",
+    "PortHandler",
+    "PortOptions",
+]
 
 #: The mode of the file of an ``ipc://`` socket: its owner alone may connect.
 IPC_MODE = 0o600
+
+#: Servers of one address that a client connects with: enough that a few may fail, and few enough
+#: that a thousand clients are no burden to each.
+MAX_SERVERS = 8
 
 Key: TypeAlias = Hashable
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -51,6 +64,10 @@ class PortOptions(NamedTuple):
             aiozmq.rpc server).
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         ipc_mode: of the file of an ``ipc://`` endpoint that is bound: who on this host may connect.
+        connect_timeout: seconds in which a listening port that needs a server of its own, as that
+            of NATS, must find it.
+        max_servers: of those that listen at one address, with how many a connecting port connects.
+        insecure: the user trusts the network.
     """
 
     heartbeat: float
@@ -59,6 +76,9 @@ class PortOptions(NamedTuple):
     single: bool = False
     security: Security | None = None
     ipc_mode: int = IPC_MODE
+    connect_timeout: float = 5.0
+    max_servers: int = MAX_SERVERS
+    insecure: bool = False
 
 
 class PortHandler(Protocol):
@@ -154,6 +174,9 @@ class Port(ABC):
 
         A connecting port may come back, with a new key.
         """
+
+    def stop_accepting(self) -> None:
+        """Take no new peers, where the transport can tell them of other servers."""
 
     @abstractmethod
     def close(self) -> None:

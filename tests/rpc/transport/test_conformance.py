@@ -1,6 +1,7 @@
 """Each transport passes the checks of `berrymq_rpc.testing.conformance`."""
 
 import itertools
+import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,6 +37,19 @@ def ipc_transport(folder: Path) -> TransportUnderTest:
     )
 
 
+def nats_transport(request: pytest.FixtureRequest) -> TransportUnderTest:
+    server = request.getfixturevalue("nats_server")
+    from berrymq_rpc.rpc.transport import nats
+
+    return TransportUnderTest(
+        nats.listen,
+        nats.dial,
+        f"{server.url}/*",
+        lambda: f"{server.url}/conformance-{os.getpid()}-{next(_numbers)}",
+        is_shared=True,
+    )
+
+
 MAKERS: dict[str, Callable[[Path], TransportUnderTest]] = {
     "memory": memory_transport,
     "zeromq-tcp": tcp_transport,
@@ -43,8 +57,11 @@ MAKERS: dict[str, Callable[[Path], TransportUnderTest]] = {
 }
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=[*MAKERS, "nats"])
 def transport(request: pytest.FixtureRequest) -> Iterator[TransportUnderTest]:
+    if request.param == "nats":
+        yield nats_transport(request)
+        return
     # Not tmp_path: the path of a Unix socket may have some 100 characters.
     with tempfile.TemporaryDirectory() as folder:
         yield MAKERS[request.param](Path(folder))
