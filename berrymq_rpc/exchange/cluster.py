@@ -17,7 +17,7 @@ from typing import Any
 from ..bus.routing_table import Parts
 from ..common.log_limiter import LogLimiter
 from ..errors import ProtocolError, TooLargeError
-from ..nats.connection import Connection, Refusal, Subscription
+from ..nats.connection import LONGEST_PAUSE, Connection, Refusal, Subscription
 from ..nats.options import Nats
 from ..nats.subject import escape
 from ..runtime.log import Log
@@ -48,6 +48,10 @@ GROUP_BYTES = 256 << 10
 
 #: Seconds that the server has to confirm what was published or subscribed to.
 CONFIRM_TIMEOUT = 5.0
+
+#: Seconds, besides those for which there was no server, that other nodes have to come back to it
+#: before anything is published there: who has not subscribed yet would miss it.
+HEAD_START = 0.25
 
 #: Seconds between two events on the bus of one kind.
 REPORT_PAUSE = 1.0
@@ -113,6 +117,9 @@ class Cluster:
         #: How many identifiers that are followed need each pattern.
         self._needed: dict[str, int] = {}
         self._subscriptions: dict[str, Subscription] = {}
+        #: Whether subscriptions have changed since the server was asked for a confirmation.
+        self._has_changed = False
+        self._settling: asyncio.Task[None] | None = None
         #: Of all messages, while this node is a gateway or becomes one.
         self._all: Subscription | None = None
         self._talk: Subscription | None = None
@@ -124,6 +131,9 @@ class Cluster:
         self._unconfirmed = 0
         self._confirming: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._lost_at = 0.0
+        #: Ends the time that other nodes have to come back.
+        self._head_start: asyncio.TimerHandle | None = None
         self._drainers: list[asyncio.Future[None]] = []
         self._reported = 0
         self._report_at = 0.0
@@ -136,6 +146,10 @@ class Cluster:
     def connection(self) -> Connection:
         """The connection to NATS."""
         return self._connection
+
+    @property
+    def withheld(self) -> int:
+        return self.send_buffer.withheld
 
     @property
     def is_connected(self) -> bool:
@@ -193,17 +207,23 @@ class Cluster:
             return
         try:
             if self._is_attached and self.is_connected and timeout > 0:
+                self._end_head_start()
                 await self.drain(timeout)
         finally:
             self._is_closed = True
             if self._is_attached:
                 self._mesh.gateway.remove_follow_listener(self._followed)
                 self._mesh.detach()
-            for task in (self._switch, self._confirming):
-                if task is not None:
-                    task.cancel()
-            if self._timer is not None:
-                self._timer.cancel()
+            tasks = [
+                task
+                for task in (self._switch, self._confirming, self._settling)
+                if task is not None
+            ]
+            for task in tasks:
+                task.cancel()
+            for timer in (self._timer, self._head_start):
+                if timer is not None:
+                    timer.cancel()
             with self._router.lock:
                 left = self.send_buffer.clear()
             if left:
@@ -211,7 +231,6 @@ class Cluster:
             self._release_drainers()
             self._connection.abort()
             await self._connection.wait_closed()
-            tasks = [task for task in (self._switch, self._confirming) if task is not None]
             if tasks:
                 await asyncio.wait(tasks)
 
@@ -279,18 +298,35 @@ class Cluster:
                 del self._needed[pattern]
             if self._all is None:
                 self._set_subscribed(pattern)
+        if self._has_changed and self._settling is None:
+            self._settling = self._loop.create_task(
+                self._settle(), name=f"subscriptions of {self!r}"
+            )
+
+    async def _settle(self) -> None:
+        """Wait until the server has the subscriptions."""
+        while self._has_changed:
+            self._has_changed = False
+            while not await self._connection.flush(CONFIRM_TIMEOUT):
+                # There is no link: a new one has the subscriptions from its beginning.
+                await asyncio.sleep(REPORT_PAUSE)
+        self.order.settle()
+        self._settling = None
 
     def _set_subscribed(self, pattern: str) -> None:
+        if (pattern in self._needed) == (pattern in self._subscriptions):
+            return
+        self._has_changed = True
+        self.order.unsettle()
         if pattern in self._needed:
-            if pattern not in self._subscriptions:
-                self._subscriptions[pattern] = self._subscribe(pattern)
-        elif (subscription := self._subscriptions.pop(pattern, None)) is not None:
-            self._connection.unsubscribe(subscription)
-            # What is published from now on is not missed.
-            if "*" in pattern:
-                self.order.forget_subjects()
-            else:
-                self.order.forget_subject(pattern)
+            self._subscriptions[pattern] = self._subscribe(pattern)
+            return
+        self._connection.unsubscribe(self._subscriptions.pop(pattern))
+        # What is published from now on is not missed.
+        if "*" in pattern:
+            self.order.forget_subjects()
+        else:
+            self.order.forget_subject(pattern)
 
     def _subscribe(self, pattern: str) -> Subscription:
         return self._connection.subscribe(pattern, self._received, self._group)
@@ -308,7 +344,7 @@ class Cluster:
                     self._all = self._subscribe(all_subjects(self.namespace))
             else:
                 for pattern in self._needed:
-                    self._subscriptions[pattern] = self._subscribe(pattern)
+                    self._set_subscribed(pattern)
             while not await self._connection.flush(CONFIRM_TIMEOUT):
                 # There is no link: a new one has the subscriptions from its beginning.
                 await asyncio.sleep(REPORT_PAUSE)
@@ -322,10 +358,11 @@ class Cluster:
             else:
                 assert self._all is not None
                 subscription, self._all = self._all, None
+                self.order.forget_subjects()
                 for pattern in {*self._needed, *self._subscriptions}:
                     self._set_subscribed(pattern)
                 self._connection.unsubscribe(subscription)
-                self.order.forget_subjects()
+                self._update()
                 self._mesh.leave_order(self.send_buffer)
         self._switch = None
 
@@ -455,6 +492,8 @@ class Cluster:
             self._report_dropped(
                 f"more than {buffer.max_messages:,} messages or {buffer.max_bytes:,} bytes wait"
             )
+        if self._head_start is not None:
+            return
         while self._connection.is_connected and self._unconfirmed < MAX_UNCONFIRMED:
             with self._router.lock:
                 taken = buffer.take(GROUP, GROUP_BYTES)
@@ -515,11 +554,22 @@ class Cluster:
         if self._connection.links > 1:
             logger.info("%r: restored", self)
             self._mesh.report("restored", endpoint=self.place, style="cluster")
-            self._loop.call_soon(self.flush)
+            away = min(self._loop.time() - self._lost_at, LONGEST_PAUSE)
+            self._head_start = self._loop.call_later(away + HEAD_START, self._end_head_start)
+
+    def _end_head_start(self) -> None:
+        if self._head_start is not None:
+            self._head_start.cancel()
+            self._head_start = None
+        self.flush()
 
     def _lost(self, reason: str) -> None:
         self._generation += 1
         self._unconfirmed = 0
+        self._lost_at = self._loop.time()
+        if self._head_start is not None:
+            self._head_start.cancel()
+            self._head_start = None
         with self._router.lock:
             # What the socket had taken may be lost. Who has it drops the duplicate.
             self.send_buffer.retransmit()

@@ -33,9 +33,12 @@ class Progress(NamedTuple):
 
 
 class _Source:
-    __slots__ = ("last", "subjects")
+    __slots__ = ("last", "since", "state", "subjects")
 
     def __init__(self) -> None:
+        #: A message that came when the subscriptions were in that state; 0 for no state.
+        self.since = 0
+        self.state = 0
         #: The last number that was taken.
         self.last = 0
         #: The last number that came on each subject.
@@ -62,6 +65,9 @@ class ClusterOrder:
         self._max_sources = max_sources
         self._max_subjects = max_subjects
         self._sources: dict[Source, _Source] = {}
+        #: A number for each set of subscriptions, and whether the server has confirmed this one.
+        self._state = 1
+        self._is_settled = False
         self.subjects = 0
 
     def receive(
@@ -89,10 +95,23 @@ class ClusterOrder:
         skip = min(max(state.last - first + 1, 0), count)
         state.last = max(state.last, last)
         self.duplicates += skip
+        if self._is_settled and state.state != self._state:
+            state.since, state.state = last, self._state
+        elif seen is None and self._is_settled:
+            seen = state.since
         if seen is None or seen >= previous or skip:
             return Progress(skip, None)
         self.missed += 1
         return Progress(0, (seen + 1, previous))
+
+    def unsettle(self) -> None:
+        """Note that the subscriptions change."""
+        self._state += 1
+        self._is_settled = False
+
+    def settle(self) -> None:
+        """Note that the server has the subscriptions: from now on all that they want comes."""
+        self._is_settled = True
 
     def begin(self, source: Source, last: int = 0) -> "_Source":
         """Take messages of a source from now on.
@@ -123,6 +142,7 @@ class ClusterOrder:
         """The same for all subjects."""
         for state in self._sources.values():
             state.subjects.clear()
+            state.state = 0
         self.subjects = 0
 
     def taken(self, source: Source) -> int | None:
@@ -138,6 +158,7 @@ class ClusterOrder:
                     # Its own subjects are too many: the gap of none of them is noticed once.
                     self.subjects = 0
                     self._sources[oldest].subjects.clear()
+                    self._sources[oldest].state = 0
                     return
                 self._sources[oldest] = self._sources.pop(oldest)
                 continue

@@ -43,6 +43,10 @@ class Attachment(Protocol):
     def place(self) -> str:
         """Its address, for the diagram of the bus."""
 
+    @property
+    def withheld(self) -> int:
+        """How many messages were left out for it."""
+
     def flush(self) -> None:
         """Send what may be sent now."""
 
@@ -165,6 +169,7 @@ class Mesh:
         """Undo `attach`."""
         attachment, self._attachment = self._attachment, None
         if attachment is not None:
+            self._withheld += attachment.withheld
             self.router.remove(attachment.send_buffer, time.monotonic())
             if self.router.is_behind:
                 self._plan_to_go_on()
@@ -364,7 +369,8 @@ class Mesh:
     @property
     def withheld(self) -> int:
         """How many messages were left out for nodes that may not get them."""
-        return self._withheld + sum(_withheld_of(link) for link in self._links)
+        attached = 0 if self._attachment is None else self._attachment.withheld
+        return self._withheld + attached + sum(_withheld_of(link) for link in self._links)
 
     # -- for links -------------------------------------------------------------------------
 

@@ -47,7 +47,8 @@ class SyncNode:
             node.connect_oneway(("localhost", 5555))
             node.send_message("greeting:hello", "you")
 
-    It starts when one of its functions needs it, ends with `close_connection`, and may be used
+    It starts when one of its functions needs it, with `start`, or with the ``with`` statement if it
+    has a ``cluster``, ends with `close_connection`, and may be used
     again after that. It runs on a thread of its own. Receivers of other processes' messages are
     called on a second thread, one after another, so that they may use these functions too.
 
@@ -82,6 +83,32 @@ class SyncNode:
         """Counts, as `Node.statistics` gives them; empty while the node does not run."""
         running = self._running()
         return {} if running is None else running.loop_thread.run(running.statistics())
+
+    def start(self) -> Self:
+        """Start it now, if it does not run: a node with a ``cluster`` joins it.
+
+        Raises:
+            Exception: as `Node.start` does.
+        """
+
+        async def started(running: ThreadedNode) -> None:
+            """It is started before this runs."""
+
+        self._run("start", started)
+        return self
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until what was sent on the bus has left this process, as `Node.drain` does.
+
+        Args:
+            timeout: seconds; ``None`` for no limit.
+
+        Returns:
+            Whether it has; not if the node does not run.
+        """
+        if self._running() is None:
+            return False
+        return self._run("drain", lambda running: running.node.drain(timeout))
 
     def init_connection(self, addr: Address = ("localhost", 0), *, insecure: bool = False) -> str:
         """Listen for other nodes.
@@ -259,7 +286,7 @@ class SyncNode:
         running.close()
 
     def __enter__(self) -> Self:
-        return self
+        return self if self._options.get("cluster") is None else self.start()
 
     def __exit__(self, *exc: object) -> None:
         self.close_connection()

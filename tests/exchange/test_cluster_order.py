@@ -48,6 +48,21 @@ def test_what_is_not_subscribed_to_is_not_missed() -> None:
     assert order.receive(ONE, "b", 30, 1, 25).missed is None
 
 
+def test_a_gap_on_a_subject_of_which_nothing_came_yet() -> None:
+    order = ClusterOrder()
+    assert order.receive(ONE, "a", 5, 1, 4).missed is None
+    order.settle()
+    # The subscriptions are in place by the time that this comes: what was before it may be missed.
+    assert order.receive(ONE, "b", 9, 1, 8).missed is None
+    assert order.receive(ONE, "c", 12, 1, 7).missed is None
+    assert order.receive(ONE, "d", 20, 1, 11).missed == (10, 11)
+    order.unsettle()
+    assert order.receive(ONE, "e", 30, 1, 29).missed is None
+    order.settle()
+    assert order.receive(ONE, "f", 40, 1, 39).missed is None
+    assert order.receive(ONE, "g", 50, 1, 45).missed == (41, 45)
+
+
 def test_a_source_that_was_followed_otherwise_before() -> None:
     order = ClusterOrder()
     order.begin(ONE, 10)
