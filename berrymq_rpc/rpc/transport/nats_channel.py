@@ -35,6 +35,9 @@ MIN_PART = 16 << 10
 #: A message's frames have so many times the bytes of the largest frame altogether.
 MAX_MESSAGE_FRAMES = 16
 
+#: How often the peer is told the same by a mark: one may be lost as well.
+MARKS = 2
+
 
 class ChannelError(Exception):
     """The session cannot go on; the text says why."""
@@ -70,6 +73,7 @@ class Channel:
         "_credit",
         "_last",
         "_marked",
+        "_marks",
         "_max_frame",
         "_max_part",
         "_number",
@@ -90,9 +94,11 @@ class Channel:
         #: Bytes sent, and how many may be.
         self._sent = 0
         self._credit = credit
-        #: The number of the last payload sent, and the last that the peer was told of by an ACK.
+        #: The number of the last payload sent.
         self._number = 0
-        self._marked = 0
+        #: What the last mark said, and how often it is still to be said.
+        self._marked = (0, window)
+        self._marks = 0
         #: The number of the last payload that arrived.
         self._last = 0
         #: Bytes that arrived, and how many the peer was told that it may send.
@@ -160,16 +166,20 @@ class Channel:
         return self._ack()
 
     def mark(self) -> bytes | None:
-        """What tells the peer the last number and its credit; ``None`` if it was told of both.
+        """What tells the peer the last number and its credit; ``None`` after `MARKS` for both.
 
         Sent now and then, so that neither a lost payload nor a lost ACK stays unnoticed.
         """
-        if self._number == self._marked and self._received + self.window <= self._told:
+        state = (self._number, self._grant())
+        if state != self._marked:
+            self._marked = state
+            self._marks = MARKS
+        if self._marks == 0:
             return None
+        self._marks -= 1
         return self._ack()
 
     def _ack(self) -> bytes:
-        self._marked = self._number
         return pack_head(ACK, 0, self._number, self._grant())
 
     def _next_head(self, kind: int, frames: int) -> bytes:

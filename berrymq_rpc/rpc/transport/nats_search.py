@@ -43,9 +43,11 @@ class Search:
     def failed(self, server: str, now: float) -> None:
         """A server did not answer, or refused, or the session with it was lost."""
         self._known.pop(server, None)
-        self._avoided = {s: until for s, until in self._avoided.items() if until > now}
-        if len(self._avoided) < MAX_KNOWN:
-            self._avoided[server] = now + AVOID
+        # At the end, so that the first is the one that may be tried again soonest.
+        self._avoided.pop(server, None)
+        self._avoided[server] = now + AVOID
+        if len(self._avoided) > MAX_KNOWN:
+            del self._avoided[next(iter(self._avoided))]
 
     def forget(self) -> None:
         """The link to NATS was lost: who is there now is not known."""
