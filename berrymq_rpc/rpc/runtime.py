@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 from collections import Counter
 from itertools import count
+from typing import TYPE_CHECKING
 
 from ..errors import AuthenticationError, ServiceClosedError
+from ..nats.options import is_nats
 from ..runtime.fork import OwnerProcess, leave_loop_in_child
 from ..runtime.log import Log
 from ..security import CurveServer
@@ -19,6 +21,9 @@ from .transport import transport_for
 from .transport.port import PortOptions
 from .wire.codec import Codec
 from .wire.session import Dialect, Session
+
+if TYPE_CHECKING:
+    from .nats_service import NatsService
 
 __all__ = ["Runtime"]
 
@@ -63,6 +68,8 @@ class Runtime:
         self.dialects = make_dialects(options, codec)
         self.dispatcher = Dispatcher(table, options, codec)
         self.ports: list[PortConnections] = []
+        #: What plain NATS clients are answered by, for each port over NATS.
+        self._services: list[NatsService] = []
         self._counts = Counter[str]()
         self.owner = OwnerProcess(self.kind)
         leave_loop_in_child(self.loop)
@@ -82,7 +89,13 @@ class Runtime:
             # The ports that bind are opened first, in their order.
             index = len(self.ports) - 1
             options = options._replace(security=options.security.for_endpoint(index))
-        port.opened(await transport_for(endpoint).listen(endpoint, port, options))
+        opened = await transport_for(endpoint).listen(endpoint, port, options)
+        port.opened(opened)
+        if is_nats(endpoint):
+            # Here, as it needs nats-py.
+            from .nats_service import NatsService
+
+            self._services.append(NatsService(self, opened))
 
     async def dial(self, endpoint: str, *, greeting: Dialect | None) -> None:
         """Open a connecting port."""
@@ -194,6 +207,8 @@ class Runtime:
         self.dispatcher.closing = reason
         if self.loop.is_closed():
             return
+        for service in self._services:
+            service.stop()
         for port in self.ports:
             port.stop_accepting()
         for connection in self.connections:
