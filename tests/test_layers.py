@@ -79,6 +79,7 @@ THIRD_PARTY = {
     "aiohttp": ["berrymq_rpc.jsonrpc"],
     "msgspec": ["berrymq_rpc.jsonrpc.protocols"],
     "nats": ["berrymq_rpc.nats.link"],
+    "nkeys": ["berrymq_rpc.nats.link"],
     "click": ["berrymq_rpc.cli"],
     "rich": ["berrymq_rpc.cli"],
     "uvloop": ["berrymq_rpc.cli"],

@@ -11,7 +11,6 @@
 
 import asyncio
 import random
-import ssl
 from collections.abc import Callable, Iterable, Sequence
 from secrets import token_hex
 from time import monotonic
@@ -29,7 +28,6 @@ from .link import (
     LinkOptions,
     Refusal,
     error_of,
-    is_no_tls,
     refusal_of,
     text_of,
 )
@@ -51,6 +49,9 @@ REFUSED_PAUSE = 10.0
 
 #: Seconds in which what is pending is sent when a connection closes.
 LINGER = 1.0
+
+#: Seconds in which a server whose TLS begins later must say who it is, the first time.
+FIRST_PATIENCE = 1.0
 
 #: Servers that a cluster may name.
 MAX_DISCOVERED = 100
@@ -145,7 +146,8 @@ class Connection:
         self._request_numbers = 0
         self._answers: Subscription | None = None
         self._discovered: list[Server] = []
-        self._plain_first: set[Server] = set()
+        #: Seconds in which a server with TLS must say who it is; 0 for one that begins with TLS.
+        self._patience: dict[Server, float] = {}
         self._broken = asyncio.Event()
         self._linked = asyncio.Event()
         self._error: BaseException | None = None
@@ -275,26 +277,45 @@ class Connection:
             self._linked.set()
 
     async def _make_link(self, server: Server) -> "Link":
-        settings = self.settings
-        tls = settings.address.tls
-        # A server whose own setting is not "TLS first" says who it is before TLS begins.
-        ways = [server not in self._plain_first]
-        ways.append(not ways[0])
-        for tls_first in ways if tls else [False]:
-            link = Link(self, server, self._link_options)
+        if not self.settings.address.tls:
+            return await self._try_link(server, False, LINK_TIMEOUT)
+        # With TLS most servers say plainly who they are before it begins; one that is set to
+        # "TLS first" says nothing.
+        patience = self._patience.get(server, FIRST_PATIENCE)
+        if patience:
             try:
-                async with asyncio.timeout(LINK_TIMEOUT):
-                    await link.open(tls_first)
-                return link
-            except BaseException as error:
-                self._give_up(link)
-                if isinstance(error, ssl.SSLError) and tls_first and is_no_tls(error):
-                    self._plain_first.add(server)
-                    continue
-                if isinstance(error, TimeoutError) and tls and not tls_first:
-                    self._plain_first.discard(server)
-                raise error_of(error, server) from error
-        raise ConnectionLostError(f"{server} speaks no TLS")
+                return await self._try_link(server, False, patience)
+            except TimeoutError:
+                # Longer the next time, in case it is only far away.
+                self._patience[server] = min(2 * patience, LINK_TIMEOUT)
+        else:
+            # Unless it works again, the server may have been given another setting.
+            del self._patience[server]
+        link = await self._try_link(server, True, LINK_TIMEOUT)
+        self._patience[server] = 0.0
+        return link
+
+    async def _try_link(self, server: Server, tls_first: bool, timeout: float) -> Link:
+        """Connect once; `timeout` seconds for each step.
+
+        Raises:
+            TimeoutError: a step took longer.
+            AuthenticationError, ConnectionLostError, OSError: it failed otherwise.
+        """
+        link = Link(self, server, self._link_options)
+        try:
+            async with asyncio.timeout(LINK_TIMEOUT):
+                await link.open(tls_first=tls_first, timeout=timeout)
+        except TimeoutError:
+            self._give_up(link)
+            raise TimeoutError(f"the NATS server at {server} does not answer") from None
+        except Exception as error:
+            self._give_up(link)
+            raise error_of(error, server) from error
+        except BaseException:
+            self._give_up(link)
+            raise
+        return link
 
     def _begin_link(self, link: "Link") -> None:
         self._error = None

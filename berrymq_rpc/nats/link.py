@@ -30,7 +30,7 @@ except ModuleNotFoundError as problem:
         name="nats",
     ) from None
 
-__all__ = ["Link", "LinkOwner", "Refusal", "error_of", "is_no_tls", "refusal_of", "text_of"]
+__all__ = ["Link", "LinkOwner", "Refusal", "error_of", "refusal_of", "text_of"]
 
 logger = Log("berrymq_rpc.nats")
 
@@ -131,8 +131,12 @@ class Link(NatsClient):  # type: ignore[misc]
     def _writer(self) -> asyncio.StreamWriter | None:
         return None if self._transport is None else self._transport._io_writer
 
-    async def open(self, tls_first: bool) -> None:
+    async def open(self, *, tls_first: bool, timeout: float) -> None:
         """Connect.
+
+        Args:
+            tls_first: TLS begins before the server says anything.
+            timeout: seconds for each step.
 
         Raises:
             Exception: whatever nats-py raises.
@@ -146,12 +150,14 @@ class Link(NatsClient):  # type: ignore[misc]
             tls = ssl.create_default_context()
         if settings.credentials is not None:
             _check_credentials(settings.credentials)
+        if settings.nkey is not None:
+            _check_nkey(settings.nkey)
         await self.connect(
             servers=f"nats://{self.server}",
             name=options.name,
             error_cb=_ignore,
             allow_reconnect=False,
-            connect_timeout=LINK_TIMEOUT,
+            connect_timeout=timeout,
             ping_interval=max(options.heartbeat / 2, 0.05),
             max_outstanding_pings=1,
             no_echo=not options.echo,
@@ -195,10 +201,13 @@ class Link(NatsClient):  # type: ignore[misc]
 
     async def clean_up(self) -> None:
         """End the tasks of nats-py. It never raises."""
+        if self._flush_queue is None:
+            # It has not begun to connect.
+            return
         try:
             async with asyncio.timeout(CLEANUP):
                 await self.close()
-        except (OSError, nats_errors.Error) as error:
+        except Exception as error:
             logger.debug("the end of a link to NATS: %s", error)
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None and not task.done():
@@ -268,15 +277,6 @@ def text_of(error: BaseException | None) -> str:
     return (str(error) or type(error).__name__)[:MAX_TEXT] if error is not None else "no answer"
 
 
-def is_no_tls(error: ssl.SSLError) -> bool:
-    """Whether the other side spoke plainly when TLS was to begin."""
-    return error.reason in (
-        "WRONG_VERSION_NUMBER",
-        "PACKET_LENGTH_TOO_LONG",
-        "RECORD_LAYER_FAILURE",
-    )
-
-
 def error_of(error: BaseException, server: Server) -> BaseException:
     """What a link that could not be made is told as."""
     text = text_of(error)
@@ -293,8 +293,11 @@ def error_of(error: BaseException, server: Server) -> BaseException:
             )
         case nats_errors.Error() | TimeoutError() | ConnectionLostError():
             return ConnectionLostError(f"the NATS server at {server} does not answer: {text}")
-        case _:
+        case OSError():
             return error
+        case _:
+            # A kind of error that nats-py is not known to raise must not end the attempts.
+            return ConnectionLostError(f"no connection to the NATS server at {server}: {text}")
 
 
 def refusal_of(text: str, server: str) -> Refusal | None:
@@ -335,3 +338,21 @@ def _check_credentials(path: Any) -> None:
         ) from None
     if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
         raise AuthenticationError(f"{path} has no credentials of NATS", reason="credentials")
+
+
+def _check_nkey(path: Any) -> None:
+    """What nkeys raises is of several kinds.
+
+    Raises:
+        AuthenticationError: it is no file with the seed of a key.
+    """
+    import nkeys
+
+    try:
+        nkeys.from_seed(bytearray(Path(path).read_bytes().strip())).wipe()
+    except Exception as error:
+        # Without the error of nkeys, which may show the seed.
+        reason = f": {error}" if isinstance(error, OSError) else ""
+        raise AuthenticationError(
+            f"{path} has no seed of an nkey{reason}", reason="credentials"
+        ) from None

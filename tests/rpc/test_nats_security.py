@@ -1,0 +1,393 @@
+"""Who may connect at NATS and to which subjects; TLS; and that nothing secret is shown."""
+
+import asyncio
+import base64
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nats", reason="NATS needs nats-py")
+
+import nkeys
+
+from berrymq_rpc import rpc
+from berrymq_rpc.testing.nats_server import NatsServer
+
+PAGE = Path(__file__).parents[2] / "docs" / "security.rst"
+
+StartNats = Callable[..., NatsServer]
+
+_numbers = itertools.count()
+
+
+class Handler(rpc.AttrHandler):
+    @rpc.method
+    def add(self, a: int, b: int) -> int:
+        return a + b
+
+
+@asynccontextmanager
+async def opened(server: rpc.Nats, client: rpc.Nats, **options: Any) -> AsyncIterator[Any]:
+    limits = rpc.Limits(heartbeat=0.4)
+    async with (
+        await rpc.start_server(Handler(), bind=server, limits=limits, **options),
+        await rpc.open_client(connect=client, limits=limits, timeout=10, **options) as names,
+    ):
+        yield names.rpc
+
+
+async def refusal(place: rpc.Nats, **options: Any) -> rpc.AuthenticationError:
+    """How a server and a client are refused; in the same way."""
+    with pytest.raises(rpc.AuthenticationError) as at_server:
+        await rpc.start_server(Handler(), bind=place, **options)
+    async with await rpc.open_client(connect=place, **options) as client:
+        with pytest.raises(rpc.AuthenticationError) as at_client:
+            async with asyncio.timeout(10):
+                await client.rpc.add(1, 2)
+    assert at_client.value.reason == at_server.value.reason
+    assert at_client.value.sent is False
+    return at_client.value
+
+
+# -- who may connect ----------------------------------------------------------------------------
+
+
+def user_seed(folder: Path, kind: int) -> tuple[Path, Any]:
+    """A file with the seed of a key, and the key."""
+    seed = nkeys.encode_seed(os.urandom(32), kind)
+    path = folder / f"seed{next(_numbers)}"
+    path.write_bytes(bytes(seed) + b"\n")
+    return path, nkeys.from_seed(bytearray(seed))
+
+
+def signed(claims: dict[str, Any], signer: Any) -> str:
+    """A JWT as NATS has them."""
+
+    def part(value: Any) -> str:
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    claims = {"iat": 1_700_000_000, "iss": signer.public_key.decode(), **claims}
+    text = f"{part({'typ': 'JWT', 'alg': 'ed25519-nkey'})}.{part(claims)}"
+    return f"{text}.{part(signer.sign(text.encode()))}"
+
+
+def operator(folder: Path) -> tuple[str, Path, Callable[[], Path]]:
+    """A configuration with an operator, a user's credentials, and how to make expired ones."""
+    _, boss = user_seed(folder, nkeys.PREFIX_BYTE_OPERATOR)
+    _, account = user_seed(folder, nkeys.PREFIX_BYTE_ACCOUNT)
+    everything = {"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "conn": -1}
+    boss_jwt = signed(
+        {"sub": boss.public_key.decode(), "name": "O", "nats": {"type": "operator", "version": 2}},
+        boss,
+    )
+    account_jwt = signed(
+        {
+            "sub": account.public_key.decode(),
+            "name": "A",
+            "nats": {"type": "account", "version": 2, "limits": everything},
+        },
+        boss,
+    )
+
+    def credentials(**claims: Any) -> Path:
+        seed, user = user_seed(folder, nkeys.PREFIX_BYTE_USER)
+        nats = {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}
+        claims |= {"sub": user.public_key.decode(), "name": "U", "nats": nats}
+        jwt = signed(claims, account)
+        path = folder / f"user{next(_numbers)}.creds"
+        path.write_text(
+            f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+            f"-----BEGIN USER NKEY SEED-----\n{seed.read_text().strip()}\n"
+            "------END USER NKEY SEED------\n"
+        )
+        return path
+
+    config = (
+        f"operator: {boss_jwt}\nresolver: MEMORY\n"
+        f"resolver_preload: {{ {account.public_key.decode()}: {account_jwt} }}\n"
+    )
+    return config, credentials(), lambda: credentials(exp=1_700_000_001)
+
+
+@pytest.mark.parametrize("way", ["password", "address", "token", "nkey", "credentials"])
+async def test_who_may_connect(
+    start_nats: StartNats, tmp_path: Path, way: str, caplog: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    seed, key = user_seed(tmp_path, nkeys.PREFIX_BYTE_USER)
+    other_seed, _ = user_seed(tmp_path, nkeys.PREFIX_BYTE_USER)
+    operated, good, bad = operator(tmp_path)
+    configs = {
+        "password": "authorization { user: alice, password: right-word }",
+        "address": "authorization { user: alice, password: right-word }",
+        "token": "authorization { token: right-word }",
+        "nkey": f"authorization {{ users: [{{ nkey: {key.public_key.decode()} }}] }}",
+        "credentials": operated,
+    }
+    server = start_nats(configs[way])
+    url = f"{server.url}/calc"
+    with_user = url.replace("//", "//alice:{}@")
+    right, wrong = {
+        "password": (
+            rpc.Nats(url, user="alice", password="right-word"),
+            rpc.Nats(url, user="alice", password="wrong-word"),
+        ),
+        "address": (
+            rpc.Nats(with_user.format("right-word")),
+            rpc.Nats(with_user.format("wrong-word")),
+        ),
+        "token": (rpc.Nats(url, token="right-word"), rpc.Nats(url, token="wrong-word")),
+        "nkey": (rpc.Nats(url, nkey=seed), rpc.Nats(url, nkey=other_seed)),
+        "credentials": (rpc.Nats(url, credentials=good), rpc.Nats(url, credentials=bad())),
+    }[way]
+    async with opened(right, right) as names:
+        assert await names.add(1, 2) == 3
+    for place in (wrong, rpc.Nats(url)):
+        error = await refusal(place)
+        assert error.reason == "credentials"
+        assert error.endpoint == url
+    shown = f"{caplog.text}{right}{right!r}"
+    assert "right-word" not in shown
+    assert "wrong-word" not in shown
+    assert seed.read_text().strip() not in shown
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN NATS USER JWT-----\n", None])
+async def test_no_credentials(nats_server: NatsServer, tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "user.creds"
+    if content is not None:
+        path.write_text(content)
+    place = rpc.Nats(f"{nats_server.url}/calc", credentials=path)
+    assert (await refusal(place)).reason == "credentials"
+
+
+@pytest.mark.parametrize("content", [b"", b"SUABC\n", b"\xff" * 100, None])
+async def test_no_nkey(nats_server: NatsServer, tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "seed"
+    if content is not None:
+        path.write_bytes(content)
+    place = rpc.Nats(f"{nats_server.url}/calc", nkey=path)
+    assert (await refusal(place)).reason == "credentials"
+
+
+async def test_a_password_that_is_changed_while_it_runs(
+    start_nats: StartNats, until: Any, caplog: Any
+) -> None:
+    """Who is thrown out learns why, and comes back when it may."""
+    config = "authorization {{ user: alice, password: {} }}"
+    server = start_nats(config.format("one"))
+    place = rpc.Nats(f"{server.url}/calc", user="alice", password="one")
+    async with (
+        await rpc.open_client(connect=place, timeout=10) as client,
+        await rpc.start_server(Handler(), bind=place),
+    ):
+        assert await client.rpc.add(1, 2) == 3
+        server.reload(config.format("other"))
+        with pytest.raises(rpc.AuthenticationError):
+            while True:
+                try:
+                    await client.rpc.add(1, 2)
+                except rpc.AuthenticationError:
+                    raise
+                except rpc.ConnectionLostError:
+                    continue
+    assert "refused this side" in caplog.text
+
+
+# -- permissions --------------------------------------------------------------------------------
+
+
+def table() -> list[tuple[str, str, str, str]]:
+    """The rows of the page: who, what it may, the subject, and what happens without it."""
+    text = PAGE.read_text(encoding="utf-8").partition("list-table:: Permissions at NATS")[2]
+    text = re.split(r"\n\n(?=\S)", text)[0]
+    rows = re.findall(r"   \* - (\w+)\n     - (\w+)\n     - ``([^`]+)``\n     - (.+)", text)
+    assert len(rows) == text.count("   * - ") - 1 == 10
+    return rows
+
+
+ROWS = table()
+
+
+def configuration(rows: list[tuple[str, str, str, str]]) -> str:
+    users = []
+    for who in ("server", "client"):
+        allowed = {
+            may: ", ".join(f'"{subject}"' for w, m, subject, _ in rows if (w, m) == (who, may))
+            for may in ("publish", "subscribe")
+        }
+        permissions = ", ".join(f"{may}: {{ allow: [{allowed[may]}] }}" for may in allowed)
+        users.append(f"{{ user: {who}, password: word, permissions: {{ {permissions} }} }}")
+    return f"authorization {{ users: [{', '.join(users)}] }}"
+
+
+def places(server: NatsServer, **options: Any) -> list[rpc.Nats]:
+    return [
+        rpc.Nats(f"{server.url}/calc", user=who, password="word", **options)
+        for who in ("server", "client")
+    ]
+
+
+async def test_the_permissions_of_the_page(start_nats: StartNats, caplog: Any) -> None:
+    """They are enough; being listed by `nats micro ls` is not among them."""
+    server = start_nats(configuration(ROWS))
+    async with opened(*places(server)) as names:
+        assert await names.add(1, 2) == 3
+        # Beats come and go.
+        await asyncio.sleep(1.0)
+        assert await names.add(1, 2) == 3
+    refused = [r for r in caplog.records if "does not let" in r.getMessage()]
+    assert refused
+    assert all("'$SRV." in record.getMessage() for record in refused)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}-{row[1]}-{row[2]}")
+async def test_a_missing_permission(
+    start_nats: StartNats, until: Any, row: tuple[str, str, str, str], caplog: Any
+) -> None:
+    _, may, subject, without = row
+    server = start_nats(configuration([other for other in ROWS if other != row]))
+    at_server, at_client = places(server)
+    tokens = {"*": "[^.']+", ">": "[^']+"}
+    named = "[.]".join(tokens.get(token) or re.escape(token) for token in subject.split("."))
+    said = re.compile(f"let this side {may} (to )?'{named}'")
+    if without == "``start_server`` raises":
+        with pytest.raises(rpc.AuthenticationError, match=said) as caught:
+            await rpc.start_server(Handler(), bind=at_server)
+        assert caught.value.reason == "permission"
+        return
+    async with (
+        await rpc.start_server(Handler(), bind=at_server, limits=rpc.Limits(heartbeat=0.4)),
+        await rpc.open_client(connect=at_client, limits=rpc.Limits(heartbeat=0.4)) as client,
+    ):
+        call = asyncio.ensure_future(client.rpc.add(1, 2))
+        if without == "calls raise":
+            with pytest.raises(rpc.AuthenticationError, match=said) as caught:
+                await call
+            assert caught.value.reason == "permission"
+            return
+        assert without.startswith("logged")
+        try:
+            await until(lambda: said.search(caplog.text))
+            if "no client" not in without:
+                assert await call == 3
+        finally:
+            call.cancel()
+
+
+async def test_an_inbox_of_its_own(start_nats: StartNats) -> None:
+    rows = [
+        (w, m, "_INBOX.alice.>" if w == "client" and s == "_INBOX.>" else s, x)
+        for w, m, s, x in ROWS
+    ]
+    server = start_nats(configuration(rows))
+    at_server, at_client = places(server)
+    async with opened(
+        at_server,
+        rpc.Nats(at_client.servers, user="client", password="word", inbox_prefix="_INBOX.alice"),
+    ) as names:
+        assert await names.add(1, 2) == 3
+    async with await rpc.open_client(connect=at_client) as client:
+        with pytest.raises(rpc.AuthenticationError, match="subscribe to '_INBOX"):
+            await client.rpc.add(1, 2)
+
+
+# -- TLS ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate that signs itself, for server and client."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "1", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+         "-keyout", folder / "key.pem", "-out", folder / "certificate.pem"],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    return folder
+
+
+def tls_config(folder: Path, more: str = "") -> str:
+    return f'tls {{ cert_file: "{folder}/certificate.pem", key_file: "{folder}/key.pem"\n {more} }}'
+
+
+@pytest.mark.parametrize("more", ["", "handshake_first: true", "verify: true"])
+@pytest.mark.parametrize("scheme", ["nats", "nats+tls"])
+async def test_tls(
+    start_nats: StartNats, certificates: Path, more: str, scheme: str, until: Any
+) -> None:
+    if "verify" in more:
+        more += f', ca_file: "{certificates}/certificate.pem"'
+    server = start_nats(tls_config(certificates, more))
+    url = f"{scheme}://127.0.0.1:{server.port}/calc"
+    context = ssl.create_default_context(cafile=str(certificates / "certificate.pem"))
+    if "verify" in more:
+        assert (await refusal(rpc.Nats(url, tls=context))).reason == "certificate"
+        context.load_cert_chain(certificates / "certificate.pem", certificates / "key.pem")
+    place = rpc.Nats(url, tls=context)
+    async with opened(place, place) as names:
+        assert await names.add(1, 2) == 3
+    # A certificate that nobody here trusts.
+    untrusted = rpc.Nats(url, tls=ssl.create_default_context())
+    assert (await refusal(untrusted)).reason == "certificate"
+
+
+async def test_tls_that_only_the_server_asks_for(start_nats: StartNats, certificates: Path) -> None:
+    server = start_nats(tls_config(certificates))
+    assert (await refusal(rpc.Nats(f"{server.url}/calc"))).reason == "certificate"
+
+
+async def test_never_plain_after_tls_was_asked_for(start_nats: StartNats) -> None:
+    server = start_nats('authorization { user: alice, password: "word" }')
+    url = f"nats+tls://127.0.0.1:{server.port}/calc"
+    error = await refusal(rpc.Nats(url, user="alice", password="word"))
+    assert error.reason == "certificate"
+    assert "speaks no TLS" in str(error)
+
+
+def own_address() -> str:
+    """An address by which other hosts could reach this one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this host has no network")
+        address: str = probe.getsockname()[0]
+    if address.startswith("127."):
+        pytest.skip("this host has no network")
+    return address
+
+
+async def test_beyond_this_host(start_nats: StartNats) -> None:
+    host = own_address()
+    server = start_nats(address="0.0.0.0")
+    place = rpc.Nats(f"nats://{host}:{server.port}/calc")
+    with pytest.raises(ValueError, match="asks for no authentication"):
+        await rpc.start_server(Handler(), bind=place)
+    async with opened(place, place, insecure=True) as names:
+        assert await names.add(1, 2) == 3
+    server = start_nats("authorization { user: alice, password: word }", address="0.0.0.0")
+    place = rpc.Nats(f"nats://{host}:{server.port}/calc", user="alice", password="word")
+    error = await refusal(place)
+    assert error.reason == "credentials"
+    assert "insecure=True" in str(error)
+    async with opened(place, place, insecure=True) as names:
+        assert await names.add(1, 2) == 3
