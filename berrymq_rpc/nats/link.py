@@ -100,6 +100,8 @@ class Parser(NatsParser):  # type: ignore[misc]
 class Link(NatsClient):  # type: ignore[misc]
     """A client of nats-py that connects once. Its names with an underscore override nats-py's."""
 
+    _transport: Any
+
     def __init__(self, owner: LinkOwner, server: Server, options: LinkOptions) -> None:
         super().__init__()
         self.owner = owner
@@ -204,6 +206,8 @@ class Link(NatsClient):  # type: ignore[misc]
         if self._flush_queue is None:
             # It has not begun to connect.
             return
+        # It is aborted; nats-py would wait for it, and where TLS had begun for nothing.
+        self._transport = None
         try:
             async with asyncio.timeout(CLEANUP):
                 await self.close()
