@@ -39,6 +39,7 @@ MODULES = {
     "bus/thread_pool.py": "receivers that wait for the pool",
     "common/bounded.py": "no buffer: the class of buffers",
     "exchange/cluster.py": "no buffer: changes of what is followed, until the next turn",
+    "exchange/durable_consumer.py": "messages of a durable queue in a process",
     "exchange/link.py": "no buffer: the rest of one batch",
     "exchange/queue_connection.py": "no buffer: one for each call of `get` that was cancelled",
     "exchange/remote_queue.py": "messages in a queue for a remote consumer",

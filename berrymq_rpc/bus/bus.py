@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..errors import NotFoundError, ServiceClosedError
 from ..identifier import Identifier
 from .completion import Completion, track_route
 from .decorators import (
@@ -16,6 +17,7 @@ from .decorators import (
 )
 from .delivery import Delivery, ErrorHandler
 from .diagram import Diagram
+from .durable import ConfirmedMessage, Stored
 from .gateway import BusGateway, Gateway
 from .message import Message, TalkMessage
 from .registrations import (
@@ -96,23 +98,63 @@ class Bus(Registry):
             return 0
         return self._delivery.run(route, Message(route.identifier, args, kwargs))
 
-    async def publish(self, identifier: Identifier | str, /, *args: Any, **kwargs: Any) -> int:
+    async def publish(
+        self,
+        identifier: Identifier | str,
+        /,
+        *args: Any,
+        durable: bool | None = None,
+        **kwargs: Any,
+    ) -> int:
         """Send a message as `twitter` does, and wait until all receivers have ended.
 
         Receivers that run in this thread block the event loop, as with `twitter`; those on the pool
-        and ``async def`` receivers do not. Cancelling it ends the wait, not the receivers.
+        and ``async def`` receivers do not. Cancelling it ends the wait, not the receivers. If a
+        durable queue of the cluster keeps the message, it is also waited until that has it.
+
+        Args:
+            durable: ``True``: a durable queue has to keep it. ``False``: none is waited for.
 
         Returns:
             How many receivers and queues it reached, those that raised included.
 
         Raises:
             ValueError, TypeError, RecursionError: as `twitter`.
+            NotFoundError: with ``durable=True``: no durable queue keeps the message, and it was not
+                sent.
+            OverloadedError: the durable queues are full. Receivers have the message nevertheless.
+            RPCTimeoutError: the cluster has not answered within a minute; it may have the message.
+            ConnectionLostError: it cannot be asked which queues there are now; nothing was sent.
         """
         route = self._route(identifier)
+        message = Message(route.identifier, args, kwargs)
+        stored: Stored | None = None
+        queues = self.gateway.durable_queues
+        if queues is not None and durable is not False and not route.identifier.is_local:
+            stored = await queues.reserve(route.identifier)
+        if stored is not None:
+            message = ConfirmedMessage(route.identifier, args, kwargs, stored)
+        elif durable:
+            raise NotFoundError(
+                f"no durable queue keeps {str(route.identifier)!r}"
+                if queues is not None
+                else f"no durable queue keeps {str(route.identifier)!r}: the bus has no cluster"
+            )
+        # Who follows may have changed.
+        route = self._route(identifier) if stored is not None else route
         completion = Completion()
         tracked, sinks = track_route(route, completion.on_end)
-        reached = self._delivery.run(tracked, Message(route.identifier, args, kwargs))
+        try:
+            reached = self._delivery.run(tracked, message)
+        except BaseException:
+            if stored is not None and not stored.is_claimed:
+                stored.end()
+            raise
         await completion.wait(reached - sinks)
+        if stored is not None:
+            if not stored.is_claimed:
+                stored.end(ServiceClosedError("the node has left the cluster: nothing was stored"))
+            await stored.wait()
         return reached
 
     def talk(

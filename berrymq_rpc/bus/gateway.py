@@ -11,6 +11,7 @@ from ..identifier import Identifier
 from .completion import OnEnd, track_route
 from .delivery import Delivery
 from .diagram import Diagram, DiagramSource
+from .durable import DurableQueues
 from .message import DeadMessage, Message, OutcomeMessage, RelayedMessage
 from .registrations import Guard, Receiver, check_callable
 from .routing_table import FollowListener, Forwarder, Route, RoutingTable
@@ -23,6 +24,13 @@ __all__ = ["BusGateway", "Gateway"]
 
 class Gateway(Protocol):
     """What connects a bus with other processes. Any thread may call it."""
+
+    @property
+    def durable_queues(self) -> DurableQueues | None:
+        """Those of the cluster that the bus belongs to, or ``None``."""
+
+    def set_durable_queues(self, queues: DurableQueues | None) -> None:
+        """Set `durable_queues`."""
 
     def relay(
         self,
@@ -131,13 +139,17 @@ class Gateway(Protocol):
 class BusGateway:
     """The gateway of a bus: what comes is delivered in the thread that calls."""
 
-    __slots__ = ("_delivery", "_diagram", "_routing_table", "_start_context")
+    __slots__ = ("_delivery", "_diagram", "_routing_table", "_start_context", "durable_queues")
 
     def __init__(self, routing_table: RoutingTable, delivery: Delivery, diagram: Diagram) -> None:
         self._routing_table = routing_table
         self._delivery = delivery
         self._diagram = diagram
         self._start_context = StartContext()
+        self.durable_queues: DurableQueues | None = None
+
+    def set_durable_queues(self, queues: DurableQueues | None) -> None:
+        self.durable_queues = queues
 
     def relay(
         self,

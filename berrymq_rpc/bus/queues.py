@@ -9,20 +9,26 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from datetime import datetime
 from queue import Empty
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from ..identifier import Identifier
 from .bus import Bus
 from .completion import Waiter
 from .default import default_bus
 from .diagram import DiagramNode
+from .durable import DurableBacklog, DurableSource, Taking
 from .log import logger
 from .message import Message
 from .registrations import sink
 
-__all__ = ["AsyncQueue", "BaseQueue", "Empty", "Queue"]
+__all__ = ["ACK_WAIT", "TRIES", "AsyncQueue", "BaseQueue", "Empty", "Queue"]
+
+#: How often a message of a durable queue is delivered, and the seconds that a consumer has for it.
+TRIES = 5
+ACK_WAIT = 30.0
 
 
 class Backlog:
@@ -215,12 +221,29 @@ class BaseQueue:
         shared: bool = False,
         maxsize: int = 0,
         bus: Bus | None = None,
+        *,
+        durable: str | None = None,
+        tries: int = TRIES,
+        ack_wait: float = ACK_WAIT,
+        since: datetime | None = None,
     ) -> None:
         maxsize = operator.index(maxsize)
         if maxsize < 0:
             raise ValueError(f"maxsize must be a number of messages, not {maxsize}")
         self._bus = default_bus if bus is None else bus
         self._shared = bool(shared)
+        self._backlogs: Backlogs | None = None
+        self._backlog: Backlog | DurableBacklog
+        if durable is not None:
+            if shared or maxsize:
+                raise ValueError("a durable queue is shared and has no maxsize: leave these out")
+            self._backlog = _open_durable(
+                self._bus, Identifier(identifier), durable, tries, ack_wait, since
+            )
+            self._backlog.queues.add(self)
+            return
+        if (tries, ack_wait, since) != (TRIES, ACK_WAIT, None):
+            raise ValueError("tries, ack_wait and since are for a durable queue: give durable=")
         self._backlogs = _backlogs.setdefault(self._bus, Backlogs())
         self._backlog = self._backlogs.open(
             self._bus, self, Identifier(identifier), self._shared, maxsize
@@ -261,11 +284,14 @@ class BaseQueue:
         return self._backlog.get(self, False, None)
 
     def qsize(self) -> int:
-        """How many messages are kept; another thread may change that at once."""
+        """How many messages are kept here; another thread may change that at once.
+
+        Of a durable queue, those that have come to this process and are not taken.
+        """
         return len(self._backlog)
 
     def empty(self) -> bool:
-        """Whether no message is kept; another thread may change that at once."""
+        """Whether no message is kept here; another thread may change that at once."""
         return not len(self._backlog)
 
     def full(self) -> bool:
@@ -276,9 +302,24 @@ class BaseQueue:
         """Keep no further messages, and end each `get` that waits. Can be called again.
 
         What is there can still be taken, without waiting; of shared queues only once all of them
-        are closed, as it is for the others until then.
+        are closed, as it is for the others until then. A durable queue is kept by the cluster, for
+        the next one that has its name.
         """
-        self._backlogs.close(self._bus, self, self._backlog)
+        if isinstance(self._backlog, DurableBacklog):
+            self._backlog.leave(self)
+        elif self._backlogs is not None:
+            self._backlogs.close(self._bus, self, self._backlog)
+
+    @property
+    def _source(self) -> DurableSource:
+        """The durable queue in the cluster.
+
+        Raises:
+            ValueError: it is not durable.
+        """
+        if isinstance(self._backlog, DurableBacklog):
+            return self._backlog.source
+        raise ValueError("this queue is not durable: give it durable='NAME'")
 
     def __enter__(self) -> Self:
         return self
@@ -310,12 +351,80 @@ class Queue(BaseQueue):
         maxsize: how many messages to keep at most; when one more comes, the oldest is dropped,
             counted and, at a bounded rate, logged. 0 for any number.
         bus: the bus to follow; `None` for the default one.
+        durable: the name of a queue in the cluster of the bus's node, 1 to 64 letters, digits,
+            ``_`` and ``-``. All queues of that name, in all processes, share its messages, which
+            are kept while none is open as well. Each is delivered again until it is acknowledged;
+            see `bus.durable.BoundMessage`. ``None`` for a queue in this process alone.
+        tries: how often each message of a durable queue is delivered at most. After that it moves
+            to ``dead:NAME``, which is kept for 30 days.
+        ack_wait: seconds that a consumer of a durable queue has to acknowledge a message.
+        since: begin a new durable queue with what was sent since then, if the cluster keeps that
+            (`Durable.keep`). ``None`` begins with what is sent from now on.
+
+    With `durable`, the constructor waits until the cluster keeps the queue's messages.
 
     Raises:
         ValueError: `identifier` is not an identifier, `maxsize` is negative, or queues that share
-            the messages have another `maxsize`.
+            the messages have another `maxsize`; or of a durable queue: the bus has no cluster, or
+            the queue exists with other settings, which the text names.
         TypeError: `identifier` is not text, or `maxsize` not an integer.
+        NotFoundError: JetStream is not enabled at the NATS server.
+        RuntimeError: a durable queue would block the event loop that runs in this thread: use
+            `AsyncQueue`.
     """
+
+    def __init__(
+        self,
+        identifier: Identifier | str,
+        shared: bool = False,
+        maxsize: int = 0,
+        bus: Bus | None = None,
+        *,
+        durable: str | None = None,
+        tries: int = TRIES,
+        ack_wait: float = ACK_WAIT,
+        since: datetime | None = None,
+    ) -> None:
+        super().__init__(
+            identifier,
+            shared,
+            maxsize,
+            bus,
+            durable=durable,
+            tries=tries,
+            ack_wait=ack_wait,
+            since=since,
+        )
+        if durable is not None:
+            try:
+                self._source.run(self._source.ready())
+            except BaseException:
+                self.close()
+                raise
+
+    def size(self) -> int:
+        """How many messages the cluster keeps for a durable queue, those being worked on included.
+
+        Raises:
+            ValueError: it is not durable.
+            NotFoundError: it was deleted.
+            ConnectionLostError: there is no NATS server now.
+        """
+        return self._source.run(self._source.size())
+
+    def delete(self) -> bool:
+        """Delete a durable queue in the cluster, with what it keeps, and close this one.
+
+        Returns:
+            Whether it was still there.
+
+        Raises:
+            ValueError: it is not durable.
+            ConnectionLostError: there is no NATS server now.
+        """
+        deleted = self._source.run(self._source.delete())
+        self.close()
+        return deleted
 
     def get(self, block: bool = True, timeout: float | None = None) -> Message:
         """Take the oldest message.
@@ -349,32 +458,65 @@ class AsyncQueue(BaseQueue):
     those of `Queue`. It is a context manager, with or without ``async``, that closes it.
     """
 
-    async def get(self, block: bool = True, timeout: float | None = None) -> Message:
-        """Take the oldest message, as `Queue.get` does. If it is cancelled, none is taken."""
+    def get(self, block: bool = True, timeout: float | None = None) -> Taking:
+        """Take the oldest message, as `Queue.get` does: ``await queue.get()``.
+
+        If it is cancelled, none is taken. Of a durable queue, which the first `get` declares,
+        ``async with queue.get() as message:`` acknowledges the message at a good end, and refuses
+        it at an exception.
+        """
+        if isinstance(self._backlog, DurableBacklog):
+            if block:
+                _check_timeout(timeout)
+            return Taking(self._backlog.get_async(block, timeout if block else None), True)
+        # Not wrapped: a plain coroutine takes less time.
+        return cast(Taking, self._get(self._backlog, block, timeout))
+
+    async def ready(self) -> None:
+        """Wait until the cluster keeps the messages of a durable queue.
+
+        Raises:
+            ValueError: it is not durable, or exists with other settings, which the text names.
+            NotFoundError: JetStream is not enabled at the NATS server.
+            ConnectionLostError: there is no NATS server now.
+        """
+        await self._source.ready()
+
+    async def size(self) -> int:
+        """How many messages the cluster keeps, as `Queue.size`."""
+        return await self._source.size()
+
+    async def delete(self) -> bool:
+        """Delete a durable queue in the cluster, as `Queue.delete`."""
+        deleted = await self._source.delete()
+        self.close()
+        return deleted
+
+    async def _get(self, backlog: Backlog, block: bool, timeout: float | None) -> Message:
         if not block:
             return self.get_nowait()
         _check_timeout(timeout)
         if timeout is None:
-            return await self._wait()
+            return await self._wait(backlog)
         import asyncio
 
         try:
             async with asyncio.timeout(timeout):
-                return await self._wait()
+                return await self._wait(backlog)
         except TimeoutError:
             # One may have come in the very moment.
             return self.get_nowait()
 
-    async def _wait(self) -> Message:
+    async def _wait(self, backlog: Backlog) -> Message:
         while True:
             waiter = Waiter()
-            message = self._backlog.take(self, waiter)
+            message = backlog.take(self, waiter)
             if message is not None:
                 return message
             try:
                 await waiter.wait()
             except BaseException:
-                self._backlog.give_up(waiter)
+                backlog.give_up(waiter)
                 raise
 
     def __aiter__(self) -> Self:
@@ -396,6 +538,24 @@ class AsyncQueue(BaseQueue):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _open_durable(
+    bus: Bus,
+    identifier: Identifier,
+    name: str,
+    tries: int,
+    ack_wait: float,
+    since: datetime | None,
+) -> DurableBacklog:
+    queues = bus.gateway.durable_queues
+    if queues is None:
+        raise ValueError(
+            "a durable queue is kept by a cluster: start a Node(cluster='nats://...') on this bus "
+            "first"
+        )
+    identifier = identifier.require_exportable()
+    return DurableBacklog(identifier, queues.open(identifier, name, tries, ack_wait, since))
 
 
 def _check_timeout(timeout: float | None) -> None:

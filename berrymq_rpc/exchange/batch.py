@@ -16,7 +16,10 @@ cannot travel, as in JSON, they and the long byte strings are text in base64.
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from ..bus.durable import Stored
 
 __all__ = [
     "MAX_COUNT",
@@ -56,6 +59,9 @@ class Batch:
         target: for an answer, the node that gets it.
         error: for an answer, what a receiver failed with: type, args and text, as on the wire.
         withheld: how many messages before the first are kept from the receiver.
+
+    Attributes:
+        stored: of a single message of this node: what waits for the word of the cluster on it.
     """
 
     __slots__ = (
@@ -66,6 +72,7 @@ class Batch:
         "frames",
         "size",
         "source",
+        "stored",
         "target",
         "withheld",
     )
@@ -89,6 +96,7 @@ class Batch:
         self.target = target
         self.error = error
         self.withheld = withheld
+        self.stored: Stored | None = None
         self.size = len(data) + sum(map(len, frames)) + OVERHEAD
 
     @property

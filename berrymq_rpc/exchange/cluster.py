@@ -17,8 +17,10 @@ from typing import Any
 from ..bus.routing_table import Parts
 from ..common.log_limiter import LogLimiter
 from ..errors import ProtocolError, TooLargeError
+from ..identifier import WILDCARD, Identifier
 from ..nats.connection import LONGEST_PAUSE, Connection, Refusal, Subscription
-from ..nats.options import Nats
+from ..nats.options import Durable, Nats
+from ..nats.stored_publisher import StoredPublisher
 from ..nats.subject import escape
 from ..runtime.log import Log
 from .batch import Batch, Source
@@ -26,6 +28,8 @@ from .cluster_buffer import ClusterBuffer, Publication
 from .cluster_order import ClusterOrder
 from .cluster_record import RecordCodec
 from .cluster_subject import all_subjects, inbox, patterns_of
+from .durable_consumer import dead_of
+from .durable_queues import DEAD, ClusterQueues, dead_subjects, message_id
 from .mesh import MAX_EXAMPLE, Mesh
 from .reorder import MAX_SOURCES
 from .send_buffer import MAX_BYTES, MAX_MESSAGES
@@ -67,6 +71,11 @@ class Cluster:
         heartbeat: seconds after which a server that does not answer is lost.
         insecure: whether a server beyond this host may let everybody in.
         max_messages, max_bytes: what waits at most while there is no server.
+        durable: how durable queues are kept.
+
+    Attributes:
+        publisher: publishes what is to be stored.
+        queues: the durable queues.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class Cluster:
         insecure: bool = False,
         max_messages: int = MAX_MESSAGES,
         max_bytes: int = MAX_BYTES,
+        durable: Durable | None = None,
     ) -> None:
         self.place = str(settings)
         self.namespace = namespace
@@ -110,6 +120,11 @@ class Cluster:
             lost=self._lost,
             refused=self._refused,
         )
+        self.publisher = StoredPublisher(self._connection)
+        self.queues = ClusterQueues(namespace, self, durable, self.place, router.plain_codec)
+        self._dead: Subscription | None = None
+        #: How many identifiers that are followed match dead letters.
+        self._dead_followed = 0
         self._group = f"{escape(router.source[0])}.{router.source[1]}"
         #: Changes of what is followed, in the order in which they were made.
         self._changes: deque[tuple[Parts, bool]] = deque()
@@ -152,6 +167,11 @@ class Cluster:
         return self.send_buffer.withheld
 
     @property
+    def source(self) -> Source:
+        """This node."""
+        return self._router.source
+
+    @property
     def is_connected(self) -> bool:
         """Whether there is a link to a NATS server."""
         return self._connection.is_connected
@@ -178,6 +198,7 @@ class Cluster:
             self._mesh.attach(self)
             self._is_attached = True
             self._mesh.gateway.add_follow_listener(self._followed)
+            self._mesh.gateway.set_durable_queues(self.queues)
             self._update()
             await self._connection.flush(timeout)
         except BaseException:
@@ -205,6 +226,9 @@ class Cluster:
         """
         if self._is_closed:
             return
+        if self._is_attached:
+            self._mesh.gateway.set_durable_queues(None)
+        self.queues.close()
         try:
             if self._is_attached and self.is_connected and timeout > 0:
                 self._end_head_start()
@@ -229,7 +253,11 @@ class Cluster:
             if left:
                 self._report_dropped("the node is closed")
             self._release_drainers()
+            if timeout > 0:
+                await self.queues.wait_closed()
+            self.publisher.close()
             self._connection.abort()
+            await self.queues.wait_closed()
             await self._connection.wait_closed()
             if tasks:
                 await asyncio.wait(tasks)
@@ -290,9 +318,18 @@ class Cluster:
         touched: set[str] = set()
         while self._changes:
             parts, is_followed = self._changes.popleft()
+            if parts[1] in (DEAD, WILDCARD) and parts[0] in (None, WILDCARD):
+                self._dead_followed += 1 if is_followed else -1
             for pattern in patterns_of(self.namespace, parts):
                 self._needed[pattern] = self._needed.get(pattern, 0) + (1 if is_followed else -1)
                 touched.add(pattern)
+        if self._dead_followed and self._dead is None:
+            self._dead = self._connection.subscribe(
+                dead_subjects(self.namespace), self._received_dead, self._group
+            )
+        elif not self._dead_followed and self._dead is not None:
+            self._connection.unsubscribe(self._dead)
+            self._dead = None
         for pattern in touched:
             if not self._needed[pattern]:
                 del self._needed[pattern]
@@ -469,6 +506,32 @@ class Cluster:
             # It is counted.
             return
 
+    def _received_dead(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        """Take a dead letter that another node has written."""
+        dead = dead_of(headers)
+        try:
+            batch, messages = self.unpack_record(payload)
+            if dead is None or len(messages) != 1 or Identifier(messages[0][0]).name != DEAD:
+                raise ProtocolError("not a dead letter")
+        except (ProtocolError, ValueError, TypeError) as error:
+            self._router.count_malformed(error)
+            return
+        grants = self._mesh.policy.sending(None)
+        if grants is not None and not grants.covers_text(messages[0][0]):
+            self._deny(1, messages[0][0])
+            return
+        self.relay_dead(batch, messages[0], dead)
+
+    def unpack_record(self, payload: bytes) -> tuple[Batch, tuple[tuple[Any, ...], ...]]:
+        batch = self._records.parse(payload).batch
+        self._router.check_size(batch)
+        return batch, self._router.unpack(batch)
+
+    def relay_dead(self, batch: Batch, message: tuple[Any, ...], dead: dict[str, Any]) -> None:
+        identifier, args, *rest = message
+        kwargs = rest[0] if rest else {}
+        self._mesh.gateway.relay(identifier, args, kwargs, batch.source[0], None, dead)
+
     def _deny(self, count: int, example: str) -> None:
         """Count and report messages that came from the cluster and may not."""
         self._mesh.denied += count
@@ -509,6 +572,17 @@ class Cluster:
 
     def _publish(self, publication: Publication) -> None:
         self._unconfirmed += publication.size
+        if publication.stored is not None:
+            if publication.key is not None:
+                self.publisher.publish_again(publication.key)
+                return
+            publication.key = self.publisher.publish(
+                publication.subject,
+                publication.payload,
+                message_id(publication.source, publication.first),
+                publication.stored.end,
+            )
+            return
         try:
             self._connection.publish(publication.subject, publication.payload)
         except TooLargeError as error:
@@ -554,6 +628,7 @@ class Cluster:
         if self._connection.links > 1:
             logger.info("%r: restored", self)
             self._mesh.report("restored", endpoint=self.place, style="cluster")
+            self.queues.restored()
             away = min(self._loop.time() - self._lost_at, LONGEST_PAUSE)
             self._head_start = self._loop.call_later(away + HEAD_START, self._end_head_start)
 
@@ -561,6 +636,7 @@ class Cluster:
         if self._head_start is not None:
             self._head_start.cancel()
             self._head_start = None
+            self.publisher.publish_again()
         self.flush()
 
     def _lost(self, reason: str) -> None:

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from ..bus import Message
-from ..errors import ProtocolError, TooLargeError
+from ..errors import OverloadedError, PermissionDeniedError, ProtocolError, TooLargeError
 from ..identifier import Identifier
 from ..runtime.log import Log
 from .batch import OVERHEAD, Batch, Source
@@ -31,14 +31,17 @@ class Publication(Batch):
     Attributes:
         subject: where it is published.
         payload: the record.
+        key: what the publisher of stored messages knows it by, once it has it.
     """
 
-    __slots__ = ("payload", "subject")
+    __slots__ = ("key", "payload", "subject")
 
     def __init__(self, batch: Batch, subject: str, payload: bytes) -> None:
         super().__init__(batch.source, batch.first, batch.count, b"", (), batch.target)
         self.subject = subject
         self.payload = payload
+        self.key: str | None = None
+        self.stored = batch.stored
         self.size = len(payload) + OVERHEAD
 
 
@@ -99,12 +102,23 @@ class ClusterBuffer(SendBuffer):
                 filtered = self._filter.filter(batch)
                 self.withheld += filtered.left_out
                 parts = filtered.parts
+                self._pass_on(batch, parts)
             for part in parts:
                 self._put_messages(part)
         except ProtocolError as error:
             # It came from another node; what cannot be looked at has no subject.
             logger.warning("%r is not published: %.200s", batch, error)
             self.refused += batch.count
+
+    def _pass_on(self, batch: Batch, parts: list[Batch]) -> None:
+        """Have a message that its sender waits for still be one after the filter."""
+        if (stored := batch.stored) is None:
+            return
+        if parts:
+            parts[0].stored = stored
+            return
+        stored.is_claimed = True
+        stored.end(PermissionDeniedError("allow_receive= lets no other node get the message"))
 
     def take_refused(self) -> list[Refused]:
         """The messages that could not be published, since the last call."""
@@ -170,10 +184,20 @@ class ClusterBuffer(SendBuffer):
         if len(self._last) >= MAX_SUBJECTS:
             del self._last[next(iter(self._last))]
         self._last[key] = batch.last
+        if (stored := batch.stored) is not None:
+            stored.is_claimed = True
         if len(payload) > self.max_payload:
-            self._refuse(messages[0], len(payload))
+            too_large = self._refuse(messages[0], len(payload))
+            if stored is not None:
+                stored.end(too_large)
             return
         super().put(Publication(batch, subject, payload))
+
+    def _drop(self, batch: Batch) -> None:
+        if batch.stored is not None:
+            batch.stored.end(
+                OverloadedError("too many messages wait for the NATS server: this one was dropped")
+            )
 
     def subject(self, identifier: str) -> str:
         """The subject of messages with an identifier.
@@ -189,7 +213,7 @@ class ClusterBuffer(SendBuffer):
             subject = self._known[identifier] = subject_of(self._cluster, parsed)
         return subject
 
-    def _refuse(self, message: tuple[Any, ...], size: int) -> None:
+    def _refuse(self, message: tuple[Any, ...], size: int) -> Exception:
         self.refused += 1
         error = TooLargeError(
             f"{size:,} bytes are more than the NATS server takes (max_payload={self.max_payload:,})"
@@ -198,3 +222,4 @@ class ClusterBuffer(SendBuffer):
         refused = Refused(error, Message(Identifier(identifier), args, rest[0] if rest else {}))
         if len(self._refused) < MAX_SOURCES:
             self._refused.append(refused)
+        return error

@@ -11,7 +11,7 @@ from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..jsonrpc.http import is_url
-from ..nats.options import Nats, NatsPlace, nats_of
+from ..nats.options import Durable, Nats, NatsPlace, nats_of
 from ..nats.subject import checked_name
 from ..rpc import Limits, Server
 from ..rpc.options import CallOptions, ClientOptions, ServerOptions
@@ -115,6 +115,9 @@ class Node:
             and all others there that have the same `namespace` carry their messages to each other.
             Each gets only what is followed on its bus; one with interconnections as well gets all,
             and passes it on. ``None`` for no cluster.
+        durable: how the cluster keeps the messages of durable queues, as a `rpc.Durable`, if this
+            is the first node to open one; ``None`` for its defaults, or whatever others have said.
+            A later one with other settings gets a `ValueError` from its queues.
         namespace: of the cluster, 1 to 64 letters, digits, ``_`` and ``-``.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
@@ -153,6 +156,7 @@ class Node:
         allow_receive: Allow | None = None,
         cluster: NatsPlace | None = None,
         namespace: str = "default",
+        durable: Durable | None = None,
         gateway: Gateway | None = None,
     ) -> None:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
@@ -208,6 +212,9 @@ class Node:
         self._line_size = line_size
         self._line_bytes = line_bytes
         self._connect_timeout = connect_timeout
+        if durable is not None and not isinstance(durable, Durable):
+            raise TypeError(f"durable is a Durable, not {type(durable).__name__}")
+        self._durable = durable
         self._cluster: Cluster | None = None
         self._servers: list[Server] = []
         self._connections: set[Connection] = set()
@@ -308,6 +315,7 @@ class Node:
             insecure=self._insecure,
             max_messages=self._line_size,
             max_bytes=self._line_bytes,
+            durable=self._durable,
         )
         await cluster.start(self._connect_timeout)
         self._cluster = cluster

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..bus import Message
+from ..bus.durable import ConfirmedMessage
 from ..bus.gateway import Gateway
 from ..bus.message import TalkMessage, parts_of
 from ..errors import ProtocolError
@@ -196,9 +197,13 @@ class Router:
                 on_unsent(message)
             return
         identifier, args, kwargs = parts_of(message)
-        if kind is TalkMessage and message.reply_to is not None:
-            self._forward_packed(message, (identifier, args, kwargs, message.reply_to))
-            return
+        if kind is not Message:
+            if kind is TalkMessage and message.reply_to is not None:
+                self._forward_packed(message, (identifier, args, kwargs, message.reply_to))
+                return
+            if isinstance(message, ConfirmedMessage):
+                self._forward_confirmed(message, (identifier, args, kwargs))
+                return
         if kwargs:
             self._forward_packed(message, (identifier, args, kwargs))
             return
@@ -238,6 +243,24 @@ class Router:
                     self.collect()
                 return
         self._gateway.report(problem, message, self, "cannot carry")
+
+    def _forward_confirmed(self, message: ConfirmedMessage, item: tuple[Any, ...]) -> None:
+        """Take a message whose sender waits for the cluster: it travels alone."""
+        stored = message.stored
+        with self.lock:
+            try:
+                data, frames = self._codec.pack_large(item)
+            except Exception as error:
+                self.refused += 1
+                stored.is_claimed = True
+                stored.end(error)
+                return
+            self.collect()
+            batch = Batch(self.source, self._next, 1, data, frames)
+            batch.stored = stored
+            self._next += 1
+            self._put(batch)
+            self._wake_up()
 
     def publish(
         self,

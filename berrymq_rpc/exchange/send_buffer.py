@@ -60,6 +60,7 @@ class SendBuffer:
             oldest = waiting.popleft()
             self._remove(oldest)
             self.dropped += oldest.count
+            self._drop(oldest)
 
     def take(self, max_batches: int, max_bytes: int) -> list[Batch]:
         """Take the batches to send next: at least one if there is one.
@@ -102,6 +103,8 @@ class SendBuffer:
     def clear(self) -> int:
         """Drop everything; return how many messages that were."""
         dropped = self.messages
+        for batch in self._waiting:
+            self._drop(batch)
         self._waiting.clear()
         self._sent.clear()
         self.messages = self.bytes = 0
@@ -112,6 +115,9 @@ class SendBuffer:
     def next_size(self) -> int:
         """Bytes of the batch that `take` gives next; 0 if there is none."""
         return self._waiting[0].size if self._waiting else 0
+
+    def _drop(self, batch: Batch) -> None:
+        """Note that a batch that was not sent is dropped."""
 
     def _remove(self, batch: Batch) -> None:
         self.messages -= batch.count

@@ -1,5 +1,6 @@
 """A node for programs and threads without asyncio."""
 
+import asyncio
 import atexit
 import contextlib
 import threading
@@ -11,6 +12,7 @@ from typing import Any, Self, TypeVar
 from ..bus import Bus, default_bus
 from ..endpoint import Address, endpoint_of
 from ..errors import ServiceClosedError
+from ..identifier import Identifier
 from ..rpc.validation import checked_seconds
 from ..runtime.fork import call_in_child
 from ..security import PublicKey
@@ -109,6 +111,27 @@ class SyncNode:
         if self._running() is None:
             return False
         return self._run("drain", lambda running: running.node.drain(timeout))
+
+    def publish(
+        self,
+        identifier: Identifier | str,
+        /,
+        *args: Any,
+        durable: bool | None = None,
+        **kwargs: Any,
+    ) -> int:
+        """Send a message on the bus and wait, as `Bus.publish` does, for threads without asyncio.
+
+        Receivers run in this thread; ``async def`` receivers on an event loop that runs in it until
+        they have ended.
+
+        Raises:
+            Exception: as `Bus.publish` does.
+        """
+        check_no_loop("publish")
+        self._check_not_over()
+        self.start()
+        return asyncio.run(self._bus.publish(identifier, *args, durable=durable, **kwargs))
 
     def init_connection(self, addr: Address = ("localhost", 0), *, insecure: bool = False) -> str:
         """Listen for other nodes.

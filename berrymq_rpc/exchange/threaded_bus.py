@@ -7,6 +7,7 @@ from typing import Any
 from ..bus import Message
 from ..bus.completion import OnEnd
 from ..bus.diagram import DiagramSource
+from ..bus.durable import DurableQueues
 from ..bus.gateway import Gateway
 from ..bus.registrations import Guard, Receiver
 from ..bus.routing_table import FollowListener, Forwarder
@@ -37,6 +38,13 @@ class ThreadedBus(Gateway):
         self._forwarders: dict[Forwarder, None] = {}
         self._follow_listeners: dict[FollowListener, None] = {}
         self._followings: dict[tuple[Identifier, Receiver], None] = {}
+
+    @property
+    def durable_queues(self) -> DurableQueues | None:
+        return self._gateway.durable_queues
+
+    def set_durable_queues(self, queues: DurableQueues | None) -> None:
+        self._gateway.set_durable_queues(queues)
 
     def relay(
         self,
@@ -110,6 +118,7 @@ class ThreadedBus(Gateway):
 
     def detach(self) -> None:
         """Remove everything of the node from the bus, in the child of a fork."""
+        self.set_durable_queues(None)
         for forwarder in list(self._forwarders):
             self.remove_forwarder(forwarder)
         for listener in list(self._follow_listeners):

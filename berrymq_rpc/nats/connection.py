@@ -527,6 +527,22 @@ class Connection:
         if self._subscriptions.pop(subscription.number, None) is not None:
             self._send(b"UNSUB %d\r\n" % subscription.number)
 
+    async def drain_subscription(self, subscription: Subscription, timeout: float) -> None:
+        """End a subscription, whose callback is called with what is on its way.
+
+        When cancelled, it is ended all the same.
+
+        Args:
+            timeout: seconds for what is on its way.
+        """
+        if subscription.number not in self._subscriptions:
+            return
+        self._send(b"UNSUB %d\r\n" % subscription.number)
+        try:
+            await self.flush(timeout)
+        finally:
+            self._subscriptions.pop(subscription.number, None)
+
     async def request(
         self, subject: str, payload: bytes, *, timeout: float, headers: bytes = b""
     ) -> Reply:

@@ -1,0 +1,508 @@
+"""One process's part in a durable queue: pulls its messages from JetStream, a few at a time.
+
+A pull is a request for some messages, which JetStream answers as they come, for 30 s at most. How
+many are asked for follows how fast they are taken, so that none waits here for long while another
+process has nothing to do.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from ..bus import Empty
+from ..errors import ConnectionLostError, Error, NotFoundError, ProtocolError
+from ..identifier import Identifier
+from ..nats.connection import Connection, Subscription
+from ..nats.headers import parse_headers, status_of
+from ..nats.jetstream import NANOSECONDS, Delivery, parse_delivery
+from ..runtime.log import Log
+from .batch import Batch
+
+__all__ = ["Delivered", "DurableConsumer", "Unpacked", "dead_of"]
+
+logger = Log("berrymq_rpc.exchange")
+
+#: Seconds that a pull lasts, and between two signs of life of JetStream while it does.
+EXPIRES = 30.0
+HEARTBEAT = 5.0
+
+#: Messages that are asked for at most, and the part of `ack_wait` within which those are taken.
+MAX_CREDIT = 256
+CREDIT_TIME = 0.25
+
+#: The part of `ack_wait` after which a message that nobody has taken goes back.
+STALE = 0.5
+
+#: Seconds to the next try of a pull that JetStream could not take.
+PAUSE = 0.25
+
+#: Seconds after which a message whose work failed comes again, the first time and at most.
+FIRST_DELAY = 1.0
+LONGEST_DELAY = 300.0
+
+#: Seconds that JetStream has to confirm an acknowledgement.
+CONFIRM_TIMEOUT = 5.0
+
+#: Seconds for messages that are on their way when a queue is closed.
+DRAIN_TIMEOUT = 1.0
+
+#: Errors of works that are remembered, for the dead letters.
+MAX_ERRORS = 1000
+
+#: Characters of one.
+MAX_ERROR = 300
+
+#: What JetStream says of a pull: it is alive, or why the pull is over.
+ALIVE = 100
+
+#: A message of a durable queue: its batch, and the parts of the message.
+Unpacked = tuple[Batch, list[tuple[Any, ...]]]
+
+
+class Delivered:
+    """A message that JetStream has delivered. Its coroutines run on any event loop."""
+
+    __slots__ = (
+        "_consumer",
+        "_reply",
+        "args",
+        "batch",
+        "came",
+        "dead",
+        "identifier",
+        "info",
+        "kwargs",
+        "origin",
+    )
+
+    def __init__(
+        self,
+        consumer: "DurableConsumer",
+        reply: str,
+        info: Delivery,
+        batch: Batch,
+        item: tuple[Any, ...],
+        dead: dict[str, Any] | None,
+        came: float,
+    ) -> None:
+        self._consumer = consumer
+        self._reply = reply
+        self.info = info
+        self.batch = batch
+        self.identifier = Identifier(item[0])
+        self.args: tuple[Any, ...] = item[1]
+        self.kwargs: dict[str, Any] = item[2] if len(item) > 2 else {}
+        self.origin = batch.source[0]
+        self.dead = dead
+        self.came = came
+
+    @property
+    def tries(self) -> int:
+        """How often it was delivered, this time included."""
+        return self.info.tries
+
+    async def ack(self, confirm: bool) -> bool:
+        return await self._consumer.call(self._consumer.settle(self._reply, b"+ACK", confirm))
+
+    async def nak(self, delay: float) -> bool:
+        return await self._consumer.call(self._consumer.settle(self._reply, _nak(delay)))
+
+    async def fail(self, error: BaseException) -> bool:
+        delay = min(FIRST_DELAY * 2 ** min(self.tries - 1, 20), LONGEST_DELAY)
+        self._consumer.note_error(self.info.sequence, error)
+        return await self.nak(delay)
+
+    async def in_progress(self) -> bool:
+        return await self._consumer.call(self._consumer.settle(self._reply, b"+WPI"))
+
+    async def term(self, reason: str) -> bool:
+        word = b"+TERM"
+        if reason:
+            word += b" " + " ".join(reason.split())[:MAX_ERROR].encode("utf-8", "replace")
+        return await self._consumer.call(self._consumer.settle(self._reply, word))
+
+    def give_back(self) -> None:
+        """Refuse it at once, on the loop of the consumer."""
+        self._consumer.give_back(self._reply)
+
+
+class DurableConsumer:
+    """Pulls messages of a durable queue, and gives each to one call of `get`.
+
+    All but `call` belongs to the event loop of the connection.
+
+    Args:
+        connection: to NATS.
+        stream, name: of JetStream's consumer.
+        tries: how often a message is delivered.
+        ack_wait: seconds that it may take to be acknowledged.
+        unpack: reads a payload; raises `ProtocolError` for one that is malformed.
+        call: runs a coroutine on the loop of the connection, from any other.
+        give_up: called with a message that was delivered too often, and its last error: moves it
+            to the dead letters.
+        split: called with a batch of several messages: publishes them one by one.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        name: str,
+        tries: int,
+        ack_wait: float,
+        *,
+        unpack: Callable[[bytes], Unpacked],
+        call: Callable[[Coroutine[Any, Any, bool]], Coroutine[Any, Any, bool]],
+        give_up: Callable[[Delivered, str | None], Coroutine[Any, Any, None]],
+        split: Callable[[Batch, list[tuple[Any, ...]]], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.call = call
+        self.name = name
+        self._connection = connection
+        self._loop = connection.loop
+        self._request = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        self._tries = tries
+        self._ack_wait = ack_wait
+        self._unpack = unpack
+        self._give_up = give_up
+        self._split = split
+        self._buffer: deque[Delivered] = deque()
+        self._waiters: deque[asyncio.Future[Delivered]] = deque()
+        self._numbers = 0
+        self._subscription: Subscription | None = None
+        self._inbox = ""
+        #: How many messages JetStream may still send.
+        self._outstanding = 0
+        self._heard = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        #: When a message was last taken, and the usual time between two.
+        self._taken = 0.0
+        self._interval = ack_wait
+        self._errors: dict[int, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end: Exception | None = None
+
+    @property
+    def fetched(self) -> int:
+        """How many messages wait here."""
+        return len(self._buffer)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls of `get` wait."""
+        return len(self._waiters)
+
+    # -- taking ----------------------------------------------------------------------------
+
+    async def get(self, timeout: float | None) -> Delivered:
+        """Take the next message. If it is cancelled, the next call gets the message.
+
+        Raises:
+            Empty: the time is over.
+            NotFoundError: the queue was deleted.
+            ServiceClosedError: it was closed.
+        """
+        try:
+            return self.get_nowait()
+        except Empty:
+            pass
+        waiter: asyncio.Future[Delivered] = self._loop.create_future()
+        self._waiters.append(waiter)
+        self._pull()
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                taken = await waiter
+        except BaseException as error:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                # It came in the very moment.
+                self._put_back(waiter.result())
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise Empty from None
+            raise
+        self._note_taken()
+        return taken
+
+    def get_nowait(self) -> Delivered:
+        """Take a message that is here, or raise `Empty`."""
+        if self._end is not None:
+            raise self._end
+        while self._buffer:
+            delivered = self._buffer.popleft()
+            if self._loop.time() - delivered.came < self._ack_wait * STALE:
+                self._note_taken()
+                self._pull()
+                return delivered
+            # It may be elsewhere by the time that its work is done.
+            delivered.give_back()
+        self._pull()
+        raise Empty
+
+    def _put_back(self, delivered: Delivered) -> None:
+        if self._end is not None:
+            delivered.give_back()
+            return
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(delivered)
+                return
+        self._buffer.appendleft(delivered)
+
+    def _note_taken(self) -> None:
+        now = self._loop.time()
+        self._interval += (min(now - self._taken, self._ack_wait) - self._interval) / 4
+        self._taken = now
+
+    # -- pulling ---------------------------------------------------------------------------
+
+    @property
+    def _credit(self) -> int:
+        """How many messages may be on their way, or wait here."""
+        fast = int(self._ack_wait * CREDIT_TIME / max(self._interval, 1e-6))
+        return max(len(self._waiters), min(fast, MAX_CREDIT))
+
+    def _pull(self) -> None:
+        """Ask for messages, if some are wanted."""
+        if self._end is not None or self._retry is not None or not self._connection.is_connected:
+            return
+        credit = self._credit
+        present = self._outstanding + len(self._buffer)
+        wanted = credit - present
+        # Not one by one, unless someone waits.
+        if wanted <= 0 or (present > credit // 2 and len(self._waiters) <= self._outstanding):
+            return
+        if self._subscription is None:
+            self._numbers += 1
+            self._inbox = f"{self._connection.inbox}.q.{id(self)}.{self._numbers}"
+            self._subscription = self._connection.subscribe(
+                self._inbox, partial(self._received, self._numbers)
+            )
+        body = {
+            "batch": wanted,
+            "expires": int(EXPIRES * NANOSECONDS),
+            "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
+        }
+        self._connection.publish(self._request, json.dumps(body).encode(), self._inbox)
+        self._outstanding += wanted
+        self._heard = self._loop.time()
+        if self._watch is None:
+            self._watch = self._loop.call_later(HEARTBEAT, self._check)
+
+    def _check(self) -> None:
+        """Begin anew if JetStream is silent; give back what is not taken."""
+        self._watch = None
+        now = self._loop.time()
+        if self._buffer and now - self._buffer[0].came >= self._ack_wait * STALE:
+            # Messages are not taken as fast any more. Those that are on their way would not be
+            # taken either, and each delivery counts as a try.
+            self._interval = self._ack_wait
+            while self._buffer:
+                self._buffer.popleft().give_back()
+            self.reset()
+        if self._outstanding and now - self._heard > 2 * HEARTBEAT + PAUSE:
+            logger.warning("durable queue %s: JetStream is silent; pulling anew", self.name)
+            self.reset()
+        if self._end is None and (self._outstanding or self._buffer or self._waiters):
+            self._watch = self._loop.call_later(HEARTBEAT, self._check)
+            self._pull()
+
+    def reset(self) -> None:
+        """Begin anew: what JetStream was asked for does not come any more."""
+        self._drain()
+        self._outstanding = 0
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._waiters:
+            self._pull()
+
+    def _received(
+        self, number: int, subject: str, reply: str, payload: bytes, headers: bytes
+    ) -> None:
+        """Take what came for a pull; `number` says by which subscription."""
+        self._heard = self._loop.time()
+        status = status_of(headers)
+        if status:
+            if number != self._numbers or self._subscription is None:
+                return
+            self._pull_ended(status, headers)
+            return
+        if number != self._numbers or self._subscription is None:
+            # It was asked for by a pull that is over.
+            self._connection.publish(reply, _nak(0.0))
+            return
+        self._outstanding = max(0, self._outstanding - 1)
+        try:
+            info = parse_delivery(reply)
+            batch, items = self._unpack(payload)
+            dead = dead_of(headers)
+            delivered = Delivered(self, reply, info, batch, items[0], dead, self._heard)
+        except (ProtocolError, ValueError, TypeError) as error:
+            logger.warning("durable queue %s: malformed message: %.200s", self.name, error)
+            if reply:
+                self._connection.publish(reply, b"+TERM malformed")
+            self._pull()
+            return
+        if len(items) > 1:
+            self._start(self._split_up(batch, items, reply))
+        elif info.tries > self._tries:
+            self._start(self._bury(delivered))
+        else:
+            self._deliver(delivered)
+        self._pull()
+
+    def _deliver(self, delivered: Delivered) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(delivered)
+                return
+        self._buffer.append(delivered)
+
+    def _pull_ended(self, status: int, headers: bytes) -> None:
+        """A pull is over, or JetStream is only alive."""
+        if status == ALIVE:
+            return
+        text = headers.partition(b"\r\n")[0].decode("utf-8", "replace")
+        pending = parse_headers(headers).get("nats-pending-messages", "")
+        if pending.isdecimal():
+            self._outstanding = max(0, self._outstanding - int(pending))
+        else:
+            self._outstanding = 0
+        if "Consumer Deleted" in text:
+            self.close(NotFoundError(f"the durable queue {self.name!r} was deleted"))
+            return
+        if status in (404, 408):
+            # Its time is over.
+            if self._waiters:
+                self._pull()
+            return
+        logger.debug("durable queue %s: %s", self.name, text)
+        if self._retry is None:
+            self._retry = self._loop.call_later(PAUSE, self._pull_again)
+
+    def _pull_again(self) -> None:
+        self._retry = None
+        if self._waiters:
+            self._pull()
+
+    # -- what becomes of a message -----------------------------------------------------------
+
+    async def settle(self, reply: str, word: bytes, confirm: bool = False) -> bool:
+        """Tell JetStream what became of a message.
+
+        Raises:
+            ConnectionLostError: with `confirm`: there is no answer.
+        """
+        if not confirm:
+            if self._connection.publish(reply, word):
+                return True
+            logger.warning(
+                "durable queue %s: there is no NATS server to tell what became of a message: it "
+                "comes again",
+                self.name,
+            )
+            return False
+        try:
+            await self._connection.request(reply, word, timeout=CONFIRM_TIMEOUT)
+        except (TimeoutError, NotFoundError) as error:
+            raise ConnectionLostError(
+                f"JetStream did not confirm the acknowledgement: {error}"
+            ) from None
+        return True
+
+    def give_back(self, reply: str) -> None:
+        """Have a message delivered to another consumer."""
+        self._connection.publish(reply, _nak(0.0))
+
+    def note_error(self, sequence: int, error: BaseException) -> None:
+        """Remember why the work on a message failed."""
+        self._errors.pop(sequence, None)
+        if len(self._errors) >= MAX_ERRORS:
+            del self._errors[next(iter(self._errors))]
+        try:
+            text = repr(error)
+        except Exception:
+            text = type(error).__name__
+        self._errors[sequence] = text[:MAX_ERROR]
+
+    async def _bury(self, delivered: Delivered) -> None:
+        """Move a message to the dead letters."""
+        await self._give_up(delivered, self._errors.pop(delivered.info.sequence, None))
+        await delivered.term(f"delivered {self._tries} times")
+
+    async def _split_up(self, batch: Batch, items: list[tuple[Any, ...]], reply: str) -> None:
+        """Have each message of a batch be one by itself, which is acknowledged by itself."""
+        await self._split(batch, items)
+        await self.settle(reply, b"+ACK")
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(self._run(coroutine), name=f"durable queue {self.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except (Error, OSError) as error:
+            # The message comes again.
+            logger.warning("durable queue %s: %r", self.name, error)
+
+    def close(self, error: Exception | None = None) -> None:
+        """Take no more; what was not taken goes back, and calls of `get` fail."""
+        if self._end is not None:
+            return
+        self._end = error or Empty()
+        for timer in (self._watch, self._retry):
+            if timer is not None:
+                timer.cancel()
+        while self._buffer:
+            self._buffer.popleft().give_back()
+        self._drain()
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(self._end)
+
+    def _drain(self) -> None:
+        """End what was asked for; messages that are on their way go back."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        if self._connection.is_connected:
+            self._start(self._connection.drain_subscription(subscription, DRAIN_TIMEOUT))
+        else:
+            self._connection.unsubscribe(subscription)
+
+    async def wait_closed(self) -> None:
+        """Wait until what it still did has ended, for as long as that takes at most."""
+        if self._tasks:
+            _, late = await asyncio.wait(set(self._tasks), timeout=DRAIN_TIMEOUT)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+
+def _nak(delay: float) -> bytes:
+    if delay <= 0:
+        return b"-NAK"
+    return b"-NAK " + json.dumps({"delay": int(delay * NANOSECONDS)}).encode()
+
+
+def dead_of(headers: bytes) -> dict[str, Any] | None:
+    """What became of a dead letter, from its headers."""
+    text = parse_headers(headers).get("berrymq-dead") if headers else None
+    if text is None:
+        return None
+    try:
+        dead = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return dead if isinstance(dead, dict) else None

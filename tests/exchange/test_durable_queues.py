@@ -1,0 +1,393 @@
+"""Durable queues: what was told as sent arrives, is acknowledged, comes again, or is dead."""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
+from berrymq_rpc.errors import NotFoundError, OverloadedError
+from berrymq_rpc.exchange import Node, SyncNode
+from berrymq_rpc.nats.options import Durable
+from berrymq_rpc.testing.nats_server import NatsServer
+
+pytest.importorskip("nats", reason="NATS needs nats-py")
+
+Until = Callable[..., Any]
+
+PATIENCE = 10.0
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"durable-{next(_numbers)}"
+
+
+@asynccontextmanager
+async def clustered(server: NatsServer, namespace: str, **options: Any) -> AsyncIterator[Bus]:
+    bus = Bus()
+    async with Node(None, bus, cluster=server.url, namespace=namespace, **options):
+        yield bus
+
+
+async def take(queue: AsyncQueue, count: int) -> list[Any]:
+    """Take and acknowledge so many messages; their first arguments."""
+    taken = []
+    for _ in range(count):
+        async with queue.get(timeout=PATIENCE) as message:
+            taken.append(message.args[0])
+    return taken
+
+
+async def test_what_is_published_is_kept_while_nobody_is_there(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:new", durable="workers", bus=bus)
+        await queue.ready()
+        queue.close()
+        with pytest.raises(Empty):
+            await queue.get()
+    async with clustered(nats_server, namespace) as bus:
+        for number in range(100):
+            assert await bus.publish("job:new", number, key=number) == 0
+        await bus.publish("job:old", -1)
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:new", durable="workers", bus=bus)
+        await queue.ready()
+        assert await queue.size() == 100
+        message = await queue.get(timeout=PATIENCE)
+        assert isinstance(message, Message)
+        assert (message.id, message.args, message.kwargs) == ("job:new", (0,), {"key": 0})
+        assert not message.redelivered
+        assert await message.ack(confirm=True)
+        assert await take(queue, 99) == list(range(1, 100))
+        with pytest.raises(Empty):
+            await queue.get(timeout=0.05)
+        assert await queue.size() == 0
+
+
+async def test_each_message_goes_to_one_consumer_of_each_queue(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with (
+        clustered(nats_server, namespace) as bus,
+        clustered(nats_server, namespace) as other,
+    ):
+        queues = [AsyncQueue("job:*", durable="workers", bus=each) for each in (bus, other, other)]
+        audit = AsyncQueue("*:new", durable="audit", bus=bus)
+        for queue in (*queues, audit):
+            await queue.ready()
+        heard: list[int] = []
+        other.regist_function("job:new", lambda message: heard.append(message.args[0]))
+        taken: list[int] = []
+
+        async def work(queue: AsyncQueue) -> None:
+            while True:
+                async with queue.get() as message:
+                    taken.append(message.args[0])
+
+        workers = [asyncio.create_task(work(queue)) for queue in queues]
+        await asyncio.gather(*(bus.publish("job:new", number) for number in range(300)))
+        assert await take(audit, 300) == list(range(300))
+        async with asyncio.timeout(PATIENCE):
+            while len(taken) < 300 or len(heard) < 300:
+                await asyncio.sleep(0.01)
+        assert sorted(taken) == list(range(300))
+        # Followers hear the same messages, in order.
+        assert heard == list(range(300))
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
+
+
+async def test_what_fails_comes_again_and_then_is_dead(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    dead: list[Message] = []
+    async with (
+        clustered(nats_server, namespace) as bus,
+        clustered(nats_server, namespace) as other,
+    ):
+        for each in (bus, other):
+            each.regist_function("dead:workers", dead.append)
+        queue = AsyncQueue("job:*", durable="workers", tries=2, bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 7, key=8)
+        with pytest.raises(LookupError):
+            async with queue.get(timeout=PATIENCE) as message:
+                assert not message.redelivered
+                raise LookupError("no such job")
+        message = await queue.get(timeout=PATIENCE)
+        assert message.redelivered
+        assert message.tries == 2
+        await message.nak()
+        with pytest.raises(Empty):
+            await queue.get(timeout=0.3)
+        letters = AsyncQueue("dead:workers", durable="letters", bus=other)
+        async with letters.get(timeout=PATIENCE) as letter:
+            assert (letter.id, letter.args, letter.kwargs) == ("dead:workers", (7,), {"key": 8})
+            assert letter.dead == {
+                "identifier": "job:new",
+                "queue": "workers",
+                "tries": 2,
+                "error": "LookupError('no such job')",
+            }
+        assert [(m.args, m.dead["tries"]) for m in dead] == [((7,), 2)] * 2
+        assert await queue.size() == 0
+
+
+async def test_words(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", ack_wait=0.5, bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 1)
+        message = await queue.get(timeout=PATIENCE)
+        for _ in range(4):
+            await asyncio.sleep(0.2)
+            await message.in_progress()
+        with pytest.raises(Empty):
+            await queue.get(timeout=0.1)
+        # Neither acknowledged nor in progress: it comes again.
+        message = await queue.get(timeout=PATIENCE)
+        assert message.redelivered
+        await message.term("it makes no sense")
+        with pytest.raises(Empty):
+            await queue.get(timeout=0.8)
+        await bus.publish("job:new", 2)
+        message = await queue.get(timeout=PATIENCE)
+        began = asyncio.get_running_loop().time()
+        await message.nak(delay=0.4)
+        message = await queue.get(timeout=PATIENCE)
+        assert asyncio.get_running_loop().time() - began > 0.35
+        await message.ack()
+
+
+async def test_where_no_queue_keeps_it(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        assert await bus.publish("job:new") == 0
+        with pytest.raises(NotFoundError, match="job:new"):
+            await bus.publish("job:new", durable=True)
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        other = AsyncQueue("*:other", durable="others", bus=bus)
+        await queue.ready()
+        await other.ready()
+        await bus.publish("job:new", 1, durable=True)
+        # The stream has it among its subjects, but no queue wants it.
+        with pytest.raises(NotFoundError, match="x:y"):
+            await bus.publish("x:y", durable=True)
+        assert await take(queue, 1) == [1]
+        assert await queue.delete()
+        assert queue.closed
+    alone = Bus()
+    with pytest.raises(NotFoundError, match="no cluster"):
+        await alone.publish("job:new", durable=True)
+    with pytest.raises(ValueError, match="cluster"):
+        AsyncQueue("job:*", durable="workers", bus=alone)
+
+
+async def test_other_settings(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        await AsyncQueue("job:*", durable="workers", bus=bus).ready()
+        await AsyncQueue("job:*", durable="workers", bus=bus).ready()
+        for identifier, options in (
+            ("job:*", {"tries": 3}),
+            ("job:*", {"ack_wait": 10.0}),
+            ("job:new", {}),
+        ):
+            queue = AsyncQueue(identifier, durable="workers", bus=bus, **options)
+            with pytest.raises(ValueError, match="'workers' exists with"):
+                await queue.ready()
+    async with clustered(nats_server, namespace, durable=Durable(max_bytes=1 << 20)) as bus:
+        with pytest.raises(ValueError, match="max_bytes=1073741824, not 1048576"):
+            await AsyncQueue("job:*", durable="workers", bus=bus).ready()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"durable": "a b"}, "durable queue"),
+        ({"durable": ""}, "durable queue"),
+        ({"durable": "w", "tries": 0}, "tries"),
+        ({"durable": "w", "ack_wait": 0}, "ack_wait"),
+        ({"durable": "w", "shared": True}, "durable"),
+        ({"durable": "w", "maxsize": 3}, "durable"),
+        ({"durable": "w", "since": datetime(2026, 1, 1)}, "time zone"),
+        ({"tries": 3}, "durable="),
+    ],
+)
+async def test_invalid_arguments(
+    nats_server: NatsServer, namespace: str, options: dict[str, Any], problem: str
+) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        with pytest.raises(ValueError, match=problem):
+            AsyncQueue("job:*", bus=bus, **options)
+        with pytest.raises(ValueError, match="local"):
+            AsyncQueue("_job:*", bus=bus, durable="w")
+
+
+async def test_replay_from_a_time(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="w", since=datetime.now(UTC), bus=bus)
+        with pytest.raises(ValueError, match="keep="):
+            await AsyncQueue("job:*", durable="first", bus=bus).ready()
+            await queue.ready()
+    namespace += "-kept"
+    async with clustered(nats_server, namespace, durable=Durable(keep=timedelta(days=1))) as bus:
+        first = AsyncQueue("job:*", durable="first", bus=bus)
+        await first.ready()
+        for number in range(3):
+            await bus.publish("job:new", number)
+        assert await take(first, 3) == [0, 1, 2]
+        since = datetime.now(UTC) - timedelta(hours=1)
+        again = AsyncQueue("job:*", durable="again", since=since, bus=bus)
+        assert await take(again, 3) == [0, 1, 2]
+        late = AsyncQueue("job:*", durable="late", bus=bus)
+        await late.ready()
+        assert await late.size() == 0
+
+
+async def test_a_full_stream(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace, durable=Durable(max_bytes=20_000)) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        with pytest.raises(OverloadedError, match="full"):
+            for number in range(100):
+                await bus.publish("job:new", number, b"x" * 1000)
+        size = await queue.size()
+        assert 10 < size < 20
+        assert await take(queue, size) == list(range(size))
+        await bus.publish("job:new", 100)
+
+
+async def test_jetstream_is_off(start_nats: Callable[..., NatsServer], namespace: str) -> None:
+    async with clustered(start_nats(), namespace) as bus:
+        with pytest.raises(NotFoundError, match="-js"):
+            await AsyncQueue("job:*", durable="workers", bus=bus).ready()
+        assert await bus.publish("job:new") == 0
+        with pytest.raises(NotFoundError):
+            await bus.publish("job:new", durable=True)
+
+
+async def test_messages_of_twitter_are_acknowledged_singly(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", ack_wait=1.0, bus=bus)
+        await queue.ready()
+        for number in range(50):
+            bus.twitter("job:new", number)
+        assert sorted(await take(queue, 50)) == list(range(50))
+        async with asyncio.timeout(PATIENCE):
+            while await queue.size():
+                await asyncio.sleep(0.01)
+
+
+async def test_what_is_not_taken_goes_back(nats_server: NatsServer, namespace: str) -> None:
+    async with (
+        clustered(nats_server, namespace) as bus,
+        clustered(nats_server, namespace) as other,
+    ):
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        for number in range(200):
+            await bus.publish("job:new", number)
+        taken = await take(queue, 50)
+        queue.close()
+        second = AsyncQueue("job:*", durable="workers", bus=other)
+        taken += await take(second, 150)
+        assert sorted(taken) == list(range(200))
+
+
+async def test_a_cancelled_get_takes_nothing(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        getting = asyncio.create_task(queue.get())
+        await asyncio.sleep(0.01)
+        getting.cancel()
+        await asyncio.wait((getting,))
+        await bus.publish("job:new", 1)
+        message = await queue.get(timeout=PATIENCE)
+        assert (message.args, message.redelivered) == ((1,), False)
+        await message.ack()
+
+
+async def test_nats_is_killed_in_the_middle(
+    start_nats: Callable[..., NatsServer], namespace: str
+) -> None:
+    server = start_nats(jetstream=True)
+    async with clustered(server, namespace) as bus, clustered(server, namespace) as other:
+        queue = AsyncQueue("job:*", durable="workers", ack_wait=2.0, bus=other)
+        await queue.ready()
+        told: list[int] = []
+
+        async def publish(numbers: range) -> None:
+            for number in numbers:
+                await bus.publish("job:new", number, durable=True)
+                told.append(number)
+
+        senders = [asyncio.create_task(publish(range(i, 400, 8))) for i in range(8)]
+        while len(told) < 100:
+            await asyncio.sleep(0.001)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        await asyncio.gather(*senders)
+        assert sorted(told) == list(range(400))
+        taken: set[int] = set()
+        async with asyncio.timeout(PATIENCE * 2):
+            while len(taken) < 400:
+                async with queue.get() as message:
+                    taken.add(message.args[0])
+        assert taken == set(range(400))
+
+
+def test_queues_for_threads(nats_server: NatsServer, namespace: str) -> None:
+    bus = Bus()
+    with SyncNode(bus, cluster=nats_server.url, namespace=namespace) as node:
+        queue = Queue("job:*", durable="workers", bus=bus)
+        for number in range(3):
+            assert node.publish("job:new", number, durable=True) == 0
+        assert queue.size() == 3
+        with queue.get(timeout=PATIENCE) as message:
+            assert message.args == (0,)
+        message = queue.get(timeout=PATIENCE)
+        message.nak()
+        assert queue.get(timeout=PATIENCE).args[0] in (1, 2)
+        taken: list[Message] = []
+        thread = threading.Thread(target=lambda: taken.append(queue.get(timeout=PATIENCE)))
+        thread.start()
+        thread.join(PATIENCE)
+        assert taken[0].args[0] in (1, 2)
+        with pytest.raises(Empty):
+            queue.get(timeout=0.05)
+        assert queue.delete()
+        assert queue.closed
+
+
+async def test_a_queue_for_threads_on_an_event_loop(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        with pytest.raises(RuntimeError, match="AsyncQueue"):
+            Queue("job:*", durable="workers", bus=bus)
+
+
+async def test_from_another_event_loop(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+
+        async def elsewhere() -> list[Any]:
+            queue = AsyncQueue("job:*", durable="workers", bus=bus)
+            await queue.ready()
+            for number in range(5):
+                await bus.publish("job:new", number, durable=True)
+            return await take(queue, 5)
+
+        assert await asyncio.to_thread(asyncio.run, elsewhere()) == list(range(5))
