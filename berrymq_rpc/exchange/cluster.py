@@ -29,7 +29,8 @@ from .cluster_order import ClusterOrder
 from .cluster_record import RecordCodec
 from .cluster_subject import all_subjects, inbox, patterns_of
 from .durable_consumer import dead_of
-from .durable_queues import DEAD, ClusterQueues, dead_subjects, message_id
+from .durable_queues import ClusterQueues, message_id
+from .durable_streams import DEAD, dead_subjects
 from .mesh import MAX_EXAMPLE, Mesh
 from .reorder import MAX_SOURCES
 from .send_buffer import MAX_BYTES, MAX_MESSAGES

@@ -16,7 +16,7 @@ from .connection import Connection
 from .headers import NO_RESPONDERS, pack_headers, status_of
 from .jetstream import parse_ack
 
-__all__ = ["OnStored", "StoredPublisher"]
+__all__ = ["ABSENCE", "TIMEOUT", "OnStored", "StoredPublisher"]
 
 #: Called once, with ``None`` when the message is stored, or with the reason why it is not known to
 #: be.

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
-from berrymq_rpc.errors import NotFoundError, OverloadedError
+from berrymq_rpc.errors import ConnectionLostError, NotFoundError, OverloadedError
 from berrymq_rpc.exchange import Node, SyncNode
-from berrymq_rpc.nats.options import Durable
+from berrymq_rpc.nats.options import Durable, Nats
 from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
+
+from berrymq_rpc.nats.connection import Connection
 
 Until = Callable[..., Any]
 
@@ -391,3 +393,80 @@ async def test_from_another_event_loop(nats_server: NatsServer, namespace: str) 
             return await take(queue, 5)
 
         assert await asyncio.to_thread(asyncio.run, elsewhere()) == list(range(5))
+
+
+async def test_publish_waits_while_nats_is_away(
+    start_nats: Callable[..., NatsServer], namespace: str
+) -> None:
+    server = start_nats(jetstream=True)
+    async with clustered(server, namespace) as bus, clustered(server, namespace) as other:
+        queue = AsyncQueue("job:*", durable="workers", bus=other)
+        await queue.ready()
+        server.kill()
+        # This node has not asked yet whether a queue keeps it.
+        publishing = asyncio.create_task(bus.publish("job:new", 1, durable=True))
+        known = asyncio.create_task(other.publish("job:new", 2, durable=True))
+        done, _ = await asyncio.wait((publishing, known), timeout=0.3)
+        assert not done
+        await asyncio.to_thread(server.start)
+        await publishing
+        await known
+        assert sorted(await take(queue, 2)) == [1, 2]
+
+
+async def test_a_queue_that_is_deleted_elsewhere(nats_server: NatsServer, namespace: str) -> None:
+    async with (
+        clustered(nats_server, namespace) as bus,
+        clustered(nats_server, namespace) as other,
+    ):
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        getting = asyncio.create_task(queue.get())
+        await asyncio.sleep(0.05)
+        assert await AsyncQueue("job:*", durable="workers", bus=other).delete()
+        with pytest.raises(NotFoundError, match="workers"):
+            await getting
+        with pytest.raises(NotFoundError, match="workers"):
+            await queue.size()
+        assert not await AsyncQueue("job:*", durable="workers", bus=other).delete()
+
+
+async def test_malformed_messages_in_the_stream(nats_server: NatsServer, namespace: str) -> None:
+    connection = Connection(Nats(nats_server.url))
+    await connection.connect(PATIENCE)
+    try:
+        async with clustered(nats_server, namespace) as bus:
+            queue = AsyncQueue("job:*", durable="workers", bus=bus)
+            await queue.ready()
+            for payload in (b"", b"{}", b"\x01\x00\x00\x00\x01\xc0", b"x" * 5000):
+                connection.publish(f"berrymq.{namespace}.job.new", payload)
+            await connection.flush(PATIENCE)
+            await bus.publish("job:new", 1)
+            assert await take(queue, 1) == [1]
+            async with asyncio.timeout(PATIENCE):
+                while await queue.size():
+                    await asyncio.sleep(0.01)
+    finally:
+        await connection.close()
+
+
+async def test_an_acknowledgement_without_a_server(
+    start_nats: Callable[..., NatsServer], namespace: str, until: Until
+) -> None:
+    server = start_nats(jetstream=True)
+    async with clustered(server, namespace) as bus:
+        lost: list[Message] = []
+        bus.regist_function("connection:lost", lost.append)
+        queue = AsyncQueue("job:*", durable="workers", ack_wait=1.0, bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 1)
+        message = await queue.get(timeout=PATIENCE)
+        server.kill()
+        await until(lambda: lost)
+        assert not await message.ack()
+        with pytest.raises(ConnectionLostError):
+            await message.ack(confirm=True)
+        await asyncio.to_thread(server.start)
+        message = await queue.get(timeout=PATIENCE)
+        assert message.redelivered
+        assert await message.ack(confirm=True)
