@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from .method_table import HandlerTable
 from .options import Options
 from .port_connections import PortConnections
 from .transport import transport_for
-from .transport.port import PortOptions
+from .transport.port import Port, PortOptions
 from .wire.codec import Codec
 from .wire.session import Dialect, Session
 
@@ -92,10 +93,18 @@ class Runtime:
         opened = await transport_for(endpoint).listen(endpoint, port, options)
         port.opened(opened)
         if is_nats(endpoint):
-            # Here, as it needs nats-py.
-            from .nats_service import NatsService
+            self._serve_plain_clients(opened)
 
-            self._services.append(NatsService(self, opened))
+    def _serve_plain_clients(self, listener: Port) -> None:
+        """Have NATS's own tools find this side, and take the requests of plain NATS clients."""
+        # Here, as it needs nats-py.
+        from .nats_service import NatsService
+
+        service = NatsService(listener, self.dispatcher.table, self.options, self.statistics)
+        self._services.append(service)
+        if service.dialect is not None:
+            port = self._new_port(None, [service.dialect])
+            port.opened(service.open_port(port))
 
     async def dial(self, endpoint: str, *, greeting: Dialect | None) -> None:
         """Open a connecting port."""
@@ -115,12 +124,14 @@ class Runtime:
             insecure=self.options.insecure,
         )
 
-    def _new_port(self, greeting: Dialect | None) -> PortConnections:
+    def _new_port(
+        self, greeting: Dialect | None, dialects: Sequence[Dialect] | None = None
+    ) -> PortConnections:
         port = PortConnections(
             self,
             self.dispatcher,
             self.options.limits,
-            self.dialects,
+            self.dialects if dialects is None else dialects,
             self.new_session,
             greeting=greeting,
             loop=self.loop,

@@ -23,7 +23,7 @@ import asyncio
 import random
 from secrets import token_hex
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ...common.backoff import Backoff
 from ...errors import AuthenticationError
@@ -107,6 +107,16 @@ async def dial(endpoint: str, handler: PortHandler, options: PortOptions) -> Por
     return NatsDialler(settings_of(endpoint), handler, options)
 
 
+class Companion(Protocol):
+    """What uses the connection of a listening port as well."""
+
+    def lost(self, reason: str) -> None:
+        """The link to NATS broke."""
+
+    def read_complete(self) -> None:
+        """All that could be read was handed over."""
+
+
 class NatsListener(NatsPort):
     """A server's port."""
 
@@ -118,6 +128,8 @@ class NatsListener(NatsPort):
         self._in = self.connection.subscribe(f"{self._address}.*", self._arrived)
         self._beat_subject = subject_of(self.service, "beat", self.id)
         self._accepts = True
+        #: What takes the requests of plain clients at the same connection.
+        self.companion: Companion | None = None
         #: What the NATS server has refused while the port opened.
         self._problem: AuthenticationError | None = None
 
@@ -154,10 +166,25 @@ class NatsListener(NatsPort):
         if self._accepts:
             self._announce(FOUND)
 
+    def _lost(self, reason: str) -> None:
+        if self.companion is not None:
+            self.companion.lost(reason)
+        super()._lost(reason)
+
+    def _read_complete(self) -> None:
+        super()._read_complete()
+        if self.companion is not None:
+            self.companion.read_complete()
+
     def _refused(self, refusal: Refusal) -> None:
         if refusal.subject in (self._find.subject, self._in.subject):
             # Without these nobody can call this side.
             self._problem = refusal.error
+        if refusal.subject.startswith("$SRV."):
+            # Whoever may not be listed may serve all the same. There are nine such subjects.
+            if refusal.subject == "$SRV.PING":
+                logger.info("%s: %s", self.settings, refusal.error)
+            return
         logger.warning("%s: %s", self.settings, refusal.error)
 
     def _asked(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:

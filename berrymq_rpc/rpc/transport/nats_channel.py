@@ -11,6 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from ..wire.session import Buffer
 from .nats_records import (
     ACK,
     DATA,
@@ -22,7 +23,6 @@ from .nats_records import (
     pack_head,
     pack_table,
 )
-from .port import Buffer
 
 __all__ = ["Channel", "ChannelError"]
 

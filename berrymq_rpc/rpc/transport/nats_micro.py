@@ -1,0 +1,103 @@
+"""Plain NATS requests to a service, as messages of one peer; its session is `jsonrpc.micro`'s.
+
+A message that arrives has four frames: what follows the service in the subject, the subject for the
+answer, headers and body. One that is sent has the last three.
+"""
+
+from collections.abc import Sequence
+
+from .nats import NatsListener
+from .nats_port import MAX_REPLY
+from .port import Buffer, Key, Port, PortHandler
+
+__all__ = ["QUEUE_GROUP", "NatsMicroPort"]
+
+#: The queue group of all servers of a service: each request goes to one of them.
+QUEUE_GROUP = "q"
+
+
+class _Clients:
+    """The key of all plain clients, while there is a link."""
+
+
+class NatsMicroPort(Port):
+    """Takes the requests at the connection of a listening port.
+
+    Args:
+        listener: the port.
+        handler: is called on the same event loop.
+    """
+
+    def __init__(self, listener: NatsListener, handler: PortHandler) -> None:
+        self._listener = listener
+        self._connection = listener.connection
+        self._handler: PortHandler | None = handler
+        self._key: _Clients | None = None
+        self._received = False
+        self._start = len(listener.service) + 1
+        self._subscription = self._connection.subscribe(
+            f"{listener.service}.>", self._arrived, QUEUE_GROUP
+        )
+        listener.companion = self
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def notices_loss(self) -> bool:
+        return True
+
+    def send(self, key: Key, frames: Sequence[Buffer]) -> bool:
+        if key is not self._key or key is None:
+            return False
+        reply, headers, body = frames
+        self._connection.publish(
+            bytes(reply).decode("utf-8", "surrogateescape"), body, headers=bytes(headers)
+        )
+        return True
+
+    def queued_bytes(self, key: Key) -> int:
+        # NATS takes what it is sent; if not, all of it waits here.
+        return self._connection.queued_bytes if key is self._key else 0
+
+    def can_be_pushed(self, key: Key) -> bool:
+        return False
+
+    def disconnect(self, key: Key) -> None:
+        if key is self._key:
+            self._key = None
+
+    def stop_accepting(self) -> None:
+        self._connection.unsubscribe(self._subscription)
+
+    def close(self) -> None:
+        self.stop_accepting()
+        self._handler = self._key = None
+
+    async def wait_closed(self) -> None:
+        """The listening port closes the connection."""
+
+    def lost(self, reason: str) -> None:
+        """The link to NATS broke: who asked gets no answer any more."""
+        key, self._key = self._key, None
+        if key is not None and self._handler is not None:
+            self._handler.peer_lost(key, reason, at_once=True)
+
+    def read_complete(self) -> None:
+        """All that could be read was handed over."""
+        if self._received:
+            self._received = False
+            if self._handler is not None:
+                self._handler.read_complete()
+
+    def _arrived(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        if self._handler is None or len(reply) > MAX_REPLY:
+            return
+        if self._key is None:
+            self._key = _Clients()
+            self._handler.peer_connected(self._key)
+        self._received = True
+        name = subject[self._start :].encode("utf-8", "surrogateescape")
+        to = reply.encode("utf-8", "surrogateescape")
+        self._handler.message_received(self._key, [name, to, headers, payload])
