@@ -7,6 +7,7 @@ from .call import call
 from .get import get
 from .keys import authorize, keygen, revoke
 from .methods import methods
+from .queues import queues
 from .send import send
 from .serve import serve
 from .stub import stub
@@ -36,5 +37,18 @@ def berrymq() -> None:
     """
 
 
-for each in (serve, send, tail, get, call, methods, stub, bridge, keygen, authorize, revoke):
+for each in (
+    serve,
+    send,
+    tail,
+    get,
+    call,
+    methods,
+    stub,
+    bridge,
+    queues,
+    keygen,
+    authorize,
+    revoke,
+):
     berrymq.add_command(each)

@@ -432,7 +432,9 @@ class Cluster:
         if not self._is_about(subject, messages):
             router.count_malformed(ProtocolError(f"a message that is not about {subject}"))
             return
-        self._note_via(batch.source, via)
+        if not reply:
+            # What JetStream is to keep may be published again by any node.
+            self._note_via(batch.source, via)
         batches = [batch]
         if self._filter is not None:
             filtered = router.permitted(self._filter, batch)
@@ -532,6 +534,10 @@ class Cluster:
         identifier, args, *rest = message
         kwargs = rest[0] if rest else {}
         self._mesh.gateway.relay(identifier, args, kwargs, batch.source[0], None, dead)
+
+    def report_filling(self, **about: Any) -> None:
+        """Report on the bus of this node that the stream of durable queues is nearly full."""
+        self._mesh.gateway.relay("queue:filling", (), about, self._mesh.name)
 
     def _deny(self, count: int, example: str) -> None:
         """Count and report messages that came from the cluster and may not."""

@@ -144,6 +144,7 @@ class DurableConsumer:
         give_up: called with a message that was delivered too often, and its last error: moves it
             to the dead letters.
         split: called with a batch of several messages: publishes them one by one.
+        on_check: called every few seconds while messages are asked for.
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class DurableConsumer:
         call: Callable[[Coroutine[Any, Any, bool]], Coroutine[Any, Any, bool]],
         give_up: Callable[[Delivered, str | None], Coroutine[Any, Any, None]],
         split: Callable[[Batch, list[tuple[Any, ...]]], Coroutine[Any, Any, None]],
+        on_check: Callable[[], object],
     ) -> None:
         self.call = call
         self.name = name
@@ -169,6 +171,7 @@ class DurableConsumer:
         self._unpack = unpack
         self._give_up = give_up
         self._split = split
+        self._on_check = on_check
         self._buffer: deque[Delivered] = deque()
         self._waiters: deque[asyncio.Future[Delivered]] = deque()
         self._numbers = 0
@@ -297,6 +300,7 @@ class DurableConsumer:
     def _check(self) -> None:
         """Begin anew if JetStream is silent; give back what is not taken."""
         self._watch = None
+        self._on_check()
         now = self._loop.time()
         if self._buffer and now - self._buffer[0].came >= self._ack_wait * STALE:
             # Messages are not taken as fast any more. Those that are on their way would not be

@@ -47,6 +47,9 @@ class QueueHost(Protocol):
     def consume(self, settings: QueueSettings) -> DurableConsumer:
         """Begin to take its messages."""
 
+    def add(self, queue: "ClusterQueue") -> None:
+        """Close a queue with the others."""
+
     def discard(self, queue: "ClusterQueue") -> None:
         """Forget a queue that is closed."""
 
@@ -93,6 +96,7 @@ class ClusterQueue:
                 if self._is_closed:
                     raise Empty
                 self._consumer = self._host.consume(self.settings)
+                self._host.add(self)
             return self._consumer
 
     async def get(self, block: bool, timeout: float | None) -> Delivered:
@@ -156,3 +160,7 @@ class ClusterQueue:
         """Wait until what it still does has ended."""
         if self._consumer is not None:
             await self._consumer.wait_closed()
+
+    def __del__(self) -> None:
+        if not self._is_closed and self._consumer is not None:
+            self.close()

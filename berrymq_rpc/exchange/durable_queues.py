@@ -5,6 +5,7 @@ import concurrent.futures
 import json
 import math
 import threading
+import weakref
 from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from ..bus.durable import Stored
 from ..errors import (
     ConnectionLostError,
+    Error,
     NotFoundError,
     ProtocolError,
     ServiceClosedError,
@@ -34,6 +36,7 @@ from .cluster_subject import subject_of
 from .consumer import checked_ack_wait, checked_tries
 from .durable_consumer import Delivered, DurableConsumer, Unpacked
 from .durable_queue import ClusterQueue
+from .durable_report import DurableQueueInfo, FillWatch, list_queues, replay
 from .durable_streams import DEAD, DurableStreams, QueueSettings, filters_of
 from .message_codec import MessageCodec
 from .taken_message import check_no_loop
@@ -79,6 +82,9 @@ class DurableHost(Protocol):
     def relay_dead(self, batch: Batch, message: tuple[Any, ...], dead: dict[str, Any]) -> None:
         """Publish a dead letter on the bus of this node."""
 
+    def report_filling(self, **about: Any) -> None:
+        """Report on the bus of this node that there is little room left."""
+
 
 class ClusterQueues:
     """The durable queues of a cluster, as `bus.durable.DurableQueues` has them.
@@ -107,7 +113,10 @@ class ClusterQueues:
         self._cluster = cluster
         self._codec = codec
         self._records = RecordCodec()
-        self._open: set[ClusterQueue] = set()
+        #: Those that were declared. One that its user has forgotten closes itself.
+        self._open: weakref.WeakSet[ClusterQueue] = weakref.WeakSet()
+        self._fill_watch = FillWatch(self.js, self.streams, host.report_filling)
+        self._looking: asyncio.Task[None] | None = None
         self._places = asyncio.Semaphore(MAX_UNSTORED)
         #: Patterns that queues keep, each believed until then.
         self._known: dict[str, float] = {}
@@ -162,10 +171,31 @@ class ClusterQueues:
 
     def _release(self) -> None:
         if threading.get_ident() == self.thread:
-            self._places.release()
+            self._released()
         else:
             with suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self._places.release)
+                self.loop.call_soon_threadsafe(self._released)
+
+    def _released(self) -> None:
+        self._places.release()
+        self.look()
+
+    def look(self) -> None:
+        """See whether the stream is nearly full, if that was not seen just now."""
+        if (
+            not self._is_closed
+            and self._looking is None
+            and self._fill_watch.is_due(self.loop.time())
+        ):
+            self._looking = self.loop.create_task(self._look(), name="durable queues: how full")
+
+    async def _look(self) -> None:
+        try:
+            await self._fill_watch.look(self.loop.time())
+        except (Error, OSError) as error:
+            logger.debug("durable queues: how full they are is not known: %r", error)
+        finally:
+            self._looking = None
 
     async def _is_kept(self, subject: str) -> bool:
         """Whether a durable queue keeps a subject."""
@@ -222,10 +252,10 @@ class ClusterQueues:
         if checked_ack_wait(ack_wait) is None or ack_wait is math.inf:
             raise ValueError("ack_wait is a number of seconds, not None")
         start = None if since is None else time_text(since)
-        queue = ClusterQueue(self, QueueSettings(identifier, name, tries, ack_wait, start))
-        # Under the interpreter's lock: any thread may open one.
+        return ClusterQueue(self, QueueSettings(identifier, name, tries, ack_wait, start))
+
+    def add(self, queue: ClusterQueue) -> None:
         self._open.add(queue)
-        return queue
 
     def discard(self, queue: ClusterQueue) -> None:
         if not self._is_closed:
@@ -254,6 +284,7 @@ class ClusterQueues:
             call=self.call,
             give_up=give_up,
             split=self.split,
+            on_check=self.look,
         )
 
     # -- messages --------------------------------------------------------------------------
@@ -304,6 +335,36 @@ class ClusterQueues:
         )
         self.host.relay_dead(letter, item, dead)
 
+    async def list(self) -> list[DurableQueueInfo]:
+        """All durable queues of the cluster."""
+        return await self.call(list_queues(self.js, self.streams))
+
+    async def delete(self, name: str) -> bool:
+        """Delete a durable queue; return whether it was there."""
+        checked_name(name, "a durable queue")
+        return await self.call(self._delete(name))
+
+    async def _delete(self, name: str) -> bool:
+        deleted = False
+        for stream in (self.streams.stream, self.streams.dead_stream):
+            deleted |= await self.js.delete_consumer(stream, name)
+        return deleted
+
+    async def replay(self, name: str) -> int:
+        """Send the dead letters of a queue again; return how many there were."""
+        checked_name(name, "a durable queue")
+        return await self.call(replay(self.js, self.streams, name, self.unpack, self._store_again))
+
+    async def _store_again(
+        self, identifier: Identifier, batch: Batch, item: tuple[Any, ...], identity: str
+    ) -> None:
+        subject = subject_of(self._cluster, identifier)
+        if not await self._is_kept(subject):
+            raise NotFoundError(f"no durable queue keeps {str(identifier)!r}")
+        data, frames = self._codec.pack_large(item)
+        payload = self._records.pack(Batch(batch.source, batch.first, 1, data, frames))
+        await self._store(subject, payload, identity)
+
     async def _store(
         self, subject: str, payload: bytes, identity: str, headers: dict[str, str] | None = None
     ) -> None:
@@ -335,6 +396,9 @@ class ClusterQueues:
 
     async def wait_closed(self) -> None:
         """Wait until what the queues still do has ended."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait((self._looking,))
         await asyncio.gather(*(queue.wait_closed() for queue in list(self._open)))
         self._open.clear()
 

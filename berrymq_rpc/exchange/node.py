@@ -49,6 +49,8 @@ from .send_buffer import MAX_MESSAGES as MAX_LINK_MESSAGES
 
 if TYPE_CHECKING:
     from .cluster import Cluster
+    from .durable_queues import ClusterQueues
+    from .durable_report import DurableQueueInfo
 
 __all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Node"]
 
@@ -336,6 +338,51 @@ class Node:
         if self._cluster is not None:
             waiting.append(self._cluster.drain(timeout))
         return all(await asyncio.gather(*waiting))
+
+    async def durable_queues(self) -> "list[DurableQueueInfo]":
+        """All durable queues of the node's cluster, by their names.
+
+        Raises:
+            ValueError: the node has no cluster.
+            NotFoundError: JetStream is not enabled at the NATS server.
+            ConnectionLostError: there is no NATS server now.
+        """
+        return await self._queues().list()
+
+    async def delete_durable_queue(self, name: str) -> bool:
+        """Delete a durable queue of the node's cluster, with what it keeps.
+
+        Returns:
+            Whether it was there.
+
+        Raises:
+            Exception: as `durable_queues` does.
+        """
+        return await self._queues().delete(name)
+
+    async def replay_dead(self, name: str) -> int:
+        """Send the dead letters of a durable queue again, each once; they are dead no more.
+
+        All durable queues that keep such messages get them again.
+
+        Args:
+            name: of the queue.
+
+        Returns:
+            How many there were. If it is cancelled, some were sent.
+
+        Raises:
+            NotFoundError: no durable queue keeps such a message any more.
+            OverloadedError: the durable queues are full.
+            Exception: as `durable_queues` does.
+        """
+        return await self._queues().replay(name)
+
+    def _queues(self) -> "ClusterQueues":
+        self._check_running()
+        if self._cluster is None:
+            raise ValueError("the node has no cluster: give it cluster='nats://...'")
+        return self._cluster.queues
 
     async def listen(self, bind: Binding, *, insecure: bool = False) -> tuple[str, ...]:
         """Listen at a further address, or several.

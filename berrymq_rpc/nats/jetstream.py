@@ -37,6 +37,7 @@ PAGE = 256
 #: JetStream's own numbers of errors.
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
+MESSAGE_NOT_FOUND = 10037
 STREAM_NAME_IN_USE = 10058
 CONSUMER_EXISTS = 10148
 SUBJECTS_OVERLAP = 10065
@@ -212,6 +213,20 @@ class JetStream:
             f"CONSUMER.DELETE.{stream}.{name}", CONSUMER_NOT_FOUND, STREAM_NOT_FOUND
         )
         return answer is not None
+
+    async def message(self, stream: str, sequence: int, subject: str) -> dict[str, Any] | None:
+        """The first message on a subject from a number on; ``None`` if there is none."""
+        body = {"seq": sequence, "next_by_subj": subject}
+        answer = await self._found(
+            f"STREAM.MSG.GET.{stream}", MESSAGE_NOT_FOUND, STREAM_NOT_FOUND, body=body
+        )
+        found = None if answer is None else answer.get("message")
+        return found if isinstance(found, dict) else None
+
+    async def delete_message(self, stream: str, sequence: int) -> None:
+        """Delete a message by its number."""
+        body = {"seq": sequence, "no_erase": True}
+        await self.request(f"STREAM.MSG.DELETE.{stream}", body)
 
     async def _found(self, name: str, *missing: int, body: object = None) -> dict[str, Any] | None:
         try:

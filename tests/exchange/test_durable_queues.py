@@ -1,6 +1,7 @@
 """Durable queues: what was told as sent arrives, is acknowledged, comes again, or is dead."""
 
 import asyncio
+import gc
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -470,3 +471,88 @@ async def test_an_acknowledgement_without_a_server(
         message = await queue.get(timeout=PATIENCE)
         assert message.redelivered
         assert await message.ack(confirm=True)
+
+
+async def test_queues_are_listed_and_deleted(nats_server: NatsServer, namespace: str) -> None:
+    bus = Bus()
+    async with Node(None, bus, cluster=nats_server.url, namespace=namespace) as node:
+        assert await node.durable_queues() == []
+        workers = AsyncQueue("job:*", durable="workers", tries=3, ack_wait=7.0, bus=bus)
+        letters = AsyncQueue("dead:workers", durable="letters", bus=bus)
+        for queue in (workers, letters):
+            await queue.ready()
+        for number in range(3):
+            await bus.publish("job:new", number)
+        await workers.get(timeout=PATIENCE)
+        first, second = await node.durable_queues()
+        assert (first.name, first.identifier, first.is_of_dead) == ("letters", "dead:workers", True)
+        assert (second.name, second.identifier) == ("workers", "job:*")
+        assert (second.waiting, second.unacknowledged) == (2, 1)
+        assert (second.tries, second.ack_wait) == (3, 7.0)
+        assert await node.delete_durable_queue("workers")
+        assert not await node.delete_durable_queue("workers")
+        assert [each.name for each in await node.durable_queues()] == ["letters"]
+    async with Node(None, Bus()) as alone:
+        with pytest.raises(ValueError, match="cluster"):
+            await alone.durable_queues()
+
+
+async def test_dead_letters_are_sent_again(nats_server: NatsServer, namespace: str) -> None:
+    bus = Bus()
+    async with Node(None, bus, cluster=nats_server.url, namespace=namespace) as node:
+        assert await node.replay_dead("workers") == 0
+        queue = AsyncQueue("job:*", durable="workers", tries=1, bus=bus)
+        letters = AsyncQueue("dead:workers", durable="letters", bus=bus)
+        await letters.ready()
+        await queue.ready()
+        for number in range(3):
+            await bus.publish("job:new", number, key="k")
+            await (await queue.get(timeout=PATIENCE)).nak()
+        with pytest.raises(Empty):
+            await queue.get(timeout=0.2)
+        for _ in range(3):
+            await (await letters.get(timeout=PATIENCE)).nak(delay=100.0)
+        assert await node.replay_dead("workers") == 3
+        assert await node.replay_dead("workers") == 0
+        for number in range(3):
+            async with queue.get(timeout=PATIENCE) as message:
+                assert (message.id, message.args, message.kwargs) == (
+                    "job:new",
+                    (number,),
+                    {"key": "k"},
+                )
+        assert await letters.size() == 0
+
+
+async def test_it_is_told_before_the_stream_is_full(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with clustered(nats_server, namespace, durable=Durable(max_bytes=100_000)) as bus:
+        events: list[Message] = []
+        bus.regist_function("queue:filling", events.append)
+        await AsyncQueue("job:*", durable="unread", bus=bus).ready()
+        for number in range(85):
+            await bus.publish("job:new", number, b"x" * 900)
+        async with asyncio.timeout(PATIENCE):
+            while not events:
+                # Small ones: it looks again after a second.
+                await bus.publish("job:new")
+                await asyncio.sleep(0.1)
+        (event,) = events
+        assert event.kwargs["queue"] == "unread"
+        assert event.kwargs["max_bytes"] == 100_000
+        assert event.kwargs["bytes"] > 80_000
+
+
+async def test_a_queue_that_is_forgotten_is_closed(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        for number in range(200):
+            await queue.ready()
+            await bus.publish("job:new", number)
+        taken = await take(queue, 50)
+        del queue
+        gc.collect()
+        again = AsyncQueue("job:*", durable="workers", bus=bus)
+        taken += await take(again, 150)
+        assert sorted(taken) == list(range(200))

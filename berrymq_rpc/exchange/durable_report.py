@@ -1,0 +1,186 @@
+"""What operators ask about durable queues: what waits in them, dead letters, how full they are."""
+
+import json
+from base64 import b64decode
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from ..errors import NotFoundError, ProtocolError
+from ..identifier import Identifier
+from ..nats.jetstream import NANOSECONDS, JetStream
+from ..runtime.log import Log
+from .batch import Batch
+from .durable_consumer import Unpacked, dead_of
+from .durable_streams import DurableStreams
+
+__all__ = ["DurableQueueInfo", "FillWatch", "list_queues", "replay"]
+
+logger = Log("berrymq_rpc.exchange")
+
+#: The part of a stream's bytes from which on it is reported that it fills.
+NEARLY_FULL = 0.8
+
+#: Seconds between two looks, and between two reports while it stays so.
+LOOK_PAUSE = 1.0
+REPORT_PAUSE = 60.0
+
+#: Publishes a message with an id until it is stored.
+Store = Callable[[Identifier, Batch, tuple[Any, ...], str], Coroutine[Any, Any, None]]
+
+
+class DurableQueueInfo(NamedTuple):
+    """A durable queue of a cluster.
+
+    Args:
+        name: the queue's.
+        identifier: which messages it keeps; ``""`` if something else has made it.
+        waiting: messages that nobody has got.
+        unacknowledged: messages that a consumer has got and not acknowledged.
+        redelivered: those of them that were delivered before.
+        consumers: how many processes ask for messages just now.
+        tries, ack_wait: as for `Queue`; 0 tries if something else has made it.
+        is_of_dead: whether it is a queue of dead letters.
+    """
+
+    name: str
+    identifier: str
+    waiting: int
+    unacknowledged: int
+    redelivered: int
+    consumers: int
+    tries: int
+    ack_wait: float
+    is_of_dead: bool
+
+
+async def list_queues(js: JetStream, streams: DurableStreams) -> list[DurableQueueInfo]:
+    """All durable queues of a cluster, by their names.
+
+    Raises:
+        Exception: as `JetStream.request` does.
+    """
+    found = []
+    for stream in (streams.stream, streams.dead_stream):
+        for each in await js.consumers(stream):
+            config = each.get("config") or {}
+            metadata = config.get("metadata") or {}
+            tries = str(metadata.get("berrymq.tries", ""))
+            found.append(
+                DurableQueueInfo(
+                    str(each.get("name", "")),
+                    str(metadata.get("berrymq.identifier", "")),
+                    int(each.get("num_pending", 0)),
+                    int(each.get("num_ack_pending", 0)),
+                    int(each.get("num_redelivered", 0)),
+                    int(each.get("num_waiting", 0)),
+                    int(tries) if tries.isdecimal() else 0,
+                    config.get("ack_wait", 0) / NANOSECONDS,
+                    stream == streams.dead_stream,
+                )
+            )
+    return sorted(found)
+
+
+async def replay(
+    js: JetStream,
+    streams: DurableStreams,
+    name: str,
+    unpack: Callable[[bytes], Unpacked],
+    store: Store,
+) -> int:
+    """Send the dead letters of a queue again, to its and all other queues that keep them.
+
+    Those that were sent are dead letters no more. One that dies again meanwhile is left.
+
+    Args:
+        name: of the queue.
+        unpack: reads a payload.
+        store: publishes one.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        NotFoundError: no durable queue keeps such a message any more.
+        Exception: as `JetStream.request` does.
+    """
+    info = await js.stream(streams.dead_stream)
+    last = 0 if info is None else int(info["state"].get("last_seq", 0))
+    subject = streams.dead_subject(name)
+    count = sequence = 0
+    while sequence < last:
+        found = await js.message(streams.dead_stream, sequence + 1, subject)
+        if found is None:
+            break
+        sequence = int(found["seq"])
+        if sequence > last:
+            break
+        try:
+            batch, (message, *_) = unpack(b64decode(found.get("data", "")))
+            dead = dead_of(b64decode(found.get("hdrs", ""))) or {}
+            identifier = Identifier(dead.get("identifier", "")).require_exportable()
+        except (ProtocolError, ValueError, TypeError) as error:
+            logger.warning("a dead letter of %s is malformed: %.200s", name, error)
+            continue
+        item = (str(identifier), *message[1:])
+        try:
+            await store(identifier, batch, item, f"replay.{streams.dead_stream}.{sequence}")
+        except NotFoundError:
+            raise NotFoundError(
+                f"no durable queue keeps {str(identifier)!r} any more: {count} dead letters were "
+                "sent before"
+            ) from None
+        await js.delete_message(streams.dead_stream, sequence)
+        count += 1
+    return count
+
+
+class FillWatch:
+    """Reports on the bus that the stream of durable queues is nearly full.
+
+    Args:
+        js: JetStream.
+        streams: of the cluster.
+        report: called with what is known: the stream, its bytes and their bound, and the queue in
+            which most messages wait.
+    """
+
+    def __init__(
+        self, js: JetStream, streams: DurableStreams, report: Callable[..., object]
+    ) -> None:
+        self._js = js
+        self._streams = streams
+        self._report = report
+        self._next_look = 0.0
+        self._next_report = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether to look now; not again within a second."""
+        if now < self._next_look:
+            return False
+        self._next_look = now + LOOK_PAUSE
+        return True
+
+    async def look(self, now: float) -> None:
+        """Look how full the stream is."""
+        info = await self._js.stream(self._streams.stream)
+        if info is None:
+            return
+        taken, bound = int(info["state"].get("bytes", 0)), int(info["config"].get("max_bytes", -1))
+        if bound <= 0 or taken < NEARLY_FULL * bound:
+            self._next_report = now
+            return
+        if now < self._next_report:
+            return
+        self._next_report = now + REPORT_PAUSE
+        queues = [q for q in await list_queues(self._js, self._streams) if not q.is_of_dead]
+        fullest = max(queues, key=lambda q: q.waiting + q.unacknowledged, default=None)
+        about = {
+            "stream": self._streams.stream,
+            "bytes": taken,
+            "max_bytes": bound,
+            "queue": None if fullest is None else fullest.name,
+            "waiting": 0 if fullest is None else fullest.waiting + fullest.unacknowledged,
+        }
+        logger.warning("durable queues are nearly full: %s", json.dumps(about))
+        self._report(**about)
