@@ -11,6 +11,7 @@ import click
 
 from ..endpoint import Endpoint, host_and_port, without_password
 from ..identifier import Identifier
+from ..nats.options import is_nats
 from ..rpc.transport import endpoints_of
 
 __all__ = [
@@ -32,14 +33,16 @@ _NEGATIVE_NUMBER = re.compile(r"-[0-9.]")
 
 
 def listening_endpoint(text: str) -> str:
-    """An endpoint to listen at."""
+    """An endpoint to listen at; one of NATS without a password in its text."""
     try:
-        endpoints_of(text, "endpoint")
+        (endpoint,) = endpoints_of(text, "endpoint")
     except ValueError as error:
         if "://" not in text and ":" in text:
             shown = without_password(text)
             raise click.BadParameter(f"{shown!r} is not an endpoint: write tcp://{shown}") from None
         raise click.BadParameter(str(error).removeprefix("endpoint: ")) from None
+    if is_nats(endpoint):
+        return endpoint
     if Endpoint.parse(text).scheme == "mem":
         raise click.BadParameter(f"{text!r} is within one process: write tcp:// or ipc://")
     return text
@@ -47,11 +50,14 @@ def listening_endpoint(text: str) -> str:
 
 def connecting_endpoint(text: str) -> str:
     """An endpoint to connect to."""
+    endpoint = listening_endpoint(text)
     try:
-        Endpoint.parse(listening_endpoint(text)).require_port()
+        if is_nats(endpoint):
+            return endpoints_of(endpoint, "endpoint", connecting=True)[0]
+        Endpoint.parse(endpoint).require_port()
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return text
+        raise click.BadParameter(str(error).removeprefix("endpoint: ")) from None
+    return endpoint
 
 
 def socket_address(text: str) -> tuple[str, int]:

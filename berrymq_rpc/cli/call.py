@@ -128,7 +128,7 @@ async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:
         return refused(endpoint, error)
     if isinstance(error, rpc.ConnectionLostError):
         if error.sent is False:
-            return await unreachable(endpoint)
+            return await unreachable(endpoint, error)
         return Unreachable(_with_progress(error))
     if isinstance(error, rpc.RPCTimeoutError):
         return TimedOut(_with_progress(error))

@@ -16,6 +16,7 @@ from ..errors import (
     PermissionDeniedError,
     RPCTimeoutError,
 )
+from ..nats.options import is_nats
 from .values import printable
 
 __all__ = [
@@ -90,7 +91,7 @@ async def peer_errors(endpoint: str, *, connecting: bool = False) -> AsyncIterat
         raise refused(endpoint, error) from error
     except ConnectionLostError as error:
         if connecting:
-            raise await unreachable(endpoint) from error
+            raise await unreachable(endpoint, error) from error
         raise Unreachable(_with_endpoint(endpoint, error)) from error
     except RPCTimeoutError as error:
         raise TimedOut(_with_endpoint(endpoint, error)) from error
@@ -122,8 +123,14 @@ def refused(endpoint: str, error: Error) -> Refused:
     return Refused(_with_endpoint(endpoint, error) if advice is None else f"{endpoint}: {advice}")
 
 
-async def unreachable(endpoint: str) -> Unreachable:
-    """Describe an endpoint where no peer answers, with a diagnosis."""
+async def unreachable(endpoint: str, error: Error) -> Unreachable:
+    """Describe an endpoint where no peer answers, with a diagnosis.
+
+    Args:
+        error: what the call failed with. Where the peer is behind NATS, it knows why.
+    """
+    if is_nats(endpoint):
+        return Unreachable(_with_endpoint(endpoint, error))
     return Unreachable(f"no peer answers at {endpoint}: {await diagnose(endpoint)}")
 
 

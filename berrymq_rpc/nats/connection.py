@@ -163,6 +163,11 @@ class Connection:
         return self._link is not None
 
     @property
+    def last_error(self) -> str:
+        """Why there was no link the last time that one was wanted."""
+        return text_of(self._error)
+
+    @property
     def requires_authentication(self) -> bool:
         """Whether the server lets in only whom it knows."""
         info = self.server_info

@@ -117,7 +117,7 @@ def nats_of(place: NatsPlace) -> Nats:
     Raises:
         TypeError, ValueError: it is not an address of NATS.
     """
-    return place if isinstance(place, Nats) else Nats(place)
+    return place if isinstance(place, Nats) else settings_of(place)
 
 
 def is_nats(place: object) -> bool:

@@ -41,6 +41,7 @@ class ConnectionPool(Runtime):
         self._waiting = Connection(session, None, None, self.loop)
         Inbound(self._waiting, self.dispatcher)
         session.endpoint = ", ".join([*options.connect, *options.bind])
+        session.trouble = self._trouble
         #: The ports whose server refused this side the last time, and why.
         self._refusals: dict[PortConnections, AuthenticationError] = {}
         #: Why it cannot be used any more.
@@ -119,6 +120,11 @@ class ConnectionPool(Runtime):
         # Each call is told.
         self._refusals[port] = error
         self._fail_refused()
+
+    def _trouble(self) -> str | None:
+        """Why there is no connection, as far as the ports know."""
+        known = (port.port.trouble for port in self.ports if port.port is not None)
+        return "; ".join(filter(None, known)) or None
 
     def _fail_refused(self) -> None:
         """Fail what waits for a connection, if no server may give one."""

@@ -274,6 +274,14 @@ class NatsDialler(NatsPort):
         self._up = self.connection.subscribe(subject_of(self.service, "up"), self._announced)
         self.connection.start()
 
+    @property
+    def trouble(self) -> str | None:
+        if self.sessions:
+            return None
+        if not self.connection.is_connected:
+            return f"no NATS server answers ({self.connection.last_error}): is it running?"
+        return f"NATS answers, but no server of the service {self.service!r} does: is one running?"
+
     # -- finding servers -------------------------------------------------------------------
 
     def _restored(self) -> None:

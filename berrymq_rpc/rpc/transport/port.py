@@ -141,6 +141,11 @@ class Port(ABC):
     def queued_bytes(self, key: Key) -> int:
         """Bytes that wait in this process to be sent to the peer."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no peer, where the port knows more than that there is none."""
+        return None
+
     def all_queued_bytes(self) -> int:
         """Bytes that wait to be sent to all peers; 0 where the port bounds them by itself."""
         return 0

@@ -160,6 +160,8 @@ class Session(ABC):
         self.backlog: deque[Unsent] = deque()
         #: Called with the name of a peer's notification that could not be read, and why.
         self.report_dropped: Callable[[str, Exception], object] = _ignore
+        #: Says why there is no connection, where that is known.
+        self.trouble: Callable[[], str | None] = _unknown
         #: Malformed messages and records of the peer.
         self.malformed = 0
         #: The peer's calls that were too old to run when they were read.
@@ -371,9 +373,9 @@ class Session(ABC):
 
     def _expire_backlog(self, now: float) -> None:
         """Fail what has waited for a connection for too long."""
+        trouble = self.trouble() or "is the server running, and is the address right?"
         unreachable = ConnectionLostError(
-            f"no connection within {self.connect_timeout:g} s (is the server running, and is the "
-            "address right?)"
+            f"no connection within {self.connect_timeout:g} s ({trouble})"
         )
         while self.backlog and self.backlog[0].since + self.connect_timeout <= now:
             unsent = self.backlog.popleft().caller
@@ -550,6 +552,10 @@ class Session(ABC):
 
 
 def _ignore(name: str, error: Exception) -> None: ...
+
+
+def _unknown() -> str | None:
+    return None
 
 
 def _progress(caller: Caller, now: float) -> str:

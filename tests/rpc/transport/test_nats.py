@@ -131,6 +131,57 @@ async def test_no_server(nats_server: NatsServer, address: str) -> None:
         with pytest.raises(rpc.ConnectionLostError, match=r"calc.*was not sent") as caught:
             await client.rpc.who()
         assert caught.value.sent is False
+        assert "NATS answers, but no server of the service 'calc-" in str(caught.value)
+
+
+async def test_no_nats_server(start_nats: StartNats) -> None:
+    """`open_client` returns all the same; `start_server` does not."""
+    nats = start_nats()
+    nats.kill()
+    address = f"{nats.url}/calc"
+    async with await rpc.open_client(connect=address, connect_timeout=0.3) as client:
+        with pytest.raises(rpc.ConnectionLostError, match="no NATS server answers") as caught:
+            await client.rpc.who()
+        assert caught.value.sent is False
+        assert address in str(caught.value)
+        nats.start()
+        async with served(address, "a"):
+            assert await client.rpc.who() == "a"
+
+
+def test_without_nats_py(run_program: Any) -> None:
+    """All else works, and whoever wants NATS learns which extra brings it."""
+    done = run_program(WITHOUT)
+    assert (done.stdout, done.stderr) == ("works\nberrymq-rpc[nats]\nberrymq-rpc[nats]\n", "")
+
+
+WITHOUT = """
+import asyncio, re, sys
+sys.modules["nats"] = None
+from berrymq_rpc import rpc
+
+class Handler(rpc.AttrHandler):
+    @rpc.method
+    def who(self):
+        return "works"
+
+async def main():
+    async with (
+        await rpc.start_server(Handler(), bind="mem://x"),
+        await rpc.open_client(connect="mem://x") as client,
+    ):
+        print(await client.rpc.who())
+    for opening in (
+        rpc.start_server(Handler(), bind="nats://127.0.0.1/calc"),
+        rpc.open_client(connect="nats://127.0.0.1/calc"),
+    ):
+        try:
+            await opening
+        except ModuleNotFoundError as error:
+            print(re.search(r"berrymq-rpc.nats.", str(error))[0])
+
+asyncio.run(main())
+"""
 
 
 async def test_a_killed_server_fails_its_own_calls_alone(
