@@ -65,6 +65,7 @@ NOT_REACHED = {
     "exchange.durable_consumer.MAX_CREDIT": "what this side asks for at a time",
     "exchange.durable_consumer.MAX_ERROR": "a text that this side makes",
     "exchange.durable_consumer.MAX_ERRORS": "a cache",
+    "exchange.durable_queues.MAX_KNOWN": "a cache",
     "exchange.durable_queues.MAX_UNSTORED": "in the table of buffers",
     "exchange.mesh.MAX_EXAMPLE": "a text that this side makes",
     "exchange.policy.MAX_REMEMBERED": "a cache",

@@ -525,6 +525,9 @@ class Cluster:
             return
         self.relay_dead(batch, messages[0], dead)
 
+    def subject(self, identifier: str) -> str:
+        return self.send_buffer.subject(identifier)
+
     def unpack_record(self, payload: bytes) -> tuple[Batch, tuple[tuple[Any, ...], ...]]:
         batch = self._records.parse(payload).batch
         self._router.check_size(batch)

@@ -58,6 +58,9 @@ MAX_ERROR = 300
 #: What JetStream says of a pull: it is alive, or why the pull is over.
 ALIVE = 100
 
+#: The name of the header with what became of a dead letter.
+DEAD_HEADER = b"Berrymq-Dead"
+
 #: A message of a durable queue: its batch, and the parts of the message.
 Unpacked = tuple[Batch, list[tuple[Any, ...]]]
 
@@ -92,7 +95,7 @@ class Delivered:
         self._reply = reply
         self.info = info
         self.batch = batch
-        self.identifier = Identifier(item[0])
+        self.identifier = Identifier(item[0]).require_exportable()
         self.args: tuple[Any, ...] = item[1]
         self.kwargs: dict[str, Any] = item[2] if len(item) > 2 else {}
         self.origin = batch.source[0]
@@ -502,9 +505,9 @@ def _nak(delay: float) -> bytes:
 
 def dead_of(headers: bytes) -> dict[str, Any] | None:
     """What became of a dead letter, from its headers."""
-    text = parse_headers(headers).get("berrymq-dead") if headers else None
-    if text is None:
+    if DEAD_HEADER not in headers:
         return None
+    text = parse_headers(headers).get("berrymq-dead", "")
     try:
         dead = json.loads(text)
     except (ValueError, RecursionError):

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from ..bus.durable import Stored
@@ -53,6 +54,9 @@ MAX_UNSTORED = 2000
 #: Seconds for which a queue that keeps a subject is believed to be there.
 KNOWN_FOR = 10.0
 
+#: Subjects that are remembered.
+MAX_KNOWN = 10_000
+
 #: Seconds between attempts to ask JetStream, while there is none.
 PAUSE = 0.1
 
@@ -71,6 +75,9 @@ class DurableHost(Protocol):
     @property
     def source(self) -> Source:
         """This node."""
+
+    def subject(self, identifier: str) -> str:
+        """The subject of messages with an identifier."""
 
     def unpack_record(self, payload: bytes) -> tuple[Batch, tuple[tuple[Any, ...], ...]]:
         """Read what a node has published.
@@ -118,7 +125,7 @@ class ClusterQueues:
         self._fill_watch = FillWatch(self.js, self.streams, host.report_filling)
         self._looking: asyncio.Task[None] | None = None
         self._places = asyncio.Semaphore(MAX_UNSTORED)
-        #: Patterns that queues keep, each believed until then.
+        #: Subjects and patterns that queues keep, each believed until then.
         self._known: dict[str, float] = {}
         self._is_closed = False
 
@@ -157,7 +164,7 @@ class ClusterQueues:
     # -- publishing ------------------------------------------------------------------------
 
     async def reserve(self, identifier: Identifier) -> Stored | None:
-        if not await self.call(self._reserve(subject_of(self._cluster, identifier))):
+        if not await self.call(self._reserve(self.host.subject(str(identifier)))):
             return None
         return Stored(self._release)
 
@@ -200,8 +207,13 @@ class ClusterQueues:
     async def _is_kept(self, subject: str) -> bool:
         """Whether a durable queue keeps a subject."""
         now = self.loop.time()
-        if any(until > now and covers(known, subject) for known, until in self._known.items()):
+        if self._known.get(subject, 0.0) > now:
             return True
+        for known, until in self._known.items():
+            if until > now and covers(known, subject):
+                if len(self._known) < MAX_KNOWN:
+                    self._known[subject] = until
+                return True
         consumers = await self._consumers_of(subject)
         until = self.loop.time() + KNOWN_FOR
         self._known = {
@@ -292,8 +304,10 @@ class ClusterQueues:
     def unpack(self, payload: bytes) -> Unpacked:
         """Read a payload of a stream."""
         batch, messages = self.host.unpack_record(payload)
-        for message in messages:
-            Identifier(message[0]).require_exportable()
+        if len(messages) > 1:
+            # The identifier of a single one is checked as it is delivered.
+            for message in messages:
+                Identifier(message[0]).require_exportable()
         if not messages or batch.target is not None:
             raise ProtocolError("a record without messages")
         return batch, list(messages)
@@ -405,8 +419,13 @@ class ClusterQueues:
 
 def message_id(source: Source, number: int) -> str:
     """By what JetStream recognizes a message that it has."""
+    return f"{_id_prefix(source)}.{number}"
+
+
+@lru_cache(1000)
+def _id_prefix(source: Source) -> str:
     name, epoch = source
-    return f"{escape(name)}.{epoch}.{number}"
+    return f"{escape(name)}.{epoch}"
 
 
 def _closed() -> ServiceClosedError:

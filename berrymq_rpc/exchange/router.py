@@ -249,7 +249,10 @@ class Router:
         stored = message.stored
         with self.lock:
             try:
-                data, frames = self._codec.pack_large(item)
+                packed = self._codec.pack(item)
+                data, frames = self._codec.pack_all([packed]), list[bytes]()
+                if len(packed) >= LARGE:
+                    data, frames = self._codec.pack_large(item)
             except Exception as error:
                 self.refused += 1
                 stored.is_claimed = True
