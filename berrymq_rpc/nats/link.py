@@ -161,7 +161,8 @@ class Link(NatsClient):  # type: ignore[misc]
             allow_reconnect=False,
             connect_timeout=timeout,
             ping_interval=max(options.heartbeat / 2, 0.05),
-            max_outstanding_pings=1,
+            # Two halves of a heartbeat.
+            max_outstanding_pings=2,
             no_echo=not options.echo,
             tls=tls,
             tls_hostname=name,
