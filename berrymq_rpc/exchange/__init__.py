@@ -12,6 +12,7 @@ to ``rpc``.
 """
 
 from .connection import Connection, OnewayConnection
+from .durable_info import DurableQueueInfo
 from .functions import ExportedFunctions
 from .interconnection import Interconnection
 from .node import Node
@@ -21,6 +22,7 @@ from .taken_message import TakenMessage
 
 __all__ = [
     "Connection",
+    "DurableQueueInfo",
     "ExportedFunctions",
     "Interconnection",
     "Node",

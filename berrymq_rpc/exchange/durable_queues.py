@@ -36,8 +36,9 @@ from .cluster_record import RecordCodec
 from .cluster_subject import subject_of
 from .consumer import checked_ack_wait, checked_tries
 from .durable_consumer import Delivered, DurableConsumer, Unpacked
+from .durable_info import DurableQueueInfo
 from .durable_queue import ClusterQueue
-from .durable_report import DurableQueueInfo, FillWatch, list_queues, replay
+from .durable_report import FillWatch, list_queues, replay
 from .durable_streams import DEAD, DurableStreams, QueueSettings, filters_of
 from .message_codec import MessageCodec
 from .taken_message import check_no_loop

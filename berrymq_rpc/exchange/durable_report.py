@@ -3,7 +3,7 @@
 import json
 from base64 import b64decode
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import NotFoundError, ProtocolError
 from ..identifier import Identifier
@@ -11,9 +11,10 @@ from ..nats.jetstream import NANOSECONDS, JetStream
 from ..runtime.log import Log
 from .batch import Batch
 from .durable_consumer import Unpacked, dead_of
+from .durable_info import DurableQueueInfo
 from .durable_streams import DurableStreams
 
-__all__ = ["DurableQueueInfo", "FillWatch", "list_queues", "replay"]
+__all__ = ["FillWatch", "list_queues", "replay"]
 
 logger = Log("berrymq_rpc.exchange")
 
@@ -26,31 +27,6 @@ REPORT_PAUSE = 60.0
 
 #: Publishes a message with an id until it is stored.
 Store = Callable[[Identifier, Batch, tuple[Any, ...], str], Coroutine[Any, Any, None]]
-
-
-class DurableQueueInfo(NamedTuple):
-    """A durable queue of a cluster.
-
-    Args:
-        name: the queue's.
-        identifier: which messages it keeps; ``""`` if something else has made it.
-        waiting: messages that nobody has got.
-        unacknowledged: messages that a consumer has got and not acknowledged.
-        redelivered: those of them that were delivered before.
-        consumers: how many processes ask for messages just now.
-        tries, ack_wait: as for `Queue`; 0 tries if something else has made it.
-        is_of_dead: whether it is a queue of dead letters.
-    """
-
-    name: str
-    identifier: str
-    waiting: int
-    unacknowledged: int
-    redelivered: int
-    consumers: int
-    tries: int
-    ack_wait: float
-    is_of_dead: bool
 
 
 async def list_queues(js: JetStream, streams: DurableStreams) -> list[DurableQueueInfo]:

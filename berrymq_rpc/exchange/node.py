@@ -27,6 +27,7 @@ from ..security.key_pair import public_key
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
 from .consumer import MAX_UNACKNOWLEDGED, checked_ack_wait, checked_tries
 from .dial_back import Allowed
+from .durable_info import DurableQueueInfo
 from .functions import MAX_PEER_LINKS, TTL, ExportedFunctions
 from .http_carrier import HTTPKeeper, HTTPLinkKeeper
 from .interconnection import (
@@ -50,7 +51,6 @@ from .send_buffer import MAX_MESSAGES as MAX_LINK_MESSAGES
 if TYPE_CHECKING:
     from .cluster import Cluster
     from .durable_queues import ClusterQueues
-    from .durable_report import DurableQueueInfo
 
 __all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Node"]
 
@@ -339,7 +339,7 @@ class Node:
             waiting.append(self._cluster.drain(timeout))
         return all(await asyncio.gather(*waiting))
 
-    async def durable_queues(self) -> "list[DurableQueueInfo]":
+    async def durable_queues(self) -> list[DurableQueueInfo]:
         """All durable queues of the node's cluster, by their names.
 
         Raises:

@@ -1,0 +1,126 @@
+"""Nodes with the fewest permissions of NATS that they need, and what one that lacks some gets."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berrymq_rpc.bus import AsyncQueue, Bus, Message
+from berrymq_rpc.errors import AuthenticationError
+from berrymq_rpc.exchange import Node
+from berrymq_rpc.nats.options import Nats
+from berrymq_rpc.testing.nats_server import NatsServer
+
+pytest.importorskip("nats", reason="NATS needs nats-py")
+
+Until = Callable[..., Any]
+StartNats = Callable[..., NatsServer]
+
+PATIENCE = 10.0
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.rst"
+
+
+def subjects_of(what: str, operation: str) -> list[str]:
+    """What the page says that a node needs: for ``"messages"``, or ``"durable queues"``."""
+    text = PAGE.read_text(encoding="utf-8").partition("list-table:: Permissions of nodes")[2]
+    text = re.split(r"\n\n(?=\S)", text)[0]
+    rows = re.findall(r"   \* - ([\w ]+)\n     - ([\w, ]+)\n     - ``([^`]+)``", text)
+    assert len(rows) > 10
+    return [s for purpose, may, s in rows if purpose == what and operation in may.split(", ")]
+
+
+MESSAGES_OUT = subjects_of("messages", "publish")
+MESSAGES_IN = subjects_of("messages", "subscribe")
+DURABLE_OUT = subjects_of("durable queues", "publish")
+DURABLE_IN = subjects_of("durable queues", "subscribe")
+
+
+def listed(subjects: list[str]) -> str:
+    return ", ".join(f'"{subject}"' for subject in subjects)
+
+
+def config(publish: list[str], subscribe: list[str], deny: tuple[str, ...] = ()) -> str:
+    return (
+        "authorization { users: [ { user: u, password: p, permissions: {\n"
+        f"  publish: {{ allow: [{listed(publish)}], deny: [{listed(list(deny))}] }}\n"
+        f"  subscribe: {{ allow: [{listed(subscribe)}] }}\n"
+        "} } ] }\n"
+    )
+
+
+def node_at(server: NatsServer, bus: Bus) -> Node:
+    place = Nats(server.url, user="u", password="p")
+    return Node(None, bus, cluster=place, namespace="plant")
+
+
+async def test_messages(start_nats: StartNats, until: Until) -> None:
+    server = start_nats(config(MESSAGES_OUT, MESSAGES_IN))
+    one, other = Bus(), Bus()
+    answers: list[Any] = []
+    other.regist_function("ask:*", lambda message: message.args[0] + 1)
+    one.regist_function("answer:*", lambda message: answers.append(message.args[0]))
+    refused: list[Message] = []
+    for bus in (one, other):
+        bus.regist_function("connection:refused", refused.append)
+    async with node_at(server, one) as first, node_at(server, other) as second:
+        assert await second.drain(PATIENCE)
+        one.talk("ask:it", "answer:it", 1)
+        assert await first.drain(PATIENCE)
+        await until(lambda: answers == [2])
+    assert refused == []
+
+
+async def test_durable_queues(start_nats: StartNats, until: Until) -> None:
+    server = start_nats(
+        config(MESSAGES_OUT + DURABLE_OUT, MESSAGES_IN + DURABLE_IN), jetstream=True
+    )
+    bus = Bus()
+    refused: list[Message] = []
+    bus.regist_function("connection:refused", refused.append)
+    dead: list[Message] = []
+    bus.regist_function("dead:*", dead.append)
+    async with node_at(server, bus) as node:
+        queue = AsyncQueue("job:*", durable="workers", tries=1, bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 1, durable=True)
+        message = await queue.get(timeout=PATIENCE)
+        await message.nak()
+        await bus.publish("job:new", 2, durable=True)
+        async with queue.get(timeout=PATIENCE) as message:
+            assert message.args == (2,)
+        await until(lambda: dead)
+        assert await node.replay_dead("workers") == 1
+        async with queue.get(timeout=PATIENCE) as message:
+            assert message.args == (1,)
+        assert [each.name for each in await node.durable_queues()] == ["workers"]
+        assert await queue.delete()
+    assert refused == []
+
+
+async def test_a_subject_that_is_refused(start_nats: StartNats, until: Until) -> None:
+    server = start_nats(
+        config(MESSAGES_OUT, MESSAGES_IN, deny=("berrymq.plant.secret.>",)), jetstream=True
+    )
+    bus = Bus()
+    refused: list[Message] = []
+    bus.regist_function("connection:refused", refused.append)
+    async with node_at(server, bus) as node:
+        bus.twitter("secret:plan")
+        bus.twitter("open:plan")
+        assert await node.drain(PATIENCE)
+        await until(lambda: refused)
+        assert refused[0].kwargs["example"] == "berrymq.plant.secret.plan"
+        assert "berrymq.plant.secret.plan" in refused[0].kwargs["reason"]
+        with pytest.raises(AuthenticationError, match=r"\$JS\.API"):
+            await AsyncQueue("job:*", durable="workers", bus=bus).ready()
+
+
+async def test_a_wrong_password(start_nats: StartNats) -> None:
+    server = start_nats(config(MESSAGES_OUT, MESSAGES_IN))
+    place = Nats(server.url, user="u", password="wrong-secret")
+    with pytest.raises(AuthenticationError) as caught:
+        await Node(None, Bus(), cluster=place, namespace="plant").start()
+    assert "wrong-secret" not in str(caught.value)
