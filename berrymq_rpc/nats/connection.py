@@ -195,19 +195,19 @@ class Connection:
             ConnectionLostError: no server answered in time.
         """
         self.start()
-        assert self._task is not None
-        linked = self.loop.create_task(self._linked.wait())
         try:
-            await asyncio.wait({linked}, timeout=timeout)
-        finally:
-            linked.cancel()
-        if isinstance(self._error, AuthenticationError):
-            raise self._error
-        if self._link is None:
+            async with asyncio.timeout(timeout):
+                # A link may be lost again before this side has looked.
+                while self._link is None and not isinstance(self._error, AuthenticationError):
+                    await self._linked.wait()
+        except TimeoutError:
             raise ConnectionLostError(
                 f"no NATS server answered at {self.settings} within {timeout:g} s "
                 f"({text_of(self._error)}): is it running?"
-            )
+            ) from None
+        if self._link is None:
+            assert isinstance(self._error, AuthenticationError)
+            raise self._error
 
     async def close(self, timeout: float = LINGER) -> None:
         """Send what is pending, then close; what `request` waits for fails.
@@ -280,6 +280,8 @@ class Connection:
         logger.debug("%s: %s", self.settings, error)
         if isinstance(error, AuthenticationError):
             self._linked.set()
+        else:
+            self._linked.clear()
 
     async def _make_link(self, server: Server) -> "Link":
         if not self.settings.address.tls:

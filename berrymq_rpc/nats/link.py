@@ -308,7 +308,7 @@ def error_of(error: BaseException, server: Server) -> BaseException:
 def refusal_of(text: str, server: str) -> Refusal | None:
     """Read what a server says it refuses; ``None`` for another error."""
     lower = text.lower()
-    if lower.startswith("permissions violation for "):
+    if lower.startswith("permissions violation"):
         operation = "publish" if "for publish to" in lower else "subscribe"
         subject = text.partition('"')[2].partition('"')[0]
         return Refusal(
