@@ -76,6 +76,8 @@ TOGETHER = {
     ("bridge.rst", 0): "test_a_bridge",
     ("bridge.rst", 1): "test_a_bridge_to_berrymq_03",
     ("bridge.rst", 2): "test_a_bridge",
+    ("cluster.rst", 0): "test_cluster_page.py",
+    ("cluster.rst", 1): "test_cluster_page.py",
     ("command.rst", 0): "test_a_stub",
     ("jsonrpc.rst", 2): "test_the_port_of_a_server",
     ("messages.rst", 1): "test_workers",

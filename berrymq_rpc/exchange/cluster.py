@@ -407,6 +407,7 @@ class Cluster:
     def forget(self) -> None:
         self._is_closed = True
         self._changes.clear()
+        self._mesh.gateway.set_durable_queues(None)
 
     # -- what comes ------------------------------------------------------------------------
 

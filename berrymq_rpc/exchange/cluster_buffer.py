@@ -3,7 +3,13 @@
 from typing import Any, NamedTuple
 
 from ..bus import Message
-from ..errors import OverloadedError, PermissionDeniedError, ProtocolError, TooLargeError
+from ..errors import (
+    OverloadedError,
+    PermissionDeniedError,
+    ProtocolError,
+    ServiceClosedError,
+    TooLargeError,
+)
 from ..identifier import Identifier
 from ..runtime.log import Log
 from .batch import OVERHEAD, Batch, Source
@@ -91,6 +97,7 @@ class ClusterBuffer(SendBuffer):
         #: The last number of each source on each subject.
         self._last: dict[tuple[Source, str], int] = {}
         self._refused: list[Refused] = []
+        self._is_closed = False
 
     def put(self, batch: Batch) -> None:
         try:
@@ -193,8 +200,16 @@ class ClusterBuffer(SendBuffer):
             return
         super().put(Publication(batch, subject, payload))
 
+    def clear(self) -> int:
+        self._is_closed = True
+        return super().clear()
+
     def _drop(self, batch: Batch) -> None:
-        if batch.stored is not None:
+        if batch.stored is None:
+            return
+        if self._is_closed:
+            batch.stored.end(ServiceClosedError("the node was closed before this was sent"))
+        else:
             batch.stored.end(
                 OverloadedError("too many messages wait for the NATS server: this one was dropped")
             )

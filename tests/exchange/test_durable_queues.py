@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import itertools
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,13 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
-from berrymq_rpc.errors import ConnectionLostError, NotFoundError, OverloadedError
+from berrymq_rpc.errors import (
+    ConnectionLostError,
+    NotFoundError,
+    OverloadedError,
+    ServiceClosedError,
+    TooLargeError,
+)
 from berrymq_rpc.exchange import Node, SyncNode
 from berrymq_rpc.nats.options import Durable, Nats
 from berrymq_rpc.testing.nats_server import NatsServer
@@ -556,3 +563,60 @@ async def test_a_queue_that_is_forgotten_is_closed(nats_server: NatsServer, name
         again = AsyncQueue("job:*", durable="workers", bus=bus)
         taken += await take(again, 150)
         assert sorted(taken) == list(range(200))
+
+
+async def test_a_node_is_closed_while_publish_waits(
+    start_nats: Callable[..., NatsServer], namespace: str
+) -> None:
+    server = start_nats(jetstream=True)
+    async with clustered(server, namespace, line_size=3) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 0)
+        server.kill()
+        waiting = [asyncio.create_task(bus.publish("job:new", number)) for number in range(1, 6)]
+        done, _ = await asyncio.wait(waiting, timeout=0.5)
+        # The first one, which is stored, may still be among those that are kept.
+        assert len(done) in (2, 3)
+        for task in done:
+            with pytest.raises(OverloadedError):
+                task.result()
+    for task in set(waiting) - done:
+        with pytest.raises(ServiceClosedError):
+            await task
+    await asyncio.to_thread(server.start)
+
+
+async def test_messages_that_cannot_be_stored(
+    start_nats: Callable[..., NatsServer], namespace: str
+) -> None:
+    server = start_nats("max_payload: 20000", jetstream=True)
+    async with clustered(server, namespace) as bus:
+        heard: list[Message] = []
+        bus.regist_function("job:*", heard.append)
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        with pytest.raises(TooLargeError, match="max_payload"):
+            await bus.publish("job:new", b"x" * 30_000)
+        with pytest.raises(TypeError, match="object"):
+            await bus.publish("job:new", object())
+        await bus.publish("job:new", b"x" * 15_000, [1, 2])
+        # Receivers here have all of them.
+        assert len(heard) == 3
+        async with queue.get(timeout=PATIENCE) as message:
+            assert message.args == (b"x" * 15_000, (1, 2))
+
+
+def test_nothing_durable_in_the_child_of_a_fork(nats_server: NatsServer, namespace: str) -> None:
+    bus = Bus()
+    with SyncNode(bus, cluster=nats_server.url, namespace=namespace):
+        Queue("job:*", durable="workers", bus=bus)
+        child = os.fork()
+        if not child:
+            try:
+                asyncio.run(bus.publish("job:new", durable=True))
+            except NotFoundError:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
