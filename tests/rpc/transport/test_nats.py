@@ -56,8 +56,8 @@ class Handler(rpc.AttrHandler):
         return self.name
 
     @rpc.method
-    async def who_later(self) -> str:
-        await asyncio.sleep(0.01)
+    async def who_later(self, seconds: float = 0.01) -> str:
+        await asyncio.sleep(seconds)
         return self.name
 
     @rpc.method
@@ -134,7 +134,7 @@ async def test_no_server(nats_server: NatsServer, address: str) -> None:
         assert "NATS answers, but no server of the service 'calc-" in str(caught.value)
 
 
-async def test_no_nats_server(start_nats: StartNats) -> None:
+async def test_no_nats_server(start_nats: StartNats, until: Any) -> None:
     """`open_client` returns all the same; `start_server` does not."""
     nats = start_nats()
     nats.kill()
@@ -146,6 +146,7 @@ async def test_no_nats_server(start_nats: StartNats) -> None:
         assert address in str(caught.value)
         nats.start()
         async with served(address, "a"):
+            await until(lambda: client.statistics()["peers"] == 1)
             assert await client.rpc.who() == "a"
 
 
@@ -277,9 +278,8 @@ async def test_a_closing_server_is_left(address: str, until: Any) -> None:
         leaving = await rpc.start_server(Handler("leaves"), bind=address, grace=5)
         async with await rpc.open_client(connect=address) as client:
             await until(lambda: client.statistics()["peers"] == 2)
-            running = [client.rpc.who_later() for _ in range(100)]
-            while leaving.statistics()["calls_running"] < 50:
-                await asyncio.sleep(0)
+            running = [client.rpc.who_later(0.5) for _ in range(100)]
+            await until(lambda: leaving.statistics()["calls_running"] == 50)
             leaving.close()
             later = [client.rpc.who_later() for _ in range(100)]
             assert Counter(await asyncio.gather(*running)) == {"stays": 50, "leaves": 50}
