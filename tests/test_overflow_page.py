@@ -38,7 +38,7 @@ MODULES = {
     "bus/routing_table.py": "no buffer: changes that are made at once, before the next route",
     "bus/thread_pool.py": "receivers that wait for the pool",
     "common/bounded.py": "no buffer: the class of buffers",
-    "exchange/cluster.py": "no buffer: changes of what is followed, until the next turn",
+    "exchange/cluster_interest.py": "no buffer: changes of what is followed, until the next turn",
     "exchange/durable_consumer.py": "messages of a durable queue in a process",
     "exchange/link.py": "no buffer: the rest of one batch",
     "exchange/queue_connection.py": "no buffer: one for each call of `get` that was cancelled",
