@@ -20,6 +20,7 @@ from .options import Nats
 try:
     from nats import errors as nats_errors
     from nats.aio.client import Client as NatsClient
+    from nats.protocol.parser import AWAITING_CONTROL_LINE
     from nats.protocol.parser import Parser as NatsParser
 except ModuleNotFoundError as problem:
     if problem.name is None or problem.name.partition(".")[0] != "nats":
@@ -39,6 +40,9 @@ LINK_TIMEOUT = 5.0
 
 #: Seconds that the tasks of a link that is given up have to end.
 CLEANUP = 1.0
+
+#: Digits of a size or of a subscription's number.
+MAX_DIGITS = 9
 
 #: Characters of what the server says that are kept in a text.
 MAX_TEXT = 300
@@ -90,11 +94,78 @@ class LinkOptions(NamedTuple):
 
 
 class Parser(NatsParser):  # type: ignore[misc]
-    """Says when all that was read is handed over."""
+    """Takes messages out of what was read by itself, and leaves all else to nats-py.
+
+    nats-py moves the rest of what was read in memory for each message.
+    """
+
+    _expected: int
 
     async def parse(self, data: bytes = b"") -> None:
-        await super().parse(data)
+        if self.state == AWAITING_CONTROL_LINE:
+            buf = self.buf
+            if buf:
+                buf += data
+                if len(buf) < self._expected:
+                    return
+                data = bytes(buf)
+                buf.clear()
+            done, self._expected = self._take_messages(data)
+            if done < len(data):
+                buf += memoryview(data)[done:]
+                if not self._expected:
+                    await super().parse()
+        else:
+            await super().parse(data)
         self.nc.owner.parsed()
+
+    def reset(self) -> None:
+        super().reset()
+        #: Bytes that there must be for the message that the buffer begins with; 0 for something
+        #: else.
+        self._expected = 0
+
+    def _take_messages(self, data: bytes) -> tuple[int, int]:
+        """Hand on the whole messages that bytes begin with.
+
+        Returns:
+            How many bytes they take, and how many the next message takes as far as is known; 0 if
+            no message follows.
+        """
+        received = self.nc.owner.received
+        size = len(data)
+        start = 0
+        while True:
+            if data.startswith(b"MSG ", start):
+                least = 4
+            elif data.startswith(b"HMSG ", start):
+                least = 5
+            else:
+                return start, 0
+            end = data.find(b"\r\n", start)
+            if end < 0:
+                # A line without an end is left to nats-py, which bounds it.
+                return start, 0
+            fields = data[start:end].split()
+            count = len(fields) - least
+            digits = fields[-1]
+            if count not in (0, 1) or not (digits.isdigit() and fields[2].isdigit()):
+                return start, 0
+            if len(digits) > MAX_DIGITS or len(fields[2]) > MAX_DIGITS:
+                return start, 0
+            body = end + 2
+            stop = body + int(digits)
+            if stop + 2 > size:
+                return start, stop + 2 - start
+            reply = fields[3] if count else b""
+            headers = b""
+            if least == 5:
+                if not fields[-2].isdigit() or len(fields[-2]) > MAX_DIGITS:
+                    return start, 0
+                middle = min(body + int(fields[-2]), stop)
+                headers, body = data[body:middle], middle
+            received(int(fields[2]), fields[1], reply, data[body:stop], headers)
+            start = stop + 2
 
 
 class Link(NatsClient):  # type: ignore[misc]

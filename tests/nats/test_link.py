@@ -15,14 +15,16 @@ import pytest
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
+from hypothesis import given
+from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
-from nats.protocol.parser import Parser
+from nats.protocol.parser import Parser as NatsParser
 
 from berrymq_rpc.errors import AuthenticationError, ConnectionLostError
 from berrymq_rpc.nats.address import Server
 from berrymq_rpc.nats.connection import Connection
-from berrymq_rpc.nats.link import Link, error_of, refusal_of
+from berrymq_rpc.nats.link import Link, Parser, error_of, refusal_of
 from berrymq_rpc.nats.options import Nats
 
 #: Names of nats-py that begin with an underscore and are overridden, and their parameters.
@@ -55,8 +57,8 @@ async def test_what_is_used_is_there() -> None:
     for name in used:
         assert hasattr(client, name), name
     assert list(inspect.signature(Client._send_ping).parameters) == ["self", "future"]
-    assert inspect.iscoroutinefunction(Parser.parse)
-    assert Parser(client).buf == b""
+    assert inspect.iscoroutinefunction(NatsParser.parse)
+    assert NatsParser(client).buf == b""
     assert hasattr(TcpTransport(), "_io_writer")
     assert hasattr(TcpTransport(), "_bare_io_writer")
 
@@ -240,6 +242,80 @@ def test_refusals(text: str, operation: str | None, subject: str | None) -> None
         assert (refusal.operation, refusal.subject) == (operation, subject)
         assert subject in str(refusal.error)
         assert "host:4222" in str(refusal.error)
+
+
+class Owner:
+    """What a parser reports to."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.reads = 0
+
+    def received(self, *message: Any) -> None:
+        self.events.append(message)
+
+    def parsed(self) -> None:
+        self.reads += 1
+
+
+class Taken:
+    """A client as the parser of nats-py sees it."""
+
+    def __init__(self) -> None:
+        self.owner = Owner()
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        self.owner.received(sid, bytes(subject), bytes(reply), data, headers or b"")
+
+    async def _process_info(self, info: Any) -> None:
+        self.owner.events.append(info)
+
+    async def _process_err(self, text: str) -> None:
+        self.owner.events.append(text)
+
+    async def _process_ping(self) -> None:
+        self.owner.events.append("ping")
+
+    async def _process_pong(self) -> None:
+        self.owner.events.append("pong")
+
+
+PIECES = st.one_of(
+    st.sampled_from(
+        [
+            b"PING\r\n",
+            b"PONG\r\n",
+            b"+OK\r\n",
+            b"-ERR 'Permissions Violation for Publish to \"a\"'\r\n",
+            b'INFO {"a": 1}\r\n',
+            b"HMSG a.b 3 r 12 14\r\nNATS/1.0\r\n\r\nxy\r\n",
+            b"HMSG a.b 3 12 12\r\nNATS/1.0\r\n\r\n\r\n",
+        ]
+    ),
+    st.builds(
+        lambda reply, body: b"MSG a.b 7 %s%d\r\n%s\r\n" % (reply, len(body), body),
+        st.sampled_from([b"", b"r.1 "]),
+        st.binary(max_size=30) | st.sampled_from([b"MSG a 1 3\r\n", b"\r\n", b"PING\r\n"]),
+    ),
+)
+
+
+@given(st.lists(PIECES, max_size=12), st.lists(st.integers(1, 60), max_size=40))
+async def test_messages_are_parsed_as_nats_py_does(pieces: list[bytes], cuts: list[int]) -> None:
+    """However what was read is cut."""
+    data = b"".join(pieces)
+    theirs, ours = Taken(), Taken()
+    await NatsParser(theirs).parse(data)
+    parser = Parser(ours)
+    while data:
+        cut = cuts.pop() if cuts else len(data)
+        await parser.parse(data[:cut])
+        data = data[cut:]
+    assert ours.owner.events == theirs.owner.events
+    assert len(ours.owner.events) == len([p for p in pieces if p != b"+OK\r\n"])
+    assert parser.buf == b""
 
 
 def test_errors() -> None:
