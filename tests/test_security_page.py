@@ -68,6 +68,7 @@ NOT_REACHED = {
     "exchange.durable_queues.MAX_KNOWN": "a cache",
     "exchange.durable_queues.MAX_UNSTORED": "in the table of buffers",
     "exchange.mesh.MAX_EXAMPLE": "a text that this side makes",
+    "exchange.node.MAX_DELAY": "this side's own messages",
     "exchange.policy.MAX_REMEMBERED": "a cache",
     "exchange.link.MAX_CALLS": "what this side sends at a time",
     "exchange.link.MAX_IN_FLIGHT": "what this side sends at a time",

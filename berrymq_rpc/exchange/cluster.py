@@ -106,7 +106,9 @@ class Cluster:
             refused=self._refused,
         )
         self.publisher = StoredPublisher(self._connection)
-        self.queues = ClusterQueues(namespace, self, durable, self.place, router.plain_codec)
+        self.queues = ClusterQueues(
+            namespace, self, durable, self.place, router.plain_codec, router.codec
+        )
         self._intake = ClusterIntake(mesh, self.send_buffer, self.order, self.place)
         self._interest = ClusterInterest(
             self._connection,

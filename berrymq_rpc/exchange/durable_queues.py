@@ -102,7 +102,8 @@ class ClusterQueues:
         host: see `DurableHost`.
         settings: how messages are kept; ``None`` for the defaults, or whatever is there already.
         place: the address of NATS.
-        codec: of messages.
+        codec: of messages, with a translation table for no type.
+        own_codec: of the messages of this node.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class ClusterQueues:
         settings: Durable | None,
         place: str,
         codec: MessageCodec,
+        own_codec: MessageCodec,
     ) -> None:
         self.js = JetStream(host.connection, place)
         self.streams = DurableStreams(self.js, cluster, settings)
@@ -120,6 +122,9 @@ class ClusterQueues:
         self.thread = threading.get_ident()
         self._cluster = cluster
         self._codec = codec
+        self._codec_of_own = own_codec
+        #: How many messages were to be published later.
+        self._later = 0
         self._records = RecordCodec()
         #: Those that were declared. One that its user has forgotten closes itself.
         self._open: weakref.WeakSet[ClusterQueue] = weakref.WeakSet()
@@ -350,7 +355,7 @@ class ClusterQueues:
         )
         self.host.relay_dead(letter, item, dead)
 
-    async def list(self) -> list[DurableQueueInfo]:
+    async def infos(self) -> list[DurableQueueInfo]:
         """All durable queues of the cluster."""
         return await self.call(list_queues(self.js, self.streams))
 
@@ -364,6 +369,25 @@ class ClusterQueues:
         for stream in (self.streams.stream, self.streams.dead_stream):
             deleted |= await self.js.delete_consumer(stream, name)
         return deleted
+
+    async def publish_later(
+        self, when: datetime, identifier: Identifier, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Have the durable queues get a message at a time."""
+        data, frames = self._codec_of_own.pack_large((str(identifier), args, kwargs))
+        await self.call(self._publish_later(when, identifier, data, frames))
+
+    async def _publish_later(
+        self, when: datetime, identifier: Identifier, data: bytes, frames: list[bytes]
+    ) -> None:
+        if not await self._is_kept(self.host.subject(str(identifier))):
+            raise NotFoundError(f"no durable queue keeps {str(identifier)!r}")
+        await self.streams.declare_later()
+        self._later += 1
+        payload = self._records.pack(Batch(self.host.source, self._later, 1, data, frames))
+        identity = f"later.{message_id(self.host.source, self._later)}"
+        headers = self.streams.later_headers(identifier, when)
+        await self._store(self.streams.later_subject(identity), payload, identity, headers)
 
     async def replay(self, name: str) -> int:
         """Send the dead letters of a queue again; return how many there were."""

@@ -12,14 +12,11 @@ from ..runtime.log import Log
 from .batch import Batch
 from .durable_consumer import Unpacked, dead_of
 from .durable_info import DurableQueueInfo
-from .durable_streams import DurableStreams
+from .durable_streams import NEARLY_FULL, DurableStreams
 
 __all__ = ["FillWatch", "list_queues", "replay"]
 
 logger = Log("berrymq_rpc.exchange")
-
-#: The part of a stream's bytes from which on it is reported that it fills.
-NEARLY_FULL = 0.8
 
 #: Seconds between two looks, and between two reports while it stays so.
 LOOK_PAUSE = 1.0

@@ -7,9 +7,10 @@ stream of their own, for 30 days.
 
 import asyncio
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from ..errors import RPCTimeoutError
+from ..errors import NotFoundError, OverloadedError, RPCTimeoutError
 from ..identifier import WILDCARD, Identifier
 from ..nats.jetstream import (
     NANOSECONDS,
@@ -17,14 +18,15 @@ from ..nats.jetstream import (
     JetStream,
     JetStreamError,
     covers,
+    time_text,
     union,
 )
 from ..nats.options import Durable
 from ..nats.subject import escape
-from .cluster_subject import patterns_of
+from .cluster_subject import patterns_of, subject_of
 from .consumer import MAX_UNACKNOWLEDGED
 
-__all__ = ["DEAD", "DurableStreams", "QueueSettings", "dead_subjects", "filters_of"]
+__all__ = ["DEAD", "NEARLY_FULL", "DurableStreams", "QueueSettings", "dead_subjects", "filters_of"]
 
 #: The name of the identifiers of dead letters.
 DEAD = "dead"
@@ -34,6 +36,13 @@ DEAD_AGE = 30 * 86_400
 
 #: Bytes of the stream of dead letters.
 DEAD_BYTES = 1 << 30
+
+#: The first tokens of messages that are to be published later, and of those that now are.
+LATER = "berrymq-later"
+DUE = "berrymq-due"
+
+#: The part of a stream's bytes from which on it counts as nearly full.
+NEARLY_FULL = 0.8
 
 #: Seconds in which JetStream recognizes a message that it has.
 DUPLICATE_WINDOW = 120
@@ -76,12 +85,13 @@ class DurableStreams:
         settings: how messages are kept; ``None`` for the defaults, or whatever is there already.
 
     Attributes:
-        stream, dead_stream: the names of the streams.
+        stream, dead_stream, later_stream: the names of the streams.
     """
 
     def __init__(self, js: JetStream, cluster: str, settings: Durable | None) -> None:
         self.stream = f"BERRYMQ_{cluster}"
         self.dead_stream = f"{self.stream}_DEAD"
+        self.later_stream = f"{self.stream}_LATER"
         self._js = js
         self._cluster = cluster
         self._settings = settings
@@ -89,6 +99,20 @@ class DurableStreams:
     def stream_of(self, queue: QueueSettings) -> str:
         """The stream that has a queue's messages."""
         return self.dead_stream if queue.is_of_dead else self.stream
+
+    def later_headers(self, identifier: Identifier, when: datetime) -> dict[str, str]:
+        """The headers of a message that is to be published later."""
+        subject = subject_of(self._cluster, identifier).partition(".")[2]
+        return {
+            "Nats-Schedule": f"@at {time_text(when)}",
+            "Nats-Schedule-Target": f"{DUE}.{subject}",
+            # It is copied at once.
+            "Nats-Schedule-TTL": "1h",
+        }
+
+    def later_subject(self, identity: str) -> str:
+        """The subject of one message that is to be published later."""
+        return f"{LATER}.{escape(self._cluster)}.{escape(identity)}"
 
     def dead_subject(self, name: str) -> str:
         """The subject of the dead letters of a queue."""
@@ -192,6 +216,64 @@ class DurableStreams:
             except JetStreamError as error:
                 if error.code != STREAM_NAME_IN_USE:
                     raise
+
+    async def declare_later(self) -> None:
+        """Have JetStream keep messages that are to be published later.
+
+        When it is time for one, JetStream puts it into the same stream again, on another subject,
+        of which the stream of the queues has a copy.
+
+        Raises:
+            NotFoundError: the server is too old; or there is no durable queue.
+            OverloadedError: there is little room left. The stream itself would drop the oldest.
+        """
+        config = {
+            "name": self.later_stream,
+            "subjects": [f"{LATER}.{escape(self._cluster)}.*", f"{DUE}.{escape(self._cluster)}.>"],
+            "retention": "limits",
+            "max_bytes": (self._settings or Durable()).max_bytes,
+            "num_replicas": (self._settings or Durable()).replicas,
+            "storage": "file",
+            # JetStream wants it so for schedules.
+            "discard": "old",
+            "allow_msg_schedules": True,
+            "allow_msg_ttl": True,
+        }
+        info = await self._js.stream(self.later_stream)
+        if info is None:
+            with suppress(JetStreamError):
+                await self._js.create_stream(config)
+            info = await self._js.stream(self.later_stream)
+        if info is None or not info["config"].get("allow_msg_schedules"):
+            raise NotFoundError("delayed messages need a NATS server of version 2.12 or newer")
+        bound = int(info["config"].get("max_bytes", -1))
+        if 0 < bound * NEARLY_FULL < int(info["state"].get("bytes", 0)):
+            raise OverloadedError(f"the stream {self.later_stream} is nearly full")
+        await self._copy_from(self.later_stream)
+
+    async def _copy_from(self, later: str) -> None:
+        """Have the stream of the queues get what is due."""
+        due, plain = f"{DUE}.{escape(self._cluster)}", f"berrymq.{escape(self._cluster)}"
+        source = {
+            "name": later,
+            "subject_transforms": [
+                {"src": f"{due}.*.*", "dest": f"{plain}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}"},
+                {
+                    "src": f"{due}.*.*.*",
+                    "dest": f"{plain}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}",
+                },
+            ],
+        }
+        for attempt in range(ATTEMPTS):
+            info = await self._js.stream(self.stream)
+            if info is None:
+                raise NotFoundError("there is no durable queue in this namespace")
+            sources = list(info["config"].get("sources") or ())
+            if any(each.get("name") == later for each in sources):
+                return
+            await self._js.update_stream({**info["config"], "sources": [*sources, source]})
+            await asyncio.sleep(0.01 * (attempt + 1))
+        raise RPCTimeoutError(f"the stream {self.stream} changes all the time")
 
     async def _declare_consumer(self, queue: QueueSettings, filters: list[str]) -> None:
         stream = self.stream_of(queue)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from ..bus import Bus, Message, default_bus
@@ -18,7 +19,7 @@ from ..rpc.options import CallOptions, ClientOptions, ServerOptions
 from ..rpc.server import start_server_with
 from ..rpc.transport import endpoints_of
 from ..rpc.transport.port import IPC_MODE
-from ..rpc.validation import checked_limits
+from ..rpc.validation import checked_limits, checked_seconds
 from ..rpc.wire.translation import Untranslated
 from ..runtime.fork import OwnerProcess
 from ..runtime.log import Log
@@ -61,6 +62,10 @@ TIMEOUT = 10.0
 
 #: Seconds that a peer has to appear: enough for it to start, and not too long for a person.
 CONNECT_TIMEOUT = 5.0
+
+
+#: Seconds for which a message may wait for its time: ten years.
+MAX_DELAY = 3_653 * 86_400
 
 
 class Node:
@@ -339,6 +344,34 @@ class Node:
             waiting.append(self._cluster.drain(timeout))
         return all(await asyncio.gather(*waiting))
 
+    async def publish_later(
+        self, when: datetime | float, identifier: Identifier | str, /, *args: Any, **kwargs: Any
+    ) -> None:
+        """Have the durable queues that keep a message get it later. Followers do not get it.
+
+        When it is cancelled, they may get it or not.
+
+        Args:
+            when: seconds from now, or a time with its zone. The clock is that of the NATS server.
+            identifier, args, kwargs: as for `Bus.publish`.
+
+        Raises:
+            ValueError, TypeError: an argument is invalid, or the node has no cluster.
+            NotFoundError: no durable queue keeps the message; or the NATS server is older than
+                2.12, or has no JetStream.
+            OverloadedError: too many messages wait for their time.
+            RPCTimeoutError: the cluster has not answered within a minute; it may have the message.
+            ConnectionLostError: there is no NATS server.
+        """
+        queues = self._queues()
+        parsed = Identifier(identifier).require_exportable()
+        if not isinstance(when, datetime):
+            seconds = checked_seconds(when, "when")
+            if seconds > MAX_DELAY:
+                raise ValueError(f"when must be at most {MAX_DELAY:,} seconds, not {when!r}")
+            when = datetime.now(UTC) + timedelta(seconds=seconds)
+        await queues.publish_later(when, parsed, args, kwargs)
+
     async def durable_queues(self) -> list[DurableQueueInfo]:
         """All durable queues of the node's cluster, by their names.
 
@@ -347,7 +380,7 @@ class Node:
             NotFoundError: JetStream is not enabled at the NATS server.
             ConnectionLostError: there is no NATS server now.
         """
-        return await self._queues().list()
+        return await self._queues().infos()
 
     async def delete_durable_queue(self, name: str) -> bool:
         """Delete a durable queue of the node's cluster, with what it keeps.

@@ -110,7 +110,7 @@ class Router:
         #: Held while a send buffer is used. Reentrant: an object that is garbage-collected
         #: meanwhile may send a message.
         self.lock = threading.RLock()
-        self._codec = MessageCodec(Limits() if limits is None else limits, translation_table)
+        self.codec = MessageCodec(Limits() if limits is None else limits, translation_table)
         #: Leaves values of the user's own as they are.
         self.plain_codec = MessageCodec(Limits() if limits is None else limits)
         #: Own messages that are in no batch yet. Plain messages are not packed, as it takes less
@@ -139,7 +139,7 @@ class Router:
             ProtocolError: the messages are malformed.
         """
         try:
-            self._codec.check_size(batch)
+            self.codec.check_size(batch)
             with self.lock:
                 return message_filter.filter(batch)
         except ProtocolError as error:
@@ -226,7 +226,7 @@ class Router:
         """Take a message whose arguments may change, or may be impossible to pack."""
         with self.lock:
             try:
-                packed = self._codec.pack(item)
+                packed = self.codec.pack(item)
                 if len(packed) >= LARGE and not self._is_collecting:
                     self._put_large(item)
                     self._wake_up()
@@ -249,10 +249,10 @@ class Router:
         stored = message.stored
         with self.lock:
             try:
-                packed = self._codec.pack(item)
-                data, frames = self._codec.pack_all([packed]), list[bytes]()
+                packed = self.codec.pack(item)
+                data, frames = self.codec.pack_all([packed]), list[bytes]()
                 if len(packed) >= LARGE:
-                    data, frames = self._codec.pack_large(item)
+                    data, frames = self.codec.pack_large(item)
             except Exception as error:
                 self.refused += 1
                 stored.is_claimed = True
@@ -281,7 +281,7 @@ class Router:
         with self.lock:
             self.collect()
             if len(self._send_buffers) > 1:
-                data, frames = self._codec.pack_large((str(parsed), args, kwargs))
+                data, frames = self.codec.pack_large((str(parsed), args, kwargs))
                 self._put(Batch(self.source, self._next, 1, data, frames), send_buffer)
                 self._wake_up()
             self._next += 1
@@ -302,7 +302,7 @@ class Router:
                     self._pending_bytes = 0
                     first = self._next
                     self._next += count
-                    self._put(Batch(self.source, first, count, self._codec.pack_all(messages)))
+                    self._put(Batch(self.source, first, count, self.codec.pack_all(messages)))
             finally:
                 self._is_collecting = False
 
@@ -311,7 +311,7 @@ class Router:
         self._is_awake = False
 
     def _put_large(self, item: tuple[Any, ...]) -> None:
-        data, frames = self._codec.pack_large(item)
+        data, frames = self.codec.pack_large(item)
         self.collect()
         first = self._next
         self._next += 1
@@ -359,7 +359,7 @@ class Router:
         item: tuple[Any, ...] = (str(Identifier(identifier).require_exportable()), args, kwargs)
         if reply_to is not None:
             item = (*item, str(Identifier(reply_to).require_exportable()))
-        data, frames = self._codec.pack_large(item)
+        data, frames = self.codec.pack_large(item)
         return Batch(batch.source, batch.first, 1, data, frames, batch.target, batch.error)
 
     def expire(self, now: float) -> None:
@@ -458,7 +458,7 @@ class Router:
             ProtocolError: it is.
         """
         try:
-            self._codec.check_size(batch)
+            self.codec.check_size(batch)
         except ProtocolError as error:
             self.count_malformed(error)
             raise
@@ -470,7 +470,7 @@ class Router:
             ProtocolError: they are malformed.
         """
         try:
-            return self._codec.unpack(batch)
+            return self.codec.unpack(batch)
         except ProtocolError as error:
             self.count_malformed(error)
             raise
@@ -501,17 +501,15 @@ class Router:
         self, target: Source, callback: str, result: Any, error: BaseException | None
     ) -> None:
         """Send a receiver's answer to the node that asked. From any thread."""
-        failure: Failure | None = (
-            None if error is None else describe(error, self._codec.new_codec())
-        )
+        failure: Failure | None = None if error is None else describe(error, self.codec.new_codec())
         data, frames = b"", list[bytes]()
         if failure is None:
             try:
-                data, frames = self._codec.pack_large((callback, (result,)), "the answer")
+                data, frames = self.codec.pack_large((callback, (result,)), "the answer")
             except Exception as problem:
-                failure = describe(problem, self._codec.new_codec())
+                failure = describe(problem, self.codec.new_codec())
         if failure is not None:
-            data, frames = self._codec.pack_large((callback, ()))
+            data, frames = self.codec.pack_large((callback, ()))
         with self.lock:
             number = self._next_answer
             self._next_answer += 1

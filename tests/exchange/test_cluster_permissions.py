@@ -36,6 +36,7 @@ MESSAGES_OUT = subjects_of("messages", "publish")
 MESSAGES_IN = subjects_of("messages", "subscribe")
 DURABLE_OUT = subjects_of("durable queues", "publish")
 DURABLE_IN = subjects_of("durable queues", "subscribe")
+LATER_OUT = subjects_of("delayed messages", "publish")
 
 
 def listed(subjects: list[str]) -> str:
@@ -75,7 +76,7 @@ async def test_messages(start_nats: StartNats, until: Until) -> None:
 
 async def test_durable_queues(start_nats: StartNats, until: Until) -> None:
     server = start_nats(
-        config(MESSAGES_OUT + DURABLE_OUT, MESSAGES_IN + DURABLE_IN), jetstream=True
+        config(MESSAGES_OUT + DURABLE_OUT + LATER_OUT, MESSAGES_IN + DURABLE_IN), jetstream=True
     )
     bus = Bus()
     refused: list[Message] = []
@@ -95,6 +96,9 @@ async def test_durable_queues(start_nats: StartNats, until: Until) -> None:
         assert await node.replay_dead("workers") == 1
         async with queue.get(timeout=PATIENCE) as message:
             assert message.args == (1,)
+        await node.publish_later(0.01, "job:new", 3)
+        async with queue.get(timeout=PATIENCE) as message:
+            assert message.args == (3,)
         assert [each.name for each in await node.durable_queues()] == ["workers"]
         assert await queue.delete()
     assert refused == []

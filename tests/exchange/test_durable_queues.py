@@ -620,3 +620,30 @@ def test_nothing_durable_in_the_child_of_a_fork(nats_server: NatsServer, namespa
             finally:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+async def test_messages_for_later(nats_server: NatsServer, namespace: str) -> None:
+    bus = Bus()
+    async with Node(None, bus, cluster=nats_server.url, namespace=namespace) as node:
+        with pytest.raises(NotFoundError, match="job:new"):
+            await node.publish_later(1.0, "job:new")
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        spaced = AsyncQueue("job@room:*", durable="spaced", bus=bus)
+        await queue.ready()
+        await spaced.ready()
+        heard: list[Message] = []
+        bus.regist_function("job:*", heard.append)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await node.publish_later(1.5, "job:new", "later", key=1)
+        await node.publish_later(datetime.now(UTC) + timedelta(seconds=1), "job@room:x", "there")
+        await bus.publish("job:new", "now")
+        assert await take(queue, 1) == ["now"]
+        async with queue.get(timeout=PATIENCE) as message:
+            assert (message.id, message.args, message.kwargs) == ("job:new", ("later",), {"key": 1})
+            assert loop.time() - began > 1.0
+        assert await take(spaced, 1) == ["there"]
+        assert [m.args for m in heard] == [("now",)]
+        for when in (-1.0, float("inf"), datetime(2026, 1, 1)):
+            with pytest.raises(ValueError, match=r"when|zone"):
+                await node.publish_later(when, "job:new")
