@@ -40,7 +40,7 @@ class Handler(rpc.AttrHandler):
 
 @asynccontextmanager
 async def opened(server: rpc.Nats, client: rpc.Nats, **options: Any) -> AsyncIterator[Any]:
-    limits = rpc.Limits(heartbeat=0.4)
+    limits = rpc.Limits(heartbeat=1.0)
     async with (
         await rpc.start_server(Handler(), bind=server, limits=limits, **options),
         await rpc.open_client(connect=client, limits=limits, timeout=10, **options) as names,
@@ -271,8 +271,8 @@ async def test_a_missing_permission(
         assert caught.value.reason == "permission"
         return
     async with (
-        await rpc.start_server(Handler(), bind=at_server, limits=rpc.Limits(heartbeat=0.4)),
-        await rpc.open_client(connect=at_client, limits=rpc.Limits(heartbeat=0.4)) as client,
+        await rpc.start_server(Handler(), bind=at_server, limits=rpc.Limits(heartbeat=1.0)),
+        await rpc.open_client(connect=at_client, limits=rpc.Limits(heartbeat=1.0)) as client,
     ):
         call = asyncio.ensure_future(client.rpc.add(1, 2))
         if without == "calls raise":
