@@ -165,6 +165,30 @@ async def test_who_may_connect(
     assert seed.read_text().strip() not in shown
 
 
+async def test_no_text_has_the_password_of_an_address(
+    start_nats: StartNats, until: Any, caplog: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    nats = start_nats("authorization { user: alice, password: right-word }")
+    address = f"nats://alice:right-word@127.0.0.1:{nats.port}/calc"
+    async with (
+        await rpc.start_server(Handler(), bind=address) as server,
+        await rpc.open_client(connect=address, connect_timeout=0.3) as client,
+    ):
+        await until(lambda: client.statistics()["peers"] == 1)
+        shown = f"{server!r} {client!r} {server.endpoints} {client.endpoints}"
+        nats.kill()
+        await until(lambda: client.statistics()["peers"] == 0)
+        with pytest.raises(rpc.ConnectionLostError) as caught:
+            await client.rpc.add(1, 2)
+        shown += f"{caught.value} {caught.value!r} {caught.value.endpoint}"
+    with pytest.raises(rpc.ConnectionLostError) as refused:
+        await rpc.start_server(Handler(), bind=address.replace(str(nats.port), "1"))
+    shown += f"{refused.value!r} {caplog.text}"
+    assert f"nats://127.0.0.1:{nats.port}/calc" in shown
+    assert "right-word" not in shown
+
+
 @pytest.mark.parametrize("content", ["", "-----BEGIN NATS USER JWT-----\n", None])
 async def test_no_credentials(nats_server: NatsServer, tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "user.creds"
