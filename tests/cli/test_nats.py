@@ -49,6 +49,36 @@ async def test_call_and_methods(nats_server: NatsServer) -> None:
         assert output.startswith("add(a: int, b: int) -> int")
 
 
+async def test_a_bridge_in_front_of_a_service(nats_server: NatsServer) -> None:
+    aiohttp = pytest.importorskip("aiohttp", reason="the HTTP listener needs aiohttp")
+    address = f"{nats_server.url}/cli-{os.getpid()}-{next(_numbers)}"
+    async with await rpc.start_server(Handler(), bind=address):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "error", "-m", "berrymq_rpc",
+            "bridge", "--connect", address, "--http", "127.0.0.1:0",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(20):
+                line = (await process.stdout.readline()).decode()
+                url = next(w.strip(",") for w in line.split() if w.startswith("http://"))
+                call = {"jsonrpc": "2.0", "method": "add", "params": [1, 2], "id": 1}
+                async with (
+                    aiohttp.ClientSession() as session,
+                    session.post(url, json=call) as answer,
+                ):
+                    assert (await answer.json())["result"] == 3
+                process.terminate()
+                _, errors = await process.communicate()
+            assert (process.returncode, errors) == (0, b"")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
 async def test_nobody_is_there(start_nats: Callable[..., NatsServer]) -> None:
     """The text says who is missing, and has no password."""
     server = start_nats()
