@@ -383,6 +383,9 @@ class Cluster:
             self._head_start = None
             self.publisher.publish_again()
         self.flush()
+        if self._unconfirmed:
+            # It may be much: what the server has need not be sent again if it is lost again.
+            self._confirm()
 
     def _lost(self, reason: str) -> None:
         self._generation += 1
