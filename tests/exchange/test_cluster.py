@@ -4,8 +4,11 @@ import asyncio
 import itertools
 import queue
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,8 @@ pytest.importorskip("nats", reason="NATS needs nats-py")
 from berrymq_rpc.nats.connection import Connection
 
 Until = Callable[..., Any]
+
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds in which everything here happens.
 PATIENCE = 10.0
@@ -410,3 +415,27 @@ def test_nodes_for_threads(nats_server: NatsServer, namespace: str) -> None:
         assert sender.drain(PATIENCE)
         message = heard.get(timeout=PATIENCE)
         assert (message.id, message.args) == ("a:b", (1,))
+
+
+def test_without_nats_py() -> None:
+    program = """
+import asyncio, sys
+sys.modules["nats"] = None
+from berrymq_rpc import Bus, Node
+
+async def main():
+    async with Node("mem://plain", Bus()):
+        pass
+    try:
+        await Node("mem://plain", Bus(), cluster="nats://127.0.0.1:1").start()
+    except ModuleNotFoundError as error:
+        print("berrymq-rpc[nats]" in str(error))
+    # The address is free again.
+    async with Node("mem://plain", Bus()):
+        pass
+
+asyncio.run(main())
+"""
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.stdout == "True\n"
