@@ -13,6 +13,7 @@ from ..common.backoff import Backoff
 from ..endpoint import Endpoint, endpoint_of, without_password
 from ..errors import AuthenticationError, ConnectionLostError, ServiceClosedError
 from ..jsonrpc.http import HTTPClient, is_url
+from ..nats.address import NATS_SCHEMES
 from ..rpc import Client
 from ..rpc.options import ClientOptions
 from ..rpc.transport import TRANSPORTS
@@ -31,7 +32,7 @@ logger = Log("berrymq_rpc.exchange")
 Allowed: TypeAlias = bool | Collection[str]
 
 #: The schemes that can be called back.
-SCHEMES = (*TRANSPORTS, "http", "https")
+SCHEMES = (*(scheme for scheme in TRANSPORTS if scheme not in NATS_SCHEMES), "http", "https")
 
 #: Seconds between two attempts: the first pause, and the longest.
 FIRST_PAUSE = 0.05
