@@ -30,9 +30,9 @@ LAYERS = {
     "bus": ["berrymq_rpc.bus"],
     "wire": [
         "berrymq_rpc.rpc.wire",
-        "berrymq_rpc.rpc.transport.nats_channel",
-        "berrymq_rpc.rpc.transport.nats_records",
-        "berrymq_rpc.rpc.transport.nats_search",
+        "berrymq_rpc.rpc.transport.nats.channel",
+        "berrymq_rpc.rpc.transport.nats.records",
+        "berrymq_rpc.rpc.transport.nats.search",
         "berrymq_rpc.jsonrpc.dialect",
         "berrymq_rpc.jsonrpc.error_objects",
         "berrymq_rpc.jsonrpc.message",

@@ -12,7 +12,7 @@ to ``rpc``.
 """
 
 from .connection import Connection, OnewayConnection
-from .durable_info import DurableQueueInfo
+from .durable.info import DurableQueueInfo
 from .functions import ExportedFunctions
 from .interconnection import Interconnection
 from .node import Node

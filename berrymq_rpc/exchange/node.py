@@ -28,7 +28,7 @@ from ..security.key_pair import public_key
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
 from .consumer import MAX_UNACKNOWLEDGED, checked_ack_wait, checked_tries
 from .dial_back import Allowed
-from .durable_info import DurableQueueInfo
+from .durable.info import DurableQueueInfo
 from .functions import MAX_PEER_LINKS, TTL, ExportedFunctions
 from .http_carrier import HTTPKeeper, HTTPLinkKeeper
 from .interconnection import (
@@ -50,8 +50,8 @@ from .send_buffer import MAX_BYTES as MAX_LINK_BYTES
 from .send_buffer import MAX_MESSAGES as MAX_LINK_MESSAGES
 
 if TYPE_CHECKING:
-    from .cluster import Cluster
-    from .durable_queues import ClusterQueues
+    from .cluster.cluster import Cluster
+    from .durable.queues import ClusterQueues
 
 __all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "Node"]
 
@@ -312,7 +312,7 @@ class Node:
     async def _join(self, settings: Nats) -> None:
         """Join the cluster."""
         # It needs nats-py.
-        from .cluster import Cluster
+        from .cluster.cluster import Cluster
 
         cluster = Cluster(
             settings,

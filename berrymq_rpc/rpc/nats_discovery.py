@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..nats.connection import Connection
-from .transport.nats_port import MAX_REPLY
+from .transport.nats.port import MAX_REPLY
 
 __all__ = ["Endpoints", "NatsDiscovery"]
 

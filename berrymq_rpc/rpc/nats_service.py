@@ -10,8 +10,8 @@ from .method import Kind, Method
 from .method_table import HandlerTable
 from .nats_discovery import NatsDiscovery
 from .options import Options
-from .transport.nats import NatsListener
-from .transport.nats_micro import QUEUE_GROUP, NatsMicroPort
+from .transport.nats.listener import NatsListener
+from .transport.nats.micro import QUEUE_GROUP, NatsMicroPort
 from .transport.port import Port, PortHandler
 from .wire.codec import Codec
 

@@ -10,8 +10,8 @@ Where two gateways publish a source's messages, the second of each is a duplicat
 
 from typing import NamedTuple
 
-from .batch import Source
-from .reorder import MAX_SOURCES
+from ..batch import Source
+from ..reorder import MAX_SOURCES
 
 __all__ = ["ClusterOrder", "Progress"]
 

@@ -3,18 +3,18 @@
 import time
 from typing import Any
 
-from ..common.log_limiter import LogLimiter
-from ..errors import ProtocolError
-from ..identifier import Identifier
-from ..runtime.log import Log
-from .batch import Batch, Source
-from .cluster_buffer import ClusterBuffer
-from .cluster_order import ClusterOrder
-from .cluster_record import RecordCodec
-from .durable_consumer import dead_of
-from .durable_streams import DEAD
-from .mesh import MAX_EXAMPLE, Mesh
-from .reorder import MAX_SOURCES
+from ...common.log_limiter import LogLimiter
+from ...errors import ProtocolError
+from ...identifier import Identifier
+from ...runtime.log import Log
+from ..batch import Batch, Source
+from ..durable.consumer import dead_of
+from ..durable.streams import DEAD
+from ..mesh import MAX_EXAMPLE, Mesh
+from ..reorder import MAX_SOURCES
+from .buffer import ClusterBuffer
+from .order import ClusterOrder
+from .record import RecordCodec
 
 __all__ = ["ClusterIntake"]
 

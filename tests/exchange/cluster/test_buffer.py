@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from berrymq_rpc.exchange.batch import Batch
-from berrymq_rpc.exchange.cluster_buffer import ClusterBuffer, Publication
-from berrymq_rpc.exchange.cluster_record import RecordCodec
+from berrymq_rpc.exchange.cluster.buffer import ClusterBuffer, Publication
+from berrymq_rpc.exchange.cluster.record import RecordCodec
 from berrymq_rpc.exchange.message_codec import MessageCodec
 from berrymq_rpc.exchange.message_filter import MessageFilter
 from berrymq_rpc.exchange.policy import Grants

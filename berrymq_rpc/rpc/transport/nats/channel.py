@@ -11,8 +11,8 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from ..wire.session import Buffer
-from .nats_records import (
+from ...wire.session import Buffer
+from .records import (
     ACK,
     DATA,
     HEAD_SIZE,

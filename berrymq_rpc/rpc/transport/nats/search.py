@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable
 
-from .nats_records import Found
+from .records import Found
 
 __all__ = ["Search"]
 

@@ -11,21 +11,21 @@ once.
 import asyncio
 from typing import Any
 
-from ..errors import TooLargeError
-from ..nats.connection import LONGEST_PAUSE, Connection, Refusal
-from ..nats.options import Durable, Nats
-from ..nats.stored_publisher import StoredPublisher
-from ..nats.subject import escape
-from ..runtime.log import Log
-from .batch import Batch, Source
-from .cluster_buffer import ClusterBuffer, Publication
-from .cluster_intake import ClusterIntake
-from .cluster_interest import CONFIRM_TIMEOUT, ClusterInterest
-from .cluster_order import ClusterOrder
-from .cluster_subject import inbox
-from .durable_queues import ClusterQueues, message_id
-from .mesh import MAX_EXAMPLE, Mesh
-from .send_buffer import MAX_BYTES, MAX_MESSAGES
+from ...errors import TooLargeError
+from ...nats.connection import LONGEST_PAUSE, Connection, Refusal
+from ...nats.options import Durable, Nats
+from ...nats.stored_publisher import StoredPublisher
+from ...nats.subject import escape
+from ...runtime.log import Log
+from ..batch import Batch, Source
+from ..durable.queues import ClusterQueues, message_id
+from ..mesh import MAX_EXAMPLE, Mesh
+from ..send_buffer import MAX_BYTES, MAX_MESSAGES
+from .buffer import ClusterBuffer, Publication
+from .intake import ClusterIntake
+from .interest import CONFIRM_TIMEOUT, ClusterInterest
+from .order import ClusterOrder
+from .subject import inbox
 
 __all__ = ["Cluster"]
 

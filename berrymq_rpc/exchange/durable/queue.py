@@ -6,11 +6,11 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from ..bus import Empty
-from ..errors import NotFoundError
-from ..nats.jetstream import JetStream
-from .durable_consumer import Delivered, DurableConsumer
-from .durable_streams import QueueSettings
+from ...bus import Empty
+from ...errors import NotFoundError
+from ...nats.jetstream import JetStream
+from .consumer import Delivered, DurableConsumer
+from .streams import QueueSettings
 
 __all__ = ["ClusterQueue", "QueueHost"]
 

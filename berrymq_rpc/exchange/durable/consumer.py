@@ -12,14 +12,14 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from ..bus import Empty
-from ..errors import ConnectionLostError, Error, NotFoundError, ProtocolError
-from ..identifier import Identifier
-from ..nats.connection import Connection, Subscription
-from ..nats.headers import parse_headers, status_of
-from ..nats.jetstream import NANOSECONDS, Delivery, parse_delivery
-from ..runtime.log import Log
-from .batch import Batch
+from ...bus import Empty
+from ...errors import ConnectionLostError, Error, NotFoundError, ProtocolError
+from ...identifier import Identifier
+from ...nats.connection import Connection, Subscription
+from ...nats.headers import parse_headers, status_of
+from ...nats.jetstream import NANOSECONDS, Delivery, parse_delivery
+from ...runtime.log import Log
+from ..batch import Batch
 
 __all__ = ["Delivered", "DurableConsumer", "Unpacked", "dead_of"]
 

@@ -4,14 +4,14 @@ import asyncio
 import threading
 from collections import deque
 
-from ..bus.routing_table import Parts
-from ..identifier import WILDCARD
-from ..nats.connection import Connection, Subscription
-from .cluster_intake import ClusterIntake
-from .cluster_subject import all_subjects, patterns_of
-from .durable_streams import DEAD, dead_subjects
-from .mesh import Mesh
-from .send_buffer import SendBuffer
+from ...bus.routing_table import Parts
+from ...identifier import WILDCARD
+from ...nats.connection import Connection, Subscription
+from ..durable.streams import DEAD, dead_subjects
+from ..mesh import Mesh
+from ..send_buffer import SendBuffer
+from .intake import ClusterIntake
+from .subject import all_subjects, patterns_of
 
 __all__ = ["CONFIRM_TIMEOUT", "ClusterInterest"]
 

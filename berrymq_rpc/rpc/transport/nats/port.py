@@ -6,13 +6,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from time import monotonic
 
-from ...nats.connection import Connection, Refusal
-from ...nats.headers import NO_RESPONDERS, status_of
-from ...nats.options import Nats
-from ...runtime.log import Log
-from .nats_channel import Channel, ChannelError
-from .nats_records import ACK, BYE, DATA, PART, Head, pack_head, parse_head, parse_reason
-from .port import Buffer, Key, Port, PortHandler, PortOptions
+from ....nats.connection import Connection, Refusal
+from ....nats.headers import NO_RESPONDERS, status_of
+from ....nats.options import Nats
+from ....runtime.log import Log
+from ..port import Buffer, Key, Port, PortHandler, PortOptions
+from .channel import Channel, ChannelError
+from .records import ACK, BYE, DATA, PART, Head, pack_head, parse_head, parse_reason
 
 __all__ = ["NatsPort", "NatsSession", "subject_of"]
 

@@ -6,9 +6,9 @@ answer, headers and body. One that is sent has the last three.
 
 from collections.abc import Sequence
 
-from .nats import NatsListener
-from .nats_port import MAX_REPLY
-from .port import Buffer, Key, Port, PortHandler
+from ..port import Buffer, Key, Port, PortHandler
+from .listener import NatsListener
+from .port import MAX_REPLY
 
 __all__ = ["QUEUE_GROUP", "NatsMicroPort"]
 

@@ -18,9 +18,10 @@ pytest.importorskip("nats", reason="NATS needs nats-py")
 from berrymq_rpc import rpc
 from berrymq_rpc.nats.connection import Connection
 from berrymq_rpc.nats.options import Nats
-from berrymq_rpc.rpc.transport import nats as nats_transport
-from berrymq_rpc.rpc.transport import nats_port
-from berrymq_rpc.rpc.transport.nats_records import (
+from berrymq_rpc.rpc.transport.nats import listener
+from berrymq_rpc.rpc.transport.nats import port as nats_port
+from berrymq_rpc.rpc.transport.nats.dialler import NatsDialler
+from berrymq_rpc.rpc.transport.nats.records import (
     BYE,
     DATA,
     OPEN,
@@ -576,7 +577,7 @@ async def test_hostile_servers(nats_server: NatsServer, address: str, until: Any
 
 
 async def test_a_full_server_refuses(address: str, monkeypatch: Any, until: Any) -> None:
-    monkeypatch.setattr(nats_transport, "MAX_SESSIONS", 1)
+    monkeypatch.setattr(listener, "MAX_SESSIONS", 1)
     async with (
         served(address, "a"),
         await rpc.open_client(connect=address, timeout=10) as one,
@@ -612,7 +613,7 @@ async def test_a_server_that_forgot_the_session_says_so(address: str, until: Any
     ):
         assert await client.rpc.who() == "a"
         (port,) = client.pool.ports
-        assert isinstance(port.port, nats_transport.NatsDialler)
+        assert isinstance(port.port, NatsDialler)
         (session,) = port.port.sessions.values()
         session.subject = session.subject[:-1] + "Z"
         with pytest.raises(rpc.ConnectionLostError, match="knows no such session"):

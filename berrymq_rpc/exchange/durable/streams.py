@@ -10,9 +10,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ..errors import NotFoundError, OverloadedError, RPCTimeoutError
-from ..identifier import WILDCARD, Identifier
-from ..nats.jetstream import (
+from ...errors import NotFoundError, OverloadedError, RPCTimeoutError
+from ...identifier import WILDCARD, Identifier
+from ...nats.jetstream import (
     NANOSECONDS,
     STREAM_NAME_IN_USE,
     JetStream,
@@ -21,10 +21,10 @@ from ..nats.jetstream import (
     time_text,
     union,
 )
-from ..nats.options import Durable
-from ..nats.subject import escape
-from .cluster_subject import patterns_of, subject_of
-from .consumer import MAX_UNACKNOWLEDGED
+from ...nats.options import Durable
+from ...nats.subject import escape
+from ..cluster.subject import patterns_of, subject_of
+from ..consumer import MAX_UNACKNOWLEDGED
 
 __all__ = ["DEAD", "NEARLY_FULL", "DurableStreams", "QueueSettings", "dead_subjects", "filters_of"]
 

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...nats.subject import checked_name
+from ....nats.subject import checked_name
 
 __all__ = [
     "ACK",

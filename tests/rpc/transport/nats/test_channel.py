@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berrymq_rpc.rpc.transport import nats_channel
-from berrymq_rpc.rpc.transport.nats_channel import Channel, ChannelError
-from berrymq_rpc.rpc.transport.nats_records import (
+from berrymq_rpc.rpc.transport.nats import channel as nats_channel
+from berrymq_rpc.rpc.transport.nats.channel import Channel, ChannelError
+from berrymq_rpc.rpc.transport.nats.records import (
     ACK,
     BYE,
     DATA,
@@ -27,7 +27,7 @@ from berrymq_rpc.rpc.transport.nats_records import (
     parse_reason,
     parse_token,
 )
-from berrymq_rpc.rpc.transport.nats_search import AVOID, Search
+from berrymq_rpc.rpc.transport.nats.search import AVOID, Search
 
 WINDOW = 64 << 10
 
@@ -289,7 +289,7 @@ def test_too_many_frames() -> None:
 
 def test_constants_are_consistent() -> None:
     """With the smallest window, a part can always be sent once all was acknowledged."""
-    from berrymq_rpc.rpc.transport import nats_port
+    from berrymq_rpc.rpc.transport.nats import port as nats_port
 
     assert nats_channel.MIN_PART + HEAD_SIZE < nats_port.MIN_WINDOW * 3 // 4
 

@@ -2,23 +2,23 @@
 
 from typing import Any, NamedTuple
 
-from ..bus import Message
-from ..errors import (
+from ...bus import Message
+from ...errors import (
     OverloadedError,
     PermissionDeniedError,
     ProtocolError,
     ServiceClosedError,
     TooLargeError,
 )
-from ..identifier import Identifier
-from ..runtime.log import Log
-from .batch import OVERHEAD, Batch, Source
-from .cluster_record import HEAD_BYTES, RecordCodec
-from .cluster_subject import inbox, subject_of
-from .message_codec import MessageCodec
-from .message_filter import MessageFilter
-from .reorder import MAX_SOURCES
-from .send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
+from ...identifier import Identifier
+from ...runtime.log import Log
+from ..batch import OVERHEAD, Batch, Source
+from ..message_codec import MessageCodec
+from ..message_filter import MessageFilter
+from ..reorder import MAX_SOURCES
+from ..send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
+from .record import HEAD_BYTES, RecordCodec
+from .subject import inbox, subject_of
 
 __all__ = ["ClusterBuffer", "Publication", "Refused"]
 

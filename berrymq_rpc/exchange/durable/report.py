@@ -5,14 +5,14 @@ from base64 import b64decode
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ..errors import NotFoundError, ProtocolError
-from ..identifier import Identifier
-from ..nats.jetstream import NANOSECONDS, JetStream
-from ..runtime.log import Log
-from .batch import Batch
-from .durable_consumer import Unpacked, dead_of
-from .durable_info import DurableQueueInfo
-from .durable_streams import NEARLY_FULL, DurableStreams
+from ...errors import NotFoundError, ProtocolError
+from ...identifier import Identifier
+from ...nats.jetstream import NANOSECONDS, JetStream
+from ...runtime.log import Log
+from ..batch import Batch
+from .consumer import Unpacked, dead_of
+from .info import DurableQueueInfo
+from .streams import NEARLY_FULL, DurableStreams
 
 __all__ = ["FillWatch", "list_queues", "replay"]
 

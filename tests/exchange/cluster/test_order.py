@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berrymq_rpc.exchange.cluster_order import ClusterOrder, Progress
+from berrymq_rpc.exchange.cluster.order import ClusterOrder, Progress
 
 ONE, OTHER = ("one", 1), ("other", 1)
 

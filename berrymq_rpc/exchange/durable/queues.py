@@ -12,36 +12,36 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
-from ..bus.durable import Stored
-from ..errors import (
+from ...bus.durable import Stored
+from ...errors import (
     ConnectionLostError,
     Error,
     NotFoundError,
     ProtocolError,
     ServiceClosedError,
 )
-from ..identifier import Identifier
-from ..nats.connection import Connection
-from ..nats.jetstream import (
+from ...identifier import Identifier
+from ...nats.connection import Connection
+from ...nats.jetstream import (
     JetStream,
     covers,
     time_text,
 )
-from ..nats.options import Durable
-from ..nats.stored_publisher import ABSENCE, TIMEOUT, StoredPublisher
-from ..nats.subject import checked_name, escape
-from ..runtime.log import Log
-from .batch import Batch, Source
-from .cluster_record import RecordCodec
-from .cluster_subject import subject_of
-from .consumer import checked_ack_wait, checked_tries
-from .durable_consumer import Delivered, DurableConsumer, Unpacked
-from .durable_info import DurableQueueInfo
-from .durable_queue import ClusterQueue
-from .durable_report import FillWatch, list_queues, replay
-from .durable_streams import DEAD, DurableStreams, QueueSettings, filters_of
-from .message_codec import MessageCodec
-from .taken_message import check_no_loop
+from ...nats.options import Durable
+from ...nats.stored_publisher import ABSENCE, TIMEOUT, StoredPublisher
+from ...nats.subject import checked_name, escape
+from ...runtime.log import Log
+from ..batch import Batch, Source
+from ..cluster.record import RecordCodec
+from ..cluster.subject import subject_of
+from ..consumer import checked_ack_wait, checked_tries
+from ..message_codec import MessageCodec
+from ..taken_message import check_no_loop
+from .consumer import Delivered, DurableConsumer, Unpacked
+from .info import DurableQueueInfo
+from .queue import ClusterQueue
+from .report import FillWatch, list_queues, replay
+from .streams import DEAD, DurableStreams, QueueSettings, filters_of
 
 __all__ = ["ClusterQueues", "message_id"]
 

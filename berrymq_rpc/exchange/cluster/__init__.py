@@ -1,0 +1,1 @@
+"""A node in a cluster: the bus over NATS."""

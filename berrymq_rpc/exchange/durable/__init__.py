@@ -1,0 +1,1 @@
+"""Durable queues of a cluster, which JetStream keeps."""
