@@ -127,6 +127,10 @@ class Delivered:
             word += b" " + " ".join(reason.split())[:MAX_ERROR].encode("utf-8", "replace")
         return await self._consumer.call(self._consumer.settle(self._reply, word))
 
+    def put_back(self) -> None:
+        """Have the next call of `get` take it, on the loop of the consumer."""
+        self._consumer.put_back(self)
+
     def give_back(self) -> None:
         """Refuse it at once, on the loop of the consumer."""
         self._consumer.give_back(self._reply)
@@ -227,7 +231,7 @@ class DurableConsumer:
                 self._waiters.remove(waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 # It came in the very moment.
-                self._put_back(waiter.result())
+                self.put_back(waiter.result())
             if isinstance(error, TimeoutError) and limit.expired():
                 raise Empty from None
             raise
@@ -249,7 +253,8 @@ class DurableConsumer:
         self._pull()
         raise Empty
 
-    def _put_back(self, delivered: Delivered) -> None:
+    def put_back(self, delivered: Delivered) -> None:
+        """Have the next call of `get` take a message that was taken."""
         if self._end is not None:
             delivered.give_back()
             return

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -32,10 +32,14 @@ class QueueHost(Protocol):
     def js(self) -> JetStream:
         """JetStream."""
 
-    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def call(
+        self, coroutine: Coroutine[Any, Any, T], on_unclaimed: Callable[[T], object] | None = None
+    ) -> T:
         """Run a coroutine on the loop of the connection, from any loop."""
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], on_unclaimed: Callable[[T], object] | None = None
+    ) -> T:
         """Run a coroutine on the loop of the connection, from a thread without a loop."""
 
     async def declare(self, settings: QueueSettings) -> None:
@@ -78,7 +82,7 @@ class ClusterQueue:
         return 0 if self._consumer is None else self._consumer.waiting
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._host.run(coroutine)
+        return self._host.run(coroutine, _put_back)
 
     async def ready(self) -> None:
         await self._host.call(self._ready())
@@ -100,7 +104,7 @@ class ClusterQueue:
             return self._consumer
 
     async def get(self, block: bool, timeout: float | None) -> Delivered:
-        return await self._host.call(self._get(timeout))
+        return await self._host.call(self._get(timeout), _put_back)
 
     async def _get(self, timeout: float | None) -> Delivered:
         consumer = await self._ready()
@@ -113,7 +117,7 @@ class ClusterQueue:
         async def take() -> Delivered:
             return self._get_nowait()
 
-        return self._host.run(take())
+        return self._host.run(take(), _put_back)
 
     def _get_nowait(self) -> Delivered:
         if self._consumer is None:
@@ -164,3 +168,9 @@ class ClusterQueue:
     def __del__(self) -> None:
         if not self._is_closed and self._consumer is not None:
             self.close()
+
+
+def _put_back(result: object) -> None:
+    """Have the next call of `get` take a message whose taker was interrupted as it came."""
+    if isinstance(result, Delivered):
+        result.put_back()

@@ -1,12 +1,11 @@
 """The durable queues of a cluster, which the queues of a bus open."""
 
 import asyncio
-import concurrent.futures
 import json
 import math
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
@@ -38,6 +37,7 @@ from ..consumer import checked_ack_wait, checked_tries
 from ..message_codec import MessageCodec
 from ..taken_message import check_no_loop
 from .consumer import Delivered, DurableConsumer, Unpacked
+from .handover import Handover
 from .info import DurableQueueInfo
 from .queue import ClusterQueue
 from .report import FillWatch, list_queues, replay
@@ -137,14 +137,26 @@ class ClusterQueues:
 
     # -- event loops and threads -------------------------------------------------------------
 
-    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop of the connection, from any loop."""
+    async def call(
+        self, coroutine: Coroutine[Any, Any, T], on_unclaimed: Callable[[T], object] | None = None
+    ) -> T:
+        """Run a coroutine on the loop of the connection, from any loop.
+
+        Args:
+            on_unclaimed: called there with a result whose caller was cancelled as it came.
+        """
         if asyncio.get_running_loop() is self.loop:
             return await coroutine
-        return await asyncio.wrap_future(self._submit(coroutine))
+        return await self._hand_over(coroutine, on_unclaimed).wait()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop of the connection, from a thread without a loop."""
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], on_unclaimed: Callable[[T], object] | None = None
+    ) -> T:
+        """Run a coroutine on the loop of the connection, from a thread without a loop.
+
+        Args:
+            on_unclaimed: called there with a result whose caller was interrupted as it came.
+        """
         try:
             check_no_loop("a durable Queue")
         except RuntimeError:
@@ -153,24 +165,21 @@ class ClusterQueues:
                 "a durable Queue would block the event loop that runs in this thread: use "
                 "AsyncQueue, whose methods are awaited"
             ) from None
-        future = self._submit(coroutine)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        return self._hand_over(coroutine, on_unclaimed).result()
 
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+    def _hand_over(
+        self, coroutine: Coroutine[Any, Any, T], on_unclaimed: Callable[[T], object] | None
+    ) -> Handover[T]:
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+            return Handover(coroutine, self.loop, on_unclaimed)
         except RuntimeError:
-            coroutine.close()
             raise _closed() from None
 
     # -- publishing ------------------------------------------------------------------------
 
     async def reserve(self, identifier: Identifier) -> Stored | None:
-        if not await self.call(self._reserve(self.host.subject(str(identifier)))):
+        subject = self.host.subject(str(identifier))
+        if not await self.call(self._reserve(subject), self._unreserve):
             return None
         return Stored(self._release)
 
@@ -181,6 +190,10 @@ class ClusterQueues:
             return False
         await self._places.acquire()
         return True
+
+    def _unreserve(self, has_place: bool) -> None:
+        if has_place:
+            self._places.release()
 
     def _release(self) -> None:
         if threading.get_ident() == self.thread:

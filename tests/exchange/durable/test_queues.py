@@ -26,6 +26,7 @@ from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
+from berrymq_rpc.exchange.durable import queues as queues_module
 from berrymq_rpc.nats.connection import Connection
 
 Until = Callable[..., Any]
@@ -401,6 +402,38 @@ async def test_from_another_event_loop(nats_server: NatsServer, namespace: str) 
             return await take(queue, 5)
 
         assert await asyncio.to_thread(asyncio.run, elsewhere()) == list(range(5))
+
+
+async def test_who_is_cancelled_on_another_loop_keeps_nothing(
+    nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """Neither a place among what is to be stored, nor a message."""
+    monkeypatch.setattr(queues_module, "MAX_UNSTORED", 3)
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", ack_wait=60.0, tries=1000, bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 0)
+
+        async def elsewhere() -> int:
+            """Give up in the very moment in which a place, or a message, is there."""
+            begun = 0
+            for turns in range(100):
+                for coroutine in (bus.publish("job:more", turns), queue.get()):
+                    task = asyncio.create_task(coroutine)
+                    for _ in range(turns % 10):
+                        await asyncio.sleep(0.0003)
+                    begun += not task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+                    if not task.cancelled() and isinstance(task.result(), Message):
+                        await task.result().nak()
+            return begun
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        # All three places are there, and all that is in the stream comes without `ack_wait`.
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(bus.publish("job:last", number) for number in range(3)))
+        left = await queue.size()
+        assert len(await take(queue, left)) == left
 
 
 async def test_publish_waits_while_nats_is_away(
