@@ -161,14 +161,14 @@ class RPCClient(SocketOwner):
             socket.connect(self.endpoint)
         except BaseException:
             socket.close(0)
-            self._release()
+            self._resources.close()
             raise
         self.socket = socket
 
     def _reconnect(self) -> None:
         """Replace the socket: drop what was sent on it and what would still arrive."""
         self.socket.close(0)
-        self._release()
+        self._resources.close()
         self._connect()
 
     # -- calls -------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class RPCClient(SocketOwner):
         with self._guard:
             self._is_closed = True
             self.socket.close()
-            self._release()
+            self._resources.close()
 
     def __enter__(self: Self) -> Self:
         return self

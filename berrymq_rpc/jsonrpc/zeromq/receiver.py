@@ -275,7 +275,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         with self._guard:
             self._is_closed = True
             self.socket.close()
-            self._release()
+            self._resources.close()
             self._waker.close()
             for answer in list(self._pending.values()):
                 answer.put(ServiceClosedError("the client is closed"))

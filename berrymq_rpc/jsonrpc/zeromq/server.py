@@ -14,7 +14,7 @@ from ...endpoint import check_exposure, endpoint_of
 from ...errors import ParametersError, ServiceClosedError
 from ...rpc.transport.binding import bind_socket
 from ...rpc.transport.curve import credentials_of, cut
-from ...rpc.transport.port import IPC_MODE
+from ...rpc.transport.port import IPC_MODE, Credentials
 from ...rpc.transport.waker import Waker
 from ...rpc.validation import checked_mode
 from ...security import CurveServer, Security
@@ -127,7 +127,7 @@ class RPCServer(SocketOwner, threading.Thread):
             self.endpoint = bind_socket(self.socket, self.endpoint, self._ipc_mode)
         except BaseException:
             self.socket.close(0)
-            self._release()
+            self._resources.close()
             raise
         self._waker = Waker(self.socket)
 
@@ -231,7 +231,7 @@ class RPCServer(SocketOwner, threading.Thread):
                 self.should_stop = True
                 self._stop_listening()
                 self.socket.close()
-                self._release()
+                self._resources.close()
                 self._waker.close()
                 self._is_over.set()
 
@@ -286,16 +286,19 @@ class RPCServer(SocketOwner, threading.Thread):
 
     def _check_key(self, frame: Any) -> None:
         """Cut the connection of a message, and raise `zmq.Again`, if its key was removed."""
-        if not isinstance(self.security, CurveServer):
-            return
-        credentials = credentials_of(frame)
-        if credentials is not None and not self.security.authorization.is_removed(*credentials):
+        if self.security is None or not self._is_removed(credentials_of(frame)):
             return
         cut(frame.get(zmq.SRCFD))
         if self.socket_type == zmq.REP:
             # It has to send something after each message.
             self.socket.send(b"", zmq.NOBLOCK)
         raise zmq.Again
+
+    def _is_removed(self, credentials: Credentials | None) -> bool:
+        security = self.security
+        return isinstance(security, CurveServer) and (
+            credentials is None or security.authorization.is_removed(*credentials)
+        )
 
     def _split(self, frames: list[bytes]) -> tuple[list[bytes], bytes]:
         """Split a message into the frames before the text, and the text."""

@@ -1,7 +1,7 @@
 """The base of servers and clients: owns a socket, with its context, timeout and logger."""
 
 import logging
-from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import zmq
@@ -39,8 +39,8 @@ class SocketOwner:
     default_socket_type: int
     _kind = "client"
     socket: Any = None
-    #: Takes the socket's keys out of what keeps them.
-    _release: Callable[[], None]
+    #: Releases what the open socket uses; closed after it.
+    _resources: ExitStack
 
     def __init__(
         self,
@@ -68,19 +68,17 @@ class SocketOwner:
             )
 
     def _new_socket(self) -> Any:
-        """A new socket with its keys; `_release` is called once it is closed."""
+        """A new socket with its keys; `_resources` is closed once it is."""
         socket = self.context.socket(self.socket_type)
         try:
             release = secure(socket, self.security, loop=None, endpoint=self.endpoint)
         except BaseException:
             socket.close(0)
             raise
-        self._release = release or _nothing
+        self._resources = ExitStack()
+        if release is not None:
+            self._resources.callback(release)
         # A peer that is gone must not keep the context from terminating.
         socket.linger = CLOSE_LINGER
         socket.maxmsgsize = _ANSWERED_SIZE * self.max_size
         return socket
-
-
-def _nothing() -> None:
-    """Release nothing: there are no keys."""

@@ -11,6 +11,7 @@ import zmq
 
 from ...errors import OverloadedError, ServiceClosedError
 from ...rpc.transport.curve import credentials_of
+from ...rpc.transport.port import Credentials
 from ...security import CurveServer
 from ..items import RPCRequest
 from ..message import IncomingRequest
@@ -90,14 +91,7 @@ class SubscriptionServer(RPCNotificationServer):
         self._removed_keys: deque[str] = deque()
         super().__init__(endpoint, context, timeout, socket_type, logger, **options)
         if isinstance(self.security, CurveServer):
-            release = self._release
-            stop_listening = self.security.authorization.add_listener(self._key_removed)
-
-            def release_both() -> None:
-                release()
-                stop_listening()
-
-            self._release = release_both
+            self._resources.callback(self.security.authorization.add_listener(self._key_removed))
 
     def _new_socket(self) -> Any:
         socket = super()._new_socket()
@@ -232,17 +226,13 @@ class SubscriptionServer(RPCNotificationServer):
                 version = self._subscribers.get(subscriber)
                 if is_published and version is None:
                     continue
-                if subscriber.key is not None and self._is_removed(subscriber.key):
+                if self._is_removed(Credentials(subscriber.key)):
                     self._queues.drop(subscriber.route[0], "the peer's key was removed", 1)
                     continue
                 if version is JSONRPCv1 and JSONRPCv1 not in texts:
                     texts[JSONRPCv1] = _as_version1(text)
                 if not self._queues.send([*subscriber.route, texts[version or JSONRPCv2]]):
                     self.forget(subscriber)
-
-    def _is_removed(self, key: str) -> bool:
-        security = self.security
-        return isinstance(security, CurveServer) and security.authorization.is_removed(key)
 
     def _run_request(self, request: IncomingRequest) -> None:
         self._version = request.protocol

@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -140,7 +140,8 @@ class ZeroMQPort(Port, ZmqProtocol):
         self._dialled_at = 0.0
         self._handshake_time = int(zmq_socket.get(zmq.HANDSHAKE_IVL)) / 1000
         #: Takes the socket's keys out of what keeps them, once it is closed.
-        self._release: Callable[[], None] | None = None
+        #: Releases what the open socket uses; closed after it.
+        self._resources = contextlib.ExitStack()
         #: Who the peers have proved to be, where that is asked for.
         self._credentials: dict[Key, Credentials] = {}
         #: The same of a DEALER's connections, by their file numbers.
@@ -544,8 +545,7 @@ class ZeroMQPort(Port, ZmqProtocol):
         if left:
             logger.warning("closing: %d messages dropped, as their peers did not read them", left)
         self._transport.close()
-        if self._release is not None:
-            self._release()
+        self._resources.close()
         self._guard = self._loop.call_later(self._linger + 1.0, self._give_up)
 
     def _give_up(self) -> None:
@@ -571,7 +571,7 @@ class ZeroMQPort(Port, ZmqProtocol):
 
     async def open(self, *, bind: str | None, connect: str | None) -> None:
         """Bind or connect; called once."""
-        self._release = self._secure(bind or connect or "")
+        self._secure(bind or connect or "")
         if bind is not None:
             self._endpoints = (await self._transport.bind(bind),)
             if self._handshakes is not None:
@@ -585,18 +585,13 @@ class ZeroMQPort(Port, ZmqProtocol):
             self._endpoints = (await self._transport.connect(connect),)
         self._read_monitor()
 
-    def _secure(self, endpoint: str) -> Callable[[], None] | None:
+    def _secure(self, endpoint: str) -> None:
         security = self._security
         release = secure(self._socket, security, loop=self._loop, endpoint=endpoint)
-        if release is None or not isinstance(security, CurveServer):
-            return None
-        stop_listening = security.authorization.add_listener(self._key_removed)
-
-        def release_both() -> None:
-            release()
-            stop_listening()
-
-        return release_both
+        if release is not None:
+            self._resources.callback(release)
+        if isinstance(security, CurveServer):
+            self._resources.callback(security.authorization.add_listener(self._key_removed))
 
 
 def _new_socket(kind: int, options: PortOptions) -> "zmq.Socket[bytes]":
