@@ -5,7 +5,7 @@
 A NATS server of its own is started, with JetStream in a temporary folder. Server and client of each
 system are processes of their own. In a repeat, all systems do a work in turn before the next work,
 so that what else the machine does meets them alike. A ratio is the median of the ratios within the
-repeats, and the range is that of them. Where nats-py has several ways to do a work, the best counts.
+repeats, and the range is that of them. Where nats-py has several ways, the best counts.
 
 It is not named `nats.py`, which would hide the package of that name.
 """
