@@ -25,7 +25,7 @@ from berrymq_rpc.nats.connection import Connection
 
 Until = Callable[..., Any]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 #: Seconds in which everything here happens.
 PATIENCE = 10.0
