@@ -95,6 +95,9 @@ THIRD_PARTY = {
 CYCLES: dict[frozenset[str], str] = {}
 MAX_CYCLES = 0
 
+# Folders of one layer, the first of which knows nothing of the second.
+ONE_WAY = [("berrymq_rpc.exchange.durable", "berrymq_rpc.exchange.cluster")]
+
 # In the standard library of 3.14, but not in every `sys.stdlib_module_names`.
 LATER_STDLIB = {"annotationlib", "compression"}
 
@@ -207,6 +210,9 @@ def forbidden_inside(layer: str, entry: Import) -> str | None:
     other = layer_of(entry.imported)
     if other is None:
         return "belongs to no layer"
+    for folder, unknown in ONE_WAY:
+        if is_under(entry.importer, folder) and is_under(entry.imported, unknown):
+            return f"{folder} knows nothing of {unknown}"
     if ORDER.index(other) > ORDER.index(layer):
         return f"the layer '{other}' is below '{layer}'"
     if layer in PURE and other not in PURE:
@@ -321,6 +327,7 @@ def test_exactly_one_module_imports_aiozmq() -> None:
         ("bus/follower.py", "import threading"),
         ("bus/follower.py", "from ..runtime.fork import call_in_child"),
         ("exchange/node.py", "from ..rpc import client"),
+        ("exchange/cluster/buffer.py", "from ..durable.queue import ClusterQueue"),
         ("jsonrpc/bridge/http.py", "from ...exchange import node"),
         ("jsonrpc/items.py", "from ..rpc.wire import limits"),
         ("cli/main.py", "importlib.import_module(name)"),
@@ -383,6 +390,7 @@ def test_allows(tmp_path: Path, module: str, line: str) -> None:
         ("rpc/client.py", "importlib.import_module(name)"),
         ("rpc/client.py", "import click"),
         ("exchange/node.py", "from ..cli import main"),
+        ("exchange/durable/queue.py", "from ..cluster.buffer import ClusterBuffer"),
         ("rpc/client.py", "from ..testing import link_faults"),
         ("testing/link_faults.py", "import pytest"),
         ("jsonrpc/bridge/http.py", "import rich"),
@@ -414,6 +422,8 @@ def made_tree(root: Path, module: str, source: str) -> Path:
         "rpc/transport/link.py": "",
         "exchange/__init__.py": "",
         "exchange/node.py": "",
+        "exchange/cluster/__init__.py": "",
+        "exchange/durable/__init__.py": "",
         "jsonrpc/__init__.py": "",
         "jsonrpc/items.py": "",
         "jsonrpc/bridge/__init__.py": "",

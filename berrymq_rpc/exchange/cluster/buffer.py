@@ -15,10 +15,10 @@ from ...runtime.log import Log
 from ..batch import OVERHEAD, Batch, Source
 from ..message_codec import MessageCodec
 from ..message_filter import MessageFilter
+from ..record import HEAD_BYTES, RecordCodec
 from ..reorder import MAX_SOURCES
 from ..send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
-from .record import HEAD_BYTES, RecordCodec
-from .subject import inbox, subject_of
+from ..subject import inbox, subject_of
 
 __all__ = ["ClusterBuffer", "Publication", "Refused"]
 

@@ -21,11 +21,11 @@ from ..batch import Batch, Source
 from ..durable.queues import ClusterQueues, message_id
 from ..mesh import MAX_EXAMPLE, Mesh
 from ..send_buffer import MAX_BYTES, MAX_MESSAGES
+from ..subject import inbox
 from .buffer import ClusterBuffer, Publication
 from .intake import ClusterIntake
 from .interest import CONFIRM_TIMEOUT, ClusterInterest
 from .order import ClusterOrder
-from .subject import inbox
 
 __all__ = ["Cluster"]
 

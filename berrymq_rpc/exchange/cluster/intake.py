@@ -11,10 +11,10 @@ from ..batch import Batch, Source
 from ..durable.consumer import dead_of
 from ..durable.streams import DEAD
 from ..mesh import MAX_EXAMPLE, Mesh
+from ..record import RecordCodec
 from ..reorder import MAX_SOURCES
 from .buffer import ClusterBuffer
 from .order import ClusterOrder
-from .record import RecordCodec
 
 __all__ = ["ClusterIntake"]
 

@@ -10,8 +10,8 @@ from ...nats.connection import Connection, Subscription
 from ..durable.streams import DEAD, dead_subjects
 from ..mesh import Mesh
 from ..send_buffer import SendBuffer
+from ..subject import all_subjects, patterns_of
 from .intake import ClusterIntake
-from .subject import all_subjects, patterns_of
 
 __all__ = ["CONFIRM_TIMEOUT", "ClusterInterest"]
 

@@ -31,10 +31,10 @@ from ...nats.stored_publisher import ABSENCE, TIMEOUT, StoredPublisher
 from ...nats.subject import checked_name, escape
 from ...runtime.log import Log
 from ..batch import Batch, Source
-from ..cluster.record import RecordCodec
-from ..cluster.subject import subject_of
 from ..consumer import checked_ack_wait, checked_tries
 from ..message_codec import MessageCodec
+from ..record import RecordCodec
+from ..subject import subject_of
 from ..taken_message import check_no_loop
 from .consumer import Delivered, DurableConsumer, Unpacked
 from .handover import Handover

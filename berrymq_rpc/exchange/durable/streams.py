@@ -23,8 +23,8 @@ from ...nats.jetstream import (
 )
 from ...nats.options import Durable
 from ...nats.subject import escape
-from ..cluster.subject import patterns_of, subject_of
 from ..consumer import MAX_UNACKNOWLEDGED
+from ..subject import patterns_of, subject_of
 
 __all__ = ["DEAD", "NEARLY_FULL", "DurableStreams", "QueueSettings", "dead_subjects", "filters_of"]
 

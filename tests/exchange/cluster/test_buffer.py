@@ -6,10 +6,10 @@ import pytest
 
 from berrymq_rpc.exchange.batch import Batch
 from berrymq_rpc.exchange.cluster.buffer import ClusterBuffer, Publication
-from berrymq_rpc.exchange.cluster.record import RecordCodec
 from berrymq_rpc.exchange.message_codec import MessageCodec
 from berrymq_rpc.exchange.message_filter import MessageFilter
 from berrymq_rpc.exchange.policy import Grants
+from berrymq_rpc.exchange.record import RecordCodec
 from berrymq_rpc.identifier import Identifier
 from berrymq_rpc.rpc.wire.limits import Limits
 

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berrymq_rpc.exchange.cluster.subject import (
+from berrymq_rpc.exchange.subject import (
     all_subjects,
     inbox,
     patterns_of,

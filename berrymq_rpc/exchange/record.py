@@ -14,10 +14,10 @@ that is not the origin.
 
 from typing import Any, NamedTuple
 
-from ...errors import ProtocolError
-from ...rpc.wire.codec import Codec
-from ...rpc.wire.translation import Untranslated
-from ..batch import Batch, Source, parse_batch
+from ..errors import ProtocolError
+from ..rpc.wire.codec import Codec
+from ..rpc.wire.translation import Untranslated
+from .batch import Batch, Source, parse_batch
 
 __all__ = ["HEAD_BYTES", "Record", "RecordCodec"]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from berrymq_rpc.errors import ProtocolError
 from berrymq_rpc.exchange.batch import MAX_COUNT, MAX_NUMBER, Batch
-from berrymq_rpc.exchange.cluster.record import HEAD_BYTES, RecordCodec
+from berrymq_rpc.exchange.record import HEAD_BYTES, RecordCodec
 from berrymq_rpc.rpc.wire.codec import Codec
 
 CODEC = RecordCodec()

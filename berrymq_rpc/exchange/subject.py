@@ -12,9 +12,9 @@ What NATS delivers is matched again by the bus: a subscription too many costs on
 
 import itertools
 
-from ...bus.routing_table import Parts
-from ...identifier import WILDCARD, Identifier
-from ...nats.subject import ANY, escape
+from ..bus.routing_table import Parts
+from ..identifier import WILDCARD, Identifier
+from ..nats.subject import ANY, escape
 
 __all__ = ["all_subjects", "inbox", "patterns_of", "subject_of"]
 
