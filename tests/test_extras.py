@@ -85,6 +85,14 @@ asyncio.run(over_nats())
 """,
         "True\n",
     ),
+    "nats-server": (
+        "import subprocess, sys, pathlib\n"
+        "from berrymq_rpc.testing.nats_server import find_nats_server\n"
+        "found = find_nats_server()\n"
+        "print(pathlib.Path(found).parent == pathlib.Path(sys.executable).parent)\n"
+        "print(subprocess.run([found, '--version'], capture_output=True).returncode)\n",
+        "True\n0\n",
+    ),
     "cli": (
         "import subprocess, sys, pathlib\n"
         "command = pathlib.Path(sys.executable).with_name('berrymq')\n"

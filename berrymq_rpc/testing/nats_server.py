@@ -106,8 +106,13 @@ class NatsServer:
         command = [self._program, "--addr", self._address, "--port", str(self.port)]
         command += ["--config", str(self._config), "--log", str(self.folder / "log")]
         command += ["--ports_file_dir", str(self.folder), *self._arguments]
+        # In a process group of its own: Ctrl-C in a terminal ends what uses it first.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
         )
         ports = self.folder / f"nats-server_{self._process.pid}.ports"
         end = time.monotonic() + PATIENCE
