@@ -133,7 +133,7 @@ def hosts() -> Iterator[Hosts]:
 
 
 class Keys:
-    """The folders of the two hosts, as the steps of docs/deploy.rst make them."""
+    """The folders of the two hosts, as the steps of docs/howto/deploy.rst make them."""
 
     def __init__(self, folder: Path) -> None:
         self.plant, self.office = folder / "plant", folder / "office"
@@ -355,10 +355,10 @@ def test_no_plant(hosts: Hosts, keys: Keys) -> None:
 
 
 def test_the_firewall_of_the_page(hosts: Hosts, keys: Keys) -> None:
-    """docs/deploy/plant.nft lets the office through, and no other host."""
+    """docs/howto/deploy/plant.nft lets the office through, and no other host."""
     if shutil.which("nft") is None:
         pytest.skip("needs the command `nft` of nftables")
-    rules = str(ROOT / "docs" / "deploy" / "plant.nft")
+    rules = str(ROOT / "docs" / "howto" / "deploy" / "plant.nft")
     done = subprocess.run(
         ["ip", "netns", "exec", hosts.plant, "nft", "-f", rules],
         capture_output=True,

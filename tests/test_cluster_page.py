@@ -1,4 +1,4 @@
-"""``docs/cluster.rst``: its programs run, and its numbers are those of the code."""
+"""``docs/howto/cluster.rst``: its programs run, and its numbers are those of the code."""
 
 import inspect
 import re
@@ -15,7 +15,7 @@ from berrymq_rpc.nats.options import Durable
 from berrymq_rpc.testing.nats_server import NatsServer
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "docs" / "cluster.rst").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "howto" / "cluster.rst").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", TEXT, re.MULTILINE)
 
 

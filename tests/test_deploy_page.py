@@ -19,8 +19,8 @@ import pytest
 from berrymq_rpc.security import KeyPair
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ROOT / "docs" / "deploy"
-PAGE = (ROOT / "docs" / "deploy.rst").read_text(encoding="utf-8")
+FILES = ROOT / "docs" / "howto" / "deploy"
+PAGE = (ROOT / "docs" / "howto" / "deploy.rst").read_text(encoding="utf-8")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 UNITS = ["plant.service", "node.service"]
 

@@ -1,4 +1,4 @@
-"""``docs/nodes.rst``: its program runs, and it lists every event that connections report."""
+"""``docs/howto/nodes.rst``: its program runs, and it lists every event that connections report."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ from berrymq_rpc import Node
 from berrymq_rpc.exchange import send_buffer
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "docs" / "nodes.rst").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "howto" / "nodes.rst").read_text(encoding="utf-8")
 
 
 def test_the_program_runs() -> None:

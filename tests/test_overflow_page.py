@@ -27,7 +27,7 @@ from berrymq_rpc.rpc.transport import zap
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "berrymq_rpc"
-PAGE = (ROOT / "docs" / "overflow.rst").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "overflow.rst").read_text(encoding="utf-8")
 
 #: What makes something that holds items until they are taken.
 BUFFERS = {"Bounded", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue", "deque"}

@@ -29,7 +29,7 @@ from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 SECONDS = 20
 
@@ -67,25 +67,34 @@ def indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-BLOCKS = {page.name: blocks(page) for page in PAGES}
+#: By the page's path below docs/, and the README by its name.
+BLOCKS = {
+    page.relative_to(ROOT if page.parent == ROOT else ROOT / "docs").as_posix(): blocks(page)
+    for page in PAGES
+}
+
+
+def all_of(page: str) -> list[tuple[str, int]]:
+    return [(page, number) for number in range(len(BLOCKS[page]))]
+
 
 #: The tests of those that do not run alone, by page and number on it.
 TOGETHER = {
     ("README.rst", 0): "test_readme.py",
     ("README.rst", 1): "test_readme.py",
-    ("bridge.rst", 0): "test_a_bridge",
-    ("bridge.rst", 1): "test_a_bridge_to_berrymq_03",
-    ("bridge.rst", 2): "test_a_bridge",
-    ("cluster.rst", 0): "test_cluster_page.py",
-    ("cluster.rst", 1): "test_cluster_page.py",
-    ("command.rst", 0): "test_a_stub",
-    ("jsonrpc.rst", 2): "test_the_port_of_a_server",
-    ("messages.rst", 1): "test_workers",
-    ("messages.rst", 2): "test_workers",
-    **{("bus.rst", number): "test_bus_page.py" for number in range(len(BLOCKS["bus.rst"]))},
-    ("tls.rst", 0): "test_tls_page.py",
-    ("tls.rst", 1): "test_tls_page.py",
-    **{("security.rst", number): "test_keys" for number in range(len(BLOCKS["security.rst"]))},
+    ("howto/bridge.rst", 0): "test_a_bridge",
+    ("howto/bridge.rst", 1): "test_a_bridge_to_berrymq_03",
+    ("howto/bridge.rst", 2): "test_a_bridge",
+    ("howto/cluster.rst", 0): "test_cluster_page.py",
+    ("howto/cluster.rst", 1): "test_cluster_page.py",
+    ("reference/command.rst", 0): "test_a_stub",
+    ("reference/jsonrpc.rst", 2): "test_the_port_of_a_server",
+    ("howto/messages.rst", 1): "test_workers",
+    ("howto/messages.rst", 2): "test_workers",
+    **dict.fromkeys(all_of("howto/bus.rst"), "test_bus_page.py"),
+    ("howto/tls.rst", 0): "test_tls_page.py",
+    ("howto/tls.rst", 1): "test_tls_page.py",
+    **dict.fromkeys(all_of("howto/security.rst"), "test_keys"),
 }
 ALONE = [
     (page, number)
@@ -99,13 +108,13 @@ def test_what_is_on_the_pages() -> None:
     # Those that the search above must find, whatever else it finds.
     assert {page for page, found in BLOCKS.items() if found} >= {
         "README.rst",
-        "bridge.rst",
-        "bus.rst",
-        "command.rst",
-        "jsonrpc.rst",
-        "messages.rst",
-        "nodes.rst",
-        "security.rst",
+        "howto/bridge.rst",
+        "howto/bus.rst",
+        "reference/command.rst",
+        "reference/jsonrpc.rst",
+        "howto/messages.rst",
+        "howto/nodes.rst",
+        "howto/security.rst",
     }
     for (page, number), test in TOGETHER.items():
         assert number < len(BLOCKS[page]), page
@@ -174,12 +183,12 @@ def test_alone(page: str, number: int, tmp_path: Path) -> None:
 
 async def test_a_bridge(tmp_path: Path) -> None:
     ports: dict[int, int] = {}
-    with running(program("bridge.rst", 0, ports), tmp_path) as bridge:
+    with running(program("howto/bridge.rst", 0, ports), tmp_path) as bridge:
         url = await line_of(bridge)
         assert url == f"http://127.0.0.1:{ports[8080]}"
-        client = await asyncio.to_thread(output_of, program("bridge.rst", 2, ports), tmp_path)
+        client = await asyncio.to_thread(output_of, program("howto/bridge.rst", 2, ports), tmp_path)
         assert client == "0.25\n"
-        page = (ROOT / "docs" / "bridge.rst").read_text(encoding="utf-8")
+        page = (ROOT / "docs" / "howto" / "bridge.rst").read_text(encoding="utf-8")
         found = re.search(r"^    \$ (curl .*\\\n.*)\n    (\{.*\})$", page, re.MULTILINE)
         assert found is not None
         if shutil.which("curl") is None:
@@ -197,7 +206,7 @@ async def test_a_bridge_to_berrymq_03(tmp_path: Path) -> None:
     async with Node(None, bus) as node, Bridge(node) as bridge:
         url = await bridge.serve_http()
         ports = {9090: int(url.rpartition(":")[2])}
-        shown = await asyncio.to_thread(output_of, program("bridge.rst", 1, ports), tmp_path)
+        shown = await asyncio.to_thread(output_of, program("howto/bridge.rst", 1, ports), tmp_path)
         assert shown == "job:new 1\n"
         async with asyncio.timeout(SECONDS):
             assert await heard.get() == ("job:new", (1,))
@@ -215,7 +224,7 @@ async def test_a_stub(tmp_path: Path) -> None:
         stub = [sys.executable, "-m", "berrymq_rpc", "stub", endpoint]
         text = await asyncio.to_thread(output_of, stub, tmp_path)
         (tmp_path / "plant.py").write_text(text, encoding="utf-8")
-        command = program("command.rst", 0, {5560: int(endpoint.rpartition(":")[2])})
+        command = program("reference/command.rst", 0, {5560: int(endpoint.rpartition(":")[2])})
         path = f"{ROOT}{os.pathsep}{tmp_path}"
         shown = await asyncio.to_thread(output_of, command, tmp_path, PYTHONPATH=path)
         assert shown == "0.25\n"
@@ -223,9 +232,9 @@ async def test_a_stub(tmp_path: Path) -> None:
 
 async def test_the_port_of_a_server(tmp_path: Path) -> None:
     ports: dict[int, int] = {}
-    with running(program("jsonrpc.rst", 2, ports), tmp_path) as server:
+    with running(program("reference/jsonrpc.rst", 2, ports), tmp_path) as server:
         assert await line_of(server) == f"serving on tcp://127.0.0.1:{ports[5555]}"
-        page = (ROOT / "docs" / "jsonrpc.rst").read_text(encoding="utf-8")
+        page = (ROOT / "docs" / "reference" / "jsonrpc.rst").read_text(encoding="utf-8")
         # As JavaScript has it on the page, without its quotes.
         (said,) = re.findall(r"JSON\.stringify\((\{.*\})\)", page)
         text = re.sub(r"(\w+):", r'"\1":', said)
@@ -243,7 +252,7 @@ async def test_workers(number: int, tmp_path: Path) -> None:
     bus = Bus()
     async with Node("tcp://127.0.0.1:0", bus) as node:
         ports = {5572: int(node.endpoints[0].rpartition(":")[2])}
-        with running(program("messages.rst", number, ports), tmp_path) as worker:
+        with running(program("howto/messages.rst", number, ports), tmp_path) as worker:
             async with asyncio.timeout(SECONDS):
                 while node.statistics()["consumers_waiting"] == 0:
                     await asyncio.sleep(0.01)
@@ -302,7 +311,7 @@ def test_keys(tmp_path: Path) -> None:
         port = ports.setdefault(match[1], free_port())
         return f"tcp://127.0.0.1:{port}"
 
-    parts = BLOCKS["security.rst"]
+    parts = BLOCKS["howto/security.rst"]
     texts = [re.sub(r"tcp://(?:\*|server):(\d+)", on_loopback, part) for part in parts]
     (tmp_path / "blocks.json").write_text(json.dumps(texts))
     shown = output_of([sys.executable, "-W", "error", "-c", KEYS], tmp_path).splitlines()

@@ -1,4 +1,4 @@
-"""``docs/protocol.rst``: check every example of bytes against the code, in both directions.
+"""``docs/reference/protocol.rst``: check all examples of bytes against the code, both ways.
 
 An example is a block of text: a title of one or more lines, a blank line, and lines of bytes in
 hexadecimal with what they mean at their right. ``[...]`` on a line of its own begins a frame.
@@ -45,7 +45,7 @@ from berrymq_rpc.rpc.wire.native_session import NativeDialect
 from berrymq_rpc.rpc.wire.record import CALL, NO_KWARGS
 from berrymq_rpc.rpc.wire.session import Session
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "protocol.rst"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "protocol.rst"
 TEXT = PAGE.read_text(encoding="utf-8")
 #: The same, without regard to where its lines end.
 PROSE = " ".join(TEXT.split())

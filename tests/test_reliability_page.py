@@ -1,6 +1,6 @@
 """Every claim on the page about reliability is held by tests that exist.
 
-A comment beneath each paragraph, item and row of ``docs/reliability.rst`` names them::
+A comment beneath each paragraph, item and row of ``docs/explanation/reliability.rst`` names them::
 
     It is noticed at once.
 
@@ -20,7 +20,7 @@ import pytest
 from berrymq_rpc import rpc
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "reliability.rst").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "reliability.rst").read_text(encoding="utf-8")
 
 HELD_BY = ".. held by:"
 TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")

@@ -19,7 +19,7 @@ from berrymq_rpc.jsonrpc.http import open_http_client
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "berrymq_rpc"
-PAGE = (ROOT / "docs" / "security.rst").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "security.rst").read_text(encoding="utf-8")
 
 #: What has the parameters of a table, by the beginning of the table's title.
 FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -208,7 +208,7 @@ def test_every_limit_is_there() -> None:
                 used.add(full)
             elif full not in constants() and not is_default(module, name, defaults):
                 missing.append(full)
-    # A limit that a peer can run into gets a row in docs/security.rst, another one a line in
+    # A limit that a peer can run into gets a row in docs/howto/security.rst, another one a line in
     # `NOT_REACHED`.
     assert not missing, ", ".join(missing)
     assert used == NOT_REACHED.keys(), "a constant of `NOT_REACHED` is gone"
@@ -250,7 +250,7 @@ def test_how_to_report_a_fault() -> None:
     text = (ROOT / "SECURITY.rst").read_text(encoding="utf-8")
     # The page includes it from there on.
     assert text.count("\n.. report\n") == 1
-    assert ".. include:: ../SECURITY.rst\n   :start-after: .. report\n" in PAGE
+    assert ".. include:: ../../SECURITY.rst\n   :start-after: .. report\n" in PAGE
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     files = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     assert "/SECURITY.rst" in files

@@ -23,7 +23,7 @@ from berrymq_rpc import rpc
 from berrymq_rpc.jsonrpc.http import open_http_client
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "tls.rst").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "tls.rst").read_text(encoding="utf-8")
 SECONDS = 20
 
 

@@ -1,4 +1,4 @@
-"""``docs/vocabulary.rst`` names modules and classes that exist."""
+"""``docs/explanation/vocabulary.rst`` names modules and classes that exist."""
 
 import importlib
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "docs" / "vocabulary.rst").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "explanation" / "vocabulary.rst").read_text(encoding="utf-8")
 
 ROWS = re.findall(
     r"^   \* - (?P<word>\S.*)\n"
@@ -60,7 +60,7 @@ AVOIDED = re.compile(r"\b[Ii]ll-formed\b|\b[Mm]akes? no sense\b|\bfor ever\b|\bM
 
 def texts() -> list[Path]:
     """The package's modules, and what users read."""
-    pages = [*(ROOT / "docs").glob("*.rst"), ROOT / "README.rst", ROOT / "CHANGES.rst"]
+    pages = [*(ROOT / "docs").rglob("*.rst"), ROOT / "README.rst", ROOT / "CHANGES.rst"]
     return sorted([*(ROOT / "berrymq_rpc").rglob("*.py"), *pages])
 
 

@@ -1,6 +1,6 @@
 """The plant's host: a node that other hosts call, follow and take jobs from.
 
-Make its keys, and authorize those who may connect (docs/deploy.rst has all steps):
+Make its keys, and authorize those who may connect (docs/howto/deploy.rst has all steps):
 
     berrymq keygen plant --folder keys
     berrymq authorize authorized office.key

@@ -9,7 +9,7 @@ from berrymq_rpc.cli.command import EXIT_CODES, berrymq
 
 from .conftest import ROOT
 
-PAGE = (ROOT / "docs" / "command.rst").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "command.rst").read_text(encoding="utf-8")
 ENTRIES = dict(
     re.findall(r"^``berrymq (\w+)[^\n]*``\n((?:    [^\n]*\n|\n)+)", PAGE, flags=re.MULTILINE)
 )

@@ -1,6 +1,6 @@
 """Consumers in processes of their own that die, freeze, dawdle and come late; and what users see.
 
-``docs/messages.rst`` says the same in words.
+``docs/howto/messages.rst`` says the same in words.
 """
 
 import asyncio

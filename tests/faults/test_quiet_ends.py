@@ -134,7 +134,7 @@ def test_a_call_back_over_http(run_program: Any) -> None:
 def programs_that_serve() -> list[tuple[str, str]]:
     """The programs on the pages that run until Ctrl-C."""
     found = []
-    for page in [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]:
+    for page in [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]:
         text = page.read_text(encoding="utf-8")
         for block in re.findall(r"((?:^ {3,8}.*\n|^\n)+)", text, re.MULTILINE):
             program = textwrap.dedent(block)

@@ -25,7 +25,7 @@ import nkeys
 from berrymq_rpc import rpc
 from berrymq_rpc.testing.nats_server import NatsServer
 
-PAGE = Path(__file__).parents[2] / "docs" / "security.rst"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "security.rst"
 
 StartNats = Callable[..., NatsServer]
 

@@ -22,7 +22,7 @@ kind   name          the elements after the kind
 14     CLOSED        id, reason, whether the method had begun
 =====  ============  ==============================================================
 
-``docs/protocol.rst`` says what each means and shows its bytes.
+``docs/reference/protocol.rst`` says what each means and shows its bytes.
 """
 
 from typing import Any, Final, TypeAlias

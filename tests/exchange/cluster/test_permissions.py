@@ -20,7 +20,7 @@ StartNats = Callable[..., NatsServer]
 
 PATIENCE = 10.0
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "security.rst"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "howto" / "security.rst"
 
 
 def subjects_of(what: str, operation: str) -> list[str]:

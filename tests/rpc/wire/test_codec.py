@@ -386,7 +386,7 @@ def test_depth_out_of_range(depth: int) -> None:
 
 
 def test_values_of_other_processes() -> None:
-    # As docs/protocol.rst has them: these bytes may never change.
+    # As docs/reference/protocol.rst has them: these bytes may never change.
     assert Codec().pack(uuid.UUID(int=1)) == b"\xc7\x11\x7e\x08" + bytes(15) + b"\x01"
     assert Codec().pack(Decimal("1.5")) == b"\xd6\x7e\x071.5"
     assert Codec().pack(datetime.date(2021, 12, 31)) == b"\xc7\x05\x7e\x03\x07\xe5\x0c\x1f"

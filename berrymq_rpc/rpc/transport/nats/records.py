@@ -9,7 +9,7 @@
     8   credit    u64  bytes that the peer may have sent in DATA and PART altogether, heads included
     16  reserved  u16  0
 
-All numbers are big-endian. ``docs/protocol.rst`` says what follows in each kind.
+All numbers are big-endian. ``docs/reference/protocol.rst`` says what follows in each kind.
 """
 
 import struct
