@@ -1,7 +1,7 @@
 """Every program on every page of the manual, and of the README, runs and shows something.
 
-A program that runs alone is run by itself. `TOGETHER` names the test of each that needs another one
-beside it, or files; what is new on a page is run alone, until it has a test.
+A block of text right below a program is its output. `TOGETHER` names the test of each program that
+needs another one beside it, or files; what is new on a page is run alone, until it has a test.
 """
 
 import ast
@@ -20,6 +20,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import zmq
@@ -27,11 +28,21 @@ import zmq.asyncio
 
 from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
+from berrymq_rpc.testing.nats_server import NatsServer
+
+from .programs import run_programs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 SECONDS = 20
+
+
+class Block(NamedTuple):
+    """A program on a page, and the output that the page shows beneath it, if it does."""
+
+    text: str
+    output: str | None
 
 
 def is_python(text: str) -> bool:
@@ -43,24 +54,31 @@ def is_python(text: str) -> bool:
     return bool(re.search(r"^(import|from) |=|\(", text, re.MULTILINE)) and text[0] not in "{["
 
 
-def blocks(page: Path) -> list[str]:
+def blocks(page: Path) -> list[Block]:
     """The blocks of Python on a page: those that say so, and literal ones."""
-    found: list[str] = []
+    found: list[Block] = []
     lines = page.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines):
         marked = line.strip() == ".. code-block:: python"
         if not marked and (not line.endswith("::") or line.lstrip().startswith("..")):
             continue
-        outer = indent(line)
-        inner = []
-        for following in lines[number + 1 :]:
-            if following.strip() and indent(following) <= outer:
-                break
-            inner.append(following)
-        text = textwrap.dedent("\n".join(inner)).strip()
+        text, end = indented(lines, number)
         if marked or (text and is_python(text)):
-            found.append(text)
+            output = None
+            if end < len(lines) and lines[end].strip() == ".. code-block:: text":
+                output, _ = indented(lines, end)
+            found.append(Block(text, output))
     return found
+
+
+def indented(lines: list[str], number: int) -> tuple[str, int]:
+    """The text that is indented below a line, and the number of the line after it."""
+    end = number + 1
+    while end < len(lines) and (
+        not lines[end].strip() or indent(lines[end]) > indent(lines[number])
+    ):
+        end += 1
+    return textwrap.dedent("\n".join(lines[number + 1 : end])).strip(), end
 
 
 def indent(line: str) -> int:
@@ -80,8 +98,9 @@ def all_of(page: str) -> list[tuple[str, int]]:
 
 #: The tests of those that do not run alone, by page and number on it.
 TOGETHER = {
-    ("README.rst", 0): "test_readme.py",
-    ("README.rst", 1): "test_readme.py",
+    ("README.rst", 2): "test_two_programs",
+    ("README.rst", 3): "test_two_programs",
+    ("README.rst", 4): "test_a_bridge",
     ("howto/bridge.rst", 0): "test_a_bridge",
     ("howto/bridge.rst", 1): "test_a_bridge_to_berrymq_03",
     ("howto/bridge.rst", 2): "test_a_bridge",
@@ -91,17 +110,26 @@ TOGETHER = {
     ("reference/jsonrpc.rst", 2): "test_the_port_of_a_server",
     ("howto/messages.rst", 1): "test_workers",
     ("howto/messages.rst", 2): "test_workers",
-    **dict.fromkeys(all_of("howto/bus.rst"), "test_bus_page.py"),
     ("howto/tls.rst", 0): "test_tls_page.py",
     ("howto/tls.rst", 1): "test_tls_page.py",
     **dict.fromkeys(all_of("howto/security.rst"), "test_keys"),
 }
-ALONE = [
-    (page, number)
+ALONE = {
+    page: [number for number in range(len(found)) if (page, number) not in TOGETHER]
     for page, found in BLOCKS.items()
-    for number in range(len(found))
-    if (page, number) not in TOGETHER
-]
+}
+#: The address of the NATS server in programs.
+NATS = "nats://127.0.0.1:4222"
+#: What programs log by intention: a word of the program, and one of its log.
+LOGGING = {"maxsize=2": "dropped so far", '"sold out"': "LookupError: sold out"}
+
+
+def test_links_of_the_readme() -> None:
+    text = (ROOT / "README.rst").read_text(encoding="utf-8")
+    links = re.findall(r"<([\w/]+\.\w+)>`_|^\.\. image:: (\S+)", text, re.MULTILINE)
+    assert len(links) > 10
+    for link in links:
+        assert (ROOT / "".join(link)).is_file(), link
 
 
 def test_what_is_on_the_pages() -> None:
@@ -138,7 +166,7 @@ def with_ports(text: str, ports: dict[int, int]) -> str:
 
 def program(page: str, number: int, ports: dict[int, int] | None = None) -> list[str]:
     """The command that runs a program."""
-    text = with_ports(BLOCKS[page][number], {} if ports is None else ports)
+    text = with_ports(BLOCKS[page][number].text, {} if ports is None else ports)
     return [sys.executable, "-W", "error", "-c", text]
 
 
@@ -159,7 +187,12 @@ def output_of(command: list[str], folder: Path, **environment: str) -> str:
 def running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A program that runs until it is stopped."""
     with subprocess.Popen(
-        command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             yield process
@@ -176,20 +209,59 @@ async def line_of(process: subprocess.Popen[str]) -> str:
         return (await asyncio.to_thread(process.stdout.readline)).rstrip("\n")
 
 
-@pytest.mark.parametrize(("page", "number"), ALONE)
-def test_alone(page: str, number: int, tmp_path: Path) -> None:
-    assert output_of(program(page, number), tmp_path).strip()
+def check_programs(page: str, numbers: list[int], folder: Path, ports: dict[int, int]) -> None:
+    """Run programs of a page: they show what the page says, or else something."""
+    found = [BLOCKS[page][number] for number in numbers]
+    texts = [with_ports(block.text, ports) for block in found]
+    for block, (status, shown, errors) in zip(
+        found, run_programs(texts, folder, SECONDS), strict=True
+    ):
+        logged = [log for word, log in LOGGING.items() if word in block.text]
+        assert bool(errors) == bool(logged), f"{block.text}\n{errors}"
+        assert all(log in errors for log in logged), errors
+        assert status == 0, block.text
+        if block.output is None:
+            assert shown.strip(), block.text
+        else:
+            assert shown.rstrip("\n") == with_ports(block.output, ports), block.text
 
 
-async def test_a_bridge(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [page for page, numbers in ALONE.items() if numbers])
+def test_alone(page: str, tmp_path: Path) -> None:
+    numbers = [number for number in ALONE[page] if NATS not in BLOCKS[page][number].text]
+    check_programs(page, numbers, tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in ALONE if any(NATS in BLOCKS[page][number].text for number in ALONE[page])],
+)
+def test_with_nats(page: str, tmp_path: Path, nats_server: NatsServer) -> None:
+    numbers = [number for number in ALONE[page] if NATS in BLOCKS[page][number].text]
+    check_programs(page, numbers, tmp_path, {4222: int(nats_server.url.rpartition(":")[2])})
+
+
+async def test_two_programs(tmp_path: Path) -> None:
     ports: dict[int, int] = {}
-    with running(program("howto/bridge.rst", 0, ports), tmp_path) as bridge:
-        url = await line_of(bridge)
+    with running(program("README.rst", 2, ports), tmp_path) as kitchen:
+        assert await line_of(kitchen) == f"listening at tcp://127.0.0.1:{ports[5570]}"
+        shown = await asyncio.to_thread(output_of, program("README.rst", 3, ports), tmp_path)
+        assert shown == f"{BLOCKS['README.rst'][3].output}\n"
+
+
+@pytest.mark.parametrize("page", ["README.rst", "howto/bridge.rst"])
+async def test_a_bridge(page: str, tmp_path: Path) -> None:
+    ports: dict[int, int] = {}
+    number = 4 if page == "README.rst" else 0
+    with running(program(page, number, ports), tmp_path) as bridge:
+        url = (await line_of(bridge)).split()[-1]
         assert url == f"http://127.0.0.1:{ports[8080]}"
-        client = await asyncio.to_thread(output_of, program("howto/bridge.rst", 2, ports), tmp_path)
-        assert client == "0.25\n"
-        page = (ROOT / "docs" / "howto" / "bridge.rst").read_text(encoding="utf-8")
-        found = re.search(r"^    \$ (curl .*\\\n.*)\n    (\{.*\})$", page, re.MULTILINE)
+        if page == "howto/bridge.rst":
+            client = await asyncio.to_thread(output_of, program(page, 2, ports), tmp_path)
+            assert client == "0.25\n"
+        (path,) = (path for path in PAGES if path.as_posix().endswith(page))
+        text = path.read_text(encoding="utf-8")
+        found = re.search(r"^    \$ (curl .*\\\n.*)\n    (\{.*\})$", text, re.MULTILINE)
         assert found is not None
         if shutil.which("curl") is None:
             pytest.skip("curl is not installed")
@@ -312,7 +384,7 @@ def test_keys(tmp_path: Path) -> None:
         return f"tcp://127.0.0.1:{port}"
 
     parts = BLOCKS["howto/security.rst"]
-    texts = [re.sub(r"tcp://(?:\*|server):(\d+)", on_loopback, part) for part in parts]
+    texts = [re.sub(r"tcp://(?:\*|server):(\d+)", on_loopback, part.text) for part in parts]
     (tmp_path / "blocks.json").write_text(json.dumps(texts))
     shown = output_of([sys.executable, "-W", "error", "-c", KEYS], tmp_path).splitlines()
     assert sum(line.startswith("made:") for line in shown) == len(parts)

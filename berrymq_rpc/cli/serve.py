@@ -172,15 +172,8 @@ def _welcome(output: Output, node: Node, shows: bool, security: Security | None)
     if isinstance(security, CurveServer):
         public = shlex.quote(security.keys[0].public)
         keys = f" --key YOURS.key_secret --server-key {public}"
-    output.line("Try this in a second terminal:")
-    output.line()
-    for rest in (
-        f'send {endpoint} greeting:hello "your words"',
-        f"tail {endpoint}",
-        f"methods {endpoint}",
-    ):
-        output.line("  ", (f"{berrymq} {rest}{keys}", "cyan"))
-    output.line()
+    example = f'{berrymq} send {endpoint} greeting:hello "your words"{keys}'
+    output.line("Send it a message from a second terminal: ", (example, "cyan"))
     where = "Messages appear here. " if shows else ""
     output.line(f"{where}Ctrl-C ends the node.")
 

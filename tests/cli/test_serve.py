@@ -8,6 +8,8 @@ import pytest
 
 from .conftest import ENVIRONMENT, ROOT, SECONDS, endpoint_of
 
+README = (ROOT / "README.rst").read_text(encoding="utf-8")
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_pasted_arrives(start, number) -> None:
@@ -15,17 +17,24 @@ def test_what_is_pasted_arrives(start, number) -> None:
         lines = []
         while not (lines and lines[-1].startswith("Messages appear here")):
             lines.append(node.line())
-        endpoint = re.findall(r"^The node is at (tcp://127\.0\.0\.1:\d+)$", "\n".join(lines), re.M)[
-            0
-        ]
+        # Without the line about another port, where the first is in use.
+        at, example, end = lines[-3:]
+        endpoint = re.findall(r"^The node is at (tcp://127\.0\.0\.1:\d+)$", at)[0]
+        assert end == "Messages appear here. Ctrl-C ends the node."
         assert node.line()[10:].startswith("berrymq:hello  'This came over the network")
-        pasted = [shlex.split(line) for line in lines if line.startswith("  ")]
-        assert [command[-4:] for command in pasted] == [
-            ["send", endpoint, "greeting:hello", "your words"],
-            ["-m", "berrymq_rpc", "tail", endpoint],
-            ["-m", "berrymq_rpc", "methods", endpoint],
+        pasted = example.removeprefix("Send it a message from a second terminal: ")
+        command = shlex.split(pasted)
+        assert command[-4:] == ["send", endpoint, "greeting:hello", "your words"]
+        # The README shows these lines, as they are in a clone.
+        found = re.search(r"second terminal::\n\n((?:    .*\n)+)", README)
+        assert found is not None
+        shown = [line[4:] for line in found[1].splitlines()]
+        there = pasted.replace(shlex.join(command[:-4]), ".venv/bin/berrymq")
+        port = endpoint.rpartition(":")[2]
+        assert shown == [
+            line.replace(pasted, there).replace(f":{port}", ":5555") for line in (at, example, end)
         ]
-        sent = subprocess.run(pasted[0], env=ENVIRONMENT, cwd=ROOT, timeout=SECONDS, check=False)
+        sent = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, timeout=SECONDS, check=False)
         assert sent.returncode == 0
         assert re.fullmatch(r"\d\d:\d\d:\d\d  greeting:hello  'your words'", node.line())
         assert node.end(number) == 0
