@@ -120,6 +120,8 @@ ALONE = {
 }
 #: The address of the NATS server in programs.
 NATS = "nats://127.0.0.1:4222"
+#: Packages that some programs use, and that nothing here needs. CI installs them.
+EXTRA_PACKAGES = {"flask", "numpy"}
 #: What programs log by intention: a word of the program, and one of its log.
 LOGGING = {"maxsize=2": "dropped so far", '"sold out"': "LookupError: sold out"}
 
@@ -226,10 +228,35 @@ def check_programs(page: str, numbers: list[int], folder: Path, ports: dict[int,
             assert shown.rstrip("\n") == with_ports(block.output, ports), block.text
 
 
-@pytest.mark.parametrize("page", [page for page, numbers in ALONE.items() if numbers])
+def packages_of(page: str, number: int) -> set[str]:
+    """What a program imports that neither the package nor the extra `test` brings."""
+    names = re.findall(r"^ *(?:import|from) (\w+)", BLOCKS[page][number].text, re.MULTILINE)
+    return EXTRA_PACKAGES & set(names)
+
+
+PLAIN = {
+    page: [
+        number
+        for number in numbers
+        if NATS not in BLOCKS[page][number].text and not packages_of(page, number)
+    ]
+    for page, numbers in ALONE.items()
+}
+
+
+@pytest.mark.parametrize("page", [page for page, numbers in PLAIN.items() if numbers])
 def test_alone(page: str, tmp_path: Path) -> None:
-    numbers = [number for number in ALONE[page] if NATS not in BLOCKS[page][number].text]
-    check_programs(page, numbers, tmp_path, {})
+    check_programs(page, PLAIN[page], tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [(page, n) for page, numbers in ALONE.items() for n in numbers if packages_of(page, n)],
+)
+def test_with_packages(page: str, number: int, tmp_path: Path) -> None:
+    for name in packages_of(page, number):
+        pytest.importorskip(name)
+    check_programs(page, [number], tmp_path, {})
 
 
 @pytest.mark.parametrize(
