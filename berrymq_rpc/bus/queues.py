@@ -24,7 +24,15 @@ from .log import logger
 from .message import Message
 from .registrations import sink
 
-__all__ = ["ACK_WAIT", "TRIES", "AsyncQueue", "BaseQueue", "Empty", "Queue"]
+__all__ = [
+    "ACK_WAIT",
+    "TRIES",
+    "AsyncQueue",
+    "BaseQueue",
+    "Empty",
+    "Queue",
+    "exchange_backlogs",
+]
 
 #: How often a message of a durable queue is delivered, and the seconds that a consumer has for it.
 TRIES = 5
@@ -210,6 +218,14 @@ class Backlogs:
 
 
 _backlogs: weakref.WeakKeyDictionary[Bus, Backlogs] = weakref.WeakKeyDictionary()
+
+
+def exchange_backlogs(bus: Bus, backlogs: Backlogs | None) -> Backlogs | None:
+    """Set the backlogs of a bus, none for it to begin anew, and return those that it had."""
+    had = _backlogs.pop(bus, None)
+    if backlogs is not None:
+        _backlogs[bus] = backlogs
+    return had
 
 
 class BaseQueue:

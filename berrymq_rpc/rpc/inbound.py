@@ -93,6 +93,7 @@ class Inbound:
         self.connection = connection
         self.session = connection.session
         self.session.report_dropped = dispatcher.drop_notification
+        self.session.report_expired = dispatcher.table.call_expired
         self.loop = connection.loop
         self.dispatcher = dispatcher
         self.slow_handler = dispatcher.slow_handler
@@ -436,9 +437,10 @@ class Inbound:
 
     def _is_late(self, event: InboundEvent, now: float) -> bool:
         """Whether a call waited past its deadline; if so, it is answered."""
-        _, call_id, name, _, _, deadline = event
+        _, call_id, name, args, kwargs, deadline = event
         if deadline is None or deadline > now:
             return False
+        self.dispatcher.table.call_expired(name, args, kwargs)
         error = RPCTimeoutError("the caller's deadline passed before the call's turn came")
         self._refuse(call_id, name, error)
         return True

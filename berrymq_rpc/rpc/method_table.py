@@ -105,6 +105,9 @@ class HandlerTable:
         """Whether a method of this table only waits for something to come."""
         return method.waits
 
+    def call_expired(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A call was not run, as its deadline had passed. A table that records calls notes it."""
+
     def __iter__(self) -> Iterator[Method]:
         return iter(sorted(self.methods.values(), key=lambda method: method.name))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..security import CurveServer, Security
-from .method_table import collect_methods
+from .method_table import HandlerTable, collect_methods
 from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
 from .runtime import Runtime
 from .transport import Place, endpoints_of
@@ -14,7 +14,7 @@ from .transport.port import IPC_MODE
 from .validation import Authorize, checked_limits
 from .wire.limits import Limits
 
-__all__ = ["Server", "start_server", "start_server_with"]
+__all__ = ["Server", "open_runtime", "start_server", "start_server_with"]
 
 
 class Server(asyncio.AbstractServer):
@@ -203,7 +203,12 @@ async def start_server(
 
 async def start_server_with(handler: Any, options: ServerOptions) -> Server:
     """Start a server by options that were checked before; see `start_server`."""
-    runtime = Runtime(collect_methods(handler), options)
+    return Server(await open_runtime(collect_methods(handler), options), options.grace)
+
+
+async def open_runtime(table: HandlerTable, options: ServerOptions) -> Runtime:
+    """Serve the methods of a table; what a `Server` is made of."""
+    runtime = Runtime(table, options)
     try:
         for endpoint in options.bind:
             await runtime.listen(endpoint, greeting=None)
@@ -213,4 +218,4 @@ async def start_server_with(handler: Any, options: ServerOptions) -> Server:
     except BaseException:
         runtime.abort()
         raise
-    return Server(runtime, options.grace)
+    return runtime

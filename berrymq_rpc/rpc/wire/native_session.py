@@ -337,6 +337,7 @@ class NativeSession(RecordPacking, Session):
             raise ProtocolError("the id of a call must be a whole number")
         if when is not None and when <= now:
             self.expired += 1
+            self.report_expired(method, tuple(args), kwargs)
             self._refuse(call_id, RPCTimeoutError("the call was read after its deadline"))
             return
         incoming.append((CALL, call_id, method, tuple(args), kwargs, when))

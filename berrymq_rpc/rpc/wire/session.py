@@ -160,6 +160,8 @@ class Session(ABC):
         self.backlog: deque[Unsent] = deque()
         #: Called with the name of a peer's notification that could not be read, and why.
         self.report_dropped: Callable[[str, Exception], object] = _ignore
+        #: Called with the method and arguments of a peer's call that was too old to run.
+        self.report_expired: Callable[[str, tuple[Any, ...], dict[str, Any]], object] = _ignore
         #: Says why there is no connection, where that is known.
         self.trouble: Callable[[], str | None] = _unknown
         #: Malformed messages and records of the peer.
@@ -551,7 +553,7 @@ class Session(ABC):
         """Whether an encoded record is a notification."""
 
 
-def _ignore(name: str, error: Exception) -> None: ...
+def _ignore(*event: object) -> None: ...
 
 
 def _unknown() -> str | None:

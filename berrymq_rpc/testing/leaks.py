@@ -1,0 +1,117 @@
+"""What a test has opened and left behind: tasks, threads and sockets."""
+
+import asyncio
+import gc
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+__all__ = ["KINDS", "Baseline", "find_leaks", "settle_tasks", "settle_threads"]
+
+#: What is looked for.
+KINDS = frozenset({"tasks", "threads", "sockets"})
+
+#: Turns of the event loop that a task has which was cancelled, or waits for nothing any more.
+TURNS = 10
+
+#: Seconds that threads have to end when what they worked for is closed.
+PATIENCE = 1.0
+
+#: The beginnings of names of threads that outlive a test: those that the package starts once for a
+#: process, those of an event loop's executor, which end with the loop, and of pytest-timeout.
+LASTING = (
+    "berrymq_rpc zap",
+    "berrymq_rpc async receivers",
+    "berrymq_rpc authorization",
+    "asyncio_",
+    "pytest_timeout",
+)
+
+
+class Baseline(NamedTuple):
+    """What there was when a test began. Objects and not their ids, which are used again."""
+
+    tasks: frozenset["asyncio.Task[Any]"]
+    threads: frozenset[threading.Thread]
+    sockets: tuple[Any, ...]
+
+    @classmethod
+    def now(cls) -> "Baseline":
+        """Look at what there is."""
+        return cls(frozenset(_tasks()), frozenset(threading.enumerate()), tuple(_sockets()))
+
+
+def find_leaks(before: Baseline, allowed: frozenset[str]) -> list[str]:
+    """Say of each thing that is there now, and was not before, what it is.
+
+    Args:
+        allowed: of `KINDS`, those that may stay.
+    """
+    leaks: list[str] = []
+    if "tasks" not in allowed:
+        this = _current_task()
+        left = [task for task in _tasks() if task is not this and task not in before.tasks]
+        leaks += [f"a task still runs: {task!r}" for task in left]
+    if "threads" not in allowed:
+        leaks += [f"a thread still runs: {t.name!r}" for t in _new_threads(before)]
+    if "sockets" not in allowed:
+        known = {id(one) for one in before.sockets}
+        leaks += [f"a socket is open: {one!r}" for one in _sockets() if id(one) not in known]
+    return leaks
+
+
+async def settle_tasks(before: Baseline) -> None:
+    """Let tasks end that have nothing more to wait for."""
+    this = _current_task()
+    for _ in range(TURNS):
+        if all(task is this or task in before.tasks for task in _tasks()):
+            return
+        await asyncio.sleep(0)
+
+
+def settle_threads(before: Baseline) -> None:
+    """Let threads end whose work is closed."""
+    end = time.monotonic() + PATIENCE
+    for thread in _new_threads(before):
+        thread.join(max(0.0, end - time.monotonic()))
+
+
+def _current_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _tasks() -> "set[asyncio.Task[Any]]":
+    try:
+        return asyncio.all_tasks()
+    except RuntimeError:
+        # No event loop runs here.
+        return set()
+
+
+def _new_threads(before: Baseline) -> list[threading.Thread]:
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before.threads
+        and thread is not threading.current_thread()
+        and not thread.name.startswith(LASTING)
+    ]
+
+
+def _sockets() -> Iterator[Any]:
+    """The open sockets of Python and of pyzmq, if that is imported."""
+    zmq_socket: Any = getattr(sys.modules.get("zmq"), "Socket", ())
+    for one in gc.get_objects():
+        # Not `isinstance`, which asks the object itself, and some do anything then.
+        kind = type(one)
+        if issubclass(kind, socket.socket):
+            if one.fileno() != -1:
+                yield one
+        elif issubclass(kind, zmq_socket) and not one.closed:
+            yield one

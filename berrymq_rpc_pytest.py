@@ -1,0 +1,80 @@
+"""The pytest plugin of berrymq_rpc: the fixture ``berrymq`` and the option ``--berrymq``.
+
+pytest imports it in every run of an environment in which berrymq_rpc is installed. So it stands
+beside the package, and imports nothing of it until a test asks for the fixture.
+"""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from berrymq_rpc.testing import Kit
+
+__all__ = ["berrymq", "pytest_addoption"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option to pytest."""
+    parser.getgroup("berrymq").addoption(
+        "--berrymq",
+        choices=("mem", "tcp", "nats"),
+        default="mem",
+        help="over what servers and clients of the fixture berrymq meet (default: mem)",
+    )
+
+
+@pytest.fixture
+def berrymq(request: pytest.FixtureRequest) -> "Iterator[Kit]":
+    """Servers, clients and buses for one test, which are closed after it; see docs/testing.rst."""
+    from berrymq_rpc.testing.kit import Kit
+
+    kit = Kit()
+    item: Any = request.node
+    test = item.obj
+    if not hasattr(test, "hypothesis"):
+        # The end of the test closes them, while its event loop still runs, whoever runs that.
+        item.obj = _closing(kit, test)
+    try:
+        yield kit
+    finally:
+        item.obj = test
+        kit.close()
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """Show leaks without the frames that have found them."""
+    from berrymq_rpc.testing.kit import LeakError
+
+    __tracebackhide__ = True
+    try:
+        yield
+    except LeakError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
+def _closing(kit: "Kit", test: Any) -> Any:
+    """A test that closes the kit at its end, and fails for what it leaves behind."""
+    if inspect.iscoroutinefunction(test):
+
+        @functools.wraps(test)
+        async def run_async(*args: Any, **kwargs: Any) -> None:
+            __tracebackhide__ = True
+            with _failing():
+                async with kit:
+                    await test(*args, **kwargs)
+
+        return run_async
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        with _failing(), kit:
+            test(*args, **kwargs)
+
+    return run

@@ -1,0 +1,50 @@
+"""The projects of users run with the plugin as it is installed: each is async in another way."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECTS = Path(__file__).with_name("projects")
+
+#: A run may not take over what this run was started with.
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))
+}
+
+
+def start(project: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=PROJECTS / project,
+        env=ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def check_passed(run: subprocess.Popen[str], count: int) -> None:
+    output, _ = run.communicate(timeout=100)
+    assert run.returncode == 0, output
+    assert f"{count} passed" in output, output
+
+
+@pytest.mark.timeout(120)
+def test_projects() -> None:
+    runs = [
+        (start("pytest_asyncio"), 12),
+        (start("anyio_plugin"), 6),
+        (start("plain"), 7),
+    ]
+    for run, count in runs:
+        check_passed(run, count)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_on_uvloop() -> None:
+    pytest.importorskip("uvloop")
+    check_passed(start("pytest_asyncio", "-p", "uvloop_policy"), 12)
