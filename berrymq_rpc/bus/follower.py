@@ -1,13 +1,21 @@
 """Classes whose methods follow: by a metaclass, or by a base class that needs none."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NamedTuple, Self
 
 from .condition import Wanted
 from .registrations import Guard, Receiver
 
-__all__ = ["Follower", "FollowerBase", "Following", "add_following"]
+__all__ = [
+    "Follower",
+    "FollowerBase",
+    "Following",
+    "add_following",
+    "warn_of_ignored_metaclass",
+]
 
 #: The attribute of a function with its `Following`s, and that of a class with its methods that
 #: follow, which are collected when the first object is made.
@@ -35,6 +43,22 @@ def add_following(function: Any, following: Following) -> None:
         function = function.__func__
     # A new tuple for each: `functools.wraps` hands the old one on to another function.
     setattr(function, _ATTRIBUTE, (*getattr(function, _ATTRIBUTE, ()), following))
+
+
+def warn_of_ignored_metaclass(frame: FrameType) -> None:
+    """Warn if the class whose body runs in a frame sets ``__metaclass__``, as in Python 2."""
+    body = frame.f_locals
+    if "__metaclass__" not in body or "__qualname__" not in body:
+        return
+    name = body["__qualname__"]
+    warnings.warn_explicit(
+        f"Python 3 ignores __metaclass__, so that {name} follows nothing: write "
+        f"class {name.rpartition('.')[2]}(metaclass=Follower), and delete that line",
+        RuntimeWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__", "<unknown>"),
+    )
 
 
 class Follower(type):

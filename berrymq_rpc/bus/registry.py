@@ -1,11 +1,12 @@
 """How programs follow and unfollow: the part of `Bus` that keeps the registrations."""
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..identifier import Identifier
 from .condition import Condition, Wanted, cond, one_guard, parts_of
-from .follower import Following, add_following
+from .follower import Following, add_following, warn_of_ignored_metaclass
 from .registrations import Guard, Receiver, check_runs
 from .routing_table import RoutingTable
 
@@ -42,6 +43,9 @@ class Registry:
         Raises:
             ValueError, TypeError: `identifier` is not an identifier; a guard is not callable, or is
                 ``async def`` or a generator function; the method is a generator function.
+
+        Warns:
+            RuntimeWarning: the class has ``__metaclass__``, as in Python 2: it follows nothing.
         """
         wanted = identifier if isinstance(identifier, Condition) else Identifier(identifier)
         following = Following(self.regist_method, wanted, one_guard(guard, guard_condition))
@@ -50,6 +54,7 @@ class Registry:
             # Not when an object is made, which may be far away and much later.
             check_runs(getattr(function, "__func__", function))
             add_following(function, following)
+            warn_of_ignored_metaclass(sys._getframe(1))
             return function
 
         return mark

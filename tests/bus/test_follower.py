@@ -501,3 +501,18 @@ def test_methods_are_looked_for_once_in_each_class(base: Any) -> None:
     kept = [Parent(), Child(), Parent(), Child()]
     assert bus.twitter("a:b") == 6
     assert len(kept) == 4
+
+
+def test_the_metaclass_of_python_2() -> None:
+    with pytest.warns(RuntimeWarning, match=r"class Old\(metaclass=Follower\)") as warned:
+
+        class Old:
+            __metaclass__ = Follower
+
+            @bus.following("oven:log")
+            def hear(self, message: Message) -> None:
+                raise AssertionError("it follows nothing")
+
+    assert warned[0].filename == __file__
+    Old()
+    assert bus.twitter("oven:log") == 0
