@@ -9,6 +9,8 @@ run it: in a module ``__main__`` of its own, in a folder of its own, with a norm
 import importlib
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import types
@@ -16,11 +18,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Finished", "run_programs"]
+__all__ = ["ENVIRONMENT", "ROOT", "Finished", "free_port", "run_programs", "with_ports"]
 
 ROOT = Path(__file__).resolve().parents[1]
+#: That of programs: the package is found, and warnings are errors.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 #: What most programs import. Those of extras are left out where they are not installed.
 COMMON = ["aiohttp", "berrymq_rpc.connect", "berrymq_rpc.jsonrpc.bridge", "berrymq_rpc.rpc"]
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+def with_ports(text: str, ports: dict[int, int]) -> str:
+    """A program with other ports than the page has: those may be in use here."""
+
+    def other(match: re.Match[str]) -> str:
+        return match[1] + str(ports.setdefault(int(match[2]), free_port()))
+
+    return re.sub(r"((?:127\.0\.0\.1|localhost)(?::|\", ))(\d{4,5})\b", other, text)
 
 
 class Finished(NamedTuple):
@@ -39,12 +58,11 @@ def run_programs(programs: Sequence[str], folder: Path, seconds: float) -> list[
         folder: an empty one, for their folders.
         seconds: how long all of them may take together; `subprocess.TimeoutExpired` after that.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     finished = subprocess.run(
         [sys.executable, "-W", "error", __file__],
         input=json.dumps(programs),
         cwd=folder,
-        env=environment,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=seconds,

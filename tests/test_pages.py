@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -30,11 +29,9 @@ from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.testing.nats_server import NatsServer
 
-from .programs import run_programs
+from .programs import ENVIRONMENT, ROOT, free_port, run_programs, with_ports
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 SECONDS = 20
 
 
@@ -149,21 +146,6 @@ def test_what_is_on_the_pages() -> None:
     for (page, number), test in TOGETHER.items():
         assert number < len(BLOCKS[page]), page
         assert test in globals() or (ROOT / "tests" / test).is_file(), test
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
-
-
-def with_ports(text: str, ports: dict[int, int]) -> str:
-    """A program with other ports than the page has: those may be in use here."""
-
-    def other(match: re.Match[str]) -> str:
-        return match[1] + str(ports.setdefault(int(match[2]), free_port()))
-
-    return re.sub(r"((?:127\.0\.0\.1|localhost)(?::|\", ))(\d{4,5})\b", other, text)
 
 
 def program(page: str, number: int, ports: dict[int, int] | None = None) -> list[str]:
