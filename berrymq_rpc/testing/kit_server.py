@@ -37,20 +37,23 @@ class KitServer:
         self._methods = RecordedMethods(table)
         self._runtime: Runtime | None = None
         self._links: list[Link] = []
+        #: The server's own, where it is killed and frozen at that one.
+        self._own: Link | None = None
         self._is_frozen = False
 
     # -- for the kit ---------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start it for the first time."""
-        await self._open(await self._network.bind())
+        endpoints, self._own = await self._network.bind()
+        await self._open(endpoints)
         self._links.append(await self._network.first_link(self._running))
 
     async def new_link(self) -> Link:
         """Make a link for one more client."""
         link = await self._network.link(self._running)
         self._links.append(link)
-        if self._is_frozen and link in self._network.listener_links(self._links):
+        if self._is_frozen and link in self._listening:
             link.freeze()
         return link
 
@@ -62,12 +65,17 @@ class KitServer:
         """Close it, and its links, whatever state it is in."""
         self._methods.end_waits()
         if self._runtime is not None:
-            for link in self._network.listener_links(self._links):
+            for link in self._listening:
                 link.thaw()
             self._runtime.close("the test is over", self._options.grace)
             await self._ports_closed(self._runtime)
-        for link in self._links:
+        for link in self._links if self._own is None else [self._own, *self._links]:
             await link.close()
+
+    @property
+    def _listening(self) -> list[Link]:
+        """The links at which it is killed and frozen."""
+        return self._links if self._own is None else [self._own]
 
     # -- the server ------------------------------------------------------------------------------
 
@@ -203,7 +211,7 @@ class KitServer:
     def _kill(self) -> None:
         runtime = self._require_running("killed")
         self._is_frozen = False
-        for link in self._network.listener_links(self._links):
+        for link in self._listening:
             link.kill()
         connections = runtime.connections
         runtime.abort()
@@ -223,7 +231,7 @@ class KitServer:
         def freeze() -> None:
             self._require_running("frozen")
             self._is_frozen = True
-            for link in self._network.listener_links(self._links):
+            for link in self._listening:
                 link.freeze()
 
         run_on(self.loop, freeze)
@@ -233,7 +241,7 @@ class KitServer:
 
         def thaw() -> None:
             self._is_frozen = False
-            for link in self._network.listener_links(self._links):
+            for link in self._listening:
                 link.thaw()
 
         run_on(self.loop, thaw)
@@ -247,9 +255,9 @@ class KitServer:
             self._kill()
         runtime = self._running
         await self._ports_closed(runtime)
-        await self._open(self._network.bind_again(runtime, self._links))
-        for link in self._network.listener_links(self._links):
+        for link in self._listening:
             link.revive()
+        await self._open(self._network.bind_again(runtime, self._links))
 
     async def close(self) -> None:
         """Close it in order, as a deployment does: `rpc.Server.close`, and wait until it is over.

@@ -5,9 +5,13 @@ from typing import Literal, TypeAlias
 
 from .link_faults import LinkFaults, link_faults
 
-__all__ = ["Link", "MemoryLink", "Towards", "checked_towards"]
+__all__ = ["Link", "MemoryLink", "Towards", "UnsupportedFault", "checked_towards"]
 
 Towards: TypeAlias = Literal["client", "server"]
+
+
+class UnsupportedFault(Exception):
+    """A fault that this transport cannot make. The pytest plugin skips the test then."""
 
 
 class Link(ABC):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc import rpc
+from berrymq_rpc.testing import tcp_proxy
 
 
 def _load(path: Path) -> ModuleType:
@@ -39,7 +40,6 @@ program = _fixtures.program
 run_program = _fixtures.run_program
 server_process = _fixtures.server_process
 
-_link = _load(HERE / "link.py")
 _raw = _load(HERE / "raw.py")
 _attacks = _load(HERE / "attacks.py")
 _with_keys = _load(HERE / "with_keys" / "sitecustomize.py")
@@ -80,8 +80,8 @@ def keys(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
 
 @pytest.fixture
 def link() -> Callable[..., Any]:
-    """``async with link(endpoint) as line``: a TCP proxy that can fail, see `link.Link`."""
-    return _link.opened  # type: ignore[no-any-return]
+    """``async with link(endpoint) as line``: a TCP proxy that can fail, see `TcpProxy`."""
+    return tcp_proxy.opened
 
 
 @pytest.fixture

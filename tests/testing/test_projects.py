@@ -37,14 +37,30 @@ def test_projects() -> None:
     runs = [
         (start("pytest_asyncio"), 12),
         (start("anyio_plugin"), 6),
-        (start("plain"), 7),
+        (start("plain", "--berrymq=tcp"), 7),
     ]
     for run, count in runs:
         check_passed(run, count)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("network", ["mem", "tcp", "nats"])
+def test_over_each_network(network: str) -> None:
+    arguments = (f"--berrymq={network}",)
+    if network == "nats":
+        # A link over NATS drops no single messages, which a test of it does.
+        check_passed(start("plain", *arguments), 6)
+    else:
+        check_passed(start("plain", *arguments), 7)
+    check_passed(start("pytest_asyncio", *arguments), 12)
+    check_passed(start("anyio_plugin", *arguments), 6)
+    check_passed(start("..", "test_kit.py", *arguments), 54 if network != "nats" else 52)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_on_uvloop() -> None:
     pytest.importorskip("uvloop")
-    check_passed(start("pytest_asyncio", "-p", "uvloop_policy"), 12)
+    check_passed(start("..", "test_kit.py", "--uvloop"), 54)
+    check_passed(start("..", "test_kit.py", "--uvloop", "--berrymq=tcp"), 54)

@@ -4,12 +4,21 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+__all__ = ["Direction", "TcpProxy", "opened"]
+
+#: To the server, and to the client.
+Direction: TypeAlias = Literal["up", "down"]
+
+#: Makes others of the bytes that pass.
+Filter: TypeAlias = Callable[[bytes], bytes]
+
+#: Bytes that are read at a time.
 CHUNK = 64 << 10
 
 
-class Link:
+class TcpProxy:
     """Carries bytes both ways between a port of its own and a server.
 
     Attributes:
@@ -17,7 +26,9 @@ class Link:
         silent: the directions, of ``"up"`` (to the server) and ``"down"``, in which bytes vanish
             without a word. New connections are taken and lead nowhere, as the kernel of a frozen
             peer takes them.
-        delay: seconds that everything takes on its way.
+        delay: seconds that everything takes on its way. The order is kept when it is set to less.
+        damage: makes others of the bytes that pass, if it is set.
+        filters: makes such a function for each direction of a new connection, if it is set.
         connections: how many there are.
         refused: how many were closed at once.
     """
@@ -27,19 +38,47 @@ class Link:
         self.endpoint = ""
         self.silent: set[str] = set()
         self.delay = 0.0
-        #: Makes others of the bytes that pass, if it is set.
-        self.damage: Callable[[bytes], bytes] | None = None
+        self.damage: Filter | None = None
+        self.filters: Callable[[Direction], Filter] | None = None
         #: Bytes up after which the connections are closed, in the middle of whatever it is.
         self.close_after: int | None = None
         self.connections = 0
         self.refuses = False
         self.refused = 0
         #: The ends of the connections, each with the direction in which it writes.
-        self._writers: dict[asyncio.StreamWriter, str] = {}
+        self._writers: dict[asyncio.StreamWriter, Direction] = {}
         #: Those that were half-closed: what is sent to them is lost.
         self._half_closed: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._restored = asyncio.Event()
+        #: Set while bytes are carried: not between `pause` and `resume`.
+        self._carries = asyncio.Event()
+        self._carries.set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen at a free port of this host."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.endpoint = f"tcp://127.0.0.1:{self.port}"
+
+    async def aclose(self) -> None:
+        """Close all connections, and listen no more."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    def pause(self) -> None:
+        """Read nothing, as a frozen peer: what is sent waits with the kernel until `resume`."""
+        self._carries.clear()
+
+    def resume(self) -> None:
+        """End what `pause` began."""
+        self._carries.set()
 
     def cut(self) -> None:
         """Lose every byte from now on, in both directions, without notice."""
@@ -59,7 +98,7 @@ class Link:
         for writer in self._writers:
             writer.transport.abort()
 
-    def half_close(self, direction: str) -> None:
+    def half_close(self, direction: Direction) -> None:
         """End one direction of each connection: its reader reads an end, and may still write."""
         for writer, its_direction in self._writers.items():
             if its_direction == direction and not writer.transport.is_closing():
@@ -72,7 +111,7 @@ class Link:
         self.refuses = True
         self.close()
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -104,12 +143,15 @@ class Link:
             self._tasks.discard(task)
 
     async def _carry(
-        self, direction: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         loop = asyncio.get_running_loop()
         under_way: deque[asyncio.TimerHandle] = deque()
+        due = 0.0
+        filtered = None if self.filters is None else self.filters(direction)
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
+                await self._carries.wait()
                 if direction in self.silent or writer in self._half_closed:
                     continue
                 if direction == "up" and self.close_after is not None:
@@ -121,11 +163,19 @@ class Link:
                         return
                 if self.damage is not None:
                     data = self.damage(data)
-                if self.delay:
-                    under_way.append(loop.call_later(self.delay, self._arrive, writer, data))
+                if filtered is not None:
+                    data = filtered(data)
+                if self.delay or due > loop.time():
+                    due = max(due, loop.time() + self.delay)
+                    while under_way and under_way[0].when() <= loop.time():
+                        under_way.popleft()
+                    under_way.append(loop.call_at(due, self._arrive, writer, data))
                 else:
                     writer.write(data)
                     await writer.drain()
+            if due > loop.time() and not writer.transport.is_closing():
+                # The end is on its way for as long as what was sent before it.
+                await asyncio.sleep(due - loop.time())
         if direction in self.silent:
             # That the connection ended is not told either.
             await self._restored.wait()
@@ -137,22 +187,14 @@ class Link:
         if not writer.transport.is_closing() and writer not in self._half_closed:
             writer.write(data)
 
-    async def end(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
 
 @contextlib.asynccontextmanager
-async def opened(endpoint: str) -> AsyncIterator[Link]:
-    """A link to a server at `endpoint`, such as ``tcp://127.0.0.1:5555``."""
+async def opened(endpoint: str) -> AsyncIterator[TcpProxy]:
+    """A proxy before a server at `endpoint`, such as ``tcp://127.0.0.1:5555``."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    line = Link(host, int(port))
-    server = await asyncio.start_server(line.accept, "127.0.0.1", 0)
-    line.endpoint = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    proxy = TcpProxy(host, int(port))
+    await proxy.start()
     try:
-        yield line
+        yield proxy
     finally:
-        server.close()
-        await line.end()
-        await server.wait_closed()
+        await proxy.aclose()
