@@ -23,7 +23,7 @@ exclude_patterns = ["_build"]
 # A name in single backticks becomes a link where there is something to link to.
 default_role = "py:obj"
 
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 

@@ -29,7 +29,6 @@ class Client(asyncio.AbstractServer):
         rpc: the methods of the server: ``await client.rpc.namespace.method(1, key=2)``.
         notify: the same, one way: ``client.notify.log("done")`` sends and returns ``None``.
             Raises `OverloadedError` when too much waits to be sent.
-        options: how its calls are made.
     """
 
     def __init__(self, pool: ConnectionPool, options: CallOptions) -> None:
