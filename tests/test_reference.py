@@ -82,9 +82,7 @@ def directives() -> Iterator[tuple[str, str, dict[str, list[str]]]]:
 def modules_whole() -> set[str]:
     """The modules of which a page has everything."""
     return {
-        name
-        for kind, name, options in directives()
-        if kind == "module" and "members" in options
+        name for kind, name, options in directives() if kind == "module" and "members" in options
     }
 
 
