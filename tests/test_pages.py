@@ -103,6 +103,7 @@ TOGETHER = {
     ("howto/bridge.rst", 2): "test_a_bridge",
     ("howto/cluster.rst", 0): "test_cluster_page.py",
     ("howto/cluster.rst", 1): "test_cluster_page.py",
+    ("howto/programs.rst", 0): "test_a_notebook",
     ("reference/command.rst", 0): "test_a_stub",
     ("reference/jsonrpc.rst", 2): "test_the_port_of_a_server",
     ("howto/messages.rst", 1): "test_workers",
@@ -118,9 +119,13 @@ ALONE = {
 #: The address of the NATS server in programs.
 NATS = "nats://127.0.0.1:4222"
 #: Packages that some programs use, and that nothing here needs. CI installs them.
-EXTRA_PACKAGES = {"flask", "numpy"}
+EXTRA_PACKAGES = {"PySide6", "flask", "numpy"}
 #: What programs log by intention: a word of the program, and one of its log.
-LOGGING = {"maxsize=2": "dropped so far", '"sold out"': "LookupError: sold out"}
+LOGGING = {
+    "maxsize=2": "dropped so far",
+    '"sold out"': "LookupError: sold out",
+    "await dead.ready()": "is a dead letter now",
+}
 
 
 def test_links_of_the_readme() -> None:
@@ -291,6 +296,30 @@ async def test_a_bridge_to_berrymq_03(tmp_path: Path) -> None:
         assert shown == "job:new 1\n"
         async with asyncio.timeout(SECONDS):
             assert await heard.get() == ("job:new", (1,))
+
+
+class Oven(rpc.AttrHandler):
+    @rpc.method
+    def temperature(self) -> int:
+        return 20
+
+
+async def test_a_notebook() -> None:
+    """As IPython runs a cell: in a loop that runs, its last line is shown."""
+    async with await rpc.start_server(Oven(), bind="tcp://127.0.0.1:*") as server:
+        text = BLOCKS["howto/programs.rst"][0].text
+        assert "tcp://127.0.0.1:5571" in text
+        cell = ast.parse(text.replace("tcp://127.0.0.1:5571", server.endpoints[0]))
+        *lines, last = cell.body
+        names: dict[str, object] = {}
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        assert isinstance(last, ast.Expr)
+        await eval(compile(ast.Module(lines, []), "cell", "exec", flags), names)
+        assert await eval(compile(ast.Expression(last.value), "cell", "eval", flags), names) == 20
+        client = names["client"]
+        assert isinstance(client, rpc.Client)
+        client.close()
+        await client.wait_closed()
 
 
 class Plant(rpc.AttrHandler):
