@@ -96,7 +96,7 @@ class KitServer:
 
     @property
     def is_serving(self) -> bool:
-        """Whether it runs: it was neither killed nor closed."""
+        """Whether it was neither killed nor closed."""
         return not self._running.closing.is_set()
 
     @property

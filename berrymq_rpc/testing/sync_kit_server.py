@@ -32,7 +32,7 @@ class SyncKitServer:
 
     @property
     def is_serving(self) -> bool:
-        """Whether it runs: it was neither killed nor closed."""
+        """Whether it was neither killed nor closed."""
         return self.served.is_serving
 
     def restart(self) -> None:

@@ -9,13 +9,16 @@ import pytest
 
 PROJECTS = Path(__file__).with_name("projects")
 
+#: Those of the page on testing.
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "testing"
+
 #: A run may not take over what this run was started with.
 ENVIRONMENT = {
     name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))
 }
 
 
-def start(project: str, *arguments: str) -> subprocess.Popen[str]:
+def start(project: str | Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=PROJECTS / project,
@@ -38,6 +41,7 @@ def test_projects() -> None:
         (start("pytest_asyncio"), 12),
         (start("anyio_plugin"), 6),
         (start("plain", "--berrymq=tcp"), 7),
+        (start(EXAMPLES), 16),
     ]
     for run, count in runs:
         check_passed(run, count)
@@ -55,6 +59,7 @@ def test_over_each_network(network: str) -> None:
         check_passed(start("plain", *arguments), 7)
     check_passed(start("pytest_asyncio", *arguments), 12)
     check_passed(start("anyio_plugin", *arguments), 6)
+    check_passed(start(EXAMPLES, *arguments), 16 if network != "nats" else 15)
     check_passed(start("..", "test_kit.py", *arguments), 54 if network != "nats" else 52)
 
 
