@@ -30,6 +30,7 @@ MODULES = [
     "berrymq_rpc.jsonrpc.bridge",
     "berrymq_rpc.jsonrpc.zeromq",
     "berrymq_rpc.rpc",
+    "berrymq_rpc.testing",
 ]
 
 #: What the classes have without a ``_`` for other modules of the package.
@@ -49,6 +50,13 @@ INTERNAL = {
     },
     "Identifier": {"require_exportable"},
     "Interconnection": {"open"},
+    "Kit": {"aclose", "begin", "close"},
+    "KitServer": {"aclose", "has_link", "new_link", "start"},
+    "Link": {"close", "freeze", "kill", "revive", "thaw"},
+    "LinkFaults": {
+        *("copies", "due", "holds_disconnect", "is_broken", "is_frozen", "is_silent"),
+        "port_closing",
+    },
     "Node": {"handler", "may_receive", "reached_at"},
     "OnewayConnection": {"open"},
     "Peer": {"account", "is_request", "owner", "scheme", "takes_bytes"},
