@@ -19,7 +19,7 @@ PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/com
 PURE_TESTS := $(PURE_TESTS) $(wildcard tests/jsonrpc/test_*.py)
 
 .PHONY: help run test test-all test-others test-slow test-uvloop test-debian
-.PHONY: lint types docs coverage clean
+.PHONY: lint types docs links coverage clean
 # Two targets at once would set up the same environment twice.
 .NOTPARALLEL:
 
@@ -33,7 +33,8 @@ help:
 	@echo "make test-debian  run what starts no process on Debian testing's Python, as root"
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy --strict on the package"
-	@echo "make docs      the manual, in docs/_build/html"
+	@echo "make docs      the manual, in docs/_build/html, and its spelling"
+	@echo "make links     ask the hosts that the manual links to; needs a network"
 	@echo "make coverage  branch coverage of the layers that do no I/O: must be 100 %"
 	@echo "make clean     remove what the other targets made"
 	@echo
@@ -99,8 +100,14 @@ types:
 
 docs:
 	@tools/environment $(VENV) "$(BASE)" docs
+	@$(BIN) tools/spelling
+	@$(BIN) -m codespell_lib *.rst docs berrymq_rpc benchmarks examples tools
 	@$(BIN) -m sphinx -W --keep-going --nitpicky --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+links:
+	@tools/environment $(VENV) "$(BASE)" docs
+	@$(BIN) -m sphinx --quiet -b linkcheck docs docs/_build/links
 
 coverage:
 	@tools/environment $(VENV) "$(BASE)" test,cli

@@ -1,9 +1,13 @@
 """Sphinx's settings: built offline, with every warning an error."""
 
 import builtins
+import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 # autodoc imports the package; this finds it where it is not installed as well.
@@ -45,6 +49,21 @@ nitpick_ignore_regex = [
     # Written in signatures without their module.
     (r"py:class", r"(Any|Callable|Mapping|Sequence|Iterable|Iterator|Awaitable|Coroutine)"),
 ]
+
+#: Pages that are also read in the repository name others by their files: in the manual these are links.
+_PAGE_NAME = re.compile(r"``docs/([\w/]+)\.rst``")
+
+
+def _link_pages(app: Sphinx, *event: Any) -> None:
+    text = event[-1]
+    text[0] = _PAGE_NAME.sub(r":doc:`/\1`", text[0])
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what this file adds to Sphinx."""
+    app.connect("source-read", _link_pages)
+    app.connect("include-read", _link_pages)
+
 
 html_theme = "furo"
 html_title = f"{project} {release}"
