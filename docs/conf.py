@@ -50,7 +50,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"(Any|Callable|Mapping|Sequence|Iterable|Iterator|Awaitable|Coroutine)"),
 ]
 
-#: Pages that are also read in the repository name others by their files: in the manual these are links.
+#: Pages that are read in the repository too name others by their files: links, in the manual.
 _PAGE_NAME = re.compile(r"``docs/([\w/]+)\.rst``")
 
 
