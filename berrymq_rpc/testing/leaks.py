@@ -27,6 +27,7 @@ LASTING = (
     "berrymq_rpc async receivers",
     "berrymq_rpc authorization",
     "asyncio_",
+    "uvloop_",
     "pytest_timeout",
 )
 

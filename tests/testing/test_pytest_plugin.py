@@ -44,6 +44,19 @@ def test_a_run_without_the_fixture(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess(*ARGUMENTS).assert_outcomes(passed=1)
 
 
+def test_the_package_is_not_compiled_again(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import berrymq_rpc
+
+        def test_loader(berrymq):
+            assert "Rewriting" in type(__loader__).__name__
+            assert "Rewriting" not in type(berrymq_rpc.__loader__).__name__
+        """
+    )
+    pytester.runpytest_subprocess(*ARGUMENTS).assert_outcomes(passed=1)
+
+
 def test_what_a_failure_shows(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

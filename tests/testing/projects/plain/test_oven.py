@@ -34,7 +34,7 @@ def test_a_server_that_is_gone(berrymq):
     server.kill()
     assert oven.ask(client, 100) == "wait"
     server.restart()
-    berrymq.sync_until(lambda: oven.ask(client, 100) == "bake")
+    berrymq.sync_until(lambda: oven.ask(client, 100) == "bake", timeout=10)
 
 
 def test_faults(berrymq):
