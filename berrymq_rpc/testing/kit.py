@@ -21,6 +21,7 @@ from .heard import Heard
 from .kit_server import KitServer
 from .leaks import KINDS, Baseline, find_leaks, settle_tasks, settle_threads
 from .link import Link
+from .loop import running_loop
 from .network import MemoryNetwork, Network
 from .raises_within import RaisesWithin
 from .sync_kit_server import SyncKitServer
@@ -78,14 +79,20 @@ class Kit:
 
         Raises:
             TypeError, ValueError: an argument is invalid.
+            RuntimeError: the test runs on trio.
         """
         __tracebackhide__ = True
         _refuse_addresses(options, "serve")
         options.setdefault("grace", 0.0)
         options["limits"] = checked_limits(options.get("limits"))
+        _require_asyncio("serve")
         server = KitServer(self._network, collect_methods(handler), ServerOptions(**options))
+        try:
+            await server.start()
+        except BaseException:
+            await server.aclose()
+            raise
         self._servers.append(server)
-        await server.start()
         return server
 
     async def client(
@@ -102,6 +109,7 @@ class Kit:
             TypeError, ValueError: an argument is invalid.
         """
         __tracebackhide__ = True
+        _require_asyncio("client")
         endpoints = await self._new_links(servers, options, "client")
         client = await open_client(connect=endpoints, timeout=timeout, **options)
         self._clients.append(client)
@@ -177,6 +185,8 @@ class Kit:
             ValueError: the client is not one of this kit, or has several servers.
         """
         __tracebackhide__ = True
+        if isinstance(client, KitServer | SyncKitServer):
+            raise TypeError("link: give a client of berrymq.client(server), which has the link")
         found = [self._links[e] for e in client.endpoints if e in self._links]
         if server is not None:
             inner = server.served if isinstance(server, SyncKitServer) else server
@@ -257,7 +267,7 @@ class Kit:
         """
         __tracebackhide__ = True
         end = time.monotonic() + checked_seconds(timeout, "timeout", zero=True)
-        while not (value := condition()):
+        while not (value := _value_of(condition)):
             if time.monotonic() >= end:
                 raise AssertionError(_not_true(condition, value, timeout))
             await asyncio.sleep(LOOK)
@@ -266,7 +276,7 @@ class Kit:
         """`until` for tests that are not async."""
         __tracebackhide__ = True
         end = time.monotonic() + checked_seconds(timeout, "timeout", zero=True)
-        while not (value := condition()):
+        while not (value := _value_of(condition)):
             if time.monotonic() >= end:
                 raise AssertionError(_not_true(condition, value, timeout))
             time.sleep(LOOK)
@@ -298,7 +308,8 @@ class Kit:
         Returns:
             What the test has left behind; nothing without `begin`.
         """
-        await self._close_async()
+        if running_loop() is not None:
+            await self._close_async()
         if self._baseline is not None:
             await settle_tasks(self._baseline)
         # It has no awaits, and so needs no loop of its own.
@@ -392,6 +403,15 @@ def _report(leaks: list[str], error: BaseException | None) -> None:
     error.add_note(text)
 
 
+def _require_asyncio(name: str) -> None:
+    __tracebackhide__ = True
+    if running_loop() is None:
+        raise RuntimeError(
+            f"{name}: no event loop of asyncio runs here. With anyio's plugin, the fixture "
+            "anyio_backend has to return 'asyncio'"
+        )
+
+
 def _refuse_addresses(options: dict[str, Any], name: str) -> None:
     __tracebackhide__ = True
     for option in ("bind", "connect"):
@@ -400,6 +420,15 @@ def _refuse_addresses(options: dict[str, Any], name: str) -> None:
                 f"{name}: the kit gives the address, so that a test runs over every transport; "
                 f"with {option}= use rpc.start_server or rpc.open_client"
             )
+
+
+def _value_of(condition: Callable[[], object]) -> object:
+    value = condition()
+    if inspect.iscoroutine(value):
+        # It would be true.
+        value.close()
+        raise TypeError("until: give a plain function, not an async one: it is asked often")
+    return value
 
 
 def _not_true(condition: Callable[[], object], value: object, timeout: float) -> str:

@@ -93,6 +93,10 @@ class MethodPlan:
     ) -> Self:
         """Raise an exception in the handler's place; it reaches the caller as from a handler.
 
+        So a class of the program's own needs `error_table` at the client, and what the package
+        raises itself, such as `ConnectionLostError`, arrives as the builtin class that it is made
+        of: for these, have the link or the server fail.
+
         Args:
             error: an exception or a class of exceptions.
             times: for how many calls.

@@ -368,6 +368,8 @@ class TestLinks:
                 word(towards="me")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="0 seconds or more"):
             link.delay = -1
+        with pytest.raises(TypeError, match="give a client"):
+            berrymq.link(server)  # type: ignore[arg-type]
         async with await rpc.open_client(connect=server.endpoints) as own:
             with pytest.raises(ValueError, match=r"open it by berrymq\.client"):
                 berrymq.link(own)
@@ -408,6 +410,21 @@ class TestBadUse:
             await berrymq.until(lambda: nothing, 0.01)
         with pytest.raises(AssertionError, match=r"within 0\.01 s, but \[\]: .*lambda: nothing"):
             berrymq.sync_until(lambda: nothing, 0.01)
+
+        async def condition() -> bool:
+            return True
+
+        with pytest.raises(TypeError, match="give a plain function"):
+            await berrymq.until(condition)
+
+    @pytest.mark.parametrize("word", ["serve", "client"])
+    def test_another_event_loop(self, word: str) -> None:
+        kit = Kit()
+        # As trio drives it: no event loop of asyncio is running.
+        with pytest.raises(RuntimeError, match=r"anyio_backend has to return 'asyncio'"):
+            getattr(kit, word)({}).send(None)
+        with pytest.raises(StopIteration):
+            kit.__aexit__(None, None, None).send(None)
 
     def test_kinds_of_leaks(self, berrymq: Kit) -> None:
         with pytest.raises(ValueError, match=r"\['sockets', 'tasks', 'threads'\], not \['files'\]"):

@@ -29,10 +29,10 @@ def start(project: str | Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def check_passed(run: subprocess.Popen[str], count: int) -> None:
+def check_passed(run: subprocess.Popen[str], count: int | None = None) -> None:
     output, _ = run.communicate(timeout=100)
     assert run.returncode == 0, output
-    assert f"{count} passed" in output, output
+    assert ("passed" if count is None else f"{count} passed") in output, output
 
 
 @pytest.mark.timeout(120)
@@ -60,12 +60,12 @@ def test_over_each_network(network: str) -> None:
     check_passed(start("pytest_asyncio", *arguments), 12)
     check_passed(start("anyio_plugin", *arguments), 6)
     check_passed(start(EXAMPLES, *arguments), 16 if network != "nats" else 15)
-    check_passed(start("..", "test_kit.py", *arguments), 54 if network != "nats" else 52)
+    check_passed(start("..", "test_kit.py", *arguments))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_on_uvloop() -> None:
     pytest.importorskip("uvloop")
-    check_passed(start("..", "test_kit.py", "--uvloop"), 54)
-    check_passed(start("..", "test_kit.py", "--uvloop", "--berrymq=tcp"), 54)
+    check_passed(start("..", "test_kit.py", "--uvloop"))
+    check_passed(start("..", "test_kit.py", "--uvloop", "--berrymq=tcp"))
