@@ -1,6 +1,7 @@
 """The reference has every public name and no internal one; its tables are those of the code."""
 
 import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc import rpc
+from berrymq_rpc import AsyncQueue, Node, Queue, SyncNode, rpc
+from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.rpc.transport import TRANSPORTS
 from berrymq_rpc.rpc.wire import limits
 
@@ -165,13 +167,42 @@ def test_internal_names_have_a_class() -> None:
 
 def test_limits() -> None:
     source = Path(limits.__file__).read_text(encoding="utf-8")
-    part = source[source.index("#: Seconds that a call waits") : source.index("@dataclass")]
+    part = source[source.index("#: Twice this and a frozen peer") : source.index("@dataclass")]
     page = PAGES["reference/limits.rst"]
-    assert ":start-at: #: Seconds that a call waits\n   :end-before: @dataclass\n" in page
+    assert ":start-at: #: Twice this and a frozen peer\n   :end-before: @dataclass\n" in page
     for field in fields(rpc.Limits):
         # A default with its reason above it, or above the one that it follows.
         assert re.search(rf"^{field.name.upper()} = ", part, re.MULTILINE), field.name
         assert getattr(limits, field.name.upper()) == getattr(rpc.Limits(), field.name)
+
+
+def numbers_of(*functions: Any) -> dict[str, float]:
+    """The parameters with a number, by name; a mode of files is no limit."""
+    return {
+        name: parameter.default
+        for function in functions
+        for name, parameter in inspect.signature(function).parameters.items()
+        if type(parameter.default) in (int, float) and name != "ipc_mode"
+    }
+
+
+def test_parameters() -> None:
+    http = pytest.importorskip("berrymq_rpc.jsonrpc.http", reason="it needs aiohttp")
+    expected = {
+        "rpc.start_server": numbers_of(rpc.start_server, rpc.open_client),
+        "Node": numbers_of(Node, SyncNode) | {"total_queue_bytes": 640 << 20},
+        "Queue": numbers_of(Queue, AsyncQueue),
+        "Bridge": numbers_of(Bridge),
+        "jsonrpc.http.open_http_client": numbers_of(http.open_http_client),
+    }
+    units = {"MiB": 1 << 20, "": 1}
+    found: dict[str, dict[str, float]] = {}
+    for table in PAGES["reference/limits.rst"].split(".. list-table:: ``")[1:]:
+        rows = re.findall(r"   \* - ``(\w+)``\n     - ([\d.,]+) ?(MiB|)\n     - \S", table)
+        found[table.partition("``")[0]] = {
+            name: float(number.replace(",", "")) * units[unit] for name, number, unit in rows
+        }
+    assert found == expected
 
 
 def test_transports() -> None:

@@ -180,7 +180,7 @@ def test_the_page_about_a_cluster(tmp_path: Path, nats_server: NatsServer) -> No
 
 
 async def test_the_page_about_a_browser(tmp_path: Path) -> None:
-    """With what page.html sends: a browser is not started."""
+    """With what page.html sends; tests/jsonrpc/bridge/test_peers.py has a browser."""
     aiohttp = pytest.importorskip("aiohttp", reason="the HTTP listener needs it")
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")

@@ -4,17 +4,20 @@ What needs a program or a package that is not there is skipped, and says which.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+
+from ...programs import with_ports
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = ROOT / "examples" / "javascript"
@@ -120,18 +123,24 @@ class Page:
         self.count = 0
 
     async def shows(self, selector: str, beginning: str) -> str:
-        """The text of the last element, once it begins like that."""
+        """The text of an element that begins like that, once there is one."""
         script = f"""
             new Promise((resolve) => {{
                 const look = () => {{
-                    const found = [...document.querySelectorAll({json.dumps(selector)})].at(-1);
-                    const text = found ? found.textContent : "";
-                    if (text.startsWith({json.dumps(beginning)})) resolve(text);
+                    const texts = [...document.querySelectorAll({json.dumps(selector)})].map(
+                        (element) => element.textContent,
+                    );
+                    const found = texts.find((text) => text.startsWith({json.dumps(beginning)}));
+                    if (found !== undefined) resolve(found);
                     else setTimeout(look, 10);
                 }};
                 look();
             }})
         """
+        return await self.evaluate(script)
+
+    async def evaluate(self, script: str) -> str:
+        """What a script on the page gives, once its promise is kept."""
         parameters = {"expression": script, "awaitPromise": True, "returnByValue": True}
         while True:
             self.count += 1
@@ -145,6 +154,21 @@ class Page:
             if "result" in answer:
                 return str(answer["result"]["result"]["value"])
 
+    async def press(self, selector: str) -> None:
+        """Press a button, once the page is connected."""
+        script = f"""
+            new Promise((resolve) => {{
+                const press = () => {{
+                    if (socket.readyState === WebSocket.OPEN) {{
+                        document.querySelector({json.dumps(selector)}).click();
+                        resolve("pressed");
+                    }} else setTimeout(press, 10);
+                }};
+                press();
+            }})
+        """
+        assert await self.evaluate(script) == "pressed"
+
 
 async def until_written(path: Path) -> list[str]:
     while True:
@@ -153,12 +177,10 @@ async def until_written(path: Path) -> list[str]:
         await asyncio.sleep(0.02)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-async def test_a_page_in_chromium(commands: dict[str, list[str]], tmp_path: Path) -> None:
+@contextlib.asynccontextmanager
+async def opened(page_url: str, folder: Path) -> AsyncIterator[Page]:
+    """A page in a browser that has nothing else open."""
     needs("chromium")
-    where = commands["page.html"][1].strip("'").partition("?")[2]
-    page_url = f"{(SCRIPTS / 'page.html').as_uri()}?{where}&greeting:*"
     browser = await asyncio.create_subprocess_exec(
         "chromium",
         "--headless",
@@ -167,14 +189,14 @@ async def test_a_page_in_chromium(commands: dict[str, list[str]], tmp_path: Path
         "--disable-dev-shm-usage",
         "--no-first-run",
         "--remote-debugging-port=0",
-        f"--user-data-dir={tmp_path}",
+        f"--user-data-dir={folder}",
         page_url,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        port, *_ = await until_written(tmp_path / "DevToolsActivePort")
+        port, *_ = await until_written(folder / "DevToolsActivePort")
         async with aiohttp.ClientSession() as session:
             url = None
             while url is None:
@@ -183,12 +205,43 @@ async def test_a_page_in_chromium(commands: dict[str, list[str]], tmp_path: Path
                         if found["url"].startswith("file:"):
                             url = found["webSocketDebuggerUrl"]
             async with session.ws_connect(url) as socket:
-                page = Page(socket)
-                assert await page.shows("#state", "subscribed") == "subscribed to greeting:*"
-                send = [sys.executable, *commands["send.py"][1:], "from=a test"]
-                assert await asyncio.to_thread(output_of, send) == ["sent"]
-                shown = await page.shows("#messages li", "greeting:hello")
-                assert shown == 'greeting:hello ["you"] {"from":"a test"}'
+                yield Page(socket)
     finally:
         os.killpg(browser.pid, 9)
         await browser.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_page_in_chromium(commands: dict[str, list[str]], tmp_path: Path) -> None:
+    where = commands["page.html"][1].strip("'").partition("?")[2]
+    page_url = f"{(SCRIPTS / 'page.html').as_uri()}?{where}&greeting:*"
+    async with opened(page_url, tmp_path) as page:
+        assert await page.shows("#state", "subscribed") == "subscribed to greeting:*"
+        send = [sys.executable, *commands["send.py"][1:], "from=a test"]
+        assert await asyncio.to_thread(output_of, send) == ["sent"]
+        shown = await page.shows("#messages li", "greeting:hello")
+        assert shown == 'greeting:hello ["you"] {"from":"a test"}'
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_the_page_of_the_tutorial_in_chromium(tmp_path: Path) -> None:
+    ports: dict[int, int] = {}
+    for name in ("bridge.py", "page.html"):
+        text = (ROOT / "examples" / "tutorial" / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(with_ports(text, ports), encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "bridge.py"], stdout=subprocess.PIPE, env=ENVIRONMENT
+    ) as bridge:
+        try:
+            assert bridge.stdout is not None
+            assert await asyncio.to_thread(bridge.stdout.readline)
+            async with opened((tmp_path / "page.html").as_uri(), tmp_path / "browser") as page:
+                assert await page.shows("#heat", "Heat to 220") == "Heat to 220"
+                await page.press("#heat")
+                # The message of the method and its result come in either order.
+                assert await page.shows("#log li", "oven:hot") == "oven:hot 220"
+                assert await page.shows("#log li", "heated") == "heated to 220"
+        finally:
+            bridge.terminate()
