@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..bus import Bus, Message
@@ -196,7 +196,7 @@ class Heard:
             lines.append(f"  and {len(self._messages) - SHOWN} more")
         return "\n".join(lines)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Message]:
         return iter(self.messages)
 
     def __len__(self) -> int:

@@ -107,12 +107,18 @@ def _new_threads(before: Baseline) -> list[threading.Thread]:
 
 def _sockets() -> Iterator[Any]:
     """The open sockets of Python and of pyzmq, if that is imported."""
-    zmq_socket: Any = getattr(sys.modules.get("zmq"), "Socket", ())
+    kinds = (socket.socket, *filter(None, [getattr(sys.modules.get("zmq"), "Socket", None)]))
+    # There are few classes among many objects.
+    is_socket: dict[type, bool] = {}
     for one in gc.get_objects():
         # Not `isinstance`, which asks the object itself, and some do anything then.
         kind = type(one)
-        if issubclass(kind, socket.socket):
-            if one.fileno() != -1:
-                yield one
-        elif issubclass(kind, zmq_socket) and not one.closed:
+        known = is_socket.get(kind)
+        if known is None:
+            known = is_socket[kind] = issubclass(kind, kinds)
+        if known and _is_open(one):
             yield one
+
+
+def _is_open(one: Any) -> bool:
+    return one.fileno() != -1 if isinstance(one, socket.socket) else not one.closed
