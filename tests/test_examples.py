@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from berrymq_rpc.security import KeyPair
+from berrymq_rpc.testing import Kit
 from berrymq_rpc.testing.nats_server import NatsServer, find_nats_server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +24,10 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
 # No server is listening there: the port is a reserved one, and needs rights to bind.
 SILENT = "tcp://127.0.0.1:1"
+
+
+#: The programs of calls.
+SIDES = ("server", "client")
 
 
 def command(name: str, *arguments: str) -> list[str]:
@@ -192,6 +198,20 @@ def test_calls() -> None:
         timeout = "timeout, so the server has cancelled the method: "
         assert client.stdout.splitlines()[4].startswith(timeout)
         assert end_of(server, signal.SIGINT) == (0, "the server has ended\n", "")
+
+
+async def test_what_the_server_of_the_calls_is_asked(berrymq: Kit) -> None:
+    handler, client = (runpy.run_path(f"{ROOT}/examples/rpc_{kind}.py") for kind in SIDES)
+    server = await berrymq.serve(handler["Handler"]())
+    await client["main"](*server.endpoints)
+    assert [name for name, *_ in server.calls()[:7]] == [
+        *("divide", "texts.reverse", "divide", "countdown", "sleep", "ask_back", "divide")
+    ]
+    assert server.calls("divide")[:3] == [((1,), {"b": 4}), ((1, 0), {}), ((0, 2), {})]
+    # As the client prints: the server has cancelled the method.
+    assert server.expired() == [("sleep", (60,), {})]
+    assert server.cancelled() == server.notifications() == []
+    assert len(server.calls("divide")) == 1002
 
 
 def test_calls_without_a_server() -> None:
