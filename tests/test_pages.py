@@ -136,6 +136,33 @@ def test_links_of_the_readme() -> None:
         assert (ROOT / "".join(link)).is_file(), link
 
 
+def test_figures_of_the_readme() -> None:
+    """They are those of the table that it names."""
+    readme = " ".join((ROOT / "README.rst").read_text(encoding="utf-8").split())
+    table = (ROOT / "docs" / "explanation" / "performance.rst").read_text(encoding="utf-8")
+    ratios = dict(re.findall(r"^(\S.*?)  +[\d,]+ +[\d,]+ \(([\d.]+)\)", table, re.MULTILINE))
+    one = float(ratios["one after another, calls/s"])
+    assert f"{one:.1f} times as many calls one after another" in readme
+    assert f"{ratios['100 in flight, calls/s']} times as many with 100 in flight" in readme
+    assert f"{ratios['echo of 1 MiB of bytes, calls/s']} times as many echoes of 1 MiB" in readme
+
+
+def test_texts_of_timeouts() -> None:
+    """The page that says what each text means has the texts of the code."""
+    page = " ".join((ROOT / "docs" / "howto" / "timeouts.rst").read_text(encoding="utf-8").split())
+    folder = ROOT / "berrymq_rpc" / "rpc"
+    code = "\n".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    for text in (
+        "as there is no connection",
+        "was not sent",
+        " s ago, not accepted",
+        "was accepted, and running for ",
+        " held the event loop for ",
+    ):
+        assert text in page, text
+        assert text in code, text
+
+
 def test_what_is_on_the_pages() -> None:
     # Those that the search above must find, whatever else it finds.
     assert {page for page, found in BLOCKS.items() if found} >= {
@@ -196,6 +223,25 @@ async def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     async with asyncio.timeout(SECONDS):
         return (await asyncio.to_thread(process.stdout.readline)).rstrip("\n")
+
+
+def test_each_program_runs_by_itself(tmp_path: Path) -> None:
+    """What the others rely on: `run_programs` sees how each program ends, and what it writes."""
+    programs = [
+        "import sys\nvalue = 1\nprint(__name__, sys.argv)",
+        "print('value' in globals())\nraise SystemExit(3)",
+        "import atexit\natexit.register(print, 'ended')\n1 / 0",
+        "import os\nopen('here', 'w').close()\nprint(os.listdir())",
+        "import warnings\nwarnings.warn('a warning is an error')",
+    ]
+    name, after_another, failed, folder, warned = run_programs(programs, tmp_path, SECONDS)
+    assert name == (0, "__main__ ['-c']\n", "")
+    assert after_another == (3, "False\n", "")
+    assert (failed.status, failed.stdout) == (1, "ended\n")
+    assert failed.stderr.endswith("ZeroDivisionError: division by zero\n")
+    assert folder == (0, "['here']\n", "")
+    assert warned.status == 1
+    assert "UserWarning: a warning is an error" in warned.stderr
 
 
 def check_programs(page: str, numbers: list[int], folder: Path, ports: dict[int, int]) -> None:
