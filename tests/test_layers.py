@@ -81,7 +81,12 @@ IMPURE = {
 THIRD_PARTY = {
     "aiozmq": ["berrymq_rpc.rpc.transport.aiozmq_import"],
     "msgpack": ["berrymq_rpc.rpc.wire"],
-    "zmq": ["berrymq_rpc.security", "berrymq_rpc.rpc.transport", "berrymq_rpc.jsonrpc"],
+    "zmq": [
+        "berrymq_rpc.security",
+        "berrymq_rpc.rpc.transport",
+        "berrymq_rpc.jsonrpc",
+        "berrymq_rpc.testing.opened_sockets",
+    ],
     "aiohttp": ["berrymq_rpc.jsonrpc"],
     "msgspec": ["berrymq_rpc.jsonrpc.protocols"],
     "nats": ["berrymq_rpc.nats.link"],

@@ -300,7 +300,8 @@ class Kit:
 
     def begin(self) -> None:
         """Note what there is before the test: it is no leak."""
-        self._baseline = Baseline.now()
+        if self._baseline is None:
+            self._baseline = Baseline.now()
 
     async def aclose(self) -> list[str]:
         """Close what was opened, in an async test.
@@ -308,6 +309,7 @@ class Kit:
         Returns:
             What the test has left behind; nothing without `begin`.
         """
+        self._stop_noting()
         if running_loop() is not None:
             await self._close_async()
         if self._baseline is not None:
@@ -320,13 +322,34 @@ class Kit:
 
         Returns:
             As `aclose`.
+
+        Raises:
+            RuntimeError: the event loop of servers and clients was closed before.
         """
+        self._stop_noting()
+        abandoned: list[object] = []
         for loop in {thing.get_loop() for thing in self._clients} | {s.loop for s in self._servers}:
-            if loop.is_closed() or (self._loop_thread and loop is self._loop_thread.loop):
+            if loop.is_closed():
+                abandoned += [c for c in self._clients if c.get_loop() is loop]
+                abandoned += [s for s in self._servers if s.loop is loop]
+                self._clients = [c for c in self._clients if c not in abandoned]
+                self._servers = [s for s in self._servers if s not in abandoned]
+                continue
+            if self._loop_thread and loop is self._loop_thread.loop:
                 continue
             # Of an async fixture whose test did not run.
             loop.run_until_complete(self._close_async())
-        return self._close_rest()
+        leaks = self._close_rest()
+        if abandoned:
+            raise RuntimeError(
+                f"the event loop was closed before {abandoned[0]!r}: what runs this test does not "
+                "let the fixture see its end, so use `async with Kit() as berrymq:` in it"
+            )
+        return leaks
+
+    def _stop_noting(self) -> None:
+        if self._baseline is not None:
+            self._baseline.sockets.stop()
 
     async def _close_async(self) -> None:
         loop = asyncio.get_running_loop()

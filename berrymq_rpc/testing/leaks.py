@@ -1,13 +1,11 @@
 """What a test has opened and left behind: tasks, threads and sockets."""
 
 import asyncio
-import gc
-import socket
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from .opened_sockets import OpenedSockets
 
 __all__ = ["KINDS", "Baseline", "find_leaks", "settle_tasks", "settle_threads"]
 
@@ -33,16 +31,18 @@ LASTING = (
 
 
 class Baseline(NamedTuple):
-    """What there was when a test began. Objects and not their ids, which are used again."""
+    """What there was when a test began, and the sockets that it opens."""
 
     tasks: frozenset["asyncio.Task[Any]"]
     threads: frozenset[threading.Thread]
-    sockets: tuple[Any, ...]
+    sockets: OpenedSockets
 
     @classmethod
     def now(cls) -> "Baseline":
-        """Look at what there is."""
-        return cls(frozenset(_tasks()), frozenset(threading.enumerate()), tuple(_sockets()))
+        """Look at what there is, and note the sockets that are opened from now on."""
+        sockets = OpenedSockets()
+        sockets.start()
+        return cls(frozenset(_tasks()), frozenset(threading.enumerate()), sockets)
 
 
 def find_leaks(before: Baseline, allowed: frozenset[str]) -> list[str]:
@@ -59,8 +59,7 @@ def find_leaks(before: Baseline, allowed: frozenset[str]) -> list[str]:
     if "threads" not in allowed:
         leaks += [f"a thread still runs: {t.name!r}" for t in _new_threads(before)]
     if "sockets" not in allowed:
-        known = {id(one) for one in before.sockets}
-        leaks += [f"a socket is open: {one!r}" for one in _sockets() if id(one) not in known]
+        leaks += [f"a socket is open: {one!r}" for one in before.sockets.still_open()]
     return leaks
 
 
@@ -103,22 +102,3 @@ def _new_threads(before: Baseline) -> list[threading.Thread]:
         and thread is not threading.current_thread()
         and not thread.name.startswith(LASTING)
     ]
-
-
-def _sockets() -> Iterator[Any]:
-    """The open sockets of Python and of pyzmq, if that is imported."""
-    kinds = (socket.socket, *filter(None, [getattr(sys.modules.get("zmq"), "Socket", None)]))
-    # There are few classes among many objects.
-    is_socket: dict[type, bool] = {}
-    for one in gc.get_objects():
-        # Not `isinstance`, which asks the object itself, and some do anything then.
-        kind = type(one)
-        known = is_socket.get(kind)
-        if known is None:
-            known = is_socket[kind] = issubclass(kind, kinds)
-        if known and _is_open(one):
-            yield one
-
-
-def _is_open(one: Any) -> bool:
-    return one.fileno() != -1 if isinstance(one, socket.socket) else not one.closed

@@ -12,6 +12,7 @@ import pytest
 from berrymq_rpc import default_bus, rpc, twitter
 from berrymq_rpc.testing import Kit, KitServer
 from berrymq_rpc.testing.kit import LeakError
+from berrymq_rpc.testing.network import MemoryNetwork
 
 #: Seconds in which what has to happen happens, on a machine that is busy with other things.
 PATIENCE = 10.0
@@ -521,6 +522,22 @@ class TestLeaks:
         with socket.socket(), Kit():
             pass
 
+    def test_many_sockets(self) -> None:
+        left: list[socket.socket] = []
+        with pytest.raises(LeakError) as caught, Kit(), Kit():
+            left += [socket.socket() for _ in range(30)]
+        assert str(caught.value).count("a socket is open") == 30
+        for one in left:
+            one.close()
+
+    def test_sockets_are_noted_only_meanwhile(self) -> None:
+        before = socket.socket.__init__
+        with Kit():
+            with Kit():
+                assert socket.socket.__init__ is not before
+            assert socket.socket.__init__ is not before
+        assert socket.socket.__init__ is before
+
     def test_what_is_allowed(self) -> None:
         with Kit() as kit:
             kit.allow_leaks()
@@ -546,6 +563,22 @@ class TestLeaks:
         with pytest.raises(rpc.ServiceClosedError):
             sync.rpc.add(1)
         assert not server.is_serving
+
+
+def test_an_event_loop_that_was_closed_before() -> None:
+    kit = Kit(MemoryNetwork())
+    asyncio.run(kit.serve(Handler()))
+    with pytest.raises(RuntimeError, match=r"closed before <KitServer .*async with Kit\(\)"):
+        kit.close()
+
+
+def test_a_loop_that_does_not_run_any_more() -> None:
+    kit = Kit()
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(kit.serve(Handler()))
+    kit.close()
+    assert not server.is_serving
+    loop.close()
 
 
 def test_repr() -> None:

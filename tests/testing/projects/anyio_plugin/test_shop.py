@@ -64,3 +64,11 @@ async def client(berrymq):
 
 async def test_an_async_fixture(client):
     assert await pay(client, 3) == 3
+
+
+@pytest.fixture
+async def missing(client):
+    pytest.skip("what the test needs is not there")
+
+
+async def test_that_does_not_begin(missing): ...
