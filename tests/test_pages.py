@@ -7,6 +7,7 @@ needs another one beside it, or files; what is new on a page is run alone, until
 import ast
 import asyncio
 import contextlib
+import enum
 import json
 import os
 import re
@@ -18,8 +19,12 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 import zmq
@@ -145,6 +150,49 @@ def test_figures_of_the_readme() -> None:
     assert f"{one:.1f} times as many calls one after another" in readme
     assert f"{ratios['100 in flight, calls/s']} times as many with 100 in flight" in readme
     assert f"{ratios['echo of 1 MiB of bytes, calls/s']} times as many echoes of 1 MiB" in readme
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Echo(rpc.AttrHandler):
+    @rpc.method
+    def echo(self, value: object) -> object:
+        return value
+
+
+async def test_values_of_calls() -> None:
+    """The table on the page about calls: what arrives as itself, and what does not."""
+    zone = ZoneInfo("UTC")
+    moment = datetime(2026, 1, 31, 12, tzinfo=zone)
+    same = [
+        *(
+            None,
+            True,
+            2**100,
+            -1.5,
+            "text",
+            b"bytes",
+            {(1, 2): {3}, None: 1},
+            frozenset({1}),
+            1 + 2j,
+        ),
+        *(Decimal("1.50"), uuid4(), moment, moment.date(), time(1, 2), timedelta(1, 2, 3), zone),
+    ]
+    async with (
+        await rpc.start_server(Echo(), bind="mem://values") as server,
+        await rpc.open_client(connect=server.endpoints[0], timeout=SECONDS) as client,
+    ):
+        for value in same:
+            arrived = await client.rpc.echo(value)
+            assert (type(arrived), arrived) == (type(value), value)
+        for value, other in [(bytearray(b"x"), b"x"), ([1], (1,)), (Number.ONE, 1)]:
+            arrived = await client.rpc.echo(value)
+            assert (type(arrived), arrived) == (type(other), other)
+        with pytest.raises(TypeError, match="translation_table") as caught:
+            await client.rpc.echo(object())
+        assert getattr(caught.value, "sent", False) is False
 
 
 def test_texts_of_timeouts() -> None:
