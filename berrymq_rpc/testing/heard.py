@@ -14,7 +14,7 @@ from .loop import running_loop
 __all__ = ["Heard"]
 
 #: Seconds that `Heard.expect` waits, unless the test says otherwise.
-TIMEOUT = 1.0
+TIMEOUT = 5.0
 
 #: Messages that a failure shows.
 SHOWN = 20

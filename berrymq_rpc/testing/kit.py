@@ -35,7 +35,7 @@ T = TypeVar("T")
 CALL_TIMEOUT = 5.0
 
 #: Seconds that `Kit.until` waits, and between two looks.
-TIMEOUT, LOOK = 1.0, 0.001
+TIMEOUT, LOOK = 5.0, 0.001
 
 
 class LeakError(AssertionError):

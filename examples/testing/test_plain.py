@@ -7,7 +7,7 @@ from berrymq_rpc import Queue, rpc, twitter
 
 def test_a_program_without_asyncio(berrymq):
     server = berrymq.sync_serve(Bank())
-    bank = berrymq.sync_client(server, timeout=1)
+    bank = berrymq.sync_client(server, timeout=5)
     assert bank.rpc.charge(5) == 5
     server.method("charge").fails(ConnectionError("down"))
     with berrymq.raises_within(ConnectionError, 1.0, match="down"):
@@ -31,7 +31,7 @@ def test_messages_of_a_thread(berrymq):
     heard = berrymq.listen("shop:*")
     thread = threading.Thread(target=bus.twitter, args=("shop:sold", 5))
     thread.start()
-    heard.expect("shop:sold", 5, timeout=1)
+    heard.expect("shop:sold", 5, timeout=5)
     thread.join()
 
 

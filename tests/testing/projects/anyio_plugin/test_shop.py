@@ -12,7 +12,7 @@ def anyio_backend():
 
 async def test_retry(berrymq):
     server = await berrymq.serve(Shop())
-    client = await berrymq.client(server, timeout=1)
+    client = await berrymq.client(server, timeout=5)
     server.method("charge").fails(ConnectionError("down"), times=2).then(returns=7)
     assert await pay(client, 5) == 7
     assert server.calls("charge") == [((5,), {})] * 3
@@ -30,18 +30,19 @@ async def test_in_a_task_group(berrymq):
 async def test_a_scope_is_cancelled(berrymq):
     server = await berrymq.serve(Shop())
     client = await berrymq.client(server)
+    assert await client.rpc.charge(2) == 2
     server.method("charge").hangs()
-    with anyio.move_on_after(0.05):
+    with anyio.move_on_after(0.2):
         await client.rpc.charge(1)
     await berrymq.until(lambda: server.cancelled("charge") == [((1,), {})])
 
 
 async def test_frozen_server(berrymq):
     server = await berrymq.serve(Shop())
-    client = await berrymq.client(server, limits=rpc.Limits(heartbeat=0.1))
+    client = await berrymq.client(server, limits=rpc.Limits(heartbeat=0.5))
     assert await client.rpc.charge(1) == 1
     server.freeze()
-    with berrymq.raises_within(rpc.ConnectionLostError, 1.0):
+    with berrymq.raises_within(rpc.ConnectionLostError, 4.0):
         await client.rpc.charge(1)
     server.thaw()
     assert await pay(client, 1) >= 2
