@@ -106,10 +106,7 @@ class Endpoint:
         if scheme in _USUAL_PORTS and ("]" in digits or not colon):
             host, colon, digits = authority, ":", str(_USUAL_PORTS[scheme])
         if not (host and colon and (digits == "*" or is_port(digits))):
-            raise ValueError(
-                f"{without_password(text)!r} has no host and port: a port is a number from 0 to "
-                f"{MAX_PORT}, or * for a free one"
-            )
+            raise ValueError(_what_is_missing(scheme, authority, text))
         if slash and scheme == "tcp":
             raise ValueError(
                 f"{without_password(text)!r} has a path, which no address of tcp:// has"
@@ -124,7 +121,7 @@ class Endpoint:
             ValueError: it has a host, and port 0 or ``*``.
         """
         if self.host and not self.port:
-            raise ValueError(f"{str(self)!r} has no port to connect to")
+            raise ValueError(f"{str(self)!r} has no port to connect to: write that of the server")
         return self
 
     @property
@@ -138,6 +135,26 @@ class Endpoint:
         # An IPv6 address is written in brackets.
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{'*' if self.port is None else self.port}{self.path}"
+
+
+def _what_is_missing(scheme: str, authority: str, text: str) -> str:
+    """Say what an address lacks: its host, its port or both."""
+    shown = repr(without_password(text))
+    host, colon, port = authority.rpartition(":")
+    if not authority:
+        problem = f"no host: write {scheme}://127.0.0.1:5555"
+    elif not colon or port.endswith("]"):
+        problem = f"no port: write {scheme}://{authority}:5555"
+    elif not port:
+        problem = f"no port after its ':': write {scheme}://{host or '127.0.0.1'}:5555"
+    elif port != "*" and not is_port(port):
+        return (
+            f"{shown} has no valid port: a port is a number from 0 to {MAX_PORT}, or * for a free "
+            f"one, not {port[:20]!r}"
+        )
+    else:
+        problem = f"no host: write {scheme}://127.0.0.1:{port} for this one"
+    return f"{shown} has {problem}"
 
 
 def split_user(url: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ..endpoint import Endpoint, host_and_port, without_password
+from ..endpoint import Endpoint, host_and_port
 from ..identifier import Identifier
 from ..nats.options import is_nats
 from ..rpc.transport import endpoints_of
@@ -37,9 +37,6 @@ def listening_endpoint(text: str) -> str:
     try:
         (endpoint,) = endpoints_of(text, "endpoint")
     except ValueError as error:
-        if "://" not in text and ":" in text:
-            shown = without_password(text)
-            raise click.BadParameter(f"{shown!r} is not an endpoint: write tcp://{shown}") from None
         raise click.BadParameter(str(error).removeprefix("endpoint: ")) from None
     if is_nats(endpoint):
         return endpoint

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..security import Security
 from .call import Call
@@ -13,7 +13,7 @@ from .dispatcher import DESCRIBE
 from .method_table import HandlerTable, collect_methods
 from .options import SLOW_HANDLER, CallOptions, ClientOptions
 from .peer import Peer
-from .proxy import Namespace
+from .proxy import Namespace, no_attribute
 from .transport import Place, endpoints_of
 from .transport.port import IPC_MODE, MAX_SERVERS
 from .validation import Authorize, checked_limits
@@ -132,6 +132,11 @@ class Client(asyncio.AbstractServer):
         Cancelling it cancels the wait alone.
         """
         await self.pool.wait_closed()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     async def __aenter__(self) -> "Client":
         return self

@@ -230,7 +230,8 @@ class Connection:
         session = self.session
         if self._congested and self.is_congested():
             error = OverloadedError(
-                f"{session.limits.max_queued_bytes:,} bytes wait for the peer to read them"
+                f"max_queued_bytes={session.limits.max_queued_bytes:,} bytes wait to be sent to "
+                "the peer: send less, or await a call now and then, which waits for its turn"
             )
             session.note_unsent(error, method)
             raise error

@@ -294,8 +294,14 @@ class Inbound:
                 allowed = False
         # What is awaitable is true, and has decided nothing.
         if allowed is not True:
-            who = "a caller without a name" if user is None else f"the user {user!r}"
-            raise PermissionDeniedError(f"{who} may not call {method.name!r}")
+            name = repr(method.name)
+            raise PermissionDeniedError(
+                f"a caller without a name may not call {name}: connect as a user whom the server "
+                "knows by a key, a certificate or a token"
+                if user is None
+                else f"the user {user!r} may not call {name}: allow= of the method, or authorize= "
+                "of the server, decides"
+            )
 
     def _refuse(self, call_id: Any, name: str, error: BaseException) -> None:
         closing = self.dispatcher.closing
@@ -467,16 +473,27 @@ class Inbound:
             self._refuse(call_id, name, ProtocolError(f"the id {call_id} is in use"))
         elif method.waits or method.kind is Kind.STREAM:
             if self.waiting >= limits.max_waiting:
-                error = OverloadedError(f"max_waiting={limits.max_waiting:,} is reached")
+                error = OverloadedError(
+                    f"max_waiting={limits.max_waiting:,} is reached: so many streams and waiting "
+                    "calls of this peer are open. End some first, or raise it in limits= of the "
+                    "server"
+                )
                 self._refuse(call_id, name, error)
             elif dispatcher.waiting >= limits.max_all_waiting:
-                error = OverloadedError(f"max_all_waiting={limits.max_all_waiting:,} is reached")
+                error = OverloadedError(
+                    f"max_all_waiting={limits.max_all_waiting:,} is reached: so many streams and "
+                    "waiting calls of all peers are open. Try again later, or raise it in limits= "
+                    "there"
+                )
                 self._refuse(call_id, name, error)
             else:
                 self._start(event, method, begun)
         elif self.in_flight < limits.window and not self.queue:
             if dispatcher.in_flight >= limits.max_in_flight:
-                error = OverloadedError(f"max_in_flight={limits.max_in_flight:,} is reached")
+                error = OverloadedError(
+                    f"max_in_flight={limits.max_in_flight:,} is reached: so many calls of all "
+                    "peers are running. Try again later, or raise it in limits= of the server"
+                )
                 self._refuse(call_id, name, error)
             else:
                 self._start(event, method, begun)

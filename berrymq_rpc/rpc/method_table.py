@@ -171,6 +171,9 @@ class HandlerTable:
     def _hint(self, name: str) -> str:
         if len(name) > SUGGESTION_LENGTH or len(self.methods) > SUGGESTION_NAMES:
             return ""
+        inside = min((known for known in self.methods if known.startswith(name + ".")), default="")
+        if inside:
+            return f": it is a namespace, with methods such as {inside!r}"
         near = [known for known in self.methods if abs(len(known) - len(name)) <= 2]
         likely = heapq.nlargest(
             SUGGESTION_CANDIDATES, near, key=lambda known: _characters_in_place(known, name)
@@ -179,6 +182,8 @@ class HandlerTable:
         import difflib
 
         close = difflib.get_close_matches(name, likely, 1, 0.8)
+        if not close:
+            close = [known for known in self.methods if known.endswith("." + name)]
         return f"; is it {close[0]!r}?" if close else ""
 
 

@@ -167,7 +167,9 @@ class ServerOptions(Options):
 def _checked_dialects(names: Iterable[str]) -> tuple[str, ...]:
     wanted = (names,) if isinstance(names, str) else tuple(names)
     if not wanted or any(name not in DIALECTS for name in wanted):
-        raise ValueError(f"the dialects are {', '.join(DIALECTS)}, not {wanted!r}")
+        known = ", ".join(map(repr, DIALECTS))
+        given = ", ".join(map(repr, wanted)) or "none"
+        raise ValueError(f"a dialect is one of {known}, not {given}")
     return wanted
 
 

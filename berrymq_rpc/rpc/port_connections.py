@@ -206,7 +206,10 @@ class PortConnections:
         assert self.port is not None
         now = monotonic()
         error = self._dispatcher.describe(
-            OverloadedError(f"max_peers={self._limits.max_peers:,} is reached")
+            OverloadedError(
+                f"max_peers={self._limits.max_peers:,} is reached: so many peers are connected. "
+                "Try again later, or raise it in limits= of the server"
+            )
         )
         try:
             incoming = session.receive(frames, now)

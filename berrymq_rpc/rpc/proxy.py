@@ -1,9 +1,9 @@
 """``client.rpc.a.b.c(...)``: attribute access that builds the name of a method."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
-__all__ = ["MethodProxy", "Namespace"]
+__all__ = ["MethodProxy", "Namespace", "no_attribute"]
 
 Result = TypeVar("Result")
 
@@ -12,6 +12,14 @@ Result = TypeVar("Result")
 MAX_KEPT = 1000
 
 Sender = Callable[[str, tuple[Any, ...], dict[str, Any]], Result]
+
+
+def no_attribute(client: object, name: str) -> AttributeError:
+    """The error for a method that was looked up on the client itself."""
+    text = f"{type(client).__name__!r} object has no attribute {name!r}"
+    if not name.startswith("_"):
+        text += f": methods of the server are called by client.rpc.{name}(...)"
+    return AttributeError(text, name=name, obj=client)
 
 
 class Namespace(Generic[Result]):
@@ -44,6 +52,9 @@ class MethodProxy(Namespace[Result]):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         return self._send(self._name, args, kwargs)
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"{self._name!r} is not called: write await ...{self._name}()")
 
     def __repr__(self) -> str:
         return f"<MethodProxy {self._name}>"

@@ -55,9 +55,15 @@ class Runtime:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         if options.loop is not None and options.loop is not self.loop:
-            raise ValueError("loop must be None or the running loop")
+            raise ValueError(
+                "loop must be None or the running loop: leave it away, and call this within the "
+                "loop that is to be used"
+            )
         if not (options.connect or options.bind):
-            raise ValueError("nothing to connect or bind to: give connect=, bind= or both")
+            raise ValueError(
+                "there is no address: give connect=, where the other side listens, or bind=, where "
+                "this side is to listen"
+            )
         self.options = options
         self.ids = count(1)
         codec = Codec(

@@ -1,20 +1,36 @@
 """A client for programs and threads without asyncio."""
 
+import asyncio
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..errors import RPCTimeoutError
 from ..runtime.loop_thread import LoopThread
 from .call import Call
 from .client import open_client
 from .dispatcher import DESCRIBE
-from .proxy import Namespace
+from .proxy import Namespace, no_attribute
 from .stream import Usage
 
 __all__ = ["SyncClient"]
 
 #: What errors about streams advise.
 USAGE = Usage("client.rpc", "client.stream")
+
+_HELD = (
+    "This call held the event loop of its thread: whatever runs in that loop, such as the server, "
+    "could not answer meanwhile. Use rpc.open_client in a loop."
+)
+
+
+def _runs_here() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class SyncClient:
@@ -66,7 +82,12 @@ class SyncClient:
         self.stream: Namespace[Iterator[Any]] = Namespace(self._stream)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._loop_thread.run(self._start(method, args, kwargs))
+        try:
+            return self._loop_thread.run(self._start(method, args, kwargs))
+        except RPCTimeoutError as error:
+            if _runs_here():
+                error.add_note(_HELD)
+            raise
 
     async def _start(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._send(method, args, kwargs)
@@ -133,6 +154,11 @@ class SyncClient:
     async def _finish(self) -> None:
         self._client.close()
         await self._client.wait_closed()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name)
 
     def __enter__(self) -> "SyncClient":
         return self

@@ -214,7 +214,7 @@ class LoopThread:
                 raise TimeoutError(f"the thread of the {self.name} is blocked")
 
     def _closed_error(self) -> ServiceClosedError:
-        return ServiceClosedError(f"the {self.name} is closed")
+        return ServiceClosedError(f"the {self.name} is closed: open a new one")
 
     def _problem(self) -> Exception | None:
         if not self._owner.is_this:

@@ -20,5 +20,8 @@ def checked_security(value: object) -> Security | None:
         TypeError: it is neither.
     """
     if value is not None and not isinstance(value, Security):
-        raise TypeError(f"security must be a Security or None, not {type(value).__name__}")
+        raise TypeError(
+            "security must be None, rpc.CurveServer(...), rpc.CurveClient(...) or another "
+            f"Security, not {type(value).__name__}"
+        )
     return value

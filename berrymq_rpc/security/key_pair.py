@@ -1,5 +1,6 @@
 """Key pairs for CURVE, and the certificate files of ZeroMQ in which they are kept."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -86,7 +87,16 @@ class KeyPair:
         file = Path(path)
         if file.suffix == PUBLIC_SUFFIX:
             file = file.with_suffix(SECRET_SUFFIX)
-        with file.open("rb") as opened:
+        try:
+            opened = file.open("rb")
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                errno.ENOENT,
+                "no such file of keys: make one with KeyPair.generate().save(...) or "
+                "berrymq keygen",
+                str(file),
+            ) from None
+        with opened:
             if os.name == "posix":
                 mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
                 if mode & 0o077:
@@ -221,7 +231,14 @@ def public_key(value: str | os.PathLike[str] | KeyPair) -> str:
     if isinstance(value, str) and len(value) == KEY_LENGTH and _Z85.issuperset(value):
         return checked_key(value, "the public key")
     if isinstance(value, str | os.PathLike):
-        return read_public(value)
+        try:
+            return read_public(value)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                errno.ENOENT,
+                f"no such file, and no public key, which has {KEY_LENGTH} characters",
+                str(value),
+            ) from None
     raise TypeError(f"a public key is text or the path of its file, not {value!r}")
 
 

@@ -66,7 +66,7 @@ def test_endpoints(text: str) -> None:
     [
         ("127.0.0.1:5555", "write tcp://127.0.0.1:5555"),
         ("http://127.0.0.1:80", "is not an endpoint"),
-        ("tcp://127.0.0.1", "has no host and port"),
+        ("tcp://127.0.0.1", "has no port: write tcp://127.0.0.1:5555"),
         ("tcp://127.0.0.1:70000", "a port is a number from 0 to 65535"),
         ("mem://here", "within one process"),
         ("", "is not an endpoint"),

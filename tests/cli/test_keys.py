@@ -253,8 +253,8 @@ def test_a_server_without_keys(berrymq: Berrymq, start: Start, keys: Path) -> No
     ("arguments", "text"),
     [
         (["--key", "alice.key_secret"], "--key wants --server-key"),
-        (["--server-key", "nonsense"], "No such file"),
-        (["--key", "nowhere", "--server-key", "x"], "No such file"),
+        (["--server-key", "nonsense"], "no such file, and no public key"),
+        (["--key", "nowhere", "--server-key", "x"], "no such file"),
     ],
 )
 def test_what_is_missing(berrymq: Berrymq, arguments: list[str], text: str) -> None:

@@ -309,7 +309,7 @@ async def open_zeromq_client(security: Any) -> None:
     ],
 )
 async def test_another_value_is_refused(opening: Any) -> None:
-    with pytest.raises(TypeError, match="security must be a Security or None, not str"):
+    with pytest.raises(TypeError, match=r"^security must be None, .* not str$"):
         await opening("keys/")
 
 

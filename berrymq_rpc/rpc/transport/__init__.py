@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import NamedTuple, TypeAlias
 
-from ...endpoint import Endpoint, without_password
+from ...endpoint import Endpoint, is_port, without_password
 from ...nats.options import Nats, NatsEndpoint, is_nats, nats_of
 
 __all__ = ["TRANSPORTS", "Place", "Transport", "endpoints_of", "is_memory", "transport_for"]
@@ -76,6 +76,8 @@ def endpoints_of(
     if value is None:
         return ()
     found: list[str] = []
+    if not isinstance(value, str | Nats | Iterable):
+        raise TypeError(f"{name}: an endpoint is text such as {_FORMS}, not {value!r}")
     for endpoint in (value,) if isinstance(value, str | Nats) else tuple(value):
         if is_nats(endpoint):
             found.append(_nats_endpoint(endpoint, name, connecting))
@@ -85,7 +87,7 @@ def endpoints_of(
         scheme, separator, place = endpoint.partition("://")
         if not (separator and place and scheme in TRANSPORTS):
             shown = without_password(endpoint)
-            raise ValueError(f"{name}: {shown!r} is not an endpoint: write {_FORMS}")
+            raise ValueError(f"{name}: {shown!r} is not an endpoint: {_advice(scheme, shown)}")
         try:
             parsed = Endpoint.parse(endpoint)
             if connecting:
@@ -94,6 +96,19 @@ def endpoints_of(
             raise ValueError(f"{name}: {error}") from None
         found.append(endpoint)
     return tuple(found)
+
+
+def _advice(scheme: str, shown: str) -> str:
+    """What to write instead of a text that is not an endpoint."""
+    if scheme in ("http", "https", "ws", "wss"):
+        return (
+            f"{scheme}:// is served by a jsonrpc.bridge.Bridge and called by "
+            f"jsonrpc.http.open_client; here write {_FORMS}"
+        )
+    host, colon, port = shown.rpartition(":")
+    if host and colon and (port == "*" or is_port(port)) and not set("/: ") & set(host):
+        return f"write tcp://{shown}"
+    return f"write {_FORMS}"
 
 
 def _nats_endpoint(place: Place, name: str, connecting: bool) -> NatsEndpoint:

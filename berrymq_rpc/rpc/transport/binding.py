@@ -19,12 +19,37 @@ from ...endpoint import Endpoint
 from .port import IPC_MODE
 from .zap import set_endpoint
 
-__all__ = ["bind_socket", "is_name", "needs_ipv6", "uses_ipv6"]
+__all__ = ["bind_error", "bind_socket", "is_name", "needs_ipv6", "uses_ipv6"]
 
 _IPC = "ipc://"
 
 #: The mask is that of the whole process.
 _umask_lock = threading.Lock()
+
+
+#: What to do where an address cannot be bound.
+_ADVICE = {
+    errno.EADDRINUSE: "another program listens there, or this one does already: end it, or take "
+    "another address",
+    errno.EADDRNOTAVAIL: "this host has no such address: take 127.0.0.1, or one that it has",
+    errno.ENODEV: "this host has no such address: take 127.0.0.1, or one that it has",
+    errno.EACCES: "this user may not: take a port from 1024 on, or another folder",
+    errno.ENOENT: "the folder of its file does not exist: make it first",
+    errno.ENAMETOOLONG: "the path is too long for a socket: take a shorter one",
+}
+
+
+def bind_error(endpoint: str, error: OSError) -> OSError:
+    """The error for an endpoint that could not be bound, which says what to do.
+
+    Args:
+        error: with the number of what is wrong; a `zmq.ZMQError` is not an `OSError`, but has the
+            same fields.
+    """
+    reason = (error.strerror or "").split(" (addr=")[0].split(" for ipc path ")[0]
+    advice = _ADVICE.get(error.errno or 0)
+    text = f"cannot listen at {endpoint}: {reason}"
+    return OSError(error.errno, text if advice is None else f"{text} ({advice})")
 
 
 def bind_socket(zmq_socket: Any, endpoint: str, ipc_mode: int = IPC_MODE) -> str:

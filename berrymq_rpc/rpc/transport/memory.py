@@ -60,7 +60,7 @@ async def listen(endpoint: str, handler: PortHandler, options: PortOptions) -> P
         if name.listener is not None and name.listener.loop.is_closed():
             name.listener.shut("the peer's event loop was closed")
         if name.listener is not None:
-            message = f"a port of this process listens on {endpoint} already"
+            message = f"{endpoint} is in use: this process listens there already. Take another name"
             raise OSError(errno.EADDRINUSE, message)
         port = name.listener = MemoryPort(name, "listener", handler, options)
         name.connect_all()

@@ -26,7 +26,7 @@ from ...runtime.fork import OwnerProcess, call_in_child
 from ...runtime.log import Log
 from ...security import CurveServer
 from .aiozmq_import import ZmqProtocol
-from .binding import is_name, uses_ipv6
+from .binding import bind_error, is_name, uses_ipv6
 from .curve import UNCLEAR, cut, find_refusal, host_of, reason_of, refused, secure
 from .handshakes import Handshakes
 from .monitor import (
@@ -649,7 +649,7 @@ async def listen(endpoint: str, handler: PortHandler, options: PortOptions) -> P
         kind = zmq.DEALER if options.single else zmq.ROUTER
         return await _open(kind, handler, options, bind=endpoint, connect=None)
     except OSError as error:
-        raise OSError(error.errno, f"cannot bind {endpoint}: {error.strerror}") from error
+        raise bind_error(endpoint, error) from error
 
 
 async def dial(endpoint: str, handler: PortHandler, options: PortOptions) -> Port:

@@ -23,6 +23,7 @@ from .codec import Codec
 from .exception_codec import Failure
 from .limits import Limits
 from .record import CALL, ITEM, NOTIFY, RESULT
+from .safe_repr import safe_repr
 from .session import Buffer, Frames
 
 __all__ = [
@@ -81,6 +82,20 @@ _VALUES = {
     ITEM: (("the item", 2),),
 }
 
+#: What a record is in errors, with the position of the method's name if it has one.
+_SUBJECTS = {
+    CALL: ("the call of", 2),
+    NOTIFY: ("the notification", 1),
+    RESULT: ("the result", 0),
+    ITEM: ("the item", 0),
+}
+
+
+def _subject(record: tuple[Any, ...]) -> str:
+    """What a record is, for errors."""
+    what, index = _SUBJECTS.get(record[0], ("a message", 0))
+    return f"{what} {safe_repr(record[index], 200)}" if index else what
+
 
 class Detached(NamedTuple):
     """A packed record that has frames of its own."""
@@ -134,14 +149,18 @@ class RecordPacking:
         encoded, frames = self._codec.pack_with_frames(record, MIN_DETACHED)
         if len(encoded) > self._max_message:
             raise TooLargeError(
-                f"{len(encoded):,} bytes are more than max_message={self._max_message:,} allows"
+                f"{_subject(record)} has {len(encoded):,} bytes, more than "
+                f"max_message={self._max_message:,}: send it in parts, as a stream or as bytes, or "
+                "raise that in limits= of both sides"
             )
         total = len(encoded)
         for frame in frames:
             size = memoryview(frame).nbytes
             if size > self._max_frame:
                 raise TooLargeError(
-                    f"{size:,} bytes in one value are over max_frame={self._max_frame:,}"
+                    f"{_subject(record)} has {size:,} bytes in one value, more than "
+                    f"max_frame={self._max_frame:,}: send it in parts, as a stream, or raise that "
+                    "in limits= of both sides"
                 )
             total += size
         self.large_bytes += total

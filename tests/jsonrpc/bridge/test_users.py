@@ -121,7 +121,10 @@ async def test_what_a_user_may_not_call(listener: str) -> None:
         async with asking(bridge, listener, "close sesame", TOKENS) as ask:
             error = (await ask(request("open_valve")))["error"]
             assert error["code"] == -32001
-            assert error["data"] == "the user 'bob' may not call 'open_valve'"
+            assert error["data"] == (
+                "the user 'bob' may not call 'open_valve': allow= of the method, or authorize= of "
+                "the server, decides"
+            )
         assert handler.calls == []
         async with asking(bridge, listener, "open sesame", TOKENS) as ask:
             assert (await ask(request("open_valve")))["result"] == "open"

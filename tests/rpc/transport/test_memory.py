@@ -74,7 +74,7 @@ class TestNames:
 
     async def test_name_in_use(self, name: str) -> None:
         first = await listening(name)
-        with pytest.raises(OSError, match=f"{name} already") as caught:
+        with pytest.raises(OSError, match=f"{name} is in use: this process") as caught:
             await listening(name)
         assert caught.value.errno == errno.EADDRINUSE
         client = await dialling(name)
