@@ -90,7 +90,6 @@ NOT_REACHED = {
     "jsonrpc.zeromq.receiver.MAX_WAITING": "in the table of buffers",
     "jsonrpc.zeromq.subscription.MAX_WAITING": "in the table of buffers",
     "nats.connection.MAX_DISCOVERED": "addresses of servers that this side trusts",
-    "nats.link.MAX_DIGITS": "numbers of the NATS server's",
     "nats.link.MAX_TEXT": "a text for people",
     "nats.subject.MAX_NAME": "names that this side gives",
     "nats.subject.MAX_TOKEN": "how long tokens are made",

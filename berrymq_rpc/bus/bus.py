@@ -142,15 +142,19 @@ class Bus(Registry):
             )
         # Who follows may have changed.
         route = self._route(identifier) if stored is not None else route
-        completion = Completion()
-        tracked, sinks = track_route(route, completion.on_end)
+        completion: Completion | None = None
+        sinks = 0
+        if route.reached:
+            completion = Completion()
+            route, sinks = track_route(route, completion.on_end)
         try:
-            reached = self._delivery.run(tracked, message)
+            reached = self._delivery.run(route, message)
         except BaseException:
             if stored is not None and not stored.is_claimed:
                 stored.end()
             raise
-        await completion.wait(reached - sinks)
+        if completion is not None:
+            await completion.wait(reached - sinks)
         if stored is not None:
             if not stored.is_claimed:
                 stored.end(ServiceClosedError("the node has left the cluster: nothing was stored"))

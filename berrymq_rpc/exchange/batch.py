@@ -61,6 +61,7 @@ class Batch:
         withheld: how many messages before the first are kept from the receiver.
 
     Attributes:
+        identifier: of all its messages, where that is known without unpacking them.
         stored: of a single message of this node: what waits for the word of the cluster on it.
     """
 
@@ -70,6 +71,7 @@ class Batch:
         "error",
         "first",
         "frames",
+        "identifier",
         "size",
         "source",
         "stored",
@@ -96,8 +98,11 @@ class Batch:
         self.target = target
         self.error = error
         self.withheld = withheld
+        self.identifier: str | None = None
         self.stored: Stored | None = None
-        self.size = len(data) + sum(map(len, frames)) + OVERHEAD
+        self.size = len(data) + OVERHEAD
+        if frames:
+            self.size += sum(map(len, frames))
 
     @property
     def last(self) -> int:

@@ -12,6 +12,7 @@ frames, the long byte strings. `via` is the name and epoch of the node that has 
 that is not the origin.
 """
 
+import struct
 from typing import Any, NamedTuple
 
 from ..errors import ProtocolError
@@ -23,8 +24,9 @@ __all__ = ["HEAD_BYTES", "Record", "RecordCodec"]
 
 VERSION = 1
 
-#: Of the version and the length of the head.
-PREFIX = 5
+#: The version and the length of the head.
+_PREFIX = struct.Struct(">BI")
+PREFIX = _PREFIX.size
 
 #: Bytes of a head without an error, at most: two names of 100 characters, and numbers.
 HEAD_BYTES = 1024
@@ -61,15 +63,17 @@ class RecordCodec:
             previous: see `Record`.
             via: the node that publishes it, if it is not the origin.
         """
-        sizes = [len(frame) for frame in batch.frames]
-        further: tuple[Any, ...] = (previous, batch.withheld, sizes, via, batch.target, batch.error)
         head: list[Any] = [*batch.source, batch.first, batch.count]
-        head.extend(value or None for value in further)
-        while head[-1] is None:
-            head.pop()
+        if batch.frames or batch.withheld or via is not None or batch.target is not None:
+            sizes = [len(frame) for frame in batch.frames]
+            further = (previous, batch.withheld, sizes, via, batch.target, batch.error)
+            head.extend(value or None for value in further)
+            while head[-1] is None:
+                head.pop()
+        elif previous:
+            head.append(previous)
         packed = self._codec.pack(head, "the head")
-        prefix = bytes((VERSION,)) + len(packed).to_bytes(PREFIX - 1, "big")
-        return b"".join((prefix, packed, batch.data, *batch.frames))
+        return b"".join((_PREFIX.pack(VERSION, len(packed)), packed, batch.data, *batch.frames))
 
     def parse(self, payload: bytes) -> Record:
         """Check what was published and parse it; the messages are not unpacked yet.

@@ -12,6 +12,8 @@ _LINE = b"NATS/1.0"
 
 def status_of(headers: bytes) -> int:
     """The status in the first line of headers, such as 503; 0 if there is none."""
+    if not headers:
+        return 0
     digits = headers[len(_LINE) : headers.find(b"\r\n")].split(maxsplit=1)
     return int(digits[0]) if digits and digits[0].isdigit() and len(digits[0]) <= 3 else 0
 
@@ -31,5 +33,6 @@ def pack_headers(values: Mapping[str, str]) -> bytes:
     """Headers as they travel. Line ends within a value become spaces."""
     lines = [_LINE]
     for name, value in values.items():
-        lines.append(f"{name}: {' '.join(value.splitlines())}".encode("utf-8", "replace"))
+        text = value if value.isprintable() else " ".join(value.splitlines())
+        lines.append(f"{name}: {text}".encode("utf-8", "replace"))
     return b"\r\n".join([*lines, b"", b""])

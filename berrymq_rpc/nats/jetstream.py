@@ -5,6 +5,7 @@ subscription, and stall (``fetch`` after an empty one).
 """
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ __all__ = [
     "JetStreamError",
     "PubAck",
     "covers",
+    "is_usual_ack",
     "parse_ack",
     "parse_delivery",
     "time_text",
@@ -107,6 +109,18 @@ def parse_delivery(reply: str) -> Delivery:
     except ValueError as error:
         raise ProtocolError(f"not a message of a consumer: {error}") from None
     return Delivery(stream, consumer, tries, sequence, timestamp, pending)
+
+
+#: JetStream's usual answer to a publish, which says nothing else than where the message is.
+_USUAL_ACK = re.compile(rb'\{"stream": ?"[A-Za-z0-9_-]+", ?"seq": ?[1-9][0-9]*\}')
+
+
+def is_usual_ack(payload: bytes) -> bool:
+    """Whether an answer to a publish says that it is stored, in the way in which nearly all do.
+
+    If not, `parse_ack` finds out what it says.
+    """
+    return _USUAL_ACK.fullmatch(payload) is not None
 
 
 def parse_ack(payload: bytes) -> PubAck:

@@ -6,6 +6,7 @@ What it overrides of nats-py is held by ``tests/nats/test_link.py``.
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +42,12 @@ LINK_TIMEOUT = 5.0
 #: Seconds that the tasks of a link that is given up have to end.
 CLEANUP = 1.0
 
-#: Digits of a size or of a subscription's number.
-MAX_DIGITS = 9
+#: The line before a message without and with headers: subject, number of the subscription, subject
+#: for answers if there is one, and sizes.
+_PLAIN = re.compile(rb"MSG (\S+) ([0-9]{1,9}) (?:(\S+) )?([0-9]{1,9})\r\n").match
+_WITH_HEADERS = re.compile(
+    rb"HMSG (\S+) ([0-9]{1,9}) (?:(\S+) )?([0-9]{1,9}) ([0-9]{1,9})\r\n"
+).match
 
 #: Characters of what the server says that are kept in a text.
 MAX_TEXT = 300
@@ -136,35 +141,26 @@ class Parser(NatsParser):  # type: ignore[misc]
         size = len(data)
         start = 0
         while True:
-            if data.startswith(b"MSG ", start):
-                least = 4
-            elif data.startswith(b"HMSG ", start):
-                least = 5
+            # Whatever else it is, a line without an end included, is left to nats-py.
+            line = _PLAIN(data, start)
+            if line is not None:
+                subject, number, reply, length = line.groups(b"")
+                body, headers = line.end(), b""
+                stop = body + int(length)
+                if stop + 2 > size:
+                    return start, stop + 2 - start
             else:
-                return start, 0
-            end = data.find(b"\r\n", start)
-            if end < 0:
-                # A line without an end is left to nats-py, which bounds it.
-                return start, 0
-            fields = data[start:end].split()
-            count = len(fields) - least
-            digits = fields[-1]
-            if count not in (0, 1) or not (digits.isdigit() and fields[2].isdigit()):
-                return start, 0
-            if len(digits) > MAX_DIGITS or len(fields[2]) > MAX_DIGITS:
-                return start, 0
-            body = end + 2
-            stop = body + int(digits)
-            if stop + 2 > size:
-                return start, stop + 2 - start
-            reply = fields[3] if count else b""
-            headers = b""
-            if least == 5:
-                if not fields[-2].isdigit() or len(fields[-2]) > MAX_DIGITS:
+                line = _WITH_HEADERS(data, start)
+                if line is None:
                     return start, 0
-                middle = min(body + int(fields[-2]), stop)
+                subject, number, reply, headers_length, length = line.groups(b"")
+                body = line.end()
+                stop = body + int(length)
+                if stop + 2 > size:
+                    return start, stop + 2 - start
+                middle = min(body + int(headers_length), stop)
                 headers, body = data[body:middle], middle
-            received(int(fields[2]), fields[1], reply, data[body:stop], headers)
+            received(int(number), subject, reply, data[body:stop], headers)
             start = stop + 2
 
 

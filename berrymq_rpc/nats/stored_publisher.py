@@ -14,7 +14,7 @@ from ..errors import (
 )
 from .connection import Connection
 from .headers import NO_RESPONDERS, pack_headers, status_of
-from .jetstream import parse_ack
+from .jetstream import is_usual_ack, parse_ack
 
 __all__ = ["ABSENCE", "TIMEOUT", "OnStored", "StoredPublisher"]
 
@@ -91,7 +91,10 @@ class StoredPublisher:
         """
         self._numbers += 1
         key = str(self._numbers)
-        packed = pack_headers({"Nats-Msg-Id": message_id, **(headers or {})})
+        values = {"Nats-Msg-Id": message_id}
+        if headers:
+            values.update(headers)
+        packed = pack_headers(values)
         pending = _Pending(subject, payload, packed, on_stored, self._loop.time())
         self._pending[key] = pending
         self._send(key, pending)
@@ -126,6 +129,9 @@ class StoredPublisher:
 
     def _answered(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         key = subject.rpartition(".")[2]
+        if is_usual_ack(payload):
+            self._end(key, None)
+            return
         pending = self._pending.get(key)
         if pending is None:
             return

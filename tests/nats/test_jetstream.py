@@ -22,6 +22,7 @@ from berrymq_rpc.nats.jetstream import (
     JetStreamError,
     PubAck,
     covers,
+    is_usual_ack,
     parse_ack,
     parse_delivery,
     time_text,
@@ -84,6 +85,27 @@ def test_acks() -> None:
 def test_any_bytes(payload: bytes) -> None:
     with pytest.raises((ProtocolError, JetStreamError)):
         parse_ack(payload)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_usual"),
+    [
+        (b'{"stream":"BERRYMQ_plant","seq":3}', True),
+        (b'{"stream":"S", "seq": 1234567890123456789}', True),
+        (b'{"stream":"S","seq":3,"duplicate":true}', False),
+        (b'{"stream":"S","domain":"hub","seq":3}', False),
+        (b'{"stream":"S","seq":0}', False),
+        (b'{"stream":"S","seq":3}\n', False),
+        (b'{"stream":"S","seq":3}{"error":{"code":400}}', False),
+        (b'{"error":{"code":400,"err_code":10000},"stream":"S","seq":0}', False),
+        (b'{"stream":"","seq":3}', False),
+        (b"", False),
+    ],
+)
+def test_the_usual_answer_to_a_publish_is_known_at_sight(answer: bytes, is_usual: bool) -> None:
+    assert is_usual_ack(answer) is is_usual
+    if is_usual:
+        assert not parse_ack(answer).duplicate
 
 
 def test_times() -> None:

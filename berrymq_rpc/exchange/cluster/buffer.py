@@ -143,10 +143,13 @@ class ClusterBuffer(SendBuffer):
         super().put(Publication(batch, inbox(self._cluster, node), payload))
 
     def _put_messages(self, batch: Batch) -> None:
+        if batch.identifier is not None:
+            self._publish(batch, batch.identifier)
+            return
         messages = self._codec.unpack(batch)
         identifiers = [message[0] for message in messages]
         if identifiers.count(identifiers[0]) == len(identifiers):
-            self._publish(batch, identifiers[0], messages)
+            self._publish(batch, identifiers[0])
             return
         start = 0
         while start < len(identifiers):
@@ -157,7 +160,7 @@ class ClusterBuffer(SendBuffer):
                     break
                 end += 1
             part = self._part(batch, messages, start, end)
-            self._publish(part, identifiers[start], messages[start:end])
+            self._publish(part, identifiers[start])
             start = end
 
     def _part(
@@ -173,13 +176,12 @@ class ClusterBuffer(SendBuffer):
             batch.source, batch.first + start, end - start, data, frames, withheld=withheld
         )
 
-    def _publish(
-        self, batch: Batch, identifier: str, messages: tuple[tuple[Any, ...], ...]
-    ) -> None:
+    def _publish(self, batch: Batch, identifier: str) -> None:
+        """Make a publication of messages that all have one identifier."""
         if batch.size + HEAD_BYTES > self.max_payload and batch.count > 1:
-            for place, message in enumerate(messages):
-                part = self._part(batch, messages, place, place + 1)
-                self._publish(part, identifier, (message,))
+            messages = self._codec.unpack(batch)
+            for place in range(batch.count):
+                self._publish(self._part(batch, messages, place, place + 1), identifier)
             return
         try:
             subject = self.subject(identifier)
@@ -194,7 +196,7 @@ class ClusterBuffer(SendBuffer):
         if (stored := batch.stored) is not None:
             stored.is_claimed = True
         if len(payload) > self.max_payload:
-            too_large = self._refuse(messages[0], len(payload))
+            too_large = self._refuse(self._codec.unpack(batch)[0], len(payload))
             if stored is not None:
                 stored.end(too_large)
             return

@@ -39,6 +39,7 @@ from ..taken_message import check_no_loop
 from .consumer import Delivered, DurableConsumer, Unpacked
 from .handover import Handover
 from .info import DurableQueueInfo
+from .places import Places
 from .queue import ClusterQueue
 from .report import FillWatch, list_queues, replay
 from .streams import DEAD, DurableStreams, QueueSettings, filters_of
@@ -130,7 +131,7 @@ class ClusterQueues:
         self._open: weakref.WeakSet[ClusterQueue] = weakref.WeakSet()
         self._fill_watch = FillWatch(self.js, self.streams, host.report_filling)
         self._looking: asyncio.Task[None] | None = None
-        self._places = asyncio.Semaphore(MAX_UNSTORED)
+        self._places = Places(MAX_UNSTORED)
         #: Subjects and patterns that queues keep, each believed until then.
         self._known: dict[str, float] = {}
         self._is_closed = False
@@ -179,7 +180,15 @@ class ClusterQueues:
 
     async def reserve(self, identifier: Identifier) -> Stored | None:
         subject = self.host.subject(str(identifier))
-        if not await self.call(self._reserve(subject), self._unreserve):
+        if (
+            threading.get_ident() == self.thread
+            and not self._is_closed
+            and self._known.get(subject, 0.0) > self.loop.time()
+        ):
+            # As mostly: nothing has to be asked for.
+            if not self._places.take_now():
+                await self._places.take()
+        elif not await self.call(self._reserve(subject), self._unreserve):
             return None
         return Stored(self._release)
 
@@ -188,7 +197,7 @@ class ClusterQueues:
             return False
         if not await self._is_kept(subject):
             return False
-        await self._places.acquire()
+        await self._places.take()
         return True
 
     def _unreserve(self, has_place: bool) -> None:
