@@ -67,11 +67,15 @@ class Nats:
             raise ValueError(f"one service is meant, not {' and '.join(sorted(services))}")
         for name in ("user", "password", "token"):
             _check_text(name, getattr(self, name))
-        found = [a for a in addresses if a.user is not None or a.token is not None]
-        if found and (self.user, self.password, self.token) == (None, None, None):
-            object.__setattr__(self, "user", found[0].user)
-            object.__setattr__(self, "password", found[0].password)
-            object.__setattr__(self, "token", found[0].token)
+        given = {(self.user, self.password, self.token)}
+        given |= {(a.user, a.password, a.token) for a in addresses}
+        given.discard((None, None, None))
+        if len(given) > 1:
+            raise ValueError("one user or token is meant, in the addresses and the arguments")
+        for user, password, token in given:
+            object.__setattr__(self, "user", user)
+            object.__setattr__(self, "password", password)
+            object.__setattr__(self, "token", token)
         if (self.user is None) != (self.password is None):
             raise ValueError("a user needs a password, and a password a user")
         if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
