@@ -74,6 +74,16 @@ class NatsService:
         """Begin to take requests."""
         return NatsMicroPort(self._listener, handler)
 
+    async def ready(self, timeout: float) -> None:
+        """Wait until NATS has all subscriptions, or there is no link any more.
+
+        Cancelling it is harmless.
+
+        Args:
+            timeout: seconds.
+        """
+        await self._listener.connection.flush(timeout)
+
     def stop(self) -> None:
         """Be listed no more: the server is closing."""
         self._discovery.stop()

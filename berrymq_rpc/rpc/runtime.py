@@ -93,9 +93,9 @@ class Runtime:
         opened = await transport_for(endpoint).listen(endpoint, port, options)
         port.opened(opened)
         if is_nats(endpoint):
-            self._serve_plain_clients(opened)
+            await self._serve_plain_clients(opened)
 
-    def _serve_plain_clients(self, listener: Port) -> None:
+    async def _serve_plain_clients(self, listener: Port) -> None:
         """Have NATS's own tools find this side, and take the requests of plain NATS clients."""
         # Here, as it needs nats-py.
         from .nats_service import NatsService
@@ -105,6 +105,7 @@ class Runtime:
         if service.dialect is not None:
             port = self._new_port(None, [service.dialect])
             port.opened(service.open_port(port))
+        await service.ready(self.options.connect_timeout)
 
     async def dial(self, endpoint: str, *, greeting: Dialect | None) -> None:
         """Open a connecting port."""
@@ -161,7 +162,7 @@ class Runtime:
     @property
     def peers(self) -> int:
         """How many connections there are, at all ports."""
-        return sum(len(port.connections) for port in self.ports)
+        return sum(len(port.connections) for port in self.ports if port.has_peers)
 
     def connection_made(self, connection: Connection) -> None:
         """A peer has connected."""
@@ -258,8 +259,9 @@ class Runtime:
 
     async def _goodbyes_read(self, end: float) -> None:
         """Wait until the peers have read the goodbye: all that they sent before it is answered."""
-        while self.loop.time() < end and not all(
-            c.session.barrier_passed for c in self.connections
+        while self.loop.time() < end and not (
+            all(port.is_drained for port in self.ports)
+            and all(c.session.barrier_passed for c in self.connections)
         ):
             await asyncio.sleep(FAREWELL_PAUSE)
 

@@ -93,6 +93,9 @@ class Peer:
     def received(self) -> list[list[bytes]]:
         return [frames for _, frames in self.messages]
 
+    def has_room(self, peers: int) -> bool:
+        return True
+
     def peer_connected(self, key: Key) -> None:
         with self._called():
             assert key not in self.keys

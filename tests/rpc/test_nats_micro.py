@@ -4,9 +4,11 @@ import asyncio
 import itertools
 import json
 import os
+import re
+import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -274,6 +276,50 @@ async def test_several_servers_share_the_requests(nats_server: NatsServer, servi
         leaving.close()
         await leaving.wait_closed()
         assert {await plain.value("who") for _ in range(20)} == {"a"}
+
+
+def blocking_client(server: NatsServer) -> socket.socket:
+    """A plain NATS client that the event loop does not run."""
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    client.sendall(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n')
+    return client
+
+
+def read_until(client: socket.socket, enough: Callable[[bytes], object]) -> bytes:
+    data = b""
+    while not enough(data):
+        data += client.recv(1 << 16)
+    return data
+
+
+@pytest.mark.parametrize("grace", [5.0, 0.1])
+async def test_requests_on_their_way_to_a_closing_server_are_answered(
+    nats_server: NatsServer, service: str, grace: float
+) -> None:
+    """NATS has given them to it: nobody else answers."""
+    server = await rpc.start_server(Handler(), bind=f"{nats_server.url}/{service}", grace=grace)
+    with blocking_client(nats_server) as client:
+        request = f"PUB {service}.add answers.{service} 3\r\n[1]\r\n"
+        client.sendall(f"SUB answers.{service} 1\r\n{request * 100}PING\r\n".encode())
+        read_until(client, lambda data: data.endswith(b"PONG\r\n"))
+        server.close()
+        await server.wait_closed()
+        got = read_until(client, lambda data: len(re.findall(rb"^H?MSG ", data, re.M)) == 100)
+    assert got.count(b"Nats-Service-Error-Code: 503\r\n") == got.count(b"HMSG")
+
+
+async def test_plain_clients_are_no_peer(nats_server: NatsServer, service: str) -> None:
+    """They take no place of those that `max_peers` allows, and need none."""
+    limits = rpc.Limits(max_peers=1)
+    async with opened(nats_server, service, limits=limits) as (_, server, plain):
+        assert await plain.value("add", b"[1]") == 1
+        assert server.statistics()["peers"] == 0
+        async with await rpc.open_client(
+            connect=f"{nats_server.url}/{service}", timeout=10
+        ) as client:
+            assert await client.rpc.add(1, 2) == 3
+            assert server.statistics()["peers"] == 1
+            assert await plain.value("add", b"[1]") == 1
 
 
 @pytest.mark.parametrize("dialects", ["native", ("native", "aiozmq")])

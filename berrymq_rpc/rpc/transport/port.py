@@ -84,6 +84,13 @@ class PortOptions(NamedTuple):
 class PortHandler(Protocol):
     """Receives the events of a port. None of its methods may raise."""
 
+    def has_room(self, peers: int) -> bool:
+        """Whether a further peer of the port is served; a port may tell one that is not.
+
+        Args:
+            peers: how many the port has.
+        """
+
     def peer_connected(self, key: Key) -> None:
         """A peer has connected. A listening port may notice it only by the first message."""
 
@@ -142,6 +149,14 @@ class Port(ABC):
         """Bytes that wait in this process to be sent to the peer."""
 
     @property
+    def has_peers(self) -> bool:
+        """Whether its keys are peers, as `Limits.max_peers` counts them.
+
+        Where all who send requests have one key together, they are not.
+        """
+        return True
+
+    @property
     def trouble(self) -> str | None:
         """Why there is no peer, where the port knows more than that there is none."""
         return None
@@ -182,6 +197,11 @@ class Port(ABC):
 
     def stop_accepting(self) -> None:
         """Take no new peers, where the transport can tell them of other servers."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all has arrived that was on its way before `stop_accepting`."""
+        return True
 
     @abstractmethod
     def close(self) -> None:

@@ -164,7 +164,7 @@ class NatsListener(NatsPort):
         head = parse_head(payload)
         if head is None or head.kind != OPEN or not 0 < len(reply) <= MAX_REPLY:
             return
-        if not self._accepts or len(self.sessions) >= MAX_SESSIONS:
+        if not self._accepts or not self._has_room():
             reason = "is full" if self._accepts else "is closing"
             self.connection.publish(reply, pack_head(BYE) + f"the server {reason}".encode())
             return
@@ -175,6 +175,10 @@ class NatsListener(NatsPort):
         welcome = pack_head(WELCOME, credit=window) + token.encode()
         self.connection.publish(reply, welcome, bounce)
         self._begin(session)
+
+    def _has_room(self) -> bool:
+        count = len(self.sessions)
+        return count < MAX_SESSIONS and self._handler is not None and self._handler.has_room(count)
 
     def _tell_unknown(self, reply: str) -> None:
         """Tell a client that this side has ended the session that it still has."""

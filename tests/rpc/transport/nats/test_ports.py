@@ -1,6 +1,7 @@
 """Calls over NATS: several servers of a service, and what happens when one or NATS itself fails."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ pytest.importorskip("nats", reason="NATS needs nats-py")
 from berrymq_rpc import rpc
 from berrymq_rpc.nats.connection import Connection
 from berrymq_rpc.nats.options import Nats
-from berrymq_rpc.rpc.transport.nats import listener
+from berrymq_rpc.rpc.transport.nats import listener, search
 from berrymq_rpc.rpc.transport.nats import port as nats_port
 from berrymq_rpc.rpc.transport.nats.dialler import NatsDialler
 from berrymq_rpc.rpc.transport.nats.records import (
@@ -590,6 +591,44 @@ async def test_a_full_server_refuses(address: str, monkeypatch: Any, until: Any)
                 await until(lambda: call.done() or one.statistics()["peers"] == 2)
                 async with served(address, "c"):
                     assert await call in ("b", "c")
+
+
+async def test_a_server_with_max_peers_is_left_alone(address: str, until: Any) -> None:
+    """Its clients are at others, and none of their calls fails."""
+    async with (
+        served(address, "full", limits=rpc.Limits(max_peers=2)),
+        served(address, "free"),
+        contextlib.AsyncExitStack() as opened,
+    ):
+        clients = [
+            await opened.enter_async_context(await rpc.open_client(connect=address, timeout=10))
+            for _ in range(6)
+        ]
+        await until(lambda: all(client.statistics()["peers"] for client in clients))
+        await until(lambda: sum(client.statistics()["peers"] for client in clients) == 2 + 6)
+        calls = [client.rpc.who_later() for client in clients for _ in range(10)]
+        got = Counter(await asyncio.gather(*calls))
+        assert got == {"full": 10, "free": 50}
+
+
+async def test_peers_at_all_ports_are_counted(address: str, until: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(search, "AVOID", 0.1)
+    handler = Handler("a")
+    async with (
+        await rpc.start_server(
+            handler, bind=[address, "tcp://127.0.0.1:*"], limits=rpc.Limits(max_peers=2)
+        ) as server,
+        await rpc.open_client(connect=server.endpoints[1]) as one,
+        await rpc.open_client(connect=address) as two,
+    ):
+        assert [await one.rpc.who(), await two.rpc.who()] == ["a", "a"]
+        async with await rpc.open_client(connect=address, connect_timeout=0.3) as third:
+            with pytest.raises(rpc.ConnectionLostError, match="no server of the service"):
+                await third.rpc.who()
+        async with await rpc.open_client(connect=address, connect_timeout=10) as third:
+            call = third.rpc.who()
+            one.close()
+            assert await call == "a"
 
 
 async def test_windows_shrink_with_peers(address: str) -> None:
