@@ -1,22 +1,29 @@
-"""Durable queues while consumers and the NATS server are killed: what was told as sent arrives."""
+"""Durable queues when consumers, links and the NATS server fail: what was told as sent arrives."""
 
 import asyncio
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from berrymq_rpc.bus import AsyncQueue, Bus
+from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message
+from berrymq_rpc.errors import ConnectionLostError
 from berrymq_rpc.exchange import Node
+from berrymq_rpc.rpc import Limits
 from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
+
+StartNats = Callable[..., NatsServer]
+Until = Callable[..., Any]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +68,7 @@ def consumer(server: NatsServer, path: Path) -> Iterator[subprocess.Popen[bytes]
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
 async def test_every_number_that_was_told_as_sent_arrives(
-    start_nats: Callable[..., NatsServer], tmp_path: Path, count: int
+    start_nats: StartNats, tmp_path: Path, count: int
 ) -> None:
     server = start_nats(jetstream=True)
     files = (tmp_path / f"taken{number}" for number in itertools.count())
@@ -106,3 +113,149 @@ async def test_every_number_that_was_told_as_sent_arrives(
                 while await queue.size():
                     await asyncio.sleep(0.1)
             assert taken() >= told
+
+
+#: Seconds: twice as long, and a link that is cut is noticed.
+HEARTBEAT = 0.5
+
+#: Seconds that `cluster_node.py` has for a message, and that a busy machine may take longer.
+ACK_WAIT = 1.0
+SLACK = 1.0
+
+PATIENCE = 20.0
+
+
+@asynccontextmanager
+async def workers_at(url: str) -> AsyncIterator[tuple[Bus, AsyncQueue]]:
+    """A node with the queue that `cluster_node.py` has as well."""
+    bus = Bus()
+    async with Node(None, bus, cluster=url, limits=Limits(heartbeat=HEARTBEAT)):
+        queue = AsyncQueue("job:*", durable="workers", ack_wait=ACK_WAIT, tries=3, bus=bus)
+        await queue.ready()
+        yield bus, queue
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_consumer_that_fails(
+    start_nats: StartNats, until: Until, program: Any, number: signal.Signals
+) -> None:
+    """The message that it has goes to another one when its time is over, marked."""
+    server = start_nats(jetstream=True)
+    async with workers_at(server.url) as (bus, queue):
+        holder = program("cluster_node.py", server.url, "holder")
+        loop = asyncio.get_running_loop()
+        await bus.publish("job:new", 7)
+        await until(lambda: holder.lines == ["7 1"], PATIENCE)
+        began = loop.time()
+        holder.send(number)
+        message = await queue.get(timeout=PATIENCE)
+        # What the other one had asked for besides is not waited for.
+        assert loop.time() - began < ACK_WAIT + SLACK
+        assert (message.args, message.redelivered) == ((7,), True)
+        assert await message.ack(confirm=True)
+        assert await queue.size() == 0
+
+
+@pytest.mark.parametrize("how", ["cut", "close", "half-close"])
+async def test_a_link_of_a_consumer_that_fails(
+    start_nats: StartNats, link: Any, until: Until, how: str
+) -> None:
+    """Its message goes to another one; its own acknowledgement says that it was not heard."""
+    server = start_nats(jetstream=True)
+    async with (
+        link(f"tcp://127.0.0.1:{server.port}") as line,
+        workers_at(server.url) as (bus, queue),
+        workers_at(line.endpoint.replace("tcp", "nats")) as (behind, cut_off),
+    ):
+        lost: list[Message] = []
+        behind.regist_function("connection:lost", lost.append)
+        await bus.publish("job:new", 7)
+        held = await cut_off.get(timeout=PATIENCE)
+        match how:
+            case "cut":
+                line.cut()
+            case "close":
+                line.refuse()
+            case "half-close":
+                line.half_close("down")
+                line.refuse()
+        await until(lambda: lost)
+        assert not await held.ack()
+        with pytest.raises(ConnectionLostError):
+            await held.ack(confirm=True)
+        async with queue.get(timeout=ACK_WAIT + SLACK) as message:
+            assert (message.args, message.redelivered) == ((7,), True)
+        line.restore()
+        # It gets messages again, as soon as it is back.
+        for number in range(10):
+            await bus.publish("job:new", number)
+        async with asyncio.timeout(PATIENCE):
+            async with cut_off.get() as message:
+                assert message.args[0] in range(10)
+
+
+@pytest.mark.parametrize("how", ["cut", "close", "half-close", "frozen"])
+async def test_publish_over_a_link_that_fails(
+    start_nats: StartNats, link: Any, until: Until, how: str
+) -> None:
+    """It waits, and sends the same again; the queue has each message once."""
+    server = start_nats(jetstream=True)
+    async with (
+        link(f"tcp://127.0.0.1:{server.port}") as line,
+        workers_at(server.url) as (_, queue),
+        workers_at(line.endpoint.replace("tcp", "nats")) as (bus, _),
+    ):
+        lost: list[Message] = []
+        bus.regist_function("connection:lost", lost.append)
+        await bus.publish("job:new", -1)
+        sending = [asyncio.create_task(bus.publish("job:new", n)) for n in range(50)]
+        # Some are on their way.
+        await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+        match how:
+            case "cut":
+                line.cut()
+            case "close":
+                line.close()
+            case "half-close":
+                line.half_close("down")
+            case "frozen":
+                server.signal(signal.SIGSTOP)
+        sending += [asyncio.create_task(bus.publish("job:new", n)) for n in range(50, 100)]
+        await until(lambda: lost)
+        if how == "frozen":
+            server.signal(signal.SIGCONT)
+        line.restore()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*sending)
+            taken = []
+            while await queue.size():
+                message = await queue.get()
+                taken.append(message.args[0])
+                assert await message.ack(confirm=True)
+        assert sorted(taken) == list(range(-1, 100))
+
+
+@pytest.mark.slow
+async def test_a_message_that_kills_its_consumers(
+    start_nats: StartNats, until: Until, program: Any
+) -> None:
+    """It is a dead letter after its tries, though no consumer ever said a word about it."""
+    server = start_nats(jetstream=True)
+    async with workers_at(server.url) as (bus, queue):
+        dead: list[Message] = []
+        bus.regist_function("dead:workers", dead.append)
+        await bus.publish("job:new", 7)
+        for _ in range(3):
+            assert program("cluster_node.py", server.url, "victim").wait() == 1
+        with pytest.raises(Empty):
+            await queue.get(timeout=ACK_WAIT + SLACK)
+        await until(lambda: dead)
+        (letter,) = dead
+        assert letter.args == (7,)
+        assert letter.dead == {
+            "identifier": "job:new",
+            "queue": "workers",
+            "tries": 3,
+            "error": None,
+        }
+        assert await queue.size() == 0
