@@ -6,7 +6,8 @@ It prints ``serving URL`` when it is ready, and then:
 
 * ``speaker`` sends ``a:b`` with a running number every few milliseconds;
 * ``hearer`` prints the number of each ``a:b``, and the actions of ``connection:*``;
-* ``holder`` prints each message of the durable queue ``workers``, and is never done with it;
+* ``holder`` prints each message of the durable queue ``workers``, and is never done with it: it
+  waits for `WAITS` at a time;
 * ``victim`` dies of each;
 * ``worker`` prints and acknowledges each.
 """
@@ -21,9 +22,18 @@ from berrymq_rpc.rpc import Limits
 #: Seconds that the work on a message may take.
 ACK_WAIT = 1.0
 
+#: Messages that a holder waits for.
+WAITS = 8
+
 
 def say(*words: object) -> None:
     print(*words, flush=True)
+
+
+async def hold(queue: AsyncQueue) -> None:
+    while True:
+        message = await queue.get()
+        say(message.args[0], message.tries)
 
 
 async def main(url: str, role: str, heartbeat: str = "0.5") -> None:
@@ -40,14 +50,15 @@ async def main(url: str, role: str, heartbeat: str = "0.5") -> None:
         await node.drain(10)
         say("serving", url)
         number = 0
+        if role == "holder":
+            await asyncio.gather(*(hold(queue) for _ in range(WAITS)))
         while True:
             if queue is not None:
                 message = await queue.get()
                 if role == "victim":
                     os._exit(1)
                 say(message.args[0], message.tries)
-                if role == "worker":
-                    await message.ack()
+                await message.ack()
             elif role == "speaker":
                 bus.twitter("a:b", number)
                 number += 1

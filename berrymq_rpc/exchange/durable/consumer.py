@@ -1,7 +1,8 @@
 """One process's part in a durable queue: pulls its messages from JetStream, a few at a time.
 
-A pull is a request for some messages, which JetStream answers as they come, for 30 s at most. How
-many are asked for follows how fast they are taken, so that none waits here for long while another
+A pull is a request for some messages, which JetStream answers as they come, for 30 s or `ack_wait`
+at most: to a process that is frozen or cut off it delivers a message twice and no more. How many
+are asked for follows how fast they are taken, so that none waits here for long while another
 process has nothing to do.
 """
 
@@ -25,8 +26,10 @@ __all__ = ["Delivered", "DurableConsumer", "Unpacked", "dead_of"]
 
 logger = Log("berrymq_rpc.exchange")
 
-#: Seconds that a pull lasts, and between two signs of life of JetStream while it does.
+#: Seconds that a pull lasts at most and at least, and between two signs of life of JetStream while
+#: it does; those come twice in a pull, if it is shorter.
 EXPIRES = 30.0
+SHORTEST = 1.0
 HEARTBEAT = 5.0
 
 #: Messages that are asked for at most, and the part of `ack_wait` within which those are taken.
@@ -175,6 +178,8 @@ class DurableConsumer:
         self._request = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
         self._tries = tries
         self._ack_wait = ack_wait
+        self._expires = min(max(ack_wait, SHORTEST), EXPIRES)
+        self._heartbeat = min(self._expires / 2, HEARTBEAT)
         self._unpack = unpack
         self._give_up = give_up
         self._split = split
@@ -296,14 +301,14 @@ class DurableConsumer:
             )
         body = {
             "batch": wanted,
-            "expires": int(EXPIRES * NANOSECONDS),
-            "idle_heartbeat": int(HEARTBEAT * NANOSECONDS),
+            "expires": int(self._expires * NANOSECONDS),
+            "idle_heartbeat": int(self._heartbeat * NANOSECONDS),
         }
         self._connection.publish(self._request, json.dumps(body).encode(), self._inbox)
         self._outstanding += wanted
         self._heard = self._loop.time()
         if self._watch is None:
-            self._watch = self._loop.call_later(HEARTBEAT, self._check)
+            self._watch = self._loop.call_later(self._heartbeat, self._check)
 
     def _check(self) -> None:
         """Begin anew if JetStream is silent; give back what is not taken."""
@@ -317,11 +322,11 @@ class DurableConsumer:
             while self._buffer:
                 self._buffer.popleft().give_back()
             self.reset()
-        if self._outstanding and now - self._heard > 2 * HEARTBEAT + PAUSE:
+        if self._outstanding and now - self._heard > 2 * self._heartbeat + PAUSE:
             logger.warning("durable queue %s: JetStream is silent; pulling anew", self.name)
             self.reset()
         if self._end is None and (self._outstanding or self._buffer or self._waiters):
-            self._watch = self._loop.call_later(HEARTBEAT, self._check)
+            self._watch = self._loop.call_later(self._heartbeat, self._check)
             self._pull()
 
     def reset(self) -> None:
