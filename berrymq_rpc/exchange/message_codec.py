@@ -26,6 +26,9 @@ LARGE = 8 << 10
 
 _TUPLES = {tuple}
 
+#: Msgpack's header of an array of one element.
+_ARRAY_OF_ONE = b"\x91"
+
 
 class MessageCodec:
     """Packs and unpacks messages: ``(identifier, args[, kwargs[, reply_to]])``.
@@ -72,6 +75,18 @@ class MessageCodec:
             return packed
         finally:
             self._is_packing = False
+
+    def pack_one(self, item: tuple[Any, ...]) -> tuple[bytes, list[bytes]]:
+        """Pack an array of one message, with its long byte strings apart if it is large.
+
+        Raises:
+            TypeError, ValueError: it cannot be packed.
+            TooLargeError: it is larger than this node allows.
+        """
+        packed = self.pack(item)
+        if len(packed) >= LARGE:
+            return self.pack_large(item)
+        return _ARRAY_OF_ONE + packed, []
 
     def pack_all(self, messages: list[Any]) -> bytes:
         """Pack an array of messages, some of which may be packed already."""

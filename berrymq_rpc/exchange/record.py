@@ -70,9 +70,11 @@ class RecordCodec:
             head.extend(value or None for value in further)
             while head[-1] is None:
                 head.pop()
-        elif previous:
-            head.append(previous)
-        packed = self._codec.pack(head, "the head")
+            packed = self._codec.pack(head, "the head")
+        else:
+            if previous:
+                head.append(previous)
+            packed = self._codec.fast_pack(head)
         return b"".join((_PREFIX.pack(VERSION, len(packed)), packed, batch.data, *batch.frames))
 
     def parse(self, payload: bytes) -> Record:

@@ -252,10 +252,7 @@ class Router:
         stored = message.stored
         with self.lock:
             try:
-                packed = self.codec.pack(item)
-                data, frames = self.codec.pack_all([packed]), list[bytes]()
-                if len(packed) >= LARGE:
-                    data, frames = self.codec.pack_large(item)
+                data, frames = self.codec.pack_one(item)
             except Exception as error:
                 self.refused += 1
                 stored.is_claimed = True

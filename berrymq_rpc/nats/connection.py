@@ -425,7 +425,7 @@ class Connection:
         try:
             subscription.callback(
                 subject.decode("utf-8", "surrogateescape"),
-                reply.decode("utf-8", "surrogateescape"),
+                reply.decode("utf-8", "surrogateescape") if reply else "",
                 payload,
                 headers,
             )
@@ -495,12 +495,10 @@ class Connection:
         to = f"{subject} {reply}" if reply else subject
         if headers:
             command = f"HPUB {to} {len(headers)} {len(headers) + size}\r\n"
+            head = command.encode("utf-8", "surrogateescape") + headers
         else:
-            command = f"PUB {to} {size}\r\n"
-        head = command.encode("utf-8", "surrogateescape")
-        self._pending.append(head + headers if headers else head)
-        self._pending += parts
-        self._pending.append(b"\r\n")
+            head = f"PUB {to} {size}\r\n".encode("utf-8", "surrogateescape")
+        self._pending += (head, *parts, b"\r\n")
         self._pending_bytes += size + len(head)
         if not self._flush_scheduled:
             self._flush_scheduled = True

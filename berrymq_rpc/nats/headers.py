@@ -31,8 +31,8 @@ def parse_headers(headers: bytes) -> dict[str, str]:
 
 def pack_headers(values: Mapping[str, str]) -> bytes:
     """Headers as they travel. Line ends within a value become spaces."""
-    lines = [_LINE]
+    lines = [_LINE.decode()]
     for name, value in values.items():
         text = value if value.isprintable() else " ".join(value.splitlines())
-        lines.append(f"{name}: {text}".encode("utf-8", "replace"))
-    return b"\r\n".join([*lines, b"", b""])
+        lines.append(f"{name}: {text}")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "replace")

@@ -98,7 +98,8 @@ class StoredPublisher:
         pending = _Pending(subject, payload, packed, on_stored, self._loop.time())
         self._pending[key] = pending
         self._send(key, pending)
-        self._plan()
+        if self._timer is None:
+            self._plan()
         return key
 
     def publish_again(self, key: str | None = None) -> None:
@@ -109,6 +110,7 @@ class StoredPublisher:
         for each in [key] if key is not None else list(self._pending):
             pending = self._pending.get(each)
             if pending is not None:
+                pending.sent = self._loop.time()
                 self._send(each, pending)
 
     def close(self) -> None:
@@ -119,7 +121,6 @@ class StoredPublisher:
             self._end(key, ServiceClosedError("the node was closed before JetStream had answered"))
 
     def _send(self, key: str, pending: _Pending) -> None:
-        pending.sent = self._loop.time()
         try:
             self._connection.publish(
                 pending.subject, pending.payload, f"{self._subject}.{key}", pending.headers
@@ -163,8 +164,7 @@ class StoredPublisher:
             pending.on_stored(error)
 
     def _plan(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(CHECK, self._check)
+        self._timer = self._loop.call_later(CHECK, self._check)
 
     def _check(self) -> None:
         self._timer = None
@@ -179,6 +179,7 @@ class StoredPublisher:
                     ),
                 )
             elif now - pending.sent > RETRY:
+                pending.sent = now
                 self._send(key, pending)
         if self._pending:
             self._plan()
