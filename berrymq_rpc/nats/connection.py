@@ -24,6 +24,8 @@ from .headers import NO_RESPONDERS, status_of
 from .link import (
     LINK_TIMEOUT,
     MAX_TEXT,
+    MIN_PAYLOAD,
+    ExposedError,
     Link,
     LinkOptions,
     Refusal,
@@ -52,6 +54,9 @@ LINGER = 1.0
 
 #: Seconds in which a server whose TLS begins later must say who it is, the first time.
 FIRST_PATIENCE = 1.0
+
+#: Bytes of a message that a server takes unless it is set otherwise.
+USUAL_PAYLOAD = 1 << 20
 
 #: Servers that a cluster may name.
 MAX_DISCOVERED = 100
@@ -95,7 +100,10 @@ class Connection:
         name: what NATS shows for it.
         heartbeat: seconds; a server that does not answer for so long is lost.
         echo: whether what is published here reaches the subscriptions of this connection.
-        insecure: a password or token may be sent beyond this host without TLS.
+        insecure: a password or token may be sent beyond this host without TLS, and a server beyond
+            it may let anyone in.
+        serves: whether others may call this side or send it messages. Without `insecure`, a server
+            beyond this host that lets anyone in is refused then.
         restored: called when there is a link, the first included: the subscriptions are in place.
         lost: called when the link broke, with the reason. What was published just before may be
             lost.
@@ -113,20 +121,21 @@ class Connection:
         heartbeat: float = 2.0,
         echo: bool = True,
         insecure: bool = False,
+        serves: bool = True,
         restored: Callable[[], None] | None = None,
         lost: Callable[[str], None] | None = None,
         refused: Callable[[Refusal], None] | None = None,
         read_complete: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
-        self._link_options = LinkOptions(settings, name, heartbeat, echo, insecure)
+        self._link_options = LinkOptions(settings, name, heartbeat, echo, insecure, serves)
         self.loop = asyncio.get_running_loop()
         #: The inbox of this connection: nobody else knows it.
         self.inbox = f"{settings.inbox_prefix}.{token_hex(12)}"
         #: What the server said last about itself.
         self.server_info: dict[str, Any] = {}
         #: Bytes that a message and its headers may have together.
-        self.max_payload = 1 << 20
+        self.max_payload = USUAL_PAYLOAD
         #: How often a link was made.
         self.links = 0
         #: How many callbacks raised.
@@ -168,12 +177,6 @@ class Connection:
         return text_of(self._error)
 
     @property
-    def requires_authentication(self) -> bool:
-        """Whether the server lets in only whom it knows."""
-        info = self.server_info
-        return bool(info.get("auth_required") or info.get("tls_verify"))
-
-    @property
     def server(self) -> str:
         """The address of the server that there is or was a link to; else all that were given."""
         link = self._link
@@ -193,6 +196,7 @@ class Connection:
         Raises:
             AuthenticationError: the server refused this side, or this side the server.
             ConnectionLostError: no server answered in time.
+            ValueError: the server lets anyone in, and that is not allowed; see `insecure`.
         """
         self.start()
         try:
@@ -207,6 +211,8 @@ class Connection:
             ) from None
         if self._link is None:
             assert isinstance(self._error, AuthenticationError)
+            if isinstance(self._error, ExposedError):
+                raise ValueError(str(self._error)) from None
             raise self._error
 
     async def close(self, timeout: float = LINGER) -> None:
@@ -322,6 +328,12 @@ class Connection:
         except BaseException:
             self._give_up(link)
             raise
+        if _max_payload(link.info) < MIN_PAYLOAD:
+            self._give_up(link)
+            raise ConnectionLostError(
+                f"the NATS server at {server} takes messages of up to {_max_payload(link.info):,} "
+                f"bytes alone (max_payload), and {MIN_PAYLOAD:,} are needed"
+            )
         return link
 
     def _begin_link(self, link: "Link") -> None:
@@ -366,9 +378,7 @@ class Connection:
     def _learn(self, info: dict[str, Any]) -> None:
         """Take what a server says about itself and its cluster."""
         self.server_info = info
-        max_payload = info.get("max_payload")
-        if isinstance(max_payload, int) and max_payload > 0:
-            self.max_payload = max_payload
+        self.max_payload = _max_payload(info)
         found = []
         urls = info.get("connect_urls")
         for url in urls[:MAX_DISCOVERED] if isinstance(urls, list) else ():
@@ -409,6 +419,9 @@ class Connection:
     def link_informed(self, link: "Link", info: dict[str, Any]) -> None:
         """The server says anew what it and its cluster are."""
         if link is not self._link:
+            return
+        if _max_payload(info) < MIN_PAYLOAD:
+            self._end_link("the server takes small messages alone from now on (max_payload)")
             return
         self._learn(info)
         others = [s for s in self._servers() if s != link.server]
@@ -624,3 +637,9 @@ class Connection:
         self._pending_bytes = 0
         if self._link is not None:
             self._link.write(pending)
+
+
+def _max_payload(info: dict[str, Any]) -> int:
+    """The bytes of a message that a server takes, or what is usual if it does not say."""
+    found = info.get("max_payload")
+    return found if isinstance(found, int) and found > 0 else USUAL_PAYLOAD

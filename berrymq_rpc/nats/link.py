@@ -32,7 +32,16 @@ except ModuleNotFoundError as problem:
         name="nats",
     ) from None
 
-__all__ = ["Link", "LinkOwner", "Refusal", "error_of", "refusal_of", "text_of"]
+__all__ = [
+    "ExposedError",
+    "Link",
+    "LinkOptions",
+    "LinkOwner",
+    "Refusal",
+    "error_of",
+    "refusal_of",
+    "text_of",
+]
 
 logger = Log("berrymq_rpc.nats")
 
@@ -51,6 +60,13 @@ _WITH_HEADERS = re.compile(
 
 #: Characters of what the server says that are kept in a text.
 MAX_TEXT = 300
+
+#: Bytes of a message that a server must take at least: those without which none of ours works.
+MIN_PAYLOAD = 4096
+
+
+class ExposedError(AuthenticationError):
+    """The server lets anyone in, and others could call this side."""
 
 
 class Refusal(NamedTuple):
@@ -96,6 +112,7 @@ class LinkOptions(NamedTuple):
     heartbeat: float
     echo: bool
     insecure: bool
+    serves: bool
 
 
 class Parser(NatsParser):  # type: ignore[misc]
@@ -242,6 +259,25 @@ class Link(NatsClient):  # type: ignore[misc]
         )
         if not self.is_connected:
             raise ConnectionResetError("the server closed the connection")
+        self._check_exposure()
+
+    def _check_exposure(self) -> None:
+        info, options = self.info, self._link_options
+        # Who is let in without a proof, is let in as everybody is.
+        knows_us = info.get("auth_required") and options.settings.has_proof
+        if not (
+            knows_us
+            or info.get("tls_verify")
+            or options.insecure
+            or not options.serves
+            or self.server.is_loopback
+        ):
+            raise ExposedError(
+                f"anyone who reaches the NATS server at {self.server} could call this side or send "
+                "it messages: it asks for no authentication. Configure users there, and say as "
+                "which one, or pass insecure=True if the network is trusted",
+                reason="credentials",
+            )
 
     def write(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Write at once; what the socket does not take is kept."""

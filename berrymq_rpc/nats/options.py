@@ -103,6 +103,11 @@ class Nats:
         """Whether a password or token is sent to the server, which others must not read."""
         return self.password is not None or self.token is not None
 
+    @property
+    def has_proof(self) -> bool:
+        """Whether this side says who it is, other than by a certificate."""
+        return self.has_secret or self.nkey is not None or self.credentials is not None
+
     def for_service(self, service: str) -> "Nats":
         """The same servers for another service."""
         return replace(self, servers=str(replace(self.address, service=None)), service=service)

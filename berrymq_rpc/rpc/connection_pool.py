@@ -50,7 +50,11 @@ class ConnectionPool(Runtime):
         call_in_child(self.forked)
 
     def _port_options(self, single: bool = False) -> PortOptions:
-        return super()._port_options(single)._replace(max_servers=self._max_servers)
+        return (
+            super()
+            ._port_options(single)
+            ._replace(max_servers=self._max_servers, serves=not self.dispatcher.table.is_empty)
+        )
 
     # -- calls ---------------------------------------------------------------------------
 

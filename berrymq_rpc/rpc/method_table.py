@@ -84,6 +84,11 @@ class HandlerTable:
             weakref.WeakKeyDictionary(),
         )
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it can have no method: that of a side which has no handler."""
+        return not (self.methods or self._asked)
+
     def find(self, name: object) -> Method:
         """Return the method of that name, which may be anything that came from a peer.
 

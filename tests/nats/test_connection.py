@@ -188,7 +188,7 @@ async def test_a_wrong_password(start_nats: StartNats) -> None:
     server = start_nats('authorization { user: "alice", password: "right-word" }')
     place = f"nats://alice:{{}}@127.0.0.1:{server.port}"
     async with Opened(place.format("right-word")) as opened:
-        assert opened.connection.requires_authentication
+        assert opened.connection.server_info["auth_required"]
     with pytest.raises(AuthenticationError) as caught:
         async with Opened(place.format("wrong-word")):
             pass

@@ -188,6 +188,33 @@ async def test_what_is_no_nats_server(greeting: bytes) -> None:
             await connection.close()
 
 
+@pytest.mark.parametrize("size", [1, 4095])
+async def test_a_server_that_takes_small_messages_alone(
+    size: int, until: Callable[..., Awaitable[None]]
+) -> None:
+    """It is refused with a text that says why; one that says so later is left."""
+    info = b"INFO " + json.dumps({**INFO, "max_payload": size}).encode() + b"\r\n"
+    async with fake() as server:
+        server.greeting = info
+        connection = Connection(Nats(f"nats://127.0.0.1:{server.port}"))
+        try:
+            with pytest.raises(ConnectionLostError, match="max_payload"):
+                await connection.connect(0.5)
+        finally:
+            await connection.close()
+    reports: list[str] = []
+    async with fake() as server:
+        server.words = [info]
+        async with connected(
+            server,
+            restored=lambda: reports.append("restored"),
+            lost=lambda reason: reports.append(reason),
+        ):
+            await until(lambda: len(reports) >= 3)
+    assert reports[::2] == ["restored", "restored"]
+    assert "max_payload" in reports[1]
+
+
 async def test_messages_and_headers_arrive_as_they_are(
     until: Callable[..., Awaitable[None]],
 ) -> None:

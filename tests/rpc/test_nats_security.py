@@ -401,7 +401,7 @@ def own_address() -> str:
     return address
 
 
-async def test_beyond_this_host(start_nats: StartNats) -> None:
+async def test_beyond_this_host(start_nats: StartNats, until: Any, caplog: Any) -> None:
     host = own_address()
     server = start_nats(address="0.0.0.0")
     place = rpc.Nats(f"nats://{host}:{server.port}/calc")
@@ -409,6 +409,23 @@ async def test_beyond_this_host(start_nats: StartNats) -> None:
         await rpc.start_server(Handler(), bind=place)
     async with opened(place, place, insecure=True) as names:
         assert await names.add(1, 2) == 3
+    # Whoever serves by connecting is found by anyone as well, and so is a client with a handler.
+    async with await rpc.open_client(connect=place, handler=Handler()) as client:
+        with pytest.raises(rpc.AuthenticationError, match="asks for no authentication"):
+            await client.rpc.add(1, 2)
+    async with await rpc.start_server(Handler(), connect=place):
+        await until(lambda: "asks for no authentication" in caplog.text)
+    # A client that serves nothing may.
+    async with (
+        await rpc.start_server(Handler(), bind=place, insecure=True),
+        await rpc.open_client(connect=place) as client,
+    ):
+        assert await client.rpc.add(1, 2) == 3
+    # Who says nothing about itself comes in as anyone does.
+    anyone = "authorization { users: [{ user: any, password: word }] }\nno_auth_user: any"
+    server = start_nats(anyone, address="0.0.0.0")
+    with pytest.raises(ValueError, match="asks for no authentication"):
+        await rpc.start_server(Handler(), bind=f"nats://{host}:{server.port}/calc")
     server = start_nats("authorization { user: alice, password: word }", address="0.0.0.0")
     place = rpc.Nats(f"nats://{host}:{server.port}/calc", user="alice", password="word")
     error = await refusal(place)
@@ -416,3 +433,30 @@ async def test_beyond_this_host(start_nats: StartNats) -> None:
     assert "insecure=True" in str(error)
     async with opened(place, place, insecure=True) as names:
         assert await names.add(1, 2) == 3
+
+
+async def test_authentication_that_is_turned_off_while_it_runs(
+    start_nats: StartNats, tmp_path: Path, until: Any, caplog: Any
+) -> None:
+    """Whoever serves beyond this host does so no longer."""
+    host = own_address()
+    seed, key = user_seed(tmp_path, nkeys.PREFIX_BYTE_USER)
+    config = f"authorization {{ users: [{{ nkey: {key.public_key.decode()} }}] }}"
+    server = start_nats(config, address="0.0.0.0")
+    place = rpc.Nats(f"nats://{host}:{server.port}/calc", nkey=seed)
+    async with (
+        await rpc.start_server(Handler(), bind=place),
+        await rpc.open_client(connect=place, connect_timeout=0.5) as client,
+    ):
+        assert await client.rpc.add(1, 2) == 3
+        server.reload("")
+        server.kill()
+        server.start()
+        await until(lambda: "asks for no authentication" in caplog.text)
+        with pytest.raises(rpc.ConnectionLostError, match="no server of the service"):
+            while True:
+                try:
+                    await client.rpc.add(1, 2)
+                except rpc.ConnectionLostError as error:
+                    if error.sent is False:
+                        raise

@@ -85,7 +85,6 @@ class Cluster:
         self.order = ClusterOrder()
         self._mesh = mesh
         self._router = router = mesh.router
-        self._insecure = insecure
         self.send_buffer = ClusterBuffer(
             namespace,
             router.source,
@@ -170,7 +169,6 @@ class Cluster:
         """
         try:
             await self._connection.connect(timeout)
-            self._check_exposure()
             # Also for answers that come while there is no link that knows it yet.
             self._connection.subscribe(
                 inbox(self.namespace, self._router.source), self._intake.receive_answer
@@ -184,19 +182,6 @@ class Cluster:
         except BaseException:
             await self.close(0.0)
             raise
-
-    def _check_exposure(self) -> None:
-        settings = self._connection.settings
-        if (
-            self._insecure
-            or settings.address.is_loopback
-            or self._connection.requires_authentication
-        ):
-            return
-        raise ValueError(
-            f"the NATS server at {settings} lets everybody in who reaches it: give it users, or "
-            "pass insecure=True if the network is trusted"
-        )
 
     async def close(self, timeout: float) -> None:
         """Send what waits, and leave the cluster. Cancelled, it is left all the same.

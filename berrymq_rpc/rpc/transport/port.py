@@ -68,6 +68,7 @@ class PortOptions(NamedTuple):
             of NATS, must find it.
         max_servers: of those that listen at one address, with how many a connecting port connects.
         insecure: the user trusts the network.
+        serves: whether the peers may call this side.
     """
 
     heartbeat: float
@@ -79,6 +80,7 @@ class PortOptions(NamedTuple):
     connect_timeout: float = 5.0
     max_servers: int = MAX_SERVERS
     insecure: bool = False
+    serves: bool = True
 
 
 class PortHandler(Protocol):

@@ -84,16 +84,6 @@ class NatsListener(NatsPort):
         """Connect, and see that the subscriptions are allowed."""
         connection = self.connection
         await connection.connect(self.options.connect_timeout)
-        if not (
-            self.options.insecure
-            or self.settings.address.is_loopback
-            or connection.requires_authentication
-        ):
-            raise ValueError(
-                f"{self.settings} would let anyone who reaches that NATS server call this side: it "
-                "asks for no authentication. Configure users there, or pass insecure=True if the "
-                "network is trusted"
-            )
         await connection.flush(self.options.connect_timeout)
         if self._problem is not None:
             raise self._problem

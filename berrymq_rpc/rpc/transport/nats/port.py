@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from time import monotonic
 
+from ....errors import TooLargeError
 from ....nats.connection import Connection, Refusal
 from ....nats.headers import NO_RESPONDERS, status_of
 from ....nats.options import Nats
@@ -78,6 +79,7 @@ class NatsPort(Port):
             name=f"berrymq_rpc {self.service}",
             heartbeat=options.heartbeat,
             insecure=options.insecure,
+            serves=options.serves,
             restored=self._restored,
             lost=self._lost,
             refused=self._refused,
@@ -207,9 +209,13 @@ class NatsPort(Port):
             self._publish(session, pieces)
 
     def _publish(self, session: NatsSession, pieces: Sequence[Buffer]) -> None:
-        self.connection.publish_parts(
-            session.subject, pieces, sum(map(len, pieces)), session.bounce
-        )
+        try:
+            self.connection.publish_parts(
+                session.subject, pieces, sum(map(len, pieces)), session.bounce
+            )
+        except TooLargeError as error:
+            # The server has told meanwhile that it takes less than when the session began.
+            self._lose_later(session, str(error))
 
     def _lose(self, session: NatsSession, reason: str) -> None:
         """End a session for a reason that the peer is told."""
@@ -224,8 +230,9 @@ class NatsPort(Port):
 
     def _lose_later(self, session: NatsSession, reason: str) -> None:
         """End a session, but tell the handler when it has returned."""
-        self._drop(session, reason)
-        self.loop.call_soon(self._report_loss, session, reason)
+        if self.sessions.get(session.token) is session:
+            self._drop(session, reason)
+            self.loop.call_soon(self._report_loss, session, reason)
 
     def _drop(self, session: NatsSession, reason: str) -> None:
         if self.sessions.get(session.token) is session:
