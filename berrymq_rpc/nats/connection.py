@@ -105,6 +105,8 @@ class Connection:
         serves: whether others may call this side or send it messages. Without `insecure`, a server
             beyond this host that lets anyone in is refused then.
         restored: called when there is a link, the first included: the subscriptions are in place.
+        leaving: called before a link is left because its server is about to stop, with the reason;
+            what is published in it still goes. `lost` is called afterwards.
         lost: called when the link broke, with the reason. What was published just before may be
             lost.
         refused: called for what the server does not allow.
@@ -123,6 +125,7 @@ class Connection:
         insecure: bool = False,
         serves: bool = True,
         restored: Callable[[], None] | None = None,
+        leaving: Callable[[str], None] | None = None,
         lost: Callable[[str], None] | None = None,
         refused: Callable[[Refusal], None] | None = None,
         read_complete: Callable[[], None] | None = None,
@@ -141,6 +144,7 @@ class Connection:
         #: How many callbacks raised.
         self.callback_errors = 0
         self._restored = restored
+        self._leaving = leaving
         self._lost = lost
         self._refused = refused
         self._read_complete = read_complete
@@ -426,7 +430,11 @@ class Connection:
         self._learn(info)
         others = [s for s in self._servers() if s != link.server]
         if info.get("ldm") and others:
-            self._end_link("the server is about to stop")
+            reason = "the server is about to stop"
+            if self._leaving is not None:
+                self._leaving(reason)
+                self._write()
+            self._end_link(reason)
 
     def received(
         self, number: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes

@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import itertools
 import os
 import signal
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -175,6 +177,70 @@ async def test_a_receiver_that_nats_cuts_off(
         assert "lost" in hearer.lines
         assert "missed" in hearer.lines
         assert third.heard == list(range(last + 1))
+
+
+def start_cluster(start_nats: StartNats) -> list[NatsServer]:
+    """Two servers with routes to each other."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    return [
+        start_nats(
+            f"server_name: s{number}\nlame_duck_duration: 30s\nlame_duck_grace_period: 1s\n"
+            f"cluster {{ name: c, listen: '127.0.0.1:{port}', routes: [{routes}] }}\n"
+        )
+        for number, port in enumerate(ports)
+    ]
+
+
+@pytest.mark.parametrize("how", ["killed", "lame duck"])
+@pytest.mark.parametrize("which", ["sender", "receiver"])
+async def test_a_server_of_a_cluster_that_ends(
+    start_nats: StartNats, until: Until, which: str, how: str
+) -> None:
+    """Nodes at different servers: who was at it goes to the other one, which it was not told of.
+
+    Nothing comes twice or out of order, and what is missing is told.
+    """
+    ends, stays = start_cluster(start_nats)
+    one = Place(ends if which == "sender" else stays)
+    other = Place(stays if which == "sender" else ends)
+    moving, staying = (one, other) if which == "sender" else (other, one)
+    sent = 0
+
+    async def send(condition: Callable[[], object]) -> None:
+        nonlocal sent
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                one.bus.twitter("a:b", sent)
+                sent += 1
+                await asyncio.sleep(0.001)
+
+    async with one.node, other.node:
+        # The servers tell each other first what is followed, and each other's address.
+        await send(lambda: other.heard)
+        link = moving.node._cluster.connection
+        await send(lambda: "connect_urls" in link.server_info)
+        await send(lambda: len(other.heard) > 100)
+        if how == "killed":
+            ends.kill()
+        else:
+            ends.signal(signal.SIGUSR2)
+        await send(lambda: moving.count("restored"))
+        assert link.server.endswith(str(stays.port))
+        begun = sent
+        await send(lambda: other.heard[-1] > begun)
+        last = sent
+        one.bus.twitter("a:b", last)
+        await until(lambda: other.heard[-1] == last, PATIENCE)
+        assert other.heard == sorted(set(other.heard))
+        gaps = sum(b - a > 1 for a, b in itertools.pairwise(other.heard))
+        assert gaps == other.count("missed")
+        assert which == "receiver" or not gaps
+        assert staying.count("lost") == 0
+        assert moving.count("lost") == moving.count("restored") == 1
 
 
 async def test_a_password_that_is_changed_while_it_runs(

@@ -109,6 +109,28 @@ async def test_a_link_that_is_closed(
             assert await client.with_timeout(10).rpc.add(1, 2) == 3
 
 
+async def test_a_server_that_is_back_at_once(
+    nats_server: NatsServer, link: Any, until: Until
+) -> None:
+    """It has forgotten its sessions, and says that it is new: no beat is waited for."""
+    async with link(f"tcp://127.0.0.1:{nats_server.port}") as line:
+        service = f"back-{os.getpid()}"
+        through = f"{line.endpoint.replace('tcp', 'nats')}/{service}"
+        handler = Handler()
+        limits = rpc.Limits(heartbeat=60)
+        async with (
+            await rpc.start_server(handler, bind=through, limits=limits),
+            await rpc.open_client(connect=f"{nats_server.url}/{service}", limits=limits) as client,
+        ):
+            call = client.rpc.forever()
+            await until(lambda: handler.running == 1)
+            line.close()
+            # The first attempt to connect is made after 50 ms.
+            error = await lost_within(call, 0.1)
+            assert "has lost its connection to NATS" in str(error)
+            assert await client.with_timeout(10).rpc.add(1, 2) == 3
+
+
 async def test_a_slow_link(nats_server: NatsServer, link: Any) -> None:
     """What takes long on its way is not lost."""
     async with link(f"tcp://127.0.0.1:{nats_server.port}") as line:
@@ -238,20 +260,43 @@ async def test_a_killed_nats_server_of_a_cluster(start_nats: StartNats, until: U
         assert client.pool.ports[0].port.connection.server.endswith(str(other.port))
 
 
-async def test_a_nats_server_in_lame_duck_mode(start_nats: StartNats, until: Until) -> None:
-    """A server that is about to stop is left before it does, as a rolling restart needs it."""
+@pytest.mark.parametrize("which", ["client", "server"])
+async def test_a_nats_server_in_lame_duck_mode(
+    start_nats: StartNats, until: Until, which: str
+) -> None:
+    """Who is at a server that is about to stop moves to another one before it does.
+
+    The calls in flight fail, all others are answered: this is how NATS is restarted.
+    """
     one, other = start_cluster(start_nats, "lame_duck_duration: 30s\nlame_duck_grace_period: 1s")
-    both = f"nats://127.0.0.1:{one.port},127.0.0.1:{other.port}/calc"
+    limits = rpc.Limits(heartbeat=60)
+    handler = Handler()
+    places = {"client": other, "server": other, which: one}
     async with (
-        await rpc.start_server(Handler(), bind=f"{other.url}/calc", limits=LIMITS),
-        await rpc.open_client(connect=both, limits=LIMITS, timeout=10) as client,
+        await rpc.start_server(
+            handler, bind=f"{places['server'].url}/calc", limits=limits
+        ) as server,
+        await rpc.open_client(
+            connect=f"{places['client'].url}/calc", limits=limits, timeout=10
+        ) as client,
     ):
         assert await client.rpc.add(1, 2) == 3
-        connection = client.pool.ports[0].port.connection
-        here, there = (one, other) if connection.server.endswith(str(one.port)) else (other, one)
-        here.signal(signal.SIGUSR2)
-        await until(lambda: connection.server.endswith(str(there.port)))
-        assert await client.rpc.add(1, 2) == 3
+        moving = (client.pool if which == "client" else server._runtime).ports[0]
+        connection = moving.port.connection
+        call = client.rpc.forever()
+        await until(lambda: handler.running == 1)
+        await until(lambda: "connect_urls" in connection.server_info)
+        one.signal(signal.SIGUSR2)
+        results: list[object] = []
+        while not connection.server.endswith(str(other.port)) or len(results) < 100:
+            (result,) = await asyncio.gather(client.rpc.add(1, 2), return_exceptions=True)
+            results.append(result)
+        failed = [result for result in results if result != 3]
+        # The one that was in flight, if any.
+        assert len(failed) <= 1
+        assert all(isinstance(error, rpc.ConnectionLostError) for error in failed)
+        await lost_within(call, 0.0)
+        await until(lambda: handler.running == 0)
 
 
 # -- nothing is left -----------------------------------------------------------------------------

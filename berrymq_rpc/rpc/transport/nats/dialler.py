@@ -153,6 +153,10 @@ class NatsDialler(NatsPort):
         if head.kind == BYE:
             self._search.gone(found.server)
         elif head.kind == FOUND:
+            for session in list(self.sessions.values()):
+                if session.server == found.server:
+                    # It has another link to NATS than when the session began, and forgot it.
+                    self._end(session, "the server has lost its connection to NATS meanwhile")
             self._search.found(found)
             self._choose_soon()
 

@@ -81,6 +81,7 @@ class NatsPort(Port):
             insecure=options.insecure,
             serves=options.serves,
             restored=self._restored,
+            leaving=self._leaving,
             lost=self._lost,
             refused=self._refused,
             read_complete=self._read_complete,
@@ -290,6 +291,12 @@ class NatsPort(Port):
     @abstractmethod
     def _refused(self, refusal: Refusal) -> None:
         """The server does not allow something."""
+
+    def _leaving(self, reason: str) -> None:
+        """The link ends soon: the peers need not find out by themselves."""
+        for session in list(self.sessions.values()):
+            self._lose(session, f"the connection to NATS ends: {reason}")
+        self._read_complete()
 
     def _lost(self, reason: str) -> None:
         """The link broke: what was under way may be lost, so all sessions are."""
