@@ -63,6 +63,7 @@ NOT_REACHED = {
     "exchange.cluster.buffer.MAX_KNOWN": "a cache",
     "exchange.cluster.buffer.MAX_SUBJECTS": "a cache of this side's own subjects",
     "exchange.durable.consumer.MAX_CREDIT": "what this side asks for at a time",
+    "exchange.durable.consumer.MAX_FAST_CREDIT": "what this side asks for at a time",
     "exchange.durable.consumer.MAX_ERROR": "a text that this side makes",
     "exchange.durable.consumer.MAX_ERRORS": "a cache",
     "exchange.durable.queues.MAX_KNOWN": "a cache",

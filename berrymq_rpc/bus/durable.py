@@ -91,6 +91,13 @@ class DurableSource(Protocol):
     async def get(self, block: bool, timeout: float | None) -> DurableDelivery:
         """Take the next message, or raise `Empty`."""
 
+    def take_now(self) -> DurableDelivery | None:
+        """Take a message if one is here, in this thread; ``None`` if `get` has to be awaited.
+
+        Raises:
+            Exception: as `get`, without a message to come.
+        """
+
     def get_nowait(self) -> DurableDelivery:
         """Take a message that is in this process, or raise `Empty`."""
 
@@ -183,7 +190,10 @@ class _Delivered(RelayedMessage):
     __slots__ = ("_delivery", "_is_settled")
 
     def __init__(self, delivery: DurableDelivery) -> None:
-        super().__init__(delivery.identifier, delivery.args, delivery.kwargs, delivery.origin)
+        self._identifier = delivery.identifier
+        self._args = delivery.args
+        self._kwargs = delivery.kwargs
+        self._origin = delivery.origin
         self._delivery = delivery
         self._is_settled = False
 
@@ -265,10 +275,10 @@ class DurableMessage(_Delivered):
     ) -> None:
         if self._is_settled:
             return
-        if error is None:
-            await self.ack()
-            return
         self._is_settled = True
+        if error is None:
+            await self._delivery.ack(False)
+            return
         try:
             await self._delivery.fail(error)
         except Exception as problem:
@@ -412,7 +422,10 @@ class DurableBacklog:
         """Take the next message, on an event loop."""
         if not block:
             return DurableMessage(self.source.get_nowait())
-        return DurableMessage(await self.source.get(block, timeout))
+        delivered = self.source.take_now()
+        if delivered is None:
+            delivered = await self.source.get(block, timeout)
+        return DurableMessage(delivered)
 
     def leave(self, queue: object) -> None:
         """Close it."""

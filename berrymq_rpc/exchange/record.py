@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..errors import ProtocolError
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.translation import Untranslated
-from .batch import Batch, Source, parse_batch
+from .batch import Batch, Source, parse_batch, plain_batch
 
 __all__ = ["HEAD_BYTES", "Record", "RecordCodec"]
 
@@ -91,6 +91,8 @@ class RecordCodec:
         head: Any = self._codec.unpack(payload[PREFIX:start])
         if type(head) is not tuple or not FEWEST <= len(head) <= MOST:
             raise ProtocolError("the head of a record must be an array of 4 to 10 elements")
+        if len(head) <= FEWEST + 1:
+            return self._parse_plain(payload[start:], *head)
         full = [*head, *[None] * (MOST - len(head))]
         origin, epoch, first, count, previous, withheld, sizes, via, to, error = full
         try:
@@ -105,8 +107,7 @@ class RecordCodec:
                 "error": error,
             }
             batch = parse_batch(envelope, payload[start:end], frames)
-            if type(previous or 0) is not int or not 0 <= (previous or 0) < first:
-                raise ValueError("the previous number must be less than the first")
+            _check_previous(previous, first)
             if via is not None:
                 # Checked as an origin is.
                 name, via_epoch = via
@@ -114,6 +115,22 @@ class RecordCodec:
         except (TypeError, ValueError) as problem:
             raise ProtocolError(f"malformed record: {problem}") from None
         return Record(batch, previous or 0, via or batch.source)
+
+    def _parse_plain(
+        self, data: bytes, origin: Any, epoch: Any, first: Any, count: Any, previous: Any = None
+    ) -> Record:
+        """Check a record of which only the first parts are there, as of most."""
+        try:
+            batch = plain_batch(origin, epoch, first, count, data)
+            _check_previous(previous, first)
+        except (TypeError, ValueError) as problem:
+            raise ProtocolError(f"malformed record: {problem}") from None
+        return Record(batch, previous or 0, batch.source)
+
+
+def _check_previous(previous: Any, first: int) -> None:
+    if type(previous or 0) is not int or not 0 <= (previous or 0) < first:
+        raise ValueError("the previous number must be less than the first")
 
 
 def _frames(payload: bytes, start: int, sizes: Any) -> tuple[int, list[bytes]]:

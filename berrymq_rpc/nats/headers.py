@@ -8,11 +8,12 @@ __all__ = ["NO_RESPONDERS", "pack_headers", "parse_headers", "status_of"]
 NO_RESPONDERS = 503
 
 _LINE = b"NATS/1.0"
+_NO_STATUS = _LINE + b"\r\n"
 
 
 def status_of(headers: bytes) -> int:
     """The status in the first line of headers, such as 503; 0 if there is none."""
-    if not headers:
+    if not headers or headers.startswith(_NO_STATUS):
         return 0
     digits = headers[len(_LINE) : headers.find(b"\r\n")].split(maxsplit=1)
     return int(digits[0]) if digits and digits[0].isdigit() and len(digits[0]) <= 3 else 0

@@ -80,16 +80,12 @@ class Delivery(NamedTuple):
         stream, consumer: whose it is.
         tries: how often it was delivered, this time included.
         sequence: its number in the stream.
-        timestamp: when it was stored, in nanoseconds since 1970.
-        pending: how many more there are for the consumer.
     """
 
     stream: str
     consumer: str
     tries: int
     sequence: int
-    timestamp: int
-    pending: int
 
 
 def parse_delivery(reply: str) -> Delivery:
@@ -99,16 +95,14 @@ def parse_delivery(reply: str) -> Delivery:
         ProtocolError: it is none.
     """
     tokens = reply.split(".")
-    # A newer form has the domain and a hash of the account before the stream.
-    start = 2 if len(tokens) == 9 else 4
     try:
-        if tokens[:2] != ["$JS", "ACK"] or len(tokens) < 9:
+        if not reply.startswith("$JS.ACK.") or len(tokens) < 9:
             raise ValueError("it does not begin with $JS.ACK")
-        stream, consumer = tokens[start : start + 2]
-        tries, sequence, _, timestamp, pending = map(int, tokens[start + 2 : start + 7])
+        # A newer form has the domain and a hash of the account before the stream.
+        at = 2 if len(tokens) == 9 else 4
+        return Delivery(tokens[at], tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]))
     except ValueError as error:
         raise ProtocolError(f"not a message of a consumer: {error}") from None
-    return Delivery(stream, consumer, tries, sequence, timestamp, pending)
 
 
 #: JetStream's usual answer to a publish, which says nothing else than where the message is.

@@ -57,7 +57,7 @@ def test_the_narrowest_pattern_over_both() -> None:
 
 
 def test_delivery() -> None:
-    expected = Delivery("S", "C", 2, 17, 1700000000000000000, 5)
+    expected = Delivery("S", "C", 2, 17)
     assert parse_delivery("$JS.ACK.S.C.2.17.3.1700000000000000000.5") == expected
     newer = "$JS.ACK._.hash.S.C.2.17.3.1700000000000000000.5.token"
     assert parse_delivery(newer) == expected

@@ -8,9 +8,10 @@ process has nothing to do.
 
 import asyncio
 import json
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from ...bus import Empty
@@ -35,6 +36,10 @@ HEARTBEAT = 5.0
 #: Messages that are asked for at most, and the part of `ack_wait` within which those are taken.
 MAX_CREDIT = 256
 CREDIT_TIME = 0.25
+
+#: Messages that are asked for at most where those are taken within so many seconds.
+MAX_FAST_CREDIT = 1000
+FAST_TIME = 0.05
 
 #: The part of `ack_wait` after which a message that nobody has taken goes back.
 STALE = 0.5
@@ -98,7 +103,7 @@ class Delivered:
         self._reply = reply
         self.info = info
         self.batch = batch
-        self.identifier = Identifier(item[0]).require_exportable()
+        self.identifier = _exportable(item[0])
         self.args: tuple[Any, ...] = item[1]
         self.kwargs: dict[str, Any] = item[2] if len(item) > 2 else {}
         self.origin = batch.source[0]
@@ -111,10 +116,13 @@ class Delivered:
         return self.info.tries
 
     async def ack(self, confirm: bool) -> bool:
-        return await self._consumer.call(self._consumer.settle(self._reply, b"+ACK", confirm))
+        consumer = self._consumer
+        if not confirm and threading.get_ident() == consumer.thread:
+            return consumer.tell(self._reply, b"+ACK")
+        return await consumer.call(consumer.settle(self._reply, b"+ACK", confirm))
 
     async def nak(self, delay: float) -> bool:
-        return await self._consumer.call(self._consumer.settle(self._reply, _nak(delay)))
+        return await self._settle(_nak(delay))
 
     async def fail(self, error: BaseException) -> bool:
         delay = min(FIRST_DELAY * 2 ** min(self.tries - 1, 20), LONGEST_DELAY)
@@ -122,12 +130,15 @@ class Delivered:
         return await self.nak(delay)
 
     async def in_progress(self) -> bool:
-        return await self._consumer.call(self._consumer.settle(self._reply, b"+WPI"))
+        return await self._settle(b"+WPI")
 
     async def term(self, reason: str) -> bool:
         word = b"+TERM"
         if reason:
             word += b" " + " ".join(reason.split())[:MAX_ERROR].encode("utf-8", "replace")
+        return await self._settle(word)
+
+    async def _settle(self, word: bytes) -> bool:
         return await self._consumer.call(self._consumer.settle(self._reply, word))
 
     def put_back(self) -> None:
@@ -173,6 +184,8 @@ class DurableConsumer:
     ) -> None:
         self.call = call
         self.name = name
+        #: The thread of the loop of the connection.
+        self.thread = threading.get_ident()
         self._connection = connection
         self._loop = connection.loop
         self._request = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
@@ -221,10 +234,9 @@ class DurableConsumer:
             NotFoundError: the queue was deleted.
             ServiceClosedError: it was closed.
         """
-        try:
-            return self.get_nowait()
-        except Empty:
-            pass
+        delivered = self.take_now()
+        if delivered is not None:
+            return delivered
         waiter: asyncio.Future[Delivered] = self._loop.create_future()
         self._waiters.append(waiter)
         self._pull()
@@ -240,23 +252,32 @@ class DurableConsumer:
             if isinstance(error, TimeoutError) and limit.expired():
                 raise Empty from None
             raise
-        self._note_taken()
+        self._note_taken(self._loop.time())
         return taken
 
     def get_nowait(self) -> Delivered:
         """Take a message that is here, or raise `Empty`."""
+        delivered = self.take_now()
+        if delivered is None:
+            raise Empty
+        return delivered
+
+    def take_now(self) -> Delivered | None:
+        """Take a message that is here; ``None`` if there is none. Raises as `get`."""
         if self._end is not None:
             raise self._end
-        while self._buffer:
-            delivered = self._buffer.popleft()
-            if self._loop.time() - delivered.came < self._ack_wait * STALE:
-                self._note_taken()
-                self._pull()
-                return delivered
-            # It may be elsewhere by the time that its work is done.
-            delivered.give_back()
+        if self._buffer:
+            now = self._loop.time()
+            while self._buffer:
+                delivered = self._buffer.popleft()
+                if now - delivered.came < self._ack_wait * STALE:
+                    self._note_taken(now)
+                    self._pull()
+                    return delivered
+                # It may be elsewhere by the time that its work is done.
+                delivered.give_back()
         self._pull()
-        raise Empty
+        return None
 
     def put_back(self, delivered: Delivered) -> None:
         """Have the next call of `get` take a message that was taken."""
@@ -270,8 +291,7 @@ class DurableConsumer:
                 return
         self._buffer.appendleft(delivered)
 
-    def _note_taken(self) -> None:
-        now = self._loop.time()
+    def _note_taken(self, now: float) -> None:
         self._interval += (min(now - self._taken, self._ack_wait) - self._interval) / 4
         self._taken = now
 
@@ -280,15 +300,20 @@ class DurableConsumer:
     @property
     def _credit(self) -> int:
         """How many messages may be on their way, or wait here."""
-        fast = int(self._ack_wait * CREDIT_TIME / max(self._interval, 1e-6))
-        return max(len(self._waiters), min(fast, MAX_CREDIT))
+        interval = max(self._interval, 1e-6)
+        credit = min(self._ack_wait * CREDIT_TIME / interval, MAX_CREDIT)
+        fast = min(FAST_TIME / interval, MAX_FAST_CREDIT)
+        return max(len(self._waiters), int(max(credit, fast)))
 
     def _pull(self) -> None:
         """Ask for messages, if some are wanted."""
+        present = self._outstanding + len(self._buffer)
+        if present > MAX_FAST_CREDIT // 2 and not self._waiters:
+            # As mostly: enough, however fast they are taken.
+            return
         if self._end is not None or self._retry is not None or not self._connection.is_connected:
             return
         credit = self._credit
-        present = self._outstanding + len(self._buffer)
         wanted = credit - present
         # Not one by one, unless someone waits.
         if wanted <= 0 or (present > credit // 2 and len(self._waiters) <= self._outstanding):
@@ -418,14 +443,7 @@ class DurableConsumer:
             ConnectionLostError: with `confirm`: there is no answer.
         """
         if not confirm:
-            if self._connection.publish(reply, word):
-                return True
-            logger.warning(
-                "durable queue %s: there is no NATS server to tell what became of a message: it "
-                "comes again",
-                self.name,
-            )
-            return False
+            return self.tell(reply, word)
         try:
             await self._connection.request(reply, word, timeout=CONFIRM_TIMEOUT)
         except (TimeoutError, NotFoundError) as error:
@@ -433,6 +451,17 @@ class DurableConsumer:
                 f"JetStream did not confirm the acknowledgement: {error}"
             ) from None
         return True
+
+    def tell(self, reply: str, word: bytes) -> bool:
+        """Tell JetStream what became of a message, without its confirmation."""
+        if self._connection.publish(reply, word):
+            return True
+        logger.warning(
+            "durable queue %s: there is no NATS server to tell what became of a message: it comes "
+            "again",
+            self.name,
+        )
+        return False
 
     def give_back(self, reply: str) -> None:
         """Have a message delivered to another consumer."""
@@ -511,6 +540,12 @@ def _nak(delay: float) -> bytes:
     if delay <= 0:
         return b"-NAK"
     return b"-NAK " + json.dumps({"delay": int(delay * NANOSECONDS)}).encode()
+
+
+@lru_cache(1000)
+def _exportable(text: str) -> Identifier:
+    """The identifier of a message, which nearly all of a queue share."""
+    return Identifier(text).require_exportable()
 
 
 def dead_of(headers: bytes) -> dict[str, Any] | None:

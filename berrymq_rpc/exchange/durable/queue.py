@@ -110,6 +110,11 @@ class ClusterQueue:
         consumer = await self._ready()
         return await consumer.get(timeout)
 
+    def take_now(self) -> Delivered | None:
+        if self._consumer is None or threading.get_ident() != self._host.thread:
+            return None
+        return self._consumer.take_now()
+
     def get_nowait(self) -> Delivered:
         if threading.get_ident() == self._host.thread:
             return self._get_nowait()
