@@ -29,8 +29,9 @@ RETRY = 5.0
 #: Seconds between looks at what has no answer.
 CHECK = 0.25
 
-#: Seconds for which JetStream may be absent: a server that was just started reads its streams.
-ABSENCE = 5.0
+#: Seconds for which JetStream may be absent: a server that was just started reads its streams, and
+#: a stream of several servers whose leader was killed has none for 4 to 9 s, until they elect one.
+ABSENCE = 20.0
 
 #: Seconds that a message has until its sender gets an error.
 TIMEOUT = 60.0
