@@ -24,6 +24,10 @@ FILES = ROOT / "docs" / "cluster"
 SECURITY = (ROOT / "docs" / "security.rst").read_text(encoding="utf-8")
 PATIENCE = 20.0
 
+#: Seconds for three elections, one after another: of a leader of the cluster, of the stream and of
+#: the queue. Each takes 4 to 9 s.
+ELECTIONS = 40.0
+
 StartNats = Callable[..., NatsServer]
 Until = Callable[..., Any]
 
@@ -151,6 +155,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 async def test_three(
     start: Callable[[str, str], NatsServer], certificates: Path, until: Until
 ) -> None:
@@ -186,7 +191,7 @@ async def test_three(
         for number in range(20):
             await buses[0].publish("job:new", number, durable=True)
         servers[0].kill()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(ELECTIONS):
             for number in range(20, 40):
                 await buses[1].publish("job:new", number, durable=True)
         taken = []

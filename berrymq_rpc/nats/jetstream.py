@@ -199,12 +199,24 @@ class JetStream:
         )
 
     async def consumers(self, stream: str) -> list[dict[str, Any]]:
-        """All consumers of a stream; none if there is no such stream."""
+        """All consumers of a stream; none if there is no such stream.
+
+        Raises:
+            ConnectionLostError: as for `request`; or some have no leader, so that nothing is known
+                of them: the server that led them was killed, and the others elect another.
+        """
         found: list[dict[str, Any]] = []
         while True:
             page = await self._found(
                 f"CONSUMER.LIST.{stream}", STREAM_NOT_FOUND, body={"offset": len(found)}
             )
+            missing = [] if page is None else page.get("missing")
+            if isinstance(missing, list) and missing:
+                names = ", ".join(map(repr, missing[:3]))
+                raise ConnectionLostError(
+                    f"JetStream at {self._place} knows nothing of {len(missing)} queues, whose "
+                    f"servers do not answer it: {names}"
+                )
             consumers = [] if page is None else page.get("consumers") or []
             found += [each for each in consumers if isinstance(each, dict)]
             if len(consumers) < PAGE:

@@ -1,6 +1,7 @@
 """JetStream: what its answers mean, the subjects of streams, and requests to a server."""
 
 import itertools
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berrymq_rpc.errors import NotFoundError, OverloadedError, ProtocolError
+from berrymq_rpc.errors import ConnectionLostError, NotFoundError, OverloadedError, ProtocolError
 from berrymq_rpc.nats.options import Nats
 from berrymq_rpc.testing.nats_server import NatsServer
 
@@ -120,6 +121,26 @@ async def opened(server: NatsServer) -> tuple[Connection, JetStream]:
     connection = Connection(Nats(server.url))
     await connection.connect(10.0)
     return connection, JetStream(connection, server.url)
+
+
+async def test_a_list_that_lacks_consumers_is_none(start_nats: Callable[..., NatsServer]) -> None:
+    """A cluster of servers says so while it elects who leads a consumer."""
+    connection, js = await opened(start_nats())
+    pages: list[dict[str, Any]] = [
+        {"consumers": [], "missing": ["workers"]},
+        {"consumers": [{"name": "workers"}], "missing": []},
+    ]
+
+    def answer(subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        connection.publish(reply, json.dumps(pages.pop(0)).encode())
+
+    connection.subscribe("$JS.API.CONSUMER.LIST.S", answer)
+    try:
+        with pytest.raises(ConnectionLostError, match="'workers'"):
+            await js.consumers("S")
+        assert await js.consumers("S") == [{"name": "workers"}]
+    finally:
+        await connection.close()
 
 
 async def test_streams_and_consumers(nats_server: NatsServer) -> None:
