@@ -83,9 +83,13 @@ class RecordCodec:
         Raises:
             ProtocolError: it is malformed.
         """
-        if payload[:1] != bytes((VERSION,)):
+        try:
+            version, length = _PREFIX.unpack_from(payload)
+        except struct.error:
+            version = length = 0
+        if version != VERSION:
             raise ProtocolError("this is not a record of a node, or one of another version")
-        start = PREFIX + int.from_bytes(payload[1:PREFIX], "big")
+        start = PREFIX + length
         if start > len(payload):
             raise ProtocolError("the head of a record is cut off")
         head: Any = self._codec.unpack(payload[PREFIX:start])
@@ -129,7 +133,7 @@ class RecordCodec:
 
 
 def _check_previous(previous: Any, first: int) -> None:
-    if type(previous or 0) is not int or not 0 <= (previous or 0) < first:
+    if previous is not None and (type(previous) is not int or not 0 <= previous < first):
         raise ValueError("the previous number must be less than the first")
 
 

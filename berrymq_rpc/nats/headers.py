@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-__all__ = ["NO_RESPONDERS", "pack_headers", "parse_headers", "status_of"]
+__all__ = ["NO_RESPONDERS", "pack_header", "pack_headers", "parse_headers", "status_of"]
 
 #: Nobody subscribes to the subject of a message that had a reply subject.
 NO_RESPONDERS = 503
@@ -28,6 +28,13 @@ def parse_headers(headers: bytes) -> dict[str, str]:
             key = name.strip().decode("utf-8", "replace").lower()
             found[key] = value.strip().decode("utf-8", "replace")
     return found
+
+
+def pack_header(name: str, value: str) -> bytes:
+    """One header as it travels; as `pack_headers`."""
+    if not value.isprintable():
+        return pack_headers({name: value})
+    return f"NATS/1.0\r\n{name}: {value}\r\n\r\n".encode("utf-8", "replace")
 
 
 def pack_headers(values: Mapping[str, str]) -> bytes:

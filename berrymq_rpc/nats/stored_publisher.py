@@ -13,7 +13,7 @@ from ..errors import (
     TooLargeError,
 )
 from .connection import Connection
-from .headers import NO_RESPONDERS, pack_headers, status_of
+from .headers import NO_RESPONDERS, pack_header, pack_headers, status_of
 from .jetstream import is_usual_ack, parse_ack
 
 __all__ = ["ABSENCE", "TIMEOUT", "OnStored", "StoredPublisher"]
@@ -92,10 +92,10 @@ class StoredPublisher:
         """
         self._numbers += 1
         key = str(self._numbers)
-        values = {"Nats-Msg-Id": message_id}
         if headers:
-            values.update(headers)
-        packed = pack_headers(values)
+            packed = pack_headers({"Nats-Msg-Id": message_id, **headers})
+        else:
+            packed = pack_header("Nats-Msg-Id", message_id)
         pending = _Pending(subject, payload, packed, on_stored, self._loop.time())
         self._pending[key] = pending
         self._send(key, pending)
