@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..nats.connection import Connection
-from .transport.nats.port import MAX_REPLY
+from .transport.nats.port import is_answerable
 
 __all__ = ["Endpoints", "NatsDiscovery"]
 
@@ -83,7 +83,7 @@ class NatsDiscovery:
         payload: bytes,
         headers: bytes,
     ) -> None:
-        if not 0 < len(reply) <= MAX_REPLY:
+        if not is_answerable(reply):
             return
         kind = f"io.nats.micro.v1.{verb.lower()}_response"
         said = {**self._identity, "metadata": {}, "type": kind, **answer()}

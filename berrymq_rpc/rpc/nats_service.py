@@ -17,8 +17,9 @@ from .wire.codec import Codec
 
 __all__ = ["NatsService"]
 
-#: How subjects begin that carry messages or sessions: no requests are taken there.
-_RESERVED = "berrymq"
+#: How subjects begin that carry messages or sessions, or what NATS itself sends, such as answers in
+#: ``_INBOX``: no requests are taken there.
+_RESERVED = ("berrymq", "_")
 
 #: Characters of a docstring in the description of an endpoint.
 _MAX_DOC = 500
@@ -48,7 +49,11 @@ class NatsService:
         self._listener = port
         self._table = table
         self.dialect: MicroDialect | None = None
-        if "jsonrpc" in options.dialects and not port.service.startswith(_RESERVED):
+        #: What INFO says of the methods, once somebody has asked.
+        self._described: list[dict[str, Any]] | None = None
+        inboxes = port.settings.inbox_prefix.partition(".")[0]
+        is_reserved = port.service.startswith(_RESERVED) or port.service == inboxes
+        if "jsonrpc" in options.dialects and not is_reserved:
             codec = Codec(
                 options.translation_table,
                 use_list=options.use_list,
@@ -102,6 +107,11 @@ class NatsService:
     def _endpoints(self) -> list[dict[str, Any]]:
         if self.dialect is None:
             return []
+        if self._described is None:
+            self._described = self._describe()
+        return self._described
+
+    def _describe(self) -> list[dict[str, Any]]:
         described = {each["name"]: each for each in describe(self._table)["methods"]}
         return [
             {

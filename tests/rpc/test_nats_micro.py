@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -408,12 +409,45 @@ async def test_a_lost_link_cancels_what_runs(start_nats: Any, service: str, unti
 
 
 async def test_hostile_requests(nats_server: NatsServer, service: str) -> None:
-    async with opened(nats_server, service) as (_, _, plain):
+    async with opened(nats_server, service) as (_, server, plain):
         for reply in ("", "x" * 2000, f"{service}.add", "$SRV.PING"):
             for body in (b"", b"{", os.urandom(1000), b"[" * 100_000):
                 for headers in (None, {"Content-Type": "application/msgpack"}):
                     await plain.client.publish(f"{service}.add", body, reply, headers)
+        many = {f"X-{number}": "x" * 50 for number in range(1000)}
+        assert await plain.code("nothing", b"", **many) == "404"
         assert await plain.value("add", b"[1, 2]") == 3
+        # Requests whose answer cannot be sent where it is wanted.
+        assert server.statistics()["malformed_messages"] == 4 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91\xdf\xff\xff\xff\xff",
+        b"\x91\xc6\xff\xff\xff\xff",
+        b"\x91" * 100_000,
+        b"\xdc\xff\xff" + b"\x90" * 65_535,
+        b"\x91\xc7\xff\x05" + b"\xff" * 255,
+        b"\x91\xd4\x7f\x00",
+        b"\x82\xa4args\x81\x00\x00\xa6kwargs\x90",
+        b"\x81\x90\x00",
+        b"\x81\xa1\xff\x00",
+    ],
+)
+def test_msgpack_bombs(body: bytes) -> None:
+    micro = session()
+    headers = b"NATS/1.0\r\nContent-Type: Application/MsgPack; x=y\r\n\r\n"
+    tracemalloc.start()
+    try:
+        events = micro.receive([b"add", b"reply", headers, body], 1.0)
+        assert tracemalloc.get_traced_memory()[1] < (8 << 20) + 100 * len(body)
+    finally:
+        tracemalloc.stop()
+    if not events:
+        ((_, answer, _),) = micro.messages(2.0)
+        assert b"Nats-Service-Error-Code: 400\r\n" in answer
 
 
 def session() -> Any:

@@ -23,6 +23,8 @@ pytest.importorskip("nats", reason="NATS needs nats-py")
 import nkeys
 
 from berrymq_rpc import rpc
+from berrymq_rpc.nats.connection import Connection
+from berrymq_rpc.rpc.transport.nats.listener import NatsListener
 from berrymq_rpc.testing.nats_server import NatsServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.rst"
@@ -231,6 +233,39 @@ async def test_a_password_that_is_changed_while_it_runs(
         await until(lambda: "refused this side" in caplog.text)
 
 
+async def test_a_peer_at_nats_has_no_name(nats_server: NatsServer) -> None:
+    """`allow=` is for named users; a function that decides has the method's name."""
+
+    class Guarded(rpc.AttrHandler):
+        @rpc.method
+        def user(self) -> Any:
+            return rpc.context().peer.user
+
+        @rpc.method(allow={"alice"})
+        def private(self) -> None: ...
+
+        @rpc.method
+        def other(self) -> None: ...
+
+    asked: list[tuple[Any, str]] = []
+
+    def authorize(context: rpc.Context, method: str) -> bool:
+        asked.append((context.peer.user, method))
+        return method != "other"
+
+    place = f"{nats_server.url}/guarded-{os.getpid()}"
+    async with (
+        await rpc.start_server(Guarded(), bind=place, authorize=authorize),
+        await rpc.open_client(connect=place, timeout=10) as client,
+    ):
+        assert await client.rpc.user() is None
+        for method in ("private", "other"):
+            with pytest.raises(rpc.PermissionDeniedError):
+                await getattr(client.rpc, method)()
+    assert {user for user, _ in asked} == {None}
+    assert {"user", "other"} <= {method for _, method in asked}
+
+
 # -- permissions --------------------------------------------------------------------------------
 
 
@@ -311,6 +346,53 @@ async def test_a_missing_permission(
                 assert await call == 3
         finally:
             call.cancel()
+
+
+async def test_who_may_only_look_takes_no_session(start_nats: StartNats, until: Any) -> None:
+    """It learns which servers there are, and neither reads nor ends what goes on with them."""
+    word = 'password: word, permissions: { publish: { allow: ["berrymq-rpc.calc.find"] }'
+    looks = f'{{ user: looks, {word}, subscribe: {{ allow: ["_INBOX.looks.>"] }} }} }}'
+    server = start_nats(configuration(ROWS).replace("users: [", f"users: [{looks}, "))
+    at_server, at_client = places(server)
+    refused: list[str] = []
+    mallory = Connection(
+        rpc.Nats(server.url, user="looks", password="word", inbox_prefix="_INBOX.looks"),
+        refused=lambda refusal: refused.append(refusal.subject),
+    )
+    got: list[tuple[str, bytes]] = []
+    async with (
+        await rpc.start_server(Handler(), bind=at_server) as serving,
+        await rpc.open_client(connect=at_client, timeout=10) as client,
+    ):
+        assert await client.rpc.add(1, 2) == 3
+        (port,) = [c.port for c in serving._runtime.ports if isinstance(c.port, NatsListener)]
+        ((token, session),) = port.sessions.items()
+        try:
+            await mallory.connect(10)
+            mallory.subscribe(
+                f"{mallory.inbox}.*", lambda s, r, payload, h: got.append((s, payload))
+            )
+            mallory.publish("berrymq-rpc.calc.find", b"", f"{mallory.inbox}.f")
+            await until(lambda: got)
+            assert got[0][1][22:].decode() == port.id
+            # Even what it cannot know is of no use: answers to searches end no session.
+            to = f"berrymq-rpc.calc.to.{port.id}"
+            subjects = ["berrymq-rpc.calc.up"]
+            subjects += [f"{to}.{last}" for last in (token, f"!{token}", "open", "beat")]
+            inbox = session.subject.rpartition(".")[0]
+            for reply in (*subjects, f"{inbox}.1", f"{inbox}.!1"):
+                mallory.publish("berrymq-rpc.calc.find", b"", reply)
+            taken = [f"{to}.open", f"{to}.{token}", f"{to}.beat", session.subject]
+            for subject in taken:
+                mallory.publish(subject, b"", f"{mallory.inbox}.x")
+            mallory.subscribe(f"{to}.*", lambda *_: None)
+            await until(lambda: len(refused) == len(taken) + 1)
+            assert refused == [*taken, f"{to}.*"]
+            assert await client.rpc.add(1, 2) == 3
+            assert list(port.sessions.values()) == [session]
+            assert len(got) == 1
+        finally:
+            await mallory.close()
 
 
 async def test_an_inbox_of_its_own(start_nats: StartNats) -> None:

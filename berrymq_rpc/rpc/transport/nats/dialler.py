@@ -76,6 +76,8 @@ class NatsDialler(NatsPort):
     def __init__(self, settings: Nats, handler: PortHandler, options: PortOptions) -> None:
         super().__init__(settings, handler, options)
         self._inbox = self.connection.inbox
+        #: How the subjects begin that servers of the service have.
+        self._servers = subject_of(self.service, "to", "")
         self._search = Search(options.max_servers)
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._numbers = 0
@@ -148,11 +150,11 @@ class NatsDialler(NatsPort):
         """A server has started, or leaves."""
         head = parse_head(payload)
         found = None if head is None else parse_found(payload)
-        if head is None or found is None:
-            return
-        if head.kind == BYE:
+        if head is None or found is None or head.kind not in (FOUND, BYE):
+            self._refuse("a malformed announcement of a server")
+        elif head.kind == BYE:
             self._search.gone(found.server)
-        elif head.kind == FOUND:
+        else:
             for session in list(self.sessions.values()):
                 if session.server == found.server:
                     # It has another link to NATS than when the session began, and forgot it.
@@ -223,19 +225,18 @@ class NatsDialler(NatsPort):
             session = self.sessions.get(token[1:])
             if session is not None:
                 self._bounced(session, payload, headers)
-        elif 0 < len(reply) <= MAX_REPLY:
+        elif reply.startswith(self._servers) and len(reply) <= MAX_REPLY:
             # A server that answers too late, or has a session that this side has ended.
             self.connection.publish(reply, pack_head(BYE) + b"the client knows no such session")
 
     def _found(self, payload: bytes, headers: bytes) -> None:
         head = parse_head(payload)
-        if head is not None and head.kind == FOUND:
-            found = parse_found(payload)
-            if found is not None:
-                self._search.found(found)
-                self._choose_soon()
-        elif status_of(headers) != NO_RESPONDERS:
-            logger.warning("%s: a malformed answer to the search for servers", self.settings)
+        found = parse_found(payload) if head is not None and head.kind == FOUND else None
+        if found is not None:
+            self._search.found(found)
+            self._choose_soon()
+        elif payload or status_of(headers) != NO_RESPONDERS:
+            self._refuse("a malformed answer to the search for servers")
 
     def _answered(self, token: str, reply: str, payload: bytes, headers: bytes) -> None:
         """What a server says to who opens a session with it."""

@@ -7,7 +7,7 @@ from ....errors import AuthenticationError
 from ....nats.connection import Refusal
 from ....nats.options import Nats, settings_of
 from ..port import Port, PortHandler, PortOptions
-from .port import MAX_REPLY, NatsPort, NatsSession, logger, subject_of
+from .port import NatsPort, NatsSession, is_answerable, logger, subject_of
 from .records import (
     BEAT,
     BYE,
@@ -126,7 +126,9 @@ class NatsListener(NatsPort):
 
     def _asked(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         """A client looks for servers."""
-        if self._accepts and 0 < len(reply) <= MAX_REPLY:
+        if not is_answerable(reply):
+            self._refuse("a search for servers that cannot be answered")
+        elif self._accepts:
             self.connection.publish(reply, pack_found(Found(self.id, len(self.sessions))))
 
     def _arrived(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
@@ -152,7 +154,8 @@ class NatsListener(NatsPort):
     def _opened(self, reply: str, payload: bytes) -> None:
         """A client opens a session; its answers go to `reply`."""
         head = parse_head(payload)
-        if head is None or head.kind != OPEN or not 0 < len(reply) <= MAX_REPLY:
+        if head is None or head.kind != OPEN or not is_answerable(reply):
+            self._refuse("a malformed request for a session")
             return
         if not self._accepts or not self._has_room():
             reason = "is full" if self._accepts else "is closing"
@@ -172,7 +175,7 @@ class NatsListener(NatsPort):
 
     def _tell_unknown(self, reply: str) -> None:
         """Tell a client that this side has ended the session that it still has."""
-        if 0 < len(reply) <= MAX_REPLY:
+        if is_answerable(reply):
             self.connection.publish(reply, pack_head(BYE) + b"the server knows no such session")
 
     def _beat(self) -> None:

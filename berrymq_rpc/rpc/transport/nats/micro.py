@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..port import Buffer, Key, Port, PortHandler
 from .listener import NatsListener
-from .port import MAX_REPLY
+from .port import is_answerable
 
 __all__ = ["QUEUE_GROUP", "NatsMicroPort"]
 
@@ -113,7 +113,10 @@ class NatsMicroPort(Port):
                 self._handler.read_complete()
 
     def _arrived(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
-        if self._handler is None or len(reply) > MAX_REPLY:
+        if self._handler is None:
+            return
+        if reply and not is_answerable(reply):
+            self._handler.message_refused(None, "a request that cannot be answered")
             return
         if self._key is None:
             self._key = _Clients()

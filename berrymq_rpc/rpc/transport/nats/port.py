@@ -15,7 +15,7 @@ from ..port import Buffer, Key, Port, PortHandler, PortOptions
 from .channel import Channel, ChannelError
 from .records import ACK, BYE, DATA, PART, Head, pack_head, parse_head, parse_reason
 
-__all__ = ["NatsPort", "NatsSession", "subject_of"]
+__all__ = ["NatsPort", "NatsSession", "is_answerable", "subject_of"]
 
 logger = Log("berrymq_rpc.rpc.nats")
 
@@ -31,14 +31,26 @@ SILENCE = 1.5
 #: Seconds between two looks at whether what is queued was sent, as a port closes.
 LINGER_PAUSE = 0.005
 
+#: How the subjects of sessions begin.
+ROOT = "berrymq-rpc"
+
 #: Characters of a subject for answers that is used. NATS disconnects who sends a line of more than
 #: 4,096 bytes, and two such subjects stand in one.
 MAX_REPLY = 512
 
 
+def is_answerable(reply: str) -> bool:
+    """Whether a request may be answered at this subject: no inbox is among those below.
+
+    Whoever asks for an answer at a subject of NATS itself or of sessions wants something said there
+    that it may not say itself, as at ``$JS.API.STREAM.DELETE`` or ``berrymq-rpc.calc.up``.
+    """
+    return 0 < len(reply) <= MAX_REPLY and not reply.startswith(("$", f"{ROOT}."))
+
+
 def subject_of(service: str, *tokens: str) -> str:
     """A subject of a service."""
-    return ".".join(("berrymq-rpc", service, *tokens))
+    return ".".join((ROOT, service, *tokens))
 
 
 class NatsSession:
@@ -173,7 +185,7 @@ class NatsPort(Port):
         session.is_alive = True
         head = parse_head(payload)
         if head is None:
-            self._lose(session, "the peer speaks another version of the protocol")
+            self._reject(session, "the peer speaks another version of the protocol")
         elif head.kind in (DATA, PART, ACK):
             self._receive_data(session, head, payload)
         elif head.kind == BYE:
@@ -184,7 +196,7 @@ class NatsPort(Port):
         try:
             frames = channel.receive(head, payload)
         except ChannelError as error:
-            self._lose(session, str(error))
+            self._reject(session, str(error))
             return
         if channel.has_queued:
             self._release(session)
@@ -217,6 +229,16 @@ class NatsPort(Port):
         except TooLargeError as error:
             # The server has told meanwhile that it takes less than when the session began.
             self._lose_later(session, str(error))
+
+    def _refuse(self, reason: str) -> None:
+        """Count and log a message that is ignored."""
+        if self._handler is not None:
+            self._handler.message_refused(None, reason)
+
+    def _reject(self, session: NatsSession, reason: str) -> None:
+        """End a session in which something is missing, or cannot be read."""
+        logger.warning("%s: a session was ended: %s", self.settings, reason)
+        self._lose(session, reason)
 
     def _lose(self, session: NatsSession, reason: str) -> None:
         """End a session for a reason that the peer is told."""

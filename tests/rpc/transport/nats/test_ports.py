@@ -519,10 +519,10 @@ async def test_a_record_of_each_kind(nats_server: NatsServer, address: str, unti
 
 
 async def test_hostile_bytes(nats_server: NatsServer, address: str, until: Any) -> None:
-    """Whatever arrives at any of its subjects, the server works on, and bounds what it answers."""
+    """Whatever arrives at any of its subjects, the server works on, and counts it."""
     service = address.rpartition("/")[2]
     async with (
-        served(address, "a"),
+        await rpc.start_server(Handler("a"), bind=address) as serving,
         await rpc.open_client(connect=address, timeout=10) as client,
         Raw(nats_server.url) as raw,
     ):
@@ -549,6 +549,66 @@ async def test_hostile_bytes(nats_server: NatsServer, address: str, until: Any) 
         connection.publish(f"{to}.{token}", pack_head(DATA, 7, 1) + b"short")
         await until(lambda: raw.kinds("y")[-1] == BYE)
         assert await client.rpc.who() == "a"
+        # Of each payload: searches and sessions with a reply subject that is none or too long, and
+        # what is no OPEN.
+        assert serving.statistics()["malformed_messages"] >= 2 * len(payloads) + len(payloads) - 1
+        assert client.statistics()["malformed_messages"] >= len(payloads) - 2
+        for side in (serving, client):
+            assert {port.connection.callback_errors for port in nats_ports(side)} == {0}
+
+
+def nats_ports(side: Any) -> list[Any]:
+    """The ports of a client or a server at NATS."""
+    engine = side.pool if isinstance(side, rpc.Client) else side._runtime
+    found = [connections.port for connections in engine.ports]
+    return [port for port in found if isinstance(port, nats_port.NatsPort)]
+
+
+async def test_no_answer_goes_to_a_subject_of_nats_itself(
+    nats_server: NatsServer, address: str, until: Any
+) -> None:
+    """As ``$JS.API.STREAM.DELETE``, where a server may do what the one who asks may not."""
+    service = address.rpartition("/")[2]
+    async with (
+        await rpc.start_server(Handler("a"), bind=address) as serving,
+        await rpc.open_client(connect=address, timeout=10) as client,
+        Raw(nats_server.url) as raw,
+    ):
+        assert await client.rpc.who() == "a"
+        (port,) = nats_ports(serving)
+        (of_client,) = nats_ports(client)
+        connection = raw.connection
+        connection.subscribe(f"$own-{service}.>", raw._note)
+        connection.subscribe(f"berrymq-rpc.own-{service}.>", raw._note)
+        to = f"berrymq-rpc.{service}.to.{port.id}"
+        subjects = [f"berrymq-rpc.{service}.find", f"{to}.open", f"{to}.unknown", f"{to}.beat"]
+        subjects += [f"{service}.who", f"$SRV.PING.{service}", f"{of_client.connection.inbox}.9"]
+        for subject in subjects:
+            for root in ("$own", "berrymq-rpc.own"):
+                connection.publish(subject, pack_head(OPEN), f"{root}-{service}.{subject}")
+        assert await connection.flush(10)
+        # The answers to these come after all others.
+        for subject in subjects[:-1]:
+            connection.publish(subject, pack_head(OPEN), f"{connection.inbox}.x")
+        await until(lambda: len(raw.got) >= len(subjects) - 1)
+        assert {token for token, _, _ in raw.got} == {"x"}
+        assert serving.statistics()["malformed_messages"] == 2 * 3
+
+
+async def test_a_service_by_the_name_of_inboxes(nats_server: NatsServer) -> None:
+    """Its methods would be called by all answers at that NATS."""
+    async with (
+        await rpc.start_server(Handler("a"), bind=f"{nats_server.url}/_INBOX") as server,
+        Raw(nats_server.url) as raw,
+    ):
+        raw.connection.publish(
+            f"{raw.connection.inbox}.x", b"an answer", f"{raw.connection.inbox}.y"
+        )
+        assert await raw.connection.flush(10)
+        assert raw.got == [("x", f"{raw.connection.inbox}.y", b"an answer")]
+        async with await rpc.open_client(connect=f"{nats_server.url}/_INBOX") as client:
+            assert await client.rpc.who() == "a"
+        assert server.statistics()["malformed"] == 0
 
 
 async def test_hostile_servers(nats_server: NatsServer, address: str, until: Any) -> None:
