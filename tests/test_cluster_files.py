@@ -145,6 +145,48 @@ async def test_one(
             await Node(bus=Bus(), cluster=wrong, namespace="plant").start()
 
 
+async def test_accounts(
+    start: Callable[[str, str], NatsServer],
+    certificates: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Until,
+) -> None:
+    """The same names in two accounts are apart."""
+    tenants = ("north", "south")
+    for tenant in tenants:
+        monkeypatch.setenv(f"{tenant.upper()}_PASSWORD", f"word-of-{tenant}")
+    text = (FILES / "one.conf").read_text(encoding="utf-8")
+    accounts = (FILES / "accounts.conf").read_text(encoding="utf-8")
+    server = start(text.replace('include "users.conf"', accounts), "nats-1")
+    heard: dict[str, list[str]] = {tenant: [] for tenant in tenants}
+    buses = {tenant: Bus() for tenant in tenants}
+    senders = {tenant: Bus() for tenant in tenants}
+    async with AsyncExitStack() as stack:
+        for tenant in tenants:
+            at = place(tenant, server, certificates)
+            buses[tenant].regist_function(
+                "oven:*", lambda message, tenant=tenant: heard[tenant].append(message.args[0])
+            )
+            for bus in (buses[tenant], senders[tenant]):
+                node = Node(bus=bus, cluster=at, namespace="plant")
+                await stack.enter_async_context(node)
+                assert await node.drain(PATIENCE)
+        queues = {
+            tenant: AsyncQueue("job:*", durable="workers", bus=buses[tenant]) for tenant in tenants
+        }
+        for queue in queues.values():
+            await queue.ready()
+        for tenant in tenants:
+            senders[tenant].twitter("oven:hot", tenant)
+            await senders[tenant].publish("job:new", tenant, durable=True)
+        await until(lambda: all(heard.values()))
+        for tenant, queue in queues.items():
+            async with queue.get(timeout=PATIENCE) as message:
+                assert message.args == (tenant,)
+            assert await queue.size() == 0
+        assert heard == {tenant: [tenant] for tenant in tenants}
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
