@@ -183,6 +183,7 @@ async def test_accounts(
         for tenant, queue in queues.items():
             async with queue.get(timeout=PATIENCE) as message:
                 assert message.args == (tenant,)
+                assert await message.ack(confirm=True)
             assert await queue.size() == 0
         assert heard == {tenant: [tenant] for tenant in tenants}
 
