@@ -201,10 +201,9 @@ def _bytes_of(name: str, value: Any) -> bytes:
 
 
 def _check_numbers(first: Any, count: Any) -> None:
-    if type(first) is int is type(count) and 0 < first and 0 < count <= MAX_COUNT:
-        # As mostly: only the sum may be over its bound.
-        if first + count - 1 <= MAX_NUMBER:
-            return
+    is_usual = type(first) is int is type(count) and first > 0 and 0 < count <= MAX_COUNT
+    if is_usual and first + count - 1 <= MAX_NUMBER:
+        return
     _number("seq", first, 1)
     if _number("count", count, 1) > MAX_COUNT:
         raise ValueError(f"a batch has at most {MAX_COUNT:,} messages, not {count:,}")
