@@ -113,15 +113,7 @@ async def storer(url: str, asked: asyncio.StreamReader, replicas: str) -> None:
     durable = rpc.Durable(replicas=int(replicas))
     async with Node(bus=bus, cluster=url, namespace="stored", durable=durable):
         queue = AsyncQueue("job:new", durable="workers", bus=bus)
-        end = time.monotonic() + 30
-        while True:
-            # Several servers first have to elect a leader.
-            try:
-                await queue.ready()
-                break
-            except rpc.Error:
-                if time.monotonic() > end:
-                    raise
+        await queue.ready()
         print("ready", flush=True)
         while line := await asked.readline():
             end, done = time.perf_counter() + json.loads(line), 0

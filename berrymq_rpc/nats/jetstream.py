@@ -33,6 +33,13 @@ NANOSECONDS = 1_000_000_000
 #: Seconds that JetStream has to answer. In a cluster, a stream's leader may have to be found.
 TIMEOUT = 5.0
 
+#: Seconds for which a question is asked again. Servers of a cluster answer none while they elect a
+#: leader, which takes 4 to 9 s; and after the end of one they may have to elect two in turn.
+ELECTIONS = 20.0
+
+#: Requests that change nothing, and may be made again.
+QUESTIONS = ("STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.LIST.")
+
 #: Consumers of one answer; there may be more of them.
 PAGE = 256
 
@@ -146,7 +153,7 @@ class JetStream:
         self._place = place
 
     async def request(self, name: str, body: object = None) -> dict[str, Any]:
-        """Ask JetStream.
+        """Ask JetStream; what changes nothing is asked again while there is no answer.
 
         Args:
             name: what comes after ``$JS.API.``.
@@ -160,14 +167,21 @@ class JetStream:
             ConnectionLostError: there is no connection, or no answer in time.
         """
         payload = b"" if body is None else json.dumps(body).encode()
-        try:
-            reply = await self._connection.request(f"$JS.API.{name}", payload, timeout=TIMEOUT)
-        except NotFoundError:
-            raise not_enabled(self._place) from None
-        except TimeoutError:
-            raise ConnectionLostError(
-                f"JetStream at {self._place} did not answer {name} within {TIMEOUT:g} s"
-            ) from None
+        loop = self._connection.loop
+        began = loop.time()
+        while True:
+            try:
+                reply = await self._connection.request(f"$JS.API.{name}", payload, timeout=TIMEOUT)
+            except NotFoundError:
+                raise not_enabled(self._place) from None
+            except TimeoutError:
+                waited = loop.time() - began
+                if name.startswith(QUESTIONS) and waited < ELECTIONS:
+                    continue
+                raise ConnectionLostError(
+                    f"JetStream at {self._place} did not answer {name} within {waited:.3g} s"
+                ) from None
+            break
         answer = _parsed(reply.payload)
         error = answer.get("error")
         if isinstance(error, dict) and error.get("err_code") in NOT_ENABLED:

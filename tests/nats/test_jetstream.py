@@ -16,6 +16,7 @@ from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
+from berrymq_rpc.nats import jetstream
 from berrymq_rpc.nats.connection import Connection
 from berrymq_rpc.nats.jetstream import (
     Delivery,
@@ -139,6 +140,41 @@ async def test_a_list_that_lacks_consumers_is_none(start_nats: Callable[..., Nat
         with pytest.raises(ConnectionLostError, match="'workers'"):
             await js.consumers("S")
         assert await js.consumers("S") == [{"name": "workers"}]
+    finally:
+        await connection.close()
+
+
+async def test_a_question_without_an_answer_is_asked_again(
+    start_nats: Callable[..., NatsServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers that elect a leader answer nothing. What changes something is asked for once."""
+    monkeypatch.setattr(jetstream, "TIMEOUT", 0.05)
+    monkeypatch.setattr(jetstream, "ELECTIONS", 0.3)
+    connection, js = await opened(start_nats())
+    asked: list[str] = []
+
+    def answer(subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        asked.append(subject.removeprefix("$JS.API."))
+        if asked == ["STREAM.INFO.S"] * 3:
+            connection.publish(reply, b'{"config": {}}')
+
+    connection.subscribe("$JS.API.>", answer)
+    try:
+        assert await js.stream("S") == {"config": {}}
+        assert asked == ["STREAM.INFO.S"] * 3
+        questions = (
+            lambda: js.keeps("S", "a"),
+            lambda: js.consumer("S", "c"),
+            lambda: js.consumers("S"),
+            lambda: js.message("S", 1, "a"),
+        )
+        for question in questions:
+            with pytest.raises(ConnectionLostError, match=r"did not answer .* within 0\.3"):
+                await question()
+        asked.clear()
+        with pytest.raises(ConnectionLostError, match=r"did not answer .* within 0\.0"):
+            await js.create_stream({"name": "S"})
+        assert asked == ["STREAM.CREATE.S"]
     finally:
         await connection.close()
 
