@@ -96,7 +96,7 @@ class RecordCodec:
         if type(head) is not tuple or not FEWEST <= len(head) <= MOST:
             raise ProtocolError("the head of a record must be an array of 4 to 10 elements")
         if len(head) <= FEWEST + 1:
-            return self._parse_plain(payload[start:], *head)
+            return _plain_record(payload[start:], *head)
         full = [*head, *[None] * (MOST - len(head))]
         origin, epoch, first, count, previous, withheld, sizes, via, to, error = full
         try:
@@ -120,16 +120,18 @@ class RecordCodec:
             raise ProtocolError(f"malformed record: {problem}") from None
         return Record(batch, previous or 0, via or batch.source)
 
-    def _parse_plain(
-        self, data: bytes, origin: Any, epoch: Any, first: Any, count: Any, previous: Any = None
-    ) -> Record:
-        """Check a record of which only the first parts are there, as of most."""
-        try:
-            batch = plain_batch(origin, epoch, first, count, data)
-            _check_previous(previous, first)
-        except (TypeError, ValueError) as problem:
-            raise ProtocolError(f"malformed record: {problem}") from None
-        return Record(batch, previous or 0, batch.source)
+
+def _plain_record(
+    data: bytes, origin: Any, epoch: Any, first: Any, count: Any, previous: Any = None
+) -> Record:
+    """Check a record of which only the first parts of the head are there, as of most."""
+    try:
+        batch = plain_batch(origin, epoch, first, count, data)
+        _check_previous(previous, first)
+    except (TypeError, ValueError) as problem:
+        raise ProtocolError(f"malformed record: {problem}") from None
+    # Half the time of `Record(...)`.
+    return tuple.__new__(Record, (batch, previous or 0, batch.source))
 
 
 def _check_previous(previous: Any, first: int) -> None:

@@ -58,6 +58,9 @@ FIRST_PATIENCE = 1.0
 #: Bytes of a message that a server takes unless it is set otherwise.
 USUAL_PAYLOAD = 1 << 20
 
+#: Bytes of a payload that is copied to be written with what is before and after it.
+JOINED = 4096
+
 #: Servers that a cluster may name.
 MAX_DISCOVERED = 100
 
@@ -491,7 +494,21 @@ class Connection:
         Raises:
             TooLargeError: payload and headers are larger than the server takes.
         """
-        return self.publish_parts(subject, (payload,), len(payload), reply, headers)
+        size = len(payload)
+        if self._link is None:
+            return False
+        if size + len(headers) > self.max_payload:
+            raise self._too_large(size + len(headers))
+        head = _head_of(subject, size, reply, headers)
+        if size <= JOINED:
+            self._pending.append(b"".join((head, payload, b"\r\n")))
+        else:
+            self._pending += (head, payload, b"\r\n")
+        self._pending_bytes += size + len(head)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush)
+        return True
 
     def publish_parts(
         self,
@@ -509,22 +526,20 @@ class Connection:
         if self._link is None:
             return False
         if size + len(headers) > self.max_payload:
-            raise TooLargeError(
-                f"a message of {size + len(headers):,} bytes is over the {self.max_payload:,} that "
-                "the NATS server takes (max_payload)"
-            )
-        to = f"{subject} {reply}" if reply else subject
-        if headers:
-            command = f"HPUB {to} {len(headers)} {len(headers) + size}\r\n"
-            head = command.encode("utf-8", "surrogateescape") + headers
-        else:
-            head = f"PUB {to} {size}\r\n".encode("utf-8", "surrogateescape")
+            raise self._too_large(size + len(headers))
+        head = _head_of(subject, size, reply, headers)
         self._pending += (head, *parts, b"\r\n")
         self._pending_bytes += size + len(head)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush)
         return True
+
+    def _too_large(self, size: int) -> TooLargeError:
+        return TooLargeError(
+            f"a message of {size:,} bytes is over the {self.max_payload:,} that the NATS server "
+            "takes (max_payload)"
+        )
 
     def subscribe(self, subject: str, callback: Callback, queue: str = "") -> Subscription:
         """Have messages handed to a callback, in the order in which they arrive.
@@ -651,3 +666,12 @@ def _max_payload(info: dict[str, Any]) -> int:
     """The bytes of a message that a server takes, or what is usual if it does not say."""
     found = info.get("max_payload")
     return found if isinstance(found, int) and found > 0 else USUAL_PAYLOAD
+
+
+def _head_of(subject: str, size: int, reply: str, headers: bytes) -> bytes:
+    """What comes before a payload."""
+    to = f"{subject} {reply}" if reply else subject
+    if not headers:
+        return f"PUB {to} {size}\r\n".encode("utf-8", "surrogateescape")
+    command = f"HPUB {to} {len(headers)} {len(headers) + size}\r\n"
+    return command.encode("utf-8", "surrogateescape") + headers

@@ -81,7 +81,7 @@ async def test_one_write_a_turn(nats_server: NatsServer, subject: str, monkeypat
         write = link.write
 
         def counted(parts: Any) -> None:
-            writes.append(len(parts))
+            writes.append(sum(map(len, parts)))
             write(parts)
 
         monkeypatch.setattr(link, "write", counted)
@@ -90,7 +90,7 @@ async def test_one_write_a_turn(nats_server: NatsServer, subject: str, monkeypat
         assert opened.connection.queued_bytes > 100
         assert await opened.connection.flush(10)
         assert opened.connection.queued_bytes == 0
-    assert writes == [300]
+    assert len(writes) == 1
 
 
 async def test_a_callback_that_raises_ends_nothing(
