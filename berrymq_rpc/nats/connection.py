@@ -31,6 +31,7 @@ from .link import (
     Refusal,
     error_of,
     refusal_of,
+    speaks_no_tls,
     text_of,
 )
 from .options import Nats
@@ -164,6 +165,8 @@ class Connection:
         self._discovered: list[Server] = []
         #: Seconds in which a server with TLS must say who it is; 0 for one that begins with TLS.
         self._patience: dict[Server, float] = {}
+        #: Servers that want a certificate of this side, and closed the last connection with it.
+        self._closed: set[Server] = set()
         self._broken = asyncio.Event()
         self._linked = asyncio.Event()
         self._error: BaseException | None = None
@@ -311,7 +314,12 @@ class Connection:
         else:
             # Unless it works again, the server may have been given another setting.
             del self._patience[server]
-        link = await self._try_link(server, True, LINK_TIMEOUT)
+        try:
+            link = await self._try_link(server, True, LINK_TIMEOUT)
+        except AuthenticationError as error:
+            if speaks_no_tls(error.__cause__):
+                raise ConnectionLostError(f"the NATS server at {server} answers late") from error
+            raise
         self._patience[server] = 0.0
         return link
 
@@ -331,7 +339,7 @@ class Connection:
             raise TimeoutError(f"the NATS server at {server} does not answer") from None
         except Exception as error:
             self._give_up(link)
-            raise error_of(error, server) from error
+            raise self._why_not(link, error) from error
         except BaseException:
             self._give_up(link)
             raise
@@ -343,8 +351,25 @@ class Connection:
             )
         return link
 
+    def _why_not(self, link: Link, error: Exception) -> BaseException:
+        """What a link that could not be made is told as."""
+        found = error_of(error, link.server)
+        if isinstance(found, AuthenticationError) or not link.has_shown_certificate:
+            self._closed.discard(link.server)
+            return found
+        if link.server in self._closed:
+            return AuthenticationError(
+                f"the NATS server at {link.server} wants a certificate of this side, and closes "
+                f"the connection: {text_of(error)}",
+                reason="certificate",
+            )
+        # It may be about to stop; that it does so twice in a row is no chance.
+        self._closed.add(link.server)
+        return found
+
     def _begin_link(self, link: "Link") -> None:
         self._error = None
+        self._closed.discard(link.server)
         self._link = link
         self.links += 1
         self._learn(link.info)

@@ -40,6 +40,7 @@ __all__ = [
     "Refusal",
     "error_of",
     "refusal_of",
+    "speaks_no_tls",
     "text_of",
 ]
 
@@ -194,6 +195,8 @@ class Link(NatsClient):  # type: ignore[misc]
         self._server_info: dict[str, Any] = {}
         self._ps = Parser(self)
         self._began = monotonic()
+        #: Whether it has been sent who this side is.
+        self._said_who = False
         self._waiting_pongs: list[asyncio.Future[bool]] = []
 
     @property
@@ -206,6 +209,14 @@ class Link(NatsClient):  # type: ignore[misc]
         """What the server said about itself."""
         info: dict[str, Any] = self._server_info
         return info
+
+    @property
+    def has_shown_certificate(self) -> bool:
+        """Whether the server wants a certificate of this side, and TLS began with one or none.
+
+        A server that closes the link then does not like it. It says so first, which may get lost.
+        """
+        return self._said_who and bool(self.info.get("tls_verify"))
 
     @property
     def buffered(self) -> int:
@@ -351,6 +362,7 @@ class Link(NatsClient):  # type: ignore[misc]
                 reason="credentials",
             )
         command: bytes = super()._connect_command()
+        self._said_who = True
         return command
 
     async def _process_msg(
@@ -359,7 +371,11 @@ class Link(NatsClient):  # type: ignore[misc]
         self.owner.received(sid, subject, reply, data, headers or b"")
 
     async def _process_info(self, info: Any, initial_connection: bool = False) -> None:
-        if isinstance(info, dict) and not initial_connection:
+        if initial_connection:
+            if self._link_options.settings.address.tls and info.get("tls_available"):
+                # nats-py begins TLS only with a server that asks for it.
+                info["tls_required"] = True
+        elif isinstance(info, dict):
             self._server_info = {**self._server_info, **info}
             self.owner.link_informed(self, self._server_info)
 
@@ -406,6 +422,14 @@ def error_of(error: BaseException, server: Server) -> BaseException:
         case _:
             # A kind of error that nats-py is not known to raise must not end the attempts.
             return ConnectionLostError(f"no connection to the NATS server at {server}: {text}")
+
+
+def speaks_no_tls(error: BaseException | None) -> bool:
+    """Whether what came in place of TLS was something else, such as the INFO of a NATS server."""
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
+        return False
+    # An alert is TLS, and says what is wrong.
+    return bool(error.reason) and "ALERT" not in error.reason
 
 
 def refusal_of(text: str, server: str) -> Refusal | None:

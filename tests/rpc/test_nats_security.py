@@ -23,6 +23,7 @@ pytest.importorskip("nats", reason="NATS needs nats-py")
 import nkeys
 
 from berrymq_rpc import rpc
+from berrymq_rpc.nats import connection as connection_module
 from berrymq_rpc.nats.connection import Connection
 from berrymq_rpc.rpc.transport.nats.listener import NatsListener
 from berrymq_rpc.testing.nats_server import NatsServer
@@ -185,7 +186,7 @@ async def test_no_text_has_the_password_of_an_address(
             await client.rpc.add(1, 2)
         shown += f"{caught.value} {caught.value!r} {caught.value.endpoint}"
     with pytest.raises(rpc.ConnectionLostError) as refused:
-        await rpc.start_server(Handler(), bind=address.replace(str(nats.port), "1"))
+        await rpc.open_client(bind=address.replace(str(nats.port), "1"), connect_timeout=0.3)
     shown += f"{refused.value!r} {caplog.text}"
     assert f"nats://127.0.0.1:{nats.port}/calc" in shown
     assert "right-word" not in shown
@@ -438,8 +439,9 @@ def tls_config(folder: Path, more: str = "") -> str:
 @pytest.mark.parametrize("more", ["", "handshake_first: true", "verify: true"])
 @pytest.mark.parametrize("scheme", ["nats", "nats+tls"])
 async def test_tls(
-    start_nats: StartNats, certificates: Path, more: str, scheme: str, until: Any
+    start_nats: StartNats, certificates: Path, more: str, scheme: str, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(connection_module, "FIRST_PATIENCE", 0.2)
     if "verify" in more:
         more += f', ca_file: "{certificates}/certificate.pem"'
     server = start_nats(tls_config(certificates, more))
@@ -459,6 +461,135 @@ async def test_tls(
 async def test_tls_that_only_the_server_asks_for(start_nats: StartNats, certificates: Path) -> None:
     server = start_nats(tls_config(certificates))
     assert (await refusal(rpc.Nats(f"{server.url}/calc"))).reason == "certificate"
+
+
+async def test_tls_that_only_this_side_asks_for(start_nats: StartNats, certificates: Path) -> None:
+    """A server that takes both takes a password that goes over TLS alone."""
+    server = start_nats(
+        f"{tls_config(certificates)}\nallow_non_tls: true\n"
+        "authorization { user: alice, password: word }",
+        address="0.0.0.0",
+    )
+    context = ssl.create_default_context(cafile=str(certificates / "certificate.pem"))
+    context.check_hostname = False
+    place = rpc.Nats(
+        f"nats+tls://{own_address()}:{server.port}/calc", user="alice", password="word", tls=context
+    )
+    async with opened(place, place) as names:
+        assert await names.add(1, 2) == 3
+
+
+class Between:
+    """Somebody in the middle of a connection, who answers in place of the NATS server."""
+
+    def __init__(
+        self,
+        greeting: bytes,
+        context: ssl.SSLContext | None = None,
+        *,
+        delay: float = 0.0,
+        closes: bool = False,
+    ) -> None:
+        self._greeting = greeting
+        self._context = context
+        self._delay = delay
+        self._closes = closes
+        self.read = b""
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await asyncio.sleep(self._delay)
+            writer.write(self._greeting)
+            await writer.drain()
+            if self._context is not None:
+                await writer.start_tls(self._context)
+            while not self._closes and (line := await reader.readline()):
+                self.read += line
+                if line == b"PING\r\n":
+                    writer.write(b"PONG\r\n")
+        except OSError:
+            # The other side gave up.
+            pass
+        finally:
+            writer.close()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "claims", [{}, {"tls_required": False}, {"tls_available": True}, {"tls_required": True}]
+)
+async def test_whoever_is_between_gets_no_password(claims: dict[str, bool]) -> None:
+    """Neither by saying that the server speaks no TLS, nor by beginning it with nothing."""
+    info = {"server_id": "x", "version": "2.12.0", "max_payload": 1 << 20, "auth_required": True}
+    between = Between(b"INFO " + json.dumps(info | claims).encode() + b"\r\n")
+    async with between.listening() as port:
+        place = rpc.Nats(f"nats+tls://127.0.0.1:{port}/calc", user="alice", password="secret-word")
+        async with await rpc.open_client(connect=place, connect_timeout=0.5) as client:
+            with pytest.raises((rpc.AuthenticationError, rpc.ConnectionLostError)):
+                await client.rpc.add(1, 2)
+        # A ClientHello may be there.
+        assert not any(word in between.read for word in (b"CONNECT", b"alice", b"secret-word"))
+
+
+async def test_a_server_far_away_is_not_taken_for_one_that_begins_with_tls(
+    certificates: Path, monkeypatch: Any
+) -> None:
+    """It says who it is later than one that is near; that is no wrong certificate."""
+    monkeypatch.setattr(connection_module, "FIRST_PATIENCE", 0.05)
+    info = {"server_id": "x", "version": "2.12.0", "max_payload": 1 << 20, "tls_required": True}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "certificate.pem", certificates / "key.pem")
+    trusting = ssl.create_default_context(cafile=str(certificates / "certificate.pem"))
+    far = Between(b"INFO " + json.dumps(info).encode() + b"\r\n", context, delay=0.15)
+    async with far.listening() as port:
+        connection = Connection(rpc.Nats(f"nats+tls://127.0.0.1:{port}", tls=trusting))
+        try:
+            await connection.connect(10)
+        finally:
+            await connection.close()
+
+
+async def test_a_server_that_closes_without_a_word_wants_another_certificate(
+    certificates: Path,
+) -> None:
+    """What it says may be lost, as this side has sent something that it does not read."""
+    info = {"server_id": "x", "version": "2.12.0", "tls_required": True, "tls_verify": True}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "certificate.pem", certificates / "key.pem")
+    trusting = ssl.create_default_context(cafile=str(certificates / "certificate.pem"))
+    closing = Between(b"INFO " + json.dumps(info).encode() + b"\r\n", context, closes=True)
+    async with closing.listening() as port:
+        place = rpc.Nats(f"nats+tls://127.0.0.1:{port}/calc", tls=trusting)
+        error = await refusal(place)
+    assert error.reason == "certificate"
+    assert "wants a certificate of this side" in str(error)
+
+
+async def test_what_came_before_tls_is_no_message(certificates: Path, until: Any) -> None:
+    """Somebody between has put it there: it is not taken for the server's."""
+    info = {"server_id": "x", "version": "2.12.0", "max_payload": 1 << 20, "tls_required": True}
+    greeting = b"INFO " + json.dumps(info).encode() + b"\r\n"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "certificate.pem", certificates / "key.pem")
+    trusting = ssl.create_default_context(cafile=str(certificates / "certificate.pem"))
+    got: list[bytes] = []
+    async with Between(greeting + b"MSG a 1 4\r\nevil\r\n", context).listening() as port:
+        connection = Connection(rpc.Nats(f"nats+tls://127.0.0.1:{port}", tls=trusting))
+        connection.subscribe("a", lambda s, r, payload, h: got.append(payload))
+        try:
+            await connection.connect(10)
+            assert await connection.flush(10)
+        finally:
+            await connection.close()
+    assert got == []
 
 
 async def test_never_plain_after_tls_was_asked_for(start_nats: StartNats) -> None:
