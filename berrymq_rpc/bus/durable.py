@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Coroutine, Generator
 from datetime import datetime
+from queue import Empty
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -75,6 +76,10 @@ class DurableSource(Protocol):
     """An open durable queue. Its coroutines may run on any event loop."""
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, as its node may have been."""
+
+    @property
     def fetched(self) -> int:
         """How many messages are in this process and not taken."""
 
@@ -89,7 +94,7 @@ class DurableSource(Protocol):
         """Wait until the cluster keeps its messages."""
 
     async def get(self, block: bool, timeout: float | None) -> DurableDelivery:
-        """Take the next message, or raise `Empty`."""
+        """Take the next message, or raise `Empty`; without `block` if the cluster has none now."""
 
     def take_now(self) -> DurableDelivery | None:
         """Take a message if one is here, in this thread; ``None`` if `get` has to be awaited.
@@ -99,7 +104,7 @@ class DurableSource(Protocol):
         """
 
     def get_nowait(self) -> DurableDelivery:
-        """Take a message that is in this process, or raise `Empty`."""
+        """Take a message that is in this process, or raise `Empty`. On the loop of the node."""
 
     async def size(self) -> int:
         """How many messages the cluster keeps for the queue."""
@@ -393,9 +398,6 @@ class DurableBacklog:
     Args:
         identifier: the messages that are kept.
         source: where they come from.
-
-    Attributes:
-        queues: the queue, until it is closed.
     """
 
     #: It has no bound in this process, and drops nothing.
@@ -405,7 +407,7 @@ class DurableBacklog:
     def __init__(self, identifier: Identifier, source: DurableSource) -> None:
         self.identifier = identifier
         self.source = source
-        self.queues: set[object] = set()
+        self._queues: set[object] = set()
 
     @property
     def waiting(self) -> int:
@@ -414,23 +416,36 @@ class DurableBacklog:
 
     def get(self, queue: object, block: bool, timeout: float | None) -> Message:
         """Take the next message, in a thread without an event loop."""
-        if not block:
-            return BoundMessage(self.source.get_nowait(), self.source)
+        if self.source.is_closed:
+            raise Empty
         return BoundMessage(self.source.run(self.source.get(block, timeout)), self.source)
 
     async def get_async(self, block: bool, timeout: float | None) -> DurableMessage:
         """Take the next message, on an event loop."""
-        if not block:
-            return DurableMessage(self.source.get_nowait())
         delivered = self.source.take_now()
         if delivered is None:
+            if self.source.is_closed:
+                raise Empty
             delivered = await self.source.get(block, timeout)
         return DurableMessage(delivered)
 
+    def get_nowait(self) -> DurableMessage:
+        """Take a message that is in this process, on the event loop of the node."""
+        return DurableMessage(self.source.get_nowait())
+
+    @property
+    def queues(self) -> "set[object]":
+        """The queue, until it is closed."""
+        return set() if self.source.is_closed else self._queues
+
+    def join(self, queue: object) -> None:
+        """Open it."""
+        self._queues.add(queue)
+
     def leave(self, queue: object) -> None:
         """Close it."""
-        if queue in self.queues:
-            self.queues.discard(queue)
+        if queue in self._queues:
+            self._queues.discard(queue)
             self.source.close()
 
     def __len__(self) -> int:

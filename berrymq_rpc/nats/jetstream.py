@@ -47,9 +47,6 @@ PAGE = 256
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
-STREAM_NAME_IN_USE = 10058
-CONSUMER_EXISTS = 10148
-SUBJECTS_OVERLAP = 10065
 STORE_FAILED = 10077
 NOT_ENABLED = (10039, 10076)
 
@@ -153,6 +150,13 @@ class JetStream:
     def __init__(self, connection: Connection, place: str) -> None:
         self._connection = connection
         self._place = place
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The version of the NATS server, such as ``(2, 12, 1)``; empty if it is not known."""
+        text = str(self._connection.server_info.get("version"))
+        numbers = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", text)
+        return tuple(map(int, numbers.groups())) if numbers else ()
 
     async def request(self, name: str, body: object = None) -> dict[str, Any]:
         """Ask JetStream; what changes nothing is asked again while there is no answer.

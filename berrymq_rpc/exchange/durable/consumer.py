@@ -11,19 +11,25 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from ...bus import Empty
-from ...errors import ConnectionLostError, Error, NotFoundError, ProtocolError
-from ...identifier import Identifier
+from ...errors import (
+    ConnectionLostError,
+    Error,
+    NotFoundError,
+    ProtocolError,
+)
 from ...nats.connection import Connection, Subscription
-from ...nats.headers import parse_headers, status_of
-from ...nats.jetstream import NANOSECONDS, Delivery, parse_delivery
+from ...nats.headers import NO_RESPONDERS, parse_headers, status_of
+from ...nats.jetstream import NANOSECONDS, parse_delivery
 from ...runtime.log import Log
 from ..batch import Batch
+from .dead_letters import dead_of
+from .delivered import Delivered, Share, nak
 
-__all__ = ["Delivered", "DurableConsumer", "Unpacked", "dead_of"]
+__all__ = ["DurableConsumer", "Unpacked"]
 
 logger = Log("berrymq_rpc.exchange")
 
@@ -51,6 +57,9 @@ PAUSE = 0.25
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 300.0
 
+#: Seconds that JetStream has to say whether there is a message.
+PRESENT_TIMEOUT = 5.0
+
 #: Seconds that JetStream has to confirm an acknowledgement.
 CONFIRM_TIMEOUT = 5.0
 
@@ -66,94 +75,14 @@ MAX_ERROR = 300
 #: What JetStream says of a pull: it is alive, or why the pull is over.
 ALIVE = 100
 
-#: The name of the header with what became of a dead letter.
-DEAD_HEADER = b"Berrymq-Dead"
-
 #: A message of a durable queue: its batch, and the parts of the message.
 Unpacked = tuple[Batch, list[tuple[Any, ...]]]
-
-
-class Delivered:
-    """A message that JetStream has delivered. Its coroutines run on any event loop."""
-
-    __slots__ = (
-        "_consumer",
-        "_reply",
-        "args",
-        "batch",
-        "came",
-        "dead",
-        "identifier",
-        "info",
-        "kwargs",
-        "origin",
-    )
-
-    def __init__(
-        self,
-        consumer: "DurableConsumer",
-        reply: str,
-        info: Delivery,
-        batch: Batch,
-        item: tuple[Any, ...],
-        dead: dict[str, Any] | None,
-        came: float,
-    ) -> None:
-        self._consumer = consumer
-        self._reply = reply
-        self.info = info
-        self.batch = batch
-        self.identifier = _exportable(item[0])
-        self.args: tuple[Any, ...] = item[1]
-        self.kwargs: dict[str, Any] = item[2] if len(item) > 2 else {}
-        self.origin = batch.source[0]
-        self.dead = dead
-        self.came = came
-
-    @property
-    def tries(self) -> int:
-        """How often it was delivered, this time included."""
-        return self.info.tries
-
-    async def ack(self, confirm: bool) -> bool:
-        consumer = self._consumer
-        if not confirm and threading.get_ident() == consumer.thread:
-            return consumer.tell(self._reply, b"+ACK")
-        return await consumer.call(consumer.settle(self._reply, b"+ACK", confirm))
-
-    async def nak(self, delay: float) -> bool:
-        return await self._settle(_nak(delay))
-
-    async def fail(self, error: BaseException) -> bool:
-        delay = min(FIRST_DELAY * 2 ** min(self.tries - 1, 20), LONGEST_DELAY)
-        self._consumer.note_error(self.info.sequence, error)
-        return await self.nak(delay)
-
-    async def in_progress(self) -> bool:
-        return await self._settle(b"+WPI")
-
-    async def term(self, reason: str) -> bool:
-        word = b"+TERM"
-        if reason:
-            word += b" " + " ".join(reason.split())[:MAX_ERROR].encode("utf-8", "replace")
-        return await self._settle(word)
-
-    async def _settle(self, word: bytes) -> bool:
-        return await self._consumer.call(self._consumer.settle(self._reply, word))
-
-    def put_back(self) -> None:
-        """Have the next call of `get` take it, on the loop of the consumer."""
-        self._consumer.put_back(self)
-
-    def give_back(self) -> None:
-        """Refuse it at once, on the loop of the consumer."""
-        self._consumer.give_back(self._reply)
 
 
 class DurableConsumer:
     """Pulls messages of a durable queue, and gives each to one call of `get`.
 
-    All but `call` belongs to the event loop of the connection.
+    All but `call` belongs to the event loop of the connection. It is a `DeliveredHost`.
 
     Args:
         connection: to NATS.
@@ -162,9 +91,11 @@ class DurableConsumer:
         ack_wait: seconds that it may take to be acknowledged.
         unpack: reads a payload; raises `ProtocolError` for one that is malformed.
         call: runs a coroutine on the loop of the connection, from any other.
-        give_up: called with a message that was delivered too often, and its last error: moves it
-            to the dead letters.
-        split: called with a batch of several messages: publishes them one by one.
+        exists: asks JetStream whether the queue is still there.
+        give_up: called with a message that is not delivered any more, how often it was, and its
+            last error: moves it to the dead letters.
+        split: called with a batch of several messages: publishes them one by one, and returns the
+            places of those for which there is no room.
         on_check: called every few seconds while messages are asked for.
     """
 
@@ -178,11 +109,13 @@ class DurableConsumer:
         *,
         unpack: Callable[[bytes], Unpacked],
         call: Callable[[Coroutine[Any, Any, bool]], Coroutine[Any, Any, bool]],
-        give_up: Callable[[Delivered, str | None], Coroutine[Any, Any, None]],
-        split: Callable[[Batch, list[tuple[Any, ...]]], Coroutine[Any, Any, None]],
+        exists: Callable[[], Coroutine[Any, Any, bool]],
+        give_up: Callable[[Delivered, int, str | None], Coroutine[Any, Any, None]],
+        split: Callable[[Batch, list[tuple[Any, ...]]], Coroutine[Any, Any, list[int]]],
         on_check: Callable[[], object],
     ) -> None:
         self.call = call
+        self._exists = exists
         self.name = name
         #: The thread of the loop of the connection.
         self.thread = threading.get_ident()
@@ -200,6 +133,7 @@ class DurableConsumer:
         self._buffer: deque[Delivered] = deque()
         self._waiters: deque[asyncio.Future[Delivered]] = deque()
         self._numbers = 0
+        self._present_numbers = 0
         self._subscription: Subscription | None = None
         self._inbox = ""
         #: How many messages JetStream may still send.
@@ -210,8 +144,9 @@ class DurableConsumer:
         #: When a message was last taken, and the usual time between two.
         self._taken = 0.0
         self._interval = ack_wait
-        self._errors: dict[int, str] = {}
+        self._errors: dict[tuple[int, int], str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_looking = False
         self._end: Exception | None = None
 
     @property
@@ -240,6 +175,11 @@ class DurableConsumer:
         waiter: asyncio.Future[Delivered] = self._loop.create_future()
         self._waiters.append(waiter)
         self._pull()
+        return await self._wait_for(waiter, timeout)
+
+    async def _wait_for(
+        self, waiter: "asyncio.Future[Delivered]", timeout: float | None
+    ) -> Delivered:
         try:
             async with asyncio.timeout(timeout) as limit:
                 taken = await waiter
@@ -255,10 +195,54 @@ class DurableConsumer:
         self._note_taken(self._loop.time())
         return taken
 
+    async def get_present(self) -> Delivered:
+        """Take a message that JetStream has just now.
+
+        Raises:
+            Empty: there is none, or it has not answered.
+            NotFoundError, ServiceClosedError: as `get`.
+        """
+        try:
+            return self.get_nowait()
+        except Empty:
+            if self._end is not None or self._waiters or not self._connection.is_connected:
+                raise
+        waiter: asyncio.Future[Delivered] = self._loop.create_future()
+        self._present_numbers += 1
+        inbox = f"{self._connection.inbox}.p.{id(self)}.{self._present_numbers}"
+        subscription = self._connection.subscribe(inbox, partial(self._present, waiter))
+        self._waiters.append(waiter)
+        body = json.dumps({"batch": 1, "no_wait": True}).encode()
+        self._connection.publish(self._request, body, inbox)
+        try:
+            return await self._wait_for(waiter, PRESENT_TIMEOUT)
+        finally:
+            self._connection.unsubscribe(subscription)
+
+    def _present(
+        self,
+        waiter: "asyncio.Future[Delivered]",
+        subject: str,
+        reply: str,
+        payload: bytes,
+        headers: bytes,
+    ) -> None:
+        """Take the answer to `get_present`: a message, or that there is none."""
+        status = status_of(headers)
+        if status == ALIVE:
+            return
+        if not status:
+            self._take(reply, payload, headers)
+        elif status == NO_RESPONDERS:
+            self._look_up()
+        if not waiter.done():
+            waiter.set_exception(Empty())
+
     def get_nowait(self) -> Delivered:
-        """Take a message that is here, or raise `Empty`."""
+        """Take a message that is here, or raise `Empty` and ask for one."""
         delivered = self.take_now()
         if delivered is None:
+            self._pull(1)
             raise Empty
         return delivered
 
@@ -305,15 +289,19 @@ class DurableConsumer:
         fast = min(FAST_TIME / interval, MAX_FAST_CREDIT)
         return max(len(self._waiters), int(max(credit, fast)))
 
-    def _pull(self) -> None:
-        """Ask for messages, if some are wanted."""
+    def _pull(self, least: int = 0) -> None:
+        """Ask for messages, if some are wanted.
+
+        Args:
+            least: how many are.
+        """
         present = self._outstanding + len(self._buffer)
         if present > MAX_FAST_CREDIT // 2 and not self._waiters:
             # As mostly: enough, however fast they are taken.
             return
         if self._end is not None or self._retry is not None or not self._connection.is_connected:
             return
-        credit = self._credit
+        credit = max(self._credit, least)
         wanted = credit - present
         # Not one by one, unless someone waits.
         if wanted <= 0 or (present > credit // 2 and len(self._waiters) <= self._outstanding):
@@ -377,27 +365,29 @@ class DurableConsumer:
             return
         if number != self._numbers or self._subscription is None:
             # It was asked for by a pull that is over.
-            self._connection.publish(reply, _nak(0.0))
+            self._connection.publish(reply, nak(0.0))
             return
         self._outstanding = max(0, self._outstanding - 1)
+        self._take(reply, payload, headers)
+        self._pull()
+
+    def _take(self, reply: str, payload: bytes, headers: bytes) -> None:
+        """Take a message that was asked for."""
         try:
-            info = parse_delivery(reply)
             batch, items = self._unpack(payload)
-            dead = dead_of(headers)
-            delivered = Delivered(self, reply, info, batch, items[0], dead, self._heard)
+            info, dead = parse_delivery(reply), dead_of(headers)
+            delivered = Delivered(self, reply, info, batch, items[0], dead, self._loop.time())
         except (ProtocolError, ValueError, TypeError) as error:
             logger.warning("durable queue %s: malformed message: %.200s", self.name, error)
             if reply:
                 self._connection.publish(reply, b"+TERM malformed")
-            self._pull()
             return
         if len(items) > 1:
-            self._start(self._split_up(batch, items, reply))
-        elif info.tries > self._tries:
-            self._start(self._bury(delivered))
+            self._start(self._split_up(delivered, items))
+        elif delivered.tries > self._tries:
+            self._start(self._bury(delivered, self._tries))
         else:
             self._deliver(delivered)
-        self._pull()
 
     def _deliver(self, delivered: Delivered) -> None:
         while self._waiters:
@@ -418,7 +408,7 @@ class DurableConsumer:
         else:
             self._outstanding = 0
         if "Consumer Deleted" in text:
-            self.close(NotFoundError(f"the durable queue {self.name!r} was deleted"))
+            self.close(self._deleted())
             return
         if status in (404, 408):
             # Its time is over.
@@ -428,6 +418,24 @@ class DurableConsumer:
         logger.debug("durable queue %s: %s", self.name, text)
         if self._retry is None:
             self._retry = self._loop.call_later(PAUSE, self._pull_again)
+        if status == NO_RESPONDERS:
+            self._look_up()
+
+    def _look_up(self) -> None:
+        """See whether the queue is still there: nobody listens to what is asked of it."""
+        if not self._is_looking:
+            self._is_looking = True
+            self._start(self._end_if_deleted())
+
+    async def _end_if_deleted(self) -> None:
+        try:
+            if not await self._exists():
+                self.close(self._deleted())
+        finally:
+            self._is_looking = False
+
+    def _deleted(self) -> NotFoundError:
+        return NotFoundError(f"the durable queue {self.name!r} was deleted")
 
     def _pull_again(self) -> None:
         self._retry = None
@@ -463,30 +471,55 @@ class DurableConsumer:
         )
         return False
 
-    def give_back(self, reply: str) -> None:
-        """Have a message delivered to another consumer."""
-        self._connection.publish(reply, _nak(0.0))
+    async def fail(self, delivered: Delivered, error: BaseException) -> bool:
+        """Have a message come again as its work failed, or give it up after its last try."""
+        self._note_error(delivered.key, error)
+        if delivered.tries >= self._tries and self._end is None:
+            self._start(self._bury(delivered, delivered.tries))
+            return True
+        delay = min(FIRST_DELAY * 2 ** min(delivered.tries - 1, 20), LONGEST_DELAY)
+        return await delivered.refuse(delay)
 
-    def note_error(self, sequence: int, error: BaseException) -> None:
+    def give_back(self, reply: str, word: bytes) -> None:
+        """Have a message delivered to another consumer, at once."""
+        self._connection.publish(reply, word)
+
+    def _note_error(self, key: tuple[int, int], error: BaseException) -> None:
         """Remember why the work on a message failed."""
-        self._errors.pop(sequence, None)
+        self._errors.pop(key, None)
         if len(self._errors) >= MAX_ERRORS:
             del self._errors[next(iter(self._errors))]
         try:
             text = repr(error)
         except Exception:
             text = type(error).__name__
-        self._errors[sequence] = text[:MAX_ERROR]
+        self._errors[key] = text[:MAX_ERROR]
 
-    async def _bury(self, delivered: Delivered) -> None:
+    async def _bury(self, delivered: Delivered, tries: int) -> None:
         """Move a message to the dead letters."""
-        await self._give_up(delivered, self._errors.pop(delivered.info.sequence, None))
-        await delivered.term(f"delivered {self._tries} times")
+        await self._give_up(delivered, tries, self._errors.get(delivered.key))
+        self._errors.pop(delivered.key, None)
+        await delivered.term(f"delivered {tries} times")
 
-    async def _split_up(self, batch: Batch, items: list[tuple[Any, ...]], reply: str) -> None:
+    async def _split_up(self, first: Delivered, items: list[tuple[Any, ...]]) -> None:
         """Have each message of a batch be one by itself, which is acknowledged by itself."""
-        await self._split(batch, items)
-        await self.settle(reply, b"+ACK")
+        without_room = await self._split(first.batch, items)
+        if without_room:
+            self._deliver_together(first, {place: items[place] for place in without_room})
+        else:
+            await first.ack(confirm=False)
+
+    def _deliver_together(self, first: Delivered, items: dict[int, tuple[Any, ...]]) -> None:
+        """Deliver messages of a batch, each by its place, of which JetStream is told one word."""
+        share = Share(items)
+        for place, item in items.items():
+            delivered = first.shared(item, share, place)
+            if self._end is not None:
+                delivered.give_back()
+            elif delivered.tries > self._tries:
+                self._start(self._bury(delivered, self._tries))
+            else:
+                self._deliver(delivered)
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(self._run(coroutine), name=f"durable queue {self.name}")
@@ -534,27 +567,3 @@ class DurableConsumer:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-
-
-def _nak(delay: float) -> bytes:
-    if delay <= 0:
-        return b"-NAK"
-    return b"-NAK " + json.dumps({"delay": int(delay * NANOSECONDS)}).encode()
-
-
-@lru_cache(1000)
-def _exportable(text: str) -> Identifier:
-    """The identifier of a message, which nearly all of a queue share."""
-    return Identifier(text).require_exportable()
-
-
-def dead_of(headers: bytes) -> dict[str, Any] | None:
-    """What became of a dead letter, from its headers."""
-    if DEAD_HEADER not in headers:
-        return None
-    text = parse_headers(headers).get("berrymq-dead", "")
-    try:
-        dead = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return dead if isinstance(dead, dict) else None

@@ -1,29 +1,20 @@
-"""What operators ask about durable queues: what waits in them, dead letters, how full they are."""
+"""What operators ask about durable queues: what waits in them, and how full their streams are."""
 
 import json
-from base64 import b64decode
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from ...errors import NotFoundError, ProtocolError
-from ...identifier import Identifier
 from ...nats.jetstream import NANOSECONDS, JetStream
 from ...runtime.log import Log
-from ..batch import Batch
-from .consumer import Unpacked, dead_of
 from .info import DurableQueueInfo
 from .streams import NEARLY_FULL, DurableStreams
 
-__all__ = ["FillWatch", "list_queues", "replay"]
+__all__ = ["FillWatch", "list_queues"]
 
 logger = Log("berrymq_rpc.exchange")
 
 #: Seconds between two looks, and between two reports while it stays so.
 LOOK_PAUSE = 1.0
 REPORT_PAUSE = 60.0
-
-#: Publishes a message with an id until it is stored.
-Store = Callable[[Identifier, Batch, tuple[Any, ...], str], Coroutine[Any, Any, None]]
 
 
 async def list_queues(js: JetStream, streams: DurableStreams) -> list[DurableQueueInfo]:
@@ -52,60 +43,6 @@ async def list_queues(js: JetStream, streams: DurableStreams) -> list[DurableQue
                 )
             )
     return sorted(found)
-
-
-async def replay(
-    js: JetStream,
-    streams: DurableStreams,
-    name: str,
-    unpack: Callable[[bytes], Unpacked],
-    store: Store,
-) -> int:
-    """Send the dead letters of a queue again, to its and all other queues that keep them.
-
-    Those that were sent are dead letters no more. One that dies again meanwhile is left.
-
-    Args:
-        name: of the queue.
-        unpack: reads a payload.
-        store: publishes one.
-
-    Returns:
-        How many there were.
-
-    Raises:
-        NotFoundError: no durable queue keeps such a message any more.
-        Exception: as `JetStream.request` does.
-    """
-    info = await js.stream(streams.dead_stream)
-    last = 0 if info is None else int(info["state"].get("last_seq", 0))
-    subject = streams.dead_subject(name)
-    count = sequence = 0
-    while sequence < last:
-        found = await js.message(streams.dead_stream, sequence + 1, subject)
-        if found is None:
-            break
-        sequence = int(found["seq"])
-        if sequence > last:
-            break
-        try:
-            batch, (message, *_) = unpack(b64decode(found.get("data", "")))
-            dead = dead_of(b64decode(found.get("hdrs", ""))) or {}
-            identifier = Identifier(dead.get("identifier", "")).require_exportable()
-        except (ProtocolError, ValueError, TypeError) as error:
-            logger.warning("a dead letter of %s is malformed: %.200s", name, error)
-            continue
-        item = (str(identifier), *message[1:])
-        try:
-            await store(identifier, batch, item, f"replay.{streams.dead_stream}.{sequence}")
-        except NotFoundError:
-            raise NotFoundError(
-                f"no durable queue keeps {str(identifier)!r} any more: {count} dead letters were "
-                "sent before"
-            ) from None
-        await js.delete_message(streams.dead_stream, sequence)
-        count += 1
-    return count
 
 
 class FillWatch:

@@ -2,15 +2,14 @@
 
 import asyncio
 import gc
-import itertools
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from clustered import PATIENCE, clustered, take
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
 from berrymq_rpc.errors import (
@@ -30,31 +29,6 @@ from berrymq_rpc.exchange.durable import queues as queues_module
 from berrymq_rpc.nats.connection import Connection
 
 Until = Callable[..., Any]
-
-PATIENCE = 10.0
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def namespace() -> str:
-    return f"durable-{next(_numbers)}"
-
-
-@asynccontextmanager
-async def clustered(server: NatsServer, namespace: str, **options: Any) -> AsyncIterator[Bus]:
-    bus = Bus()
-    async with Node(None, bus, cluster=server.url, namespace=namespace, **options):
-        yield bus
-
-
-async def take(queue: AsyncQueue, count: int) -> list[Any]:
-    """Take and acknowledge so many messages; their first arguments."""
-    taken = []
-    for _ in range(count):
-        async with queue.get(timeout=PATIENCE) as message:
-            taken.append(message.args[0])
-    return taken
 
 
 async def test_what_is_published_is_kept_while_nobody_is_there(
@@ -94,10 +68,11 @@ async def test_each_message_goes_to_one_consumer_of_each_queue(
     ):
         queues = [AsyncQueue("job:*", durable="workers", bus=each) for each in (bus, other, other)]
         audit = AsyncQueue("*:new", durable="audit", bus=bus)
-        for queue in (*queues, audit):
-            await queue.ready()
         heard: list[int] = []
         other.regist_function("job:new", lambda message: heard.append(message.args[0]))
+        # The server gets what `other` follows before what it declares.
+        for queue in (*queues, audit):
+            await queue.ready()
         taken: list[int] = []
 
         async def work(queue: AsyncQueue) -> None:

@@ -1,0 +1,205 @@
+"""Durable queues: messages that are taken at once or not at all, and queues that have ended."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from clustered import PATIENCE, clustered, take
+
+from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Queue
+from berrymq_rpc.bus.durable import BoundMessage, DurableMessage
+from berrymq_rpc.errors import Error, NotFoundError, ServiceClosedError
+from berrymq_rpc.exchange import SyncNode
+from berrymq_rpc.testing.nats_server import NatsServer
+
+pytest.importorskip("nats", reason="NATS needs nats-py")
+
+Until = Callable[..., Any]
+
+
+async def test_without_waiting(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        with pytest.raises(Empty):
+            # It is declared by that.
+            await queue.get(block=False)
+        for number in range(3):
+            await bus.publish("job:new", number, durable=True)
+        for number in range(3):
+            message = await queue.get(block=False)
+            assert isinstance(message, DurableMessage)
+            assert message.args == (number,)
+            assert await message.ack(confirm=True)
+        with pytest.raises(Empty):
+            await queue.get(block=False)
+        assert await queue.size() == 0
+
+
+async def test_what_is_here(nats_server: NatsServer, namespace: str, until: Until) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        with pytest.raises(RuntimeError, match="ready"):
+            queue.get_nowait()
+        await queue.ready()
+        await bus.publish("job:new", 1)
+        with pytest.raises(Empty):
+            queue.get_nowait()
+        # That has asked for it.
+        await until(queue.qsize)
+        message = queue.get_nowait()
+        assert isinstance(message, DurableMessage)
+        assert await message.ack(confirm=True)
+
+        async def elsewhere() -> None:
+            with pytest.raises(RuntimeError, match="block=False"):
+                queue.get_nowait()
+            await bus.publish("job:new", 2)
+            async with queue.get(block=False) as message:
+                assert message.args == (2,)
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert await queue.size() == 0
+
+
+def test_without_waiting_in_threads(nats_server: NatsServer, namespace: str) -> None:
+    bus = Bus()
+    with SyncNode(bus, cluster=nats_server.url, namespace=namespace) as node:
+        queue = Queue("job:*", durable="workers", bus=bus)
+        with pytest.raises(Empty):
+            queue.get_nowait()
+        node.publish("job:new", 1, durable=True)
+        node.publish("job:new", 2, durable=True)
+        message = queue.get_nowait()
+        assert isinstance(message, BoundMessage)
+        assert (message.args, message.ack(confirm=True)) == ((1,), True)
+        with queue.get(block=False) as message:
+            assert message.args == (2,)
+        with pytest.raises(Empty):
+            queue.get(block=False)
+        assert queue.size() == 0
+
+
+async def test_a_waiting_call_comes_before_one_that_does_not_wait(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        waiting = asyncio.create_task(take(queue, 1))
+        await asyncio.sleep(0)
+        with pytest.raises(Empty):
+            await queue.get(block=False)
+        await bus.publish("job:new", 1)
+        assert await waiting == [1]
+
+
+async def test_a_queue_that_was_deleted_while_nothing_was_asked(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with (
+        clustered(nats_server, namespace) as bus,
+        clustered(nats_server, namespace) as other,
+    ):
+        queues = [AsyncQueue("job:*", durable="workers", bus=bus) for _ in range(2)]
+        for queue in queues:
+            await queue.ready()
+        assert await AsyncQueue("job:*", durable="workers", bus=other).delete()
+        with pytest.raises(NotFoundError, match="workers"):
+            await queues[0].get(timeout=PATIENCE)
+        with pytest.raises(Empty):
+            await queues[1].get(block=False)
+        with pytest.raises(NotFoundError, match="workers"):
+            await queues[1].get(timeout=PATIENCE)
+        # Another one may be declared, and these stay ended.
+        again = AsyncQueue("job:*", durable="workers", bus=bus)
+        await again.ready()
+        await bus.publish("job:new", 1, durable=True)
+        with pytest.raises(NotFoundError, match="workers"):
+            await queues[0].get(timeout=PATIENCE)
+        assert await take(again, 1) == [1]
+
+
+async def test_what_was_published_for_a_deleted_queue(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 1, durable=True)
+        assert await queue.delete()
+        with pytest.raises(NotFoundError, match="job:new"):
+            await bus.publish("job:new", 2, durable=True)
+
+
+async def test_a_node_that_was_closed(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        for number in range(3):
+            await bus.publish("job:new", number)
+        in_hand, acknowledged = [await queue.get(timeout=PATIENCE) for _ in range(2)]
+        assert await acknowledged.ack()
+        assert await take(queue, 1) == [2]
+        waiting = asyncio.create_task(queue.get())
+        await asyncio.sleep(0.01)
+        assert not queue.closed
+    assert queue.closed
+    with pytest.raises(Empty):
+        await waiting
+    assert [message async for message in queue] == []
+    for call in (queue.ready, queue.size):
+        with pytest.raises(ServiceClosedError, match="closed"):
+            await call()
+    assert not await in_hand.ack()
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        # What was acknowledged just before is; what was in hand is not.
+        assert await queue.size() == 1
+
+
+def test_a_node_for_threads_that_was_closed(nats_server: NatsServer, namespace: str) -> None:
+    bus = Bus()
+    with SyncNode(bus, cluster=nats_server.url, namespace=namespace) as node:
+        queue = Queue("job:*", durable="workers", bus=bus)
+        node.publish("job:new", 1)
+        message = queue.get(timeout=PATIENCE)
+        ended: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                queue.get()
+            except BaseException as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not queue.waiting:
+            thread.join(0.01)
+    thread.join(PATIENCE)
+    assert [type(error) for error in ended] == [Empty]
+    assert queue.closed
+    with pytest.raises(Empty):
+        queue.get()
+    with pytest.raises(ServiceClosedError):
+        queue.size()
+    with pytest.raises(ServiceClosedError):
+        message.ack()
+
+
+def test_an_open_queue_in_the_child_of_a_fork(nats_server: NatsServer, namespace: str) -> None:
+    bus = Bus()
+    with SyncNode(bus, cluster=nats_server.url, namespace=namespace):
+        queue = Queue("job:*", durable="workers", bus=bus)
+        child = os.fork()
+        if not child:
+            try:
+                queue.get(timeout=PATIENCE)
+            except Error:
+                os._exit(7)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
