@@ -13,6 +13,7 @@ from ...errors import (
 from ...identifier import Identifier
 from ...runtime.log import Log
 from ..batch import OVERHEAD, Batch, Source
+from ..durable.dead_letters import room_of_letter
 from ..message_codec import MessageCodec
 from ..message_filter import MessageFilter
 from ..record import HEAD_BYTES, RecordCodec
@@ -193,9 +194,11 @@ class ClusterBuffer(SendBuffer):
         if len(self._last) >= MAX_SUBJECTS:
             del self._last[next(iter(self._last))]
         self._last[key] = batch.last
+        limit = self.max_payload
         if (stored := batch.stored) is not None:
             stored.is_claimed = True
-        if len(payload) > self.max_payload:
+            limit -= room_of_letter(identifier)
+        if len(payload) > limit:
             too_large = self._refuse(self._codec.unpack(batch)[0], len(payload))
             if stored is not None:
                 stored.end(too_large)
@@ -233,7 +236,8 @@ class ClusterBuffer(SendBuffer):
     def _refuse(self, message: tuple[Any, ...], size: int) -> Exception:
         self.refused += 1
         error = TooLargeError(
-            f"{size:,} bytes are more than the NATS server takes (max_payload={self.max_payload:,})"
+            f"{size:,} bytes are more than the NATS server takes (max_payload="
+            f"{self.max_payload:,}, a little of which a durable queue keeps for dead letters)"
         )
         identifier, args, *rest = message
         refused = Refused(error, Message(Identifier(identifier), args, rest[0] if rest else {}))

@@ -16,12 +16,17 @@ from ..record import RecordCodec
 from .delivered import Delivered
 from .streams import DEAD, DurableStreams
 
-__all__ = ["DeadLetters", "Store", "dead_of"]
+__all__ = ["DeadLetters", "Store", "dead_of", "room_of_letter"]
 
 logger = Log("berrymq_rpc.exchange")
 
 #: The name of the header with what became of a dead letter.
 HEADER = "Berrymq-Dead"
+
+#: Bytes of the headers of a dead letter, at most: names of 64 characters, and numbers; and of each
+#: character of its identifier.
+LETTER_BYTES = 512
+ESCAPED_BYTES = 12
 
 
 class Store(Protocol):
@@ -151,6 +156,11 @@ class DeadLetters:
             await self._js.delete_message(stream, sequence)
             count += 1
         return count
+
+
+def room_of_letter(identifier: str) -> int:
+    """Bytes by which a dead letter without an error is larger than the message, at most."""
+    return LETTER_BYTES + ESCAPED_BYTES * len(identifier)
 
 
 def dead_of(headers: bytes) -> dict[str, Any] | None:
