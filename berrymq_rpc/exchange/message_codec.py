@@ -25,6 +25,7 @@ LARGEST = 2 * BATCH_BYTES
 LARGE = 8 << 10
 
 _TUPLES = {tuple}
+_NAMES = {str}
 
 #: Msgpack's header of an array of one element.
 _ARRAY_OF_ONE = b"\x91"
@@ -136,7 +137,8 @@ class MessageCodec:
             if type(message[0]) is not str or type(message[1]) is not tuple:
                 raise ProtocolError("a message must have an identifier and an array of arguments")
             if len(message) > 2 and (
-                type(message[2]) is not dict or not all(type(k) is str for k in message[2])
+                type(message[2]) is not dict
+                or (message[2] and set(map(type, message[2])) != _NAMES)
             ):
                 raise ProtocolError("the names of a message's arguments must be text")
         return messages

@@ -205,7 +205,8 @@ class Router:
                 self._forward_packed(message, (identifier, args, kwargs, message.reply_to))
                 return
             if isinstance(message, ConfirmedMessage):
-                self._forward_confirmed(message, (identifier, args, kwargs))
+                item = (identifier, args, kwargs) if kwargs else (identifier, args)
+                self._forward_confirmed(message, item)
                 return
         if kwargs:
             self._forward_packed(message, (identifier, args, kwargs))
