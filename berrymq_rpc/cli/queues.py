@@ -111,8 +111,6 @@ async def _queues(
         raise Refused(str(error)) from error
     except ConnectionLostError as error:
         raise Unreachable(str(error)) from error
-    except ModuleNotFoundError as error:
-        raise Failed(str(error)) from error
     except (Error, ValueError) as error:
         raise Failed(f"{shown}: {error}") from error
 

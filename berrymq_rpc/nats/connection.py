@@ -29,6 +29,7 @@ from .link import (
     Link,
     LinkOptions,
     Refusal,
+    check_signing,
     error_of,
     refusal_of,
     speaks_no_tls,
@@ -117,6 +118,9 @@ class Connection:
         read_complete: called when all that could be read for now was handed to the callbacks.
 
     None of the functions may raise.
+
+    Raises:
+        ModuleNotFoundError: nkeys is not installed, which signs with an nkey or credentials.
     """
 
     def __init__(
@@ -134,6 +138,7 @@ class Connection:
         refused: Callable[[Refusal], None] | None = None,
         read_complete: Callable[[], None] | None = None,
     ) -> None:
+        check_signing(settings)
         self.settings = settings
         self._link_options = LinkOptions(settings, name, heartbeat, echo, insecure, serves)
         self.loop = asyncio.get_running_loop()

@@ -18,6 +18,16 @@ from ..runtime.log import Log
 from .address import Server
 from .options import Nats
 
+
+def missing(what: str, module: str) -> ModuleNotFoundError:
+    """The error for a package that is not installed."""
+    return ModuleNotFoundError(
+        f'{what}, which is not installed. It comes with the extra "nats": '
+        'pip install "berrymq-rpc[nats]"',
+        name=module,
+    )
+
+
 try:
     from nats import errors as nats_errors
     from nats.aio.client import Client as NatsClient
@@ -26,11 +36,7 @@ try:
 except ModuleNotFoundError as problem:
     if problem.name is None or problem.name.partition(".")[0] != "nats":
         raise
-    raise ModuleNotFoundError(
-        'NATS needs nats-py, which is not installed. It comes with the extra "nats": '
-        'pip install "berrymq-rpc[nats]"',
-        name="nats",
-    ) from None
+    raise missing("NATS needs nats-py", "nats") from None
 
 __all__ = [
     "ExposedError",
@@ -38,6 +44,7 @@ __all__ = [
     "LinkOptions",
     "LinkOwner",
     "Refusal",
+    "check_signing",
     "error_of",
     "refusal_of",
     "speaks_no_tls",
@@ -454,6 +461,19 @@ def refusal_of(text: str, server: str) -> Refusal | None:
         )
         return Refusal(error, "connect", "")
     return None
+
+
+def check_signing(settings: Nats) -> None:
+    """See that what signs for this side is installed, if something must.
+
+    Raises:
+        ModuleNotFoundError: nkeys is not installed; it comes with the extra ``nats``.
+    """
+    if settings.nkey is not None or settings.credentials is not None:
+        try:
+            import nkeys  # noqa: F401
+        except ModuleNotFoundError:
+            raise missing("nkey= and credentials= need nkeys", "nkeys") from None
 
 
 def _check_credentials(path: Any) -> None:

@@ -158,6 +158,29 @@ def test_without_nats_py(run_program: Any) -> None:
     assert (done.stdout, done.stderr) == ("works\nberrymq-rpc[nats]\nberrymq-rpc[nats]\n", "")
 
 
+def test_without_nkeys(run_program: Any) -> None:
+    """nats-py alone does not bring it: who needs it learns which extra does."""
+    done = run_program(WITHOUT_NKEYS)
+    assert (done.stdout, done.stderr) == (4 * "nkeys berrymq-rpc[nats]\n", "")
+
+
+WITHOUT_NKEYS = """
+import asyncio, re, sys
+sys.modules["nkeys"] = None
+from berrymq_rpc import rpc
+
+async def main():
+    for proof in ({"nkey": "/nowhere"}, {"credentials": "/nowhere"}):
+        place = rpc.Nats("nats://127.0.0.1:1/calc", **proof)
+        for opening in (rpc.start_server({}, bind=place), rpc.open_client(connect=place)):
+            try:
+                await opening
+            except ModuleNotFoundError as error:
+                print(error.name, re.search(r"berrymq-rpc.nats.", str(error))[0])
+
+asyncio.run(main())
+"""
+
 WITHOUT = """
 import asyncio, re, sys
 sys.modules["nats"] = None
