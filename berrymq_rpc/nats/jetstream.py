@@ -50,6 +50,19 @@ MESSAGE_NOT_FOUND = 10037
 STORE_FAILED = 10077
 NOT_ENABLED = (10039, 10076)
 
+#: There is no room: of the account, of the server for all streams, in files and in memory.
+NO_ROOM = (10002, 10023, 10028, 10047)
+
+#: What an error calls a publish, which is no request to the API.
+PUBLISH = "publish"
+
+#: What the reason of `STORE_FAILED` begins with where the stream itself is full. Others, such as a
+#: store that is closed as the server stops, pass.
+FULL = "maximum "
+
+#: It passes: there is no leader now, or the one before has a message with that id in hand.
+PASSING = (10007, 10008, 10009, 10158)
+
 
 class JetStreamError(Error):
     """JetStream refused a request.
@@ -128,11 +141,12 @@ def parse_ack(payload: bytes) -> PubAck:
 
     Raises:
         OverloadedError: the stream is full.
+        ConnectionLostError: JetStream cannot take it now; it may have it.
         JetStreamError: it was refused for another reason.
         ProtocolError: the answer is malformed.
     """
     answer = _parsed(payload)
-    _raise_error(answer, "publish")
+    _raise_error(answer, PUBLISH)
     stream, sequence = answer.get("stream"), answer.get("seq")
     if not isinstance(stream, str) or not isinstance(sequence, int):
         raise ProtocolError("JetStream's answer to a publish is malformed")
@@ -170,7 +184,7 @@ class JetStream:
             OverloadedError: there is no room for it.
             JetStreamError: it refuses the request.
             AuthenticationError: this side may not ask that.
-            ConnectionLostError: there is no connection, or no answer in time.
+            ConnectionLostError: there is no connection, no answer in time, or no leader now.
         """
         payload = b"" if body is None else json.dumps(body).encode()
         loop = self._connection.loop
@@ -354,6 +368,9 @@ def _raise_error(answer: dict[str, Any], name: str) -> None:
     code = error.get("err_code")
     number = code if isinstance(code, int) else 0
     text = str(error.get("description", "no reason is given"))[:300]
-    if number == STORE_FAILED:
+    is_full = number == STORE_FAILED and text.startswith(FULL)
+    if is_full or (name == PUBLISH and number in NO_ROOM):
         raise OverloadedError(f"the stream of durable queues is full: {text}")
+    if number in PASSING or number == STORE_FAILED:
+        raise ConnectionLostError(f"JetStream cannot take {name} now: {text} (error {number})")
     raise JetStreamError(f"JetStream refuses {name}: {text} (error {number})", number)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from ..errors import (
+    ConnectionLostError,
     Error,
     NotFoundError,
     ProtocolError,
@@ -16,7 +17,7 @@ from .connection import Connection
 from .headers import NO_RESPONDERS, pack_header, pack_headers, status_of
 from .jetstream import is_usual_ack, parse_ack
 
-__all__ = ["ABSENCE", "TIMEOUT", "OnStored", "StoredPublisher"]
+__all__ = ["TIMEOUT", "OnStored", "StoredPublisher"]
 
 #: Called once, with ``None`` when the message is stored, or with the reason why it is not known to
 #: be.
@@ -154,6 +155,9 @@ class StoredPublisher:
         except ProtocolError:
             # A follower has answered, which it should not: JetStream's word is still to come.
             return
+        except ConnectionLostError:
+            # There is no leader now, or one has it in hand that was sent before.
+            pending.sent = 0.0
         except Error as error:
             self._end(key, error)
         else:

@@ -4,19 +4,21 @@ import asyncio
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message
-from berrymq_rpc.errors import ConnectionLostError
+from berrymq_rpc.errors import ConnectionLostError, Error
 from berrymq_rpc.exchange import Node
+from berrymq_rpc.nats.options import Durable, Nats
 from berrymq_rpc.rpc import Limits
 from berrymq_rpc.testing.nats_server import NatsServer
 
@@ -268,3 +270,92 @@ async def test_a_message_that_kills_its_consumers(
             "error": None,
         }
         assert await queue.size() == 0
+
+
+def start_cluster(start_nats: StartNats) -> list[NatsServer]:
+    """Three servers with JetStream that elect a leader among them."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    return [
+        start_nats(
+            f"server_name: s{number}\n"
+            f"cluster {{ name: c, listen: '127.0.0.1:{port}', routes: [{routes}] }}\n",
+            jetstream=True,
+        )
+        for number, port in enumerate(ports)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.nodebug
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_a_server_of_three_that_keep_each_message(start_nats: StartNats, how: str) -> None:
+    """With ``replicas=3`` any one of them may fail, and is not missed."""
+    servers = start_cluster(start_nats)
+    place = Nats([server.url for server in servers])
+    durable = Durable(replicas=3)
+    bus, other = Bus(), Bus()
+    limits = Limits(heartbeat=HEARTBEAT)
+    async with AsyncExitStack() as stack:
+        for each in (bus, other):
+            node = Node(None, each, cluster=place, durable=durable, limits=limits)
+            await stack.enter_async_context(node)
+        queue = AsyncQueue("job:*", durable="workers", ack_wait=3.0, tries=100, bus=other)
+        async with asyncio.timeout(60.0):
+            # They elect a leader first.
+            while True:
+                try:
+                    await queue.ready()
+                    break
+                except (Error, OSError):
+                    await asyncio.sleep(0.2)
+        told: set[int] = set()
+        taken: set[int] = set()
+        numbers = itertools.count()
+        stopped = False
+
+        async def send() -> None:
+            while not stopped:
+                number = next(numbers)
+                await bus.publish("job:new", number, durable=True)
+                told.add(number)
+
+        async def work() -> None:
+            while not stopped or not taken >= told:
+                try:
+                    async with queue.get(timeout=0.5) as message:
+                        taken.add(message.args[0])
+                except Empty:
+                    continue
+
+        async def fail() -> None:
+            nonlocal stopped
+            for server in servers:
+                begun = len(told)
+                while len(told) < begun + 200:
+                    await asyncio.sleep(0.01)
+                if how == "killed":
+                    await asyncio.to_thread(server.kill)
+                else:
+                    server.signal(signal.SIGSTOP)
+                begun = len(told)
+                while len(told) < begun + 200:
+                    await asyncio.sleep(0.01)
+                if how == "killed":
+                    await asyncio.to_thread(server.start)
+                else:
+                    server.signal(signal.SIGCONT)
+                # It has caught up when the others can do without one again.
+                await asyncio.sleep(3.0)
+            stopped = True
+
+        async with asyncio.timeout(120.0), asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            group.create_task(work())
+            for _ in range(20):
+                group.create_task(send())
+        assert taken >= told

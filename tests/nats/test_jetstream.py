@@ -78,6 +78,15 @@ def test_acks() -> None:
     assert parse_ack(b'{"stream":"S","seq":3,"duplicate":true}').duplicate
     with pytest.raises(OverloadedError, match="full"):
         parse_ack(b'{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}')
+    with pytest.raises(OverloadedError, match="full"):
+        parse_ack(b'{"error":{"code":500,"err_code":10047,"description":"insufficient storage"}}')
+    for passing in (
+        b'{"code":409,"err_code":10158,"description":"duplicate message id is in process"}',
+        b'{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}',
+        b'{"code":503,"err_code":10077,"description":"store is closed"}',
+    ):
+        with pytest.raises(ConnectionLostError, match="cannot take publish now"):
+            parse_ack(b'{"error":' + passing + b"}")
     with pytest.raises(JetStreamError, match="reason") as caught:
         parse_ack(b'{"error":{"code":400,"err_code":10000,"description":"a reason"}}')
     assert caught.value.code == 10000

@@ -6,10 +6,13 @@ from typing import Any
 from ...errors import ConnectionLostError, NotFoundError
 from ...nats.connection import Connection
 from ...nats.jetstream import JetStream, covers
-from ...nats.stored_publisher import ABSENCE, TIMEOUT
+from ...nats.stored_publisher import TIMEOUT
 from .streams import filters_of
 
 __all__ = ["KeptSubjects"]
+
+#: Seconds for which JetStream may be absent: a server that was just started reads its streams.
+ABSENCE = 5.0
 
 #: Seconds for which a queue that keeps a subject is believed to be there.
 KNOWN_FOR = 10.0
