@@ -1,5 +1,6 @@
 """Run each program in ``examples`` as its user does."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -20,6 +21,9 @@ from berrymq_rpc.testing.nats_server import NatsServer, find_nats_server
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
+#: Programs that start others, and end them when they are ended.
+STARTS_OTHERS = {"cluster/run.py"}
+
 # No server is listening there: the port is a reserved one, and needs rights to bind.
 SILENT = "tcp://127.0.0.1:1"
 
@@ -30,7 +34,7 @@ def command(name: str, *arguments: str) -> list[str]:
 
 @contextmanager
 def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program with its output in pipes; kill it at the end if it still runs."""
+    """Run a program with its output in pipes; end it at the end if it still runs."""
     with subprocess.Popen(
         command(name, *arguments),
         stdout=subprocess.PIPE,
@@ -42,6 +46,11 @@ def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
+            # In order, where it has processes of its own; the others are killed.
+            if name in STARTS_OTHERS and process.poll() is None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=30)
             process.kill()
 
 
@@ -549,10 +558,10 @@ class TestCluster:
                 assert any("bakes 'bread'" in line for line in shown)
                 (installed,) = (clone / ".venv" / "bin").glob("nats-server")
                 assert installed.is_file()
+            finally:
+                # It passes the signal on.
                 make.send_signal(signal.SIGTERM)
                 out, _ = make.communicate(timeout=30)
-            finally:
-                make.kill()
         assert out == "The cluster has ended.\n"
 
 
