@@ -447,8 +447,7 @@ def refusal_of(text: str, server: str) -> Refusal | None:
         subject = text.partition('"')[2].partition('"')[0]
         return Refusal(
             AuthenticationError(
-                f"the NATS server at {server} does not let this side {operation} "
-                f"{'to ' if operation == 'subscribe' else ''}{subject!r}",
+                f"the NATS server at {server} does not let this side {operation} to {subject!r}",
                 reason="permission",
             ),
             operation,

@@ -5,12 +5,14 @@ import base64
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,8 +89,8 @@ def signed(claims: dict[str, Any], signer: Any) -> str:
     return f"{text}.{part(signer.sign(text.encode()))}"
 
 
-def operator(folder: Path) -> tuple[str, Path, Callable[[], Path]]:
-    """A configuration with an operator, a user's credentials, and how to make expired ones."""
+def operator(folder: Path) -> tuple[str, Path, Callable[[int], Path]]:
+    """A configuration with an operator, a user's credentials, and how to make ones that expire."""
     _, boss = user_seed(folder, nkeys.PREFIX_BYTE_OPERATOR)
     _, account = user_seed(folder, nkeys.PREFIX_BYTE_ACCOUNT)
     everything = {"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "conn": -1}
@@ -122,7 +124,7 @@ def operator(folder: Path) -> tuple[str, Path, Callable[[], Path]]:
         f"operator: {boss_jwt}\nresolver: MEMORY\n"
         f"resolver_preload: {{ {account.public_key.decode()}: {account_jwt} }}\n"
     )
-    return config, credentials(), lambda: credentials(exp=1_700_000_001)
+    return config, credentials(), lambda when: credentials(exp=when)
 
 
 @pytest.mark.parametrize("way", ["password", "address", "token", "nkey", "credentials"])
@@ -132,7 +134,7 @@ async def test_who_may_connect(
     caplog.set_level(logging.DEBUG)
     seed, key = user_seed(tmp_path, nkeys.PREFIX_BYTE_USER)
     other_seed, _ = user_seed(tmp_path, nkeys.PREFIX_BYTE_USER)
-    operated, good, bad = operator(tmp_path)
+    operated, good, expired = operator(tmp_path)
     configs = {
         "password": "authorization { user: alice, password: right-word }",
         "address": "authorization { user: alice, password: right-word }",
@@ -154,7 +156,10 @@ async def test_who_may_connect(
         ),
         "token": (rpc.Nats(url, token="right-word"), rpc.Nats(url, token="wrong-word")),
         "nkey": (rpc.Nats(url, nkey=seed), rpc.Nats(url, nkey=other_seed)),
-        "credentials": (rpc.Nats(url, credentials=good), rpc.Nats(url, credentials=bad())),
+        "credentials": (
+            rpc.Nats(url, credentials=good),
+            rpc.Nats(url, credentials=expired(1_700_000_001)),
+        ),
     }[way]
     async with opened(right, right) as names:
         assert await names.add(1, 2) == 3
@@ -208,6 +213,30 @@ async def test_no_nkey(nats_server: NatsServer, tmp_path: Path, content: bytes |
         path.write_bytes(content)
     place = rpc.Nats(f"{nats_server.url}/calc", nkey=path)
     assert (await refusal(place)).reason == "credentials"
+
+
+async def test_credentials_that_expire_while_they_are_used(
+    start_nats: StartNats, tmp_path: Path
+) -> None:
+    config, good, expired = operator(tmp_path)
+    server = start_nats(config)
+    place = rpc.Nats(f"{server.url}/calc", credentials=good)
+    # A JWT has whole seconds.
+    soon = rpc.Nats(f"{server.url}/calc", credentials=expired(math.ceil(time.time() + 0.5)))
+    async with (
+        await rpc.start_server(Handler(), bind=place),
+        await rpc.open_client(connect=soon, timeout=10) as client,
+    ):
+        assert await client.rpc.add(1, 2) == 3
+        with pytest.raises(rpc.AuthenticationError, match="refused this side") as caught:
+            while True:
+                try:
+                    await client.rpc.add(1, 2)
+                except rpc.AuthenticationError:
+                    raise
+                except rpc.ConnectionLostError:
+                    continue
+        assert caught.value.reason == "credentials"
 
 
 async def test_a_password_that_is_changed_while_it_runs(
@@ -324,7 +353,7 @@ async def test_a_missing_permission(
     at_server, at_client = places(server)
     tokens = {"*": "[^.']+", ">": "[^']+"}
     named = "[.]".join(tokens.get(token) or re.escape(token) for token in subject.split("."))
-    said = re.compile(f"let this side {may} (to )?'{named}'")
+    said = re.compile(f"let this side {may} to '{named}'")
     if without == "``start_server`` raises":
         with pytest.raises(rpc.AuthenticationError, match=said) as caught:
             await rpc.start_server(Handler(), bind=at_server)

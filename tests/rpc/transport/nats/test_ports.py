@@ -101,6 +101,24 @@ async def test_several_servers_share_the_load(address: str, until: Any) -> None:
         assert got == dict.fromkeys("abcd", 100)
 
 
+async def test_many_clients(address: str, until: Any) -> None:
+    """All have their own session at the server, and leave nothing there."""
+    async with await rpc.start_server(Handler("a"), bind=address) as server:
+        opening = [rpc.open_client(connect=address, connect_timeout=30) for _ in range(200)]
+        clients = await asyncio.gather(*opening)
+        calls = [client.rpc.echo(n) for n, client in enumerate(clients) for _ in range(5)]
+        assert await asyncio.gather(*calls) == [n for n in range(200) for _ in range(5)]
+        (port,) = nats_ports(server)
+        assert len(port.sessions) == 200
+        # Each may have less under way, so that NATS never holds more than it may for the server.
+        assert port._window() * 200 <= nats_port.ALL_WINDOWS
+        for client in clients:
+            client.close()
+        await asyncio.gather(*(client.wait_closed() for client in clients))
+        await until(lambda: not port.sessions)
+        assert server.statistics()["peers"] == 0
+
+
 async def test_max_servers(address: str, until: Any) -> None:
     async with (
         served(address, *"abcd"),
