@@ -101,6 +101,7 @@ async def test_several_servers_share_the_load(address: str, until: Any) -> None:
         assert got == dict.fromkeys("abcd", 100)
 
 
+@pytest.mark.slow
 async def test_many_clients(address: str, until: Any) -> None:
     """All have their own session at the server, and leave nothing there."""
     async with await rpc.start_server(Handler("a"), bind=address) as server:
