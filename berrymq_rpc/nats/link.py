@@ -278,6 +278,9 @@ class Link(NatsClient):  # type: ignore[misc]
         if not self.is_connected:
             raise ConnectionResetError("the server closed the connection")
         self._check_exposure()
+        writer = self._writer
+        if writer is not None and writer.get_extra_info("ssl_object"):
+            _end_with_peer(writer.transport.get_protocol())
 
     def _check_exposure(self) -> None:
         info, options = self.info, self._link_options
@@ -429,6 +432,17 @@ def error_of(error: BaseException, server: Server) -> BaseException:
         case _:
             # A kind of error that nats-py is not known to raise must not end the attempts.
             return ConnectionLostError(f"no connection to the NATS server at {server}: {text}")
+
+
+def _end_with_peer(protocol: Any) -> None:
+    """Have the protocol of a TLS transport not ask for what TLS cannot do: to go on writing when
+    the peer has ended. nats-py's asks, as it does not say that it is TLS, and asyncio warns."""
+    received = protocol.eof_received
+
+    def eof_received() -> None:
+        received()
+
+    protocol.eof_received = eof_received
 
 
 def speaks_no_tls(error: BaseException | None) -> bool:

@@ -24,7 +24,7 @@ pytest.importorskip("nats", reason="NATS needs nats-py")
 
 import nkeys
 
-from berrymq_rpc import rpc
+from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.nats import connection as connection_module
 from berrymq_rpc.nats.connection import Connection
 from berrymq_rpc.rpc.transport.nats.listener import NatsListener
@@ -485,6 +485,19 @@ async def test_tls(
     # A certificate that nobody here trusts.
     untrusted = rpc.Nats(url, tls=ssl.create_default_context())
     assert (await refusal(untrusted)).reason == "certificate"
+
+
+@pytest.mark.parametrize("more", ["", "handshake_first: true"])
+async def test_the_end_of_a_server_with_tls_is_no_warning_of_asyncio(
+    start_nats: StartNats, certificates: Path, more: str, caplog: Any, until: Any
+) -> None:
+    server = start_nats(tls_config(certificates, more))
+    context = ssl.create_default_context(cafile=str(certificates / "certificate.pem"))
+    place = rpc.Nats(f"nats+tls://127.0.0.1:{server.port}", tls=context)
+    async with Node(bus=Bus(), cluster=place):
+        server.kill()
+        await until(lambda: "was lost" in caplog.text)
+    assert {record.name for record in caplog.records} == {"berrymq_rpc.nats"}
 
 
 async def test_tls_that_only_the_server_asks_for(start_nats: StartNats, certificates: Path) -> None:
