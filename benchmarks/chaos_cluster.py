@@ -105,7 +105,7 @@ async def open_publisher(
         try:
             await bus.publish("job:new", name, number, durable=True)
         except Exception as error:
-            journal.write("failed", number, type(error).__name__)
+            journal.write("failed", number, repr(error))
         else:
             journal.write("told", number)
 
@@ -412,7 +412,7 @@ def check_durable(journals: Journals, alive: set[str]) -> list[str]:
                         told.add((name, number))
                         ended.add(number)
                     case "failed":
-                        failed[words[2]] += 1
+                        failed[" ".join(words[2:])] += 1
                         ended.add(number)
             published |= {(name, number) for number in begun}
             if name in alive and begun != ended:

@@ -15,6 +15,7 @@ from .connection import Connection
 
 __all__ = [
     "NANOSECONDS",
+    "NO_ROOM",
     "Delivery",
     "JetStream",
     "JetStreamError",

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
-from berrymq_rpc import rpc
+from berrymq_rpc import AsyncQueue, Bus, Empty, Node, rpc
 from berrymq_rpc.testing.nats_server import NatsServer
 
 # Keys are ZeroMQ's.
@@ -156,6 +156,54 @@ async def test_a_frozen_nats_server(start_nats: StartNats, until: Until) -> None
         waiting = client.with_timeout(10).rpc.add(1, 2)
         nats.signal(signal.SIGCONT)
         assert await waiting == 3
+
+
+@pytest.mark.parametrize("how", ["frozen", pytest.param("cut", marks=pytest.mark.slow), "killed"])
+async def test_closing_without_an_answer(
+    start_nats: StartNats, link: Any, until: Until, how: str
+) -> None:
+    """It is bounded, whatever NATS does, and nothing is left."""
+    nats = start_nats(jetstream=True)
+    async with link(f"tcp://127.0.0.1:{nats.port}") as line:
+        url = line.endpoint.replace("tcp", "nats")
+        # So that a link that is lost does not end it sooner.
+        limits = rpc.Limits(heartbeat=60)
+        server = await rpc.start_server(Handler(), bind=f"{url}/close", limits=limits, grace=0.2)
+        client = await rpc.open_client(connect=f"{url}/close", limits=limits)
+        bus = Bus()
+        node = await Node(None, bus, cluster=url, limits=limits).start()
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        getting = asyncio.create_task(queue.get())
+        assert await client.rpc.add(1, 2) == 3
+        call = client.rpc.forever()
+        match how:
+            case "frozen":
+                nats.signal(signal.SIGSTOP)
+            case "cut":
+                line.cut()
+            case "killed":
+                nats.kill()
+        publishing = asyncio.create_task(bus.publish("job:new", 1, durable=True))
+        bus.twitter("a:b", 1)
+        client.notify.add(1)
+        await asyncio.sleep(0)
+        for each in (client, server):
+            began = time.monotonic()
+            each.close()
+            async with asyncio.timeout(10):
+                await each.wait_closed()
+            assert time.monotonic() - began < 3 + SLACK
+        with pytest.raises((rpc.ServiceClosedError, rpc.ConnectionLostError)):
+            await call
+        began = time.monotonic()
+        async with asyncio.timeout(20):
+            await node.close()
+        assert time.monotonic() - began < 8 + SLACK
+        with pytest.raises((rpc.ServiceClosedError, rpc.ConnectionLostError)):
+            await publishing
+        with pytest.raises(Empty):
+            await getting
 
 
 async def test_a_frozen_client(

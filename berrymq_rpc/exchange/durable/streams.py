@@ -13,6 +13,7 @@ from ...errors import NotFoundError, OverloadedError, RPCTimeoutError
 from ...identifier import WILDCARD, Identifier
 from ...nats.jetstream import (
     NANOSECONDS,
+    NO_ROOM,
     JetStream,
     JetStreamError,
     covers,
@@ -47,9 +48,6 @@ DUPLICATE_WINDOW = 120
 
 #: The first version of the NATS server that publishes messages later.
 SCHEDULES_SINCE = (2, 12)
-
-#: What JetStream says when a stream's bytes cannot be had: of resources, memory, and storage.
-NO_ROOM = (10002, 10023, 10028, 10047)
 
 #: Attempts to add subjects to the stream, as other nodes do at the same time.
 ATTEMPTS = 20
