@@ -126,7 +126,8 @@ class LinkOptions(NamedTuple):
 class Parser(NatsParser):  # type: ignore[misc]
     """Takes messages out of what was read by itself, and leaves all else to nats-py.
 
-    nats-py moves the rest of what was read in memory for each message.
+    nats-py moves the rest of what was read in memory for each message. So it gets each other line
+    alone, as messages may follow.
     """
 
     _expected: int
@@ -140,11 +141,24 @@ class Parser(NatsParser):  # type: ignore[misc]
                     return
                 data = bytes(buf)
                 buf.clear()
-            done, self._expected = self._take_messages(data)
-            if done < len(data):
-                buf += memoryview(data)[done:]
-                if not self._expected:
-                    await super().parse()
+            done = 0
+            while True:
+                done, self._expected = self._take_messages(data, done)
+                end = len(data) if self._expected else data.find(b"\r\n", done) + 2
+                if end < 2:
+                    # Not a whole line; nats-py bounds it.
+                    end = len(data)
+                if end > done:
+                    buf += memoryview(data)[done:end]
+                    if not self._expected:
+                        await super().parse()
+                if end == len(data):
+                    break
+                done = end
+                if buf or self.state != AWAITING_CONTROL_LINE:
+                    # A message in another form than nats-server's, for example.
+                    await super().parse(data[done:])
+                    break
         else:
             await super().parse(data)
         self.nc.owner.parsed()
@@ -155,16 +169,15 @@ class Parser(NatsParser):  # type: ignore[misc]
         #: else.
         self._expected = 0
 
-    def _take_messages(self, data: bytes) -> tuple[int, int]:
-        """Hand on the whole messages that bytes begin with.
+    def _take_messages(self, data: bytes, start: int) -> tuple[int, int]:
+        """Hand on the whole messages that bytes have from a place on.
 
         Returns:
-            How many bytes they take, and how many the next message takes as far as is known; 0 if
-            no message follows.
+            Where they end, and how many bytes the next message takes as far as is known; 0 if no
+            message follows.
         """
         received = self.nc.owner.received
         size = len(data)
-        start = 0
         while True:
             # Whatever else it is, a line without an end included, is left to nats-py.
             line = _PLAIN(data, start)

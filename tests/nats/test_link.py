@@ -345,6 +345,17 @@ async def test_messages_are_parsed_as_nats_py_does(pieces: list[bytes], cuts: li
     assert parser.buf == b""
 
 
+async def test_messages_after_another_line_are_not_left_to_nats_py() -> None:
+    class NoMessages(Taken):
+        async def _process_msg(self, *message: Any) -> None:
+            raise AssertionError("it was left to nats-py")
+
+    taken = NoMessages()
+    message = b"MSG a.b 7 2\r\nxy\r\n"
+    await Parser(taken).parse(b"PONG\r\n" + message + b"+OK\r\nPING\r\n" + message)
+    assert [type(event) for event in taken.owner.events] == [str, tuple, str, tuple]
+
+
 def test_errors() -> None:
     server = Server("host", 4222)
     own = AuthenticationError("x")
