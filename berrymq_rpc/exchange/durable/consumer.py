@@ -39,9 +39,15 @@ EXPIRES = 30.0
 SHORTEST = 1.0
 HEARTBEAT = 5.0
 
-#: Messages that are asked for at most, and the part of `ack_wait` within which those are taken.
+#: Messages that are asked for at most, and the seconds and the part of `ack_wait` within which
+#: those are taken.
 MAX_CREDIT = 256
 CREDIT_TIME = 0.25
+CREDIT_PART = 0.25
+
+#: Seconds that a pull for more than is waited for lasts. What comes later may be work of another
+#: kind, which is not done as fast.
+PREFETCH_EXPIRES = 1.0
 
 #: Messages that are asked for at most where those are taken within so many seconds.
 MAX_FAST_CREDIT = 1000
@@ -144,6 +150,7 @@ class DurableConsumer:
         #: When a message was last taken, and the usual time between two.
         self._taken = 0.0
         self._interval = ack_wait
+        self._credit_time = min(CREDIT_TIME, ack_wait * CREDIT_PART)
         self._errors: dict[tuple[int, int], str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_looking = False
@@ -284,8 +291,9 @@ class DurableConsumer:
     @property
     def _credit(self) -> int:
         """How many messages may be on their way, or wait here."""
-        interval = max(self._interval, 1e-6)
-        credit = min(self._ack_wait * CREDIT_TIME / interval, MAX_CREDIT)
+        # Nor are they taken as fast while nothing comes, or the work on one takes longer.
+        interval = max(self._interval, self._loop.time() - self._taken, 1e-6)
+        credit = min(self._credit_time / interval, MAX_CREDIT)
         fast = min(FAST_TIME / interval, MAX_FAST_CREDIT)
         return max(len(self._waiters), int(max(credit, fast)))
 
@@ -312,11 +320,11 @@ class DurableConsumer:
             self._subscription = self._connection.subscribe(
                 self._inbox, partial(self._received, self._numbers)
             )
-        body = {
-            "batch": wanted,
-            "expires": int(self._expires * NANOSECONDS),
-            "idle_heartbeat": int(self._heartbeat * NANOSECONDS),
-        }
+        body = {"batch": wanted, "expires": int(self._expires * NANOSECONDS)}
+        if wanted > len(self._waiters):
+            body["expires"] = int(min(self._expires, PREFETCH_EXPIRES) * NANOSECONDS)
+        else:
+            body["idle_heartbeat"] = int(self._heartbeat * NANOSECONDS)
         self._connection.publish(self._request, json.dumps(body).encode(), self._inbox)
         self._outstanding += wanted
         self._heard = self._loop.time()

@@ -96,6 +96,60 @@ async def test_a_waiting_call_comes_before_one_that_does_not_wait(
         assert await waiting == [1]
 
 
+async def test_who_is_busy_leaves_the_messages_to_others(
+    nats_server: NatsServer, namespace: str
+) -> None:
+    async with (
+        clustered(nats_server, namespace) as bus,
+        clustered(nats_server, namespace) as other,
+    ):
+        queues = [AsyncQueue("job:*", durable="workers", bus=each) for each in (bus, other)]
+        for queue in queues:
+            await queue.ready()
+        taken: list[list[int]] = [[], []]
+        may_work = asyncio.Event()
+        may_work.set()
+
+        async def work(place: int) -> None:
+            while True:
+                async with queues[place].get() as message:
+                    await asyncio.sleep(0.01)
+                    if place:
+                        await may_work.wait()
+                    taken[place].append(message.args[0])
+
+        workers = [asyncio.create_task(work(place)) for place in range(2)]
+        try:
+            # Both take messages fast, and so ask for some at a time.
+            await asyncio.gather(*(bus.publish("job:new", number) for number in range(100)))
+            async with asyncio.timeout(PATIENCE):
+                while len(taken[0]) + len(taken[1]) < 100:
+                    await asyncio.sleep(0.01)
+            may_work.clear()
+            for each in taken:
+                each.clear()
+            await asyncio.gather(*(bus.publish("job:new", number) for number in range(200)))
+            async with asyncio.timeout(PATIENCE):
+                # What the other one had asked for when its work began to take long is with it.
+                while len(taken[0]) < 150:
+                    await asyncio.sleep(0.01)
+                may_work.set()
+                while len(taken[0]) + len(taken[1]) < 200:
+                    await asyncio.sleep(0.01)
+            # After a second without work, each asks for what it does at once.
+            await asyncio.sleep(1.2)
+            may_work.clear()
+            taken[0].clear()
+            await asyncio.gather(*(bus.publish("job:new", number) for number in range(50)))
+            async with asyncio.timeout(PATIENCE):
+                while len(taken[0]) < 49:
+                    await asyncio.sleep(0.01)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.wait(workers)
+
+
 async def test_a_queue_that_was_deleted_while_nothing_was_asked(
     nats_server: NatsServer, namespace: str
 ) -> None:
