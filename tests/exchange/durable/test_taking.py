@@ -113,7 +113,7 @@ async def test_who_is_busy_leaves_the_messages_to_others(
         async def work(place: int) -> None:
             while True:
                 async with queues[place].get() as message:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.005)
                     if place:
                         await may_work.wait()
                     taken[place].append(message.args[0])
@@ -121,28 +121,28 @@ async def test_who_is_busy_leaves_the_messages_to_others(
         workers = [asyncio.create_task(work(place)) for place in range(2)]
         try:
             # Both take messages fast, and so ask for some at a time.
-            await asyncio.gather(*(bus.publish("job:new", number) for number in range(100)))
+            await asyncio.gather(*(bus.publish("job:new", number) for number in range(60)))
             async with asyncio.timeout(PATIENCE):
-                while len(taken[0]) + len(taken[1]) < 100:
+                while len(taken[0]) + len(taken[1]) < 60:
                     await asyncio.sleep(0.01)
             may_work.clear()
             for each in taken:
                 each.clear()
-            await asyncio.gather(*(bus.publish("job:new", number) for number in range(200)))
+            await asyncio.gather(*(bus.publish("job:new", number) for number in range(120)))
             async with asyncio.timeout(PATIENCE):
                 # What the other one had asked for when its work began to take long is with it.
-                while len(taken[0]) < 150:
+                while len(taken[0]) < 60:
                     await asyncio.sleep(0.01)
                 may_work.set()
-                while len(taken[0]) + len(taken[1]) < 200:
+                while len(taken[0]) + len(taken[1]) < 120:
                     await asyncio.sleep(0.01)
             # After a second without work, each asks for what it does at once.
             await asyncio.sleep(1.2)
             may_work.clear()
             taken[0].clear()
-            await asyncio.gather(*(bus.publish("job:new", number) for number in range(50)))
+            await asyncio.gather(*(bus.publish("job:new", number) for number in range(20)))
             async with asyncio.timeout(PATIENCE):
-                while len(taken[0]) < 49:
+                while len(taken[0]) < 19:
                     await asyncio.sleep(0.01)
         finally:
             for worker in workers:
