@@ -29,6 +29,7 @@ from .link import (
     Link,
     LinkOptions,
     Refusal,
+    UnsafeError,
     check_signing,
     error_of,
     refusal_of,
@@ -274,6 +275,11 @@ class Connection:
                 try:
                     link = await self._make_link(server)
                 except AuthenticationError as error:
+                    if isinstance(error, UnsafeError) and server in self._discovered:
+                        # A cluster names the addresses of its network, also of a server that was
+                        # given by one of this host's own.
+                        self._connect_failed(ConnectionLostError(str(error)))
+                        continue
                     was_refused = True
                     self._connect_failed(error)
                     if self._refused is not None:
@@ -424,7 +430,8 @@ class Connection:
             except (TypeError, ValueError, AttributeError):
                 logger.warning("NATS named a server that has no address: %.99r", url)
         if found:
-            self._discovered = found
+            given = self.settings.address.servers
+            self._discovered = [server for server in found if server not in given]
 
     # -- what a link reports ---------------------------------------------------------------
 

@@ -44,6 +44,7 @@ __all__ = [
     "LinkOptions",
     "LinkOwner",
     "Refusal",
+    "UnsafeError",
     "check_signing",
     "error_of",
     "refusal_of",
@@ -73,7 +74,11 @@ MAX_TEXT = 300
 MIN_PAYLOAD = 4096
 
 
-class ExposedError(AuthenticationError):
+class UnsafeError(AuthenticationError):
+    """This side refuses the server: what it would send could be read by others."""
+
+
+class ExposedError(UnsafeError):
     """The server lets anyone in, and others could call this side."""
 
 
@@ -379,7 +384,7 @@ class Link(NatsClient):  # type: ignore[misc]
             and not self.server.is_loopback
             and not self._link_options.insecure
         ):
-            raise AuthenticationError(
+            raise UnsafeError(
                 f"a password or token for {self.server} would go over the network for others to "
                 "read. Use nats+tls://, or pass insecure=True if the network is trusted",
                 reason="credentials",

@@ -96,9 +96,9 @@ class FakeServer:
 
 
 @asynccontextmanager
-async def fake() -> AsyncIterator[FakeServer]:
+async def fake(host: str = "127.0.0.1") -> AsyncIterator[FakeServer]:
     made = FakeServer()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(made.serve, host, 0)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
@@ -213,6 +213,42 @@ async def test_a_server_that_takes_small_messages_alone(
             await until(lambda: len(reports) >= 3)
     assert reports[::2] == ["restored", "restored"]
     assert "max_payload" in reports[1]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("nats://127.0.0.1:{}", "asks for no authentication"),
+        ("nats://alice:word@127.0.0.1:{}", "would go over the network"),
+    ],
+)
+async def test_a_server_that_a_cluster_names_and_that_is_not_safe(
+    place: str, why: str, until: Callable[..., Awaitable[None]], monkeypatch: Any
+) -> None:
+    """It is left alone. A refusal would be told, and who was given be tried more seldom."""
+    # An address of this host's own stands for one of the network.
+    monkeypatch.setattr(Server, "is_loopback", property(lambda each: each.host == "127.0.0.1"))
+    reports: list[str] = []
+    async with fake("127.0.0.2") as named:
+        info = {**INFO, "connect_urls": [f"127.0.0.2:{named.port}"]}
+        async with fake() as server:
+            server.greeting = b"INFO " + json.dumps(info).encode() + b"\r\n"
+            connection = Connection(
+                Nats(place.format(server.port)),
+                restored=lambda: reports.append("restored"),
+                lost=lambda reason: reports.append("lost"),
+                refused=lambda refusal: reports.append(str(refusal.error)),
+            )
+            await connection.connect(10)
+            server.words = [b"nonsense\r\n"]
+            server.greeting = b"-ERR 'closing'\r\n"
+            await connection.flush(10)
+            await until(lambda: "lost" in reports)
+        try:
+            await until(lambda: why in connection.last_error)
+            assert reports == ["restored", "lost"]
+        finally:
+            await connection.close()
 
 
 async def test_messages_and_headers_arrive_as_they_are(

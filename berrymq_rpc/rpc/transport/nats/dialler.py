@@ -151,7 +151,7 @@ class NatsDialler(NatsPort):
         head = parse_head(payload)
         found = None if head is None else parse_found(payload)
         if head is None or found is None or head.kind not in (FOUND, BYE):
-            self._refuse("a malformed announcement of a server")
+            self._ignore("a malformed announcement of a server")
         elif head.kind == BYE:
             self._search.gone(found.server)
         else:
@@ -236,7 +236,7 @@ class NatsDialler(NatsPort):
             self._search.found(found)
             self._choose_soon()
         elif payload or status_of(headers) != NO_RESPONDERS:
-            self._refuse("a malformed answer to the search for servers")
+            self._ignore("a malformed answer to the search for servers")
 
     def _answered(self, token: str, reply: str, payload: bytes, headers: bytes) -> None:
         """What a server says to who opens a session with it."""

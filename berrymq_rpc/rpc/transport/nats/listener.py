@@ -127,7 +127,7 @@ class NatsListener(NatsPort):
     def _asked(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         """A client looks for servers."""
         if not is_answerable(reply):
-            self._refuse("a search for servers that cannot be answered")
+            self._ignore("a search for servers that cannot be answered")
         elif self._accepts:
             self.connection.publish(reply, pack_found(Found(self.id, len(self.sessions))))
 
@@ -155,7 +155,7 @@ class NatsListener(NatsPort):
         """A client opens a session; its answers go to `reply`."""
         head = parse_head(payload)
         if head is None or head.kind != OPEN or not is_answerable(reply):
-            self._refuse("a malformed request for a session")
+            self._ignore("a malformed request for a session")
             return
         if not self._accepts or not self._has_room():
             reason = "is full" if self._accepts else "is closing"

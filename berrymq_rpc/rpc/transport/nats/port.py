@@ -230,7 +230,7 @@ class NatsPort(Port):
             # The server has told meanwhile that it takes less than when the session began.
             self._lose_later(session, str(error))
 
-    def _refuse(self, reason: str) -> None:
+    def _ignore(self, reason: str) -> None:
         """Count and log a message that is ignored."""
         if self._handler is not None:
             self._handler.message_refused(None, reason)
