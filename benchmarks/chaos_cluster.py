@@ -123,7 +123,7 @@ async def open_publisher(
     return node, begin, running
 
 
-async def consume(journal: Journal, name: str, url: str) -> None:
+async def consume(journal: Journal, name: str, url: str, is_ready: Callable[[], object]) -> None:
     """Work on the messages of the durable queue, until it is cancelled."""
     from berrymq_rpc import AsyncQueue, Bus, Empty, Error, Node
 
@@ -133,6 +133,7 @@ async def consume(journal: Journal, name: str, url: str) -> None:
     node = await again(lambda: Node(None, bus, cluster=url, name=name).start())
     queue = AsyncQueue("job:*", durable="workers", ack_wait=ACK_WAIT, tries=TRIES, bus=bus)
     await again(queue.ready)
+    is_ready()
 
     async def work() -> None:
         while True:
@@ -222,8 +223,7 @@ async def publisher_process(journal: Journal, name: str, url: str, folder: str) 
 
 
 async def consumer_process(journal: Journal, name: str, url: str, folder: str) -> None:
-    print("ready", flush=True)
-    await consume(journal, name, url)
+    await consume(journal, name, url, lambda: print("ready", flush=True))
 
 
 async def server_process(journal: Journal, name: str, url: str, folder: str) -> None:
@@ -261,7 +261,9 @@ async def survivor_process(journal: Journal, name: str, url: str, folder: str) -
     publisher, publish, publishing = await open_publisher(*further("publisher"))
     server = await open_server(*further("server")[::2])
     client, call, calling = await open_caller(*further("client"))
-    consuming = asyncio.create_task(consume(*further("consumer")))
+    is_consuming = asyncio.Event()
+    consuming = asyncio.create_task(consume(*further("consumer"), is_consuming.set))
+    await is_consuming.wait()
     # So that both measurements are of a process that has been used.
     send(), publish(), call()
     await asyncio.gather(*publishing, *calling)
@@ -423,6 +425,11 @@ def check_durable(journals: Journals, alive: set[str]) -> list[str]:
                     continue
                 counter = {"got": got, "did": done, "dead": dead}[words[0]]
                 counter[words[1], int(words[2])] += 1
+    problems += [
+        f"{count} publishes failed, which had a minute: {error}"
+        for error, count in failed.items()
+        if not error.startswith("RPCTimeoutError")
+    ]
     problems += [f"job {job} was never published" for job in set(got) - published]
     lost = told - set(done) - set(dead)
     if lost:

@@ -63,12 +63,16 @@ def good_messages() -> Journals:
 def good_jobs() -> Journals:
     return {
         "publisher.1": lines(
-            "published 1", "told 1", "published 2", "failed 2 RPCTimeoutError", "published 3",
+            "published 1",
+            "told 1",
+            "published 2",
+            "failed 2 RPCTimeoutError('no answer')",
+            "published 3",
             "told 3",
         ),
         "consumer-a.1": lines("got publisher.1 1 0", "error ConnectionLostError"),
         "consumer-b.1": lines("got publisher.1 1 1", "did publisher.1 1", "dead publisher.1 3"),
-    }  # fmt: skip
+    }
 
 
 def good_survivor() -> list[list[str]]:
@@ -109,6 +113,7 @@ def test_a_message_that_has_not_arrived(chaos: ModuleType) -> None:
     [
         ("publisher.1", "published 4", "1 publishes have no outcome"),
         ("publisher.1", "told 2", "1 jobs lost that were told as stored"),
+        ("publisher.1", "failed 3 NotFoundError('no queue')", "1 publishes failed"),
         ("consumer-a.1", "got publisher.1 9 0", "was never published"),
     ],
 )
