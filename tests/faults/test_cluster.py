@@ -195,6 +195,44 @@ def start_cluster(start_nats: StartNats) -> list[NatsServer]:
     ]
 
 
+async def test_a_cut_between_nats_servers(start_nats: StartNats, link: Any, until: Until) -> None:
+    """A leaf node that loses its hub: no node is lost, and what did not arrive is told."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    hub = start_nats(f"leafnodes {{ listen: '127.0.0.1:{port}' }}\n")
+    async with link(f"tcp://127.0.0.1:{port}") as line:
+        remote = line.endpoint.replace("tcp", "nats")
+        leaf = await asyncio.to_thread(
+            start_nats, f"leafnodes {{ reconnect: 1, remotes: [{{ url: '{remote}' }}] }}\n"
+        )
+        one, other, near = Place(leaf), Place(hub), Place(leaf)
+        sent = 0
+
+        async def send(condition: Callable[[], object]) -> None:
+            nonlocal sent
+            async with asyncio.timeout(PATIENCE):
+                while not condition():
+                    one.bus.twitter("a:b", sent)
+                    sent += 1
+                    await asyncio.sleep(0.002)
+
+        async with one.node, other.node, near.node:
+            await send(lambda: other.heard and near.heard)
+            line.cut()
+            begun = sent
+            await send(lambda: sent > begun + 100)
+            line.restore()
+            await send(lambda: other.heard[-1] > begun + 100)
+            last = sent
+            one.bus.twitter("a:b", last)
+            await until(lambda: other.heard[-1] == near.heard[-1] == last, PATIENCE)
+            assert other.heard == sorted(set(other.heard))
+            gaps = sum(b - a > 1 for a, b in itertools.pairwise(other.heard))
+            assert gaps == other.count("missed") == 1
+            assert near.heard == list(range(near.heard[0], last + 1))
+            assert not any(place.count("lost") for place in (one, other, near))
+
+
 @pytest.mark.parametrize("how", ["killed", "lame duck"])
 @pytest.mark.parametrize("which", ["sender", "receiver"])
 async def test_a_server_of_a_cluster_that_ends(

@@ -347,6 +347,31 @@ async def test_a_nats_server_in_lame_duck_mode(
         await until(lambda: handler.running == 0)
 
 
+async def test_a_cut_between_nats_servers(start_nats: StartNats, link: Any, until: Until) -> None:
+    """A leaf node that loses its hub: both sides are connected to NATS, and not to each other."""
+    (port,) = free_ports(1)
+    hub = start_nats(f"leafnodes {{ listen: '127.0.0.1:{port}' }}\n")
+    async with link(f"tcp://127.0.0.1:{port}") as line:
+        remote = line.endpoint.replace("tcp", "nats")
+        leaf = await asyncio.to_thread(
+            start_nats, f"leafnodes {{ reconnect: 1, remotes: [{{ url: '{remote}' }}] }}\n"
+        )
+        handler = Handler()
+        async with (
+            await rpc.start_server(handler, bind=f"{hub.url}/calc", limits=LIMITS),
+            await rpc.open_client(connect=f"{leaf.url}/calc", limits=LIMITS, timeout=10) as client,
+        ):
+            assert await client.rpc.add(1, 2) == 3
+            call = client.rpc.forever()
+            await until(lambda: handler.running == 1)
+            line.cut()
+            await lost_within(call, 2 * HEARTBEAT)
+            await until(lambda: handler.running == 0, 2 * HEARTBEAT + SLACK)
+            waiting = client.rpc.add(1, 2)
+            line.restore()
+            assert await waiting == 3
+
+
 # -- nothing is left -----------------------------------------------------------------------------
 
 
