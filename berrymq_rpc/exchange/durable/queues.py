@@ -44,7 +44,7 @@ from .kept import KeptSubjects
 from .places import Places
 from .queue import ClusterQueue
 from .report import FillWatch, list_queues
-from .streams import DurableStreams, QueueSettings
+from .streams import SUFFIXES, DurableStreams, QueueSettings
 
 __all__ = ["ClusterQueues", "message_id"]
 
@@ -244,6 +244,11 @@ class ClusterQueues:
         if self._is_closed:
             raise _closed()
         checked_name(name, "a durable queue")
+        if self._cluster.endswith(SUFFIXES):
+            raise ValueError(
+                f"the namespace {self._cluster!r} can have no durable queues: a name with "
+                f"{' or '.join(SUFFIXES)} at its end is that of another namespace's stream"
+            )
         if checked_tries(tries) is None:
             raise ValueError("tries is a whole number from 1 on, not None")
         if checked_ack_wait(ack_wait) is None or ack_wait is math.inf:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from ...nats.jetstream import NANOSECONDS, JetStream
 from ...runtime.log import Log
@@ -46,13 +47,13 @@ async def list_queues(js: JetStream, streams: DurableStreams) -> list[DurableQue
 
 
 class FillWatch:
-    """Reports on the bus that the stream of durable queues is nearly full.
+    """Reports on the bus that the stream of durable queues, or of dead letters, is nearly full.
 
     Args:
         js: JetStream.
         streams: of the cluster.
         report: called with what is known: the stream, its bytes and their bound, and the queue in
-            which most messages wait.
+            which most messages wait; ``None`` for the stream of the dead letters.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class FillWatch:
         self._streams = streams
         self._report = report
         self._next_look = 0.0
-        self._next_report = 0.0
+        #: Of each stream.
+        self._next_reports: dict[str, float] = {}
 
     def is_due(self, now: float) -> bool:
         """Whether to look now; not again within a second."""
@@ -72,25 +74,31 @@ class FillWatch:
         return True
 
     async def look(self, now: float) -> None:
-        """Look how full the stream is."""
-        info = await self._js.stream(self._streams.stream)
+        """Look how full the streams are, that of the dead letters included."""
+        for stream in (self._streams.stream, self._streams.dead_stream):
+            await self._look_at(stream, now)
+
+    async def _look_at(self, stream: str, now: float) -> None:
+        info = await self._js.stream(stream)
         if info is None:
             return
         taken, bound = int(info["state"].get("bytes", 0)), int(info["config"].get("max_bytes", -1))
         if bound <= 0 or taken < NEARLY_FULL * bound:
-            self._next_report = now
+            self._next_reports[stream] = now
             return
-        if now < self._next_report:
+        if now < self._next_reports.get(stream, now):
             return
-        self._next_report = now + REPORT_PAUSE
-        queues = [q for q in await list_queues(self._js, self._streams) if not q.is_of_dead]
-        fullest = max(queues, key=lambda q: q.waiting + q.unacknowledged, default=None)
-        about = {
-            "stream": self._streams.stream,
-            "bytes": taken,
-            "max_bytes": bound,
-            "queue": None if fullest is None else fullest.name,
-            "waiting": 0 if fullest is None else fullest.waiting + fullest.unacknowledged,
-        }
-        logger.warning("durable queues are nearly full: %s", json.dumps(about))
+        self._next_reports[stream] = now + REPORT_PAUSE
+        about: dict[str, Any] = {"stream": stream, "bytes": taken, "max_bytes": bound}
+        if stream == self._streams.dead_stream:
+            # They are kept whether anybody reads them or not; the oldest go first.
+            waiting = int(info["state"].get("messages", 0))
+            about |= {"queue": None, "waiting": waiting}
+            logger.warning("the stream of dead letters is nearly full: %s", json.dumps(about))
+        else:
+            queues = [q for q in await list_queues(self._js, self._streams) if not q.is_of_dead]
+            fullest = max(queues, key=lambda q: q.waiting + q.unacknowledged, default=None)
+            waiting = 0 if fullest is None else fullest.waiting + fullest.unacknowledged
+            about |= {"queue": None if fullest is None else fullest.name, "waiting": waiting}
+            logger.warning("durable queues are nearly full: %s", json.dumps(about))
         self._report(**about)

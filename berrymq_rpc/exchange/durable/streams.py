@@ -30,6 +30,9 @@ __all__ = ["DEAD", "NEARLY_FULL", "DurableStreams", "QueueSettings", "dead_subje
 #: The name of the identifiers of dead letters.
 DEAD = "dead"
 
+#: What the names of the streams of dead letters, and of messages for later, end with.
+SUFFIXES = ("_DEAD", "_LATER")
+
 #: Seconds for which dead letters are kept.
 DEAD_AGE = 30 * 86_400
 
@@ -92,8 +95,7 @@ class DurableStreams:
 
     def __init__(self, js: JetStream, cluster: str, settings: Durable | None) -> None:
         self.stream = f"BERRYMQ_{cluster}"
-        self.dead_stream = f"{self.stream}_DEAD"
-        self.later_stream = f"{self.stream}_LATER"
+        self.dead_stream, self.later_stream = (f"{self.stream}{suffix}" for suffix in SUFFIXES)
         self._js = js
         self._cluster = cluster
         self._settings = settings

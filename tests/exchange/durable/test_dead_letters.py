@@ -9,6 +9,7 @@ from clustered import PATIENCE, clustered, take
 
 from berrymq_rpc.bus import AsyncQueue, Empty, Message
 from berrymq_rpc.errors import TooLargeError
+from berrymq_rpc.exchange.durable import report, streams
 from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
@@ -123,3 +124,29 @@ async def test_a_message_that_is_nearly_too_large(
                     assert len(message.args[0]) == size
                     raise LookupError("y" * 300)
         assert sorted(map(len, await take(letters, len(sizes)))) == sorted(sizes)
+
+
+async def test_it_is_told_before_dead_letters_are_dropped(
+    nats_server: NatsServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "DEAD_BYTES", 20_000)
+    monkeypatch.setattr(report, "LOOK_PAUSE", 0.01)
+    async with clustered(nats_server, namespace) as bus:
+        events: list[Message] = []
+        bus.regist_function("queue:filling", events.append)
+        queue = AsyncQueue("job:*", durable="workers", tries=1, bus=bus)
+        await queue.ready()
+        for number in range(8):
+            await bus.publish("job:new", number, b"x" * 2000)
+            with pytest.raises(LookupError):
+                async with queue.get(timeout=PATIENCE):
+                    raise LookupError
+        async with asyncio.timeout(PATIENCE):
+            while not events:
+                await bus.publish("job:new")
+                async with queue.get(timeout=PATIENCE):
+                    pass
+        (event,) = events
+        assert event.kwargs["stream"] == f"BERRYMQ_{namespace}_DEAD"
+        assert (event.kwargs["queue"], event.kwargs["max_bytes"]) == (None, 20_000)
+        assert event.kwargs["waiting"] >= 7

@@ -147,3 +147,12 @@ async def test_names_at_their_bounds(nats_server: NatsServer, namespace: str) ->
             assert await queue.delete()
         with pytest.raises(TypeError, match="durable queue"):
             AsyncQueue("job:*", durable=7, bus=bus)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", ["_DEAD", "_LATER"])
+async def test_a_namespace_whose_stream_is_that_of_another(
+    nats_server: NatsServer, namespace: str, suffix: str
+) -> None:
+    async with clustered(nats_server, namespace + suffix) as bus:
+        with pytest.raises(ValueError, match=suffix):
+            AsyncQueue("job:*", durable="workers", bus=bus)
