@@ -1,6 +1,7 @@
-"""``berrymq send``: send one message to a node."""
+"""``berrymq send``: send one message to a node, or to a cluster."""
 
 import asyncio
+import sys
 
 import click
 
@@ -9,38 +10,75 @@ from ..exchange import Node
 from ..security import Security
 from .arguments import (
     ArgumentsCommand,
-    endpoint_argument,
     exportable_identifier,
+    is_cluster,
     parse_arguments,
+    place_argument,
     wait_option,
 )
+from .cluster import ClusterOptions, Visit, cluster_errors, cluster_options
 from .failure import Failed, peer_errors
-from .keys import client_keys
+from .keys import client_keys, without_keys
+from .nats_options import nats_options
+from .output import Output, show_log
 
 __all__ = ["send"]
 
 
 @click.command(cls=ArgumentsCommand)
-@endpoint_argument
+@place_argument
 @click.argument("identifier", type=exportable_identifier)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=VALUE]...")
+@click.option(
+    "--durable", is_flag=True, help="To a cluster: fail unless a durable queue keeps the message."
+)
+@cluster_options
 @wait_option
+@nats_options()
 @client_keys
 def send(
     endpoint: str,
     identifier: str,
     arguments: tuple[str, ...],
+    durable: bool,
+    cluster: ClusterOptions,
     wait: float,
     security: Security | None,
 ) -> None:
-    """Send a message to a node.
+    """Send a message to a node, or to a cluster.
 
-    The node delivers it to its followers there. Arguments are read as JSON; what is not JSON is
-    text: 3, true, '{"a": [1]}', words. To send text that looks like something else, quote it as
-    JSON: '"3"', '"a=b"'.
+    A node delivers it to its followers there; a cluster, such as nats://host:4222, to all nodes
+    that follow it, and to the durable queues that keep it.
+
+    Arguments are read as JSON; what is not JSON is text: 3, true, '{"a": [1]}', words. To send text
+    that looks like something else, quote it as JSON: '"3"', '"a=b"'.
     """
     args, kwargs = parse_arguments(arguments)
-    asyncio.run(_send(endpoint, identifier, args, kwargs, wait, security))
+    if is_cluster(endpoint):
+        without_keys(security)
+        asyncio.run(_publish(endpoint, identifier, args, kwargs, durable, cluster, wait))
+        return
+    if durable:
+        raise click.UsageError("--durable is for a cluster: an address such as nats://host:4222")
+    asyncio.run(_send(endpoint, identifier, args, kwargs, wait, security, cluster.insecure))
+
+
+async def _publish(
+    place: str,
+    identifier: str,
+    args: list[object],
+    kwargs: dict[str, object],
+    durable: bool,
+    options: ClusterOptions,
+    wait: float,
+) -> None:
+    show_log(Output(sys.stderr), exchange=False, security=False)
+    async with Visit.to(place, options, wait) as visit:
+        with cluster_errors(place):
+            await visit.unless_refused(
+                visit.bus.publish(identifier, *args, durable=durable or None, **kwargs)
+            )
+        await visit.settled(wait)
 
 
 async def _send(
@@ -50,8 +88,9 @@ async def _send(
     kwargs: dict[str, object],
     wait: float,
     security: Security | None,
+    insecure: bool,
 ) -> None:
-    async with Node(bus=Bus(), connect_timeout=wait, security=security) as node:
+    async with Node(bus=Bus(), connect_timeout=wait, security=security, insecure=insecure) as node:
         async with peer_errors(endpoint, connecting=True):
             connection = await node.connect_oneway(endpoint)
         async with connection, peer_errors(endpoint):

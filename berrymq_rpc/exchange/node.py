@@ -192,6 +192,7 @@ class Node:
             translation_table=translation_table,
             untranslated=Untranslated.of,
             security=security,
+            insecure=insecure,
             ipc_mode=ipc_mode,
         )
         self._functions = ExportedFunctions(

@@ -340,6 +340,8 @@ class Link(NatsClient):  # type: ignore[misc]
         bare = getattr(self._transport, "_bare_io_writer", None)
         if bare is not None and bare is not writer:
             bare.transport.abort()
+        # nats-py would set these again where the answer was read already.
+        self._pongs.clear()
         for pong in self._waiting_pongs:
             if not pong.done():
                 pong.set_result(False)

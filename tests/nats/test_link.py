@@ -53,7 +53,7 @@ def test_what_is_overridden_is_there(name: str) -> None:
 async def test_what_is_used_is_there() -> None:
     client = Client()
     used = ["_ps", "_transport", "_server_info", "_flush_queue", "_server_pool", "_current_server"]
-    used += ["_reading_task", "_ping_interval_task", "_flusher_task"]
+    used += ["_pongs", "_reading_task", "_ping_interval_task", "_flusher_task"]
     for name in used:
         assert hasattr(client, name), name
     assert list(inspect.signature(Client._send_ping).parameters) == ["self", "future"]
@@ -174,6 +174,16 @@ async def test_what_does_not_end_a_link(words: bytes) -> None:
             for _ in range(3):
                 assert await connection.flush(10)
             assert server.connections == 1
+
+
+async def test_an_answer_that_was_read_as_the_link_ends() -> None:
+    async with fake() as server, connected(server) as connection:
+        assert connection._link is not None
+        link = connection._link
+        pong = await link.ping()
+        link.abort()
+        await link._process_pong()
+        assert await pong is False
 
 
 @pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"INFO {\r\n"])
