@@ -10,14 +10,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 from ..bus import Bus, default_bus
-from ..endpoint import Address, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..rpc.validation import checked_seconds
 from ..runtime.fork import call_in_child
 from ..security import PublicKey
 from .functions import TTL
-from .peer_client import endpoint_to_show
+from .peer_client import Place, endpoint_of_node, endpoint_to_show
 from .taken_message import TakenMessage, check_no_loop
 from .threaded_node import (
     CANCEL_PATIENCE,
@@ -133,7 +132,7 @@ class SyncNode:
         self.start()
         return asyncio.run(self._bus.publish(identifier, *args, durable=durable, **kwargs))
 
-    def init_connection(self, addr: Address = ("localhost", 0), *, insecure: bool = False) -> str:
+    def init_connection(self, addr: Place = ("localhost", 0), *, insecure: bool = False) -> str:
         """Listen for other nodes.
 
         It may be called again, to add an address; nothing happens if it listens there already.
@@ -154,7 +153,7 @@ class SyncNode:
 
     def interconnect(
         self,
-        addr: Address,
+        addr: Place,
         ttl: float = TTL,
         *,
         wait: Wait = ...,
@@ -179,7 +178,7 @@ class SyncNode:
 
     def connect_oneway(
         self,
-        addr: Address,
+        addr: Place,
         ttl: float = TTL,
         *,
         wait: Wait = ...,
@@ -195,7 +194,7 @@ class SyncNode:
 
     def connect_via_queue(
         self,
-        addr: Address,
+        addr: Place,
         identifier: str,
         ttl: float = TTL,
         *,
@@ -288,7 +287,7 @@ class SyncNode:
         _, message = self._run_connected(name, take)
         return TakenMessage(message, taking[0].loop_thread.run)
 
-    def close_connection(self, addr: Address | None = None) -> None:
+    def close_connection(self, addr: Place | None = None) -> None:
         """Close the connections to a node, or all of them and stop listening. Can be called again.
 
         Args:
@@ -299,7 +298,7 @@ class SyncNode:
         if running is None:
             return
         if addr is not None:
-            endpoint = endpoint_to_show(endpoint_of(addr))
+            endpoint = endpoint_to_show(endpoint_of_node(addr))
             running.loop_thread.run(running.close_endpoint(endpoint))
             return
         with self._lock:

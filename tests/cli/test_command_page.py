@@ -5,7 +5,7 @@ import re
 import click
 import pytest
 
-from berrymq_rpc.cli.command import EXIT_CODES, berrymq
+from berrymq_rpc.cli.command import COMMANDS, EXIT_CODES, berrymq
 
 from .conftest import ROOT
 
@@ -16,14 +16,16 @@ ENTRIES = dict(
 
 
 def test_each_command_has_an_entry() -> None:
-    assert set(ENTRIES) == set(berrymq.commands)
+    assert set(ENTRIES) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", sorted(berrymq.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_each_option_is_documented(name: str) -> None:
+    command = berrymq.get_command(click.Context(berrymq), name)
+    assert command is not None
     options = {
         option
-        for parameter in berrymq.commands[name].params
+        for parameter in command.params
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     }

@@ -243,10 +243,22 @@ class Cluster:
             done, _ = await asyncio.wait((waiter,), timeout=left)
             if not done:
                 return False
+        left = None if deadline is None else max(0.0, deadline - self._loop.time())
+        return await self.settle(left)
+
+    async def settle(self, timeout: float | None) -> bool:
+        """Wait until the server knows what is followed.
+
+        Args:
+            timeout: seconds; ``None`` for no limit.
+
+        Returns:
+            Whether it does; not if the time is over, the cluster was left, or there is no link.
+        """
         if self._is_closed:
             return False
-        left = None if deadline is None else max(0.0, deadline - self._loop.time())
-        await self._interest.settled(left)
+        deadline = None if timeout is None else self._loop.time() + timeout
+        await self._interest.settled(timeout)
         left = CONFIRM_TIMEOUT if deadline is None else max(0.0, deadline - self._loop.time())
         return await self._connection.flush(left)
 
