@@ -25,6 +25,13 @@ ALL_WINDOWS = 32 << 20
 MIN_WINDOW = 64 << 10
 MAX_WINDOW = 4 << 20
 
+#: Bytes that the NATS server has not read yet, over which large messages wait in their session:
+#: there they count as what their peer does not read.
+MAX_UNSENT = 8 << 20
+
+#: Seconds until it is looked at whether it has read them.
+UNSENT_PAUSE = 0.005
+
 #: Heartbeats of silence after which a peer is lost.
 SILENCE = 1.5
 
@@ -62,7 +69,7 @@ class NatsSession:
         bounce: where NATS says that nobody is there.
     """
 
-    __slots__ = ("bounce", "channel", "heard", "is_alive", "server", "subject", "token")
+    __slots__ = ("bounce", "channel", "counted", "heard", "is_alive", "server", "subject", "token")
 
     def __init__(
         self, token: str, subject: str, bounce: str, channel: Channel, server: str = ""
@@ -76,6 +83,8 @@ class NatsSession:
         #: When the peer was last heard, and whether it was since the last beat.
         self.heard = monotonic()
         self.is_alive = False
+        #: Bytes of its queued messages that the port has counted.
+        self.counted = 0
 
 
 class NatsPort(Port):
@@ -101,6 +110,10 @@ class NatsPort(Port):
         self.loop = self.connection.loop
         self._handler: PortHandler | None = handler
         self._received = False
+        #: Bytes of the queued messages of all sessions.
+        self._queued = 0
+        #: Sessions with messages that wait for the NATS server to read.
+        self._held: dict[NatsSession, None] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._next_tick = 0.0
         self._ticks = 0
@@ -134,6 +147,9 @@ class NatsPort(Port):
 
     def queued_bytes(self, key: Key) -> int:
         return key.channel.queued_bytes if self._has(key) else 0  # type: ignore[attr-defined]
+
+    def all_queued_bytes(self) -> int:
+        return self._queued + self.connection.queued_bytes
 
     def address(self, key: Key) -> str | None:
         return None
@@ -217,9 +233,25 @@ class NatsPort(Port):
                 self._end(session, parse_reason(payload))
 
     def _release(self, session: NatsSession) -> None:
-        """Send of what is queued as much as the peer allows."""
-        for pieces in session.channel.release():
-            self._publish(session, pieces)
+        """Send of what is queued as much as the peer allows, and the NATS server reads."""
+        if self.connection.queued_bytes <= MAX_UNSENT:
+            for pieces in session.channel.release():
+                self._publish(session, pieces)
+                if self.connection.queued_bytes > MAX_UNSENT:
+                    break
+        channel = session.channel
+        if self.sessions.get(session.token) is session:
+            self._queued += channel.queued_bytes - session.counted
+            session.counted = channel.queued_bytes
+            if channel.has_queued and self.connection.queued_bytes > MAX_UNSENT:
+                if not self._held:
+                    self.loop.call_later(UNSENT_PAUSE, self._release_held)
+                self._held[session] = None
+
+    def _release_held(self) -> None:
+        held, self._held = self._held, {}
+        for session in held:
+            self._release(session)
 
     def _publish(self, session: NatsSession, pieces: Sequence[Buffer]) -> None:
         try:
@@ -270,6 +302,8 @@ class NatsPort(Port):
     def _forget(self, session: NatsSession) -> None:
         """Take a session out of the tables."""
         del self.sessions[session.token]
+        self._queued -= session.counted
+        self._held.pop(session, None)
 
     # -- beats -----------------------------------------------------------------------------
 

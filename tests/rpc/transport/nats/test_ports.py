@@ -52,6 +52,11 @@ class Handler(rpc.AttrHandler):
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.running = 0
+        self.taken: list[int] = []
+
+    @rpc.method
+    def take(self, number: int, data: bytes) -> None:
+        self.taken.append(number)
 
     @rpc.method
     def who(self) -> str:
@@ -371,6 +376,70 @@ async def test_a_reader_that_reads_nothing_is_no_slow_consumer(
         assert await client.rpc.add(1) == 2
         assert client.statistics()["bytes_queued"] == 0
     assert "Slow Consumer" not in nats.log
+
+
+async def test_what_nats_does_not_read_counts(start_nats: StartNats, until: Any) -> None:
+    """Whatever a peer allows, as one that is hostile does."""
+    nats = start_nats()
+    address = f"{nats.url}/calc"
+    limits = rpc.Limits(heartbeat=20, max_queued_bytes=1 << 20)
+    handler = Handler("a")
+    async with (
+        await rpc.start_server(handler, bind=address, limits=rpc.Limits(heartbeat=20)) as server,
+        await rpc.open_client(connect=address, limits=limits) as client,
+    ):
+        assert await client.rpc.who() == "a"
+        (at_client,), (at_server,) = nats_ports(client), nats_ports(server)
+        (session,), (other,) = at_client.sessions.values(), at_server.sessions.values()
+        session.channel._credit = other.channel.window = other.channel._told = 1 << 40
+        nats.signal(signal.SIGSTOP)
+        sent = 0
+        with pytest.raises(rpc.OverloadedError):
+            while sent < 100:
+                client.notify.take(sent, bytes(500_000))
+                sent += 1
+                await asyncio.sleep(0)
+        assert at_client.connection.queued_bytes < nats_port.MAX_UNSENT + (1 << 20)
+        assert at_client.all_queued_bytes() >= nats_port.MAX_UNSENT
+        nats.signal(signal.SIGCONT)
+        await until(lambda: len(handler.taken) == sent)
+        assert handler.taken == list(range(sent))
+        assert at_client.all_queued_bytes() == client.statistics()["bytes_queued"] == 0
+
+
+async def test_answers_to_all_who_do_not_read_are_bounded(
+    nats_server: NatsServer, address: str, until: Any
+) -> None:
+    """Each is below its own bound; together they are not."""
+    service = address.rpartition("/")[2]
+    limits = rpc.Limits(
+        max_queued_bytes=100 << 20, max_all_queued_bytes=2 << 20, window=10_000, heartbeat=20
+    )
+    async with (
+        await rpc.start_server(Handler("a"), bind=address, limits=limits) as server,
+        await rpc.open_client(connect=address, timeout=10) as client,
+        Raw(nats_server.url) as raw,
+    ):
+        (port,) = nats_ports(server)
+        to = f"berrymq-rpc.{service}.to.{port.id}"
+        tokens = []
+        for number in range(4):
+            name = f"peer{number}"
+            # It allows nothing to be sent.
+            raw.connection.publish(f"{to}.open", pack_head(OPEN), f"{raw.connection.inbox}.{name}")
+            await until(lambda name=name: raw.kinds(name))
+            tokens.append(parse_token(next(p for t, _, p in raw.got if t == name)))
+        text = json.dumps({"jsonrpc": "2.0", "method": "echo", "params": ["x" * 20_000], "id": 1})
+        for number in range(1, 151):
+            for token in tokens:
+                raw.connection.publish(f"{to}.{token}", pack_head(DATA, 1, number) + text.encode())
+            if number % 50 == 0:
+                assert await client.rpc.who() == "a"
+        assert await client.rpc.who() == "a"
+        assert len(port.sessions) == 5
+        assert (2 << 20) < server.statistics()["bytes_queued"] < 4 << 20
+        assert port.all_queued_bytes() == server.statistics()["bytes_queued"]
+    assert port.all_queued_bytes() == 0
 
 
 async def test_a_stream_whose_reader_waits(address: str) -> None:
