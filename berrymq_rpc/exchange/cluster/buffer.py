@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from ...bus import Message
+from ...bus.durable import Stored
 from ...errors import (
     OverloadedError,
     PermissionDeniedError,
@@ -204,6 +205,14 @@ class ClusterBuffer(SendBuffer):
                 stored.end(too_large)
             return
         super().put(Publication(batch, subject, payload))
+
+    def unstored(self) -> list[Stored]:
+        """Those whose messages are to be stored, and were never published."""
+        return [
+            batch.stored
+            for batch in self._waiting
+            if batch.stored is not None and isinstance(batch, Publication) and batch.key is None
+        ]
 
     def clear(self) -> int:
         self._is_closed = True

@@ -11,10 +11,11 @@ once.
 import asyncio
 from typing import Any
 
-from ...errors import TooLargeError
+from ...bus.durable import Stored
+from ...errors import RPCTimeoutError, TooLargeError
 from ...nats.connection import LONGEST_PAUSE, Connection, Refusal
 from ...nats.options import Durable, Nats
-from ...nats.stored_publisher import StoredPublisher
+from ...nats.stored_publisher import TIMEOUT, StoredPublisher
 from ...nats.subject import escape
 from ...runtime.log import Log
 from ..batch import Batch, Source
@@ -46,6 +47,9 @@ GROUP_BYTES = 256 << 10
 #: Seconds, besides those for which there was no server, that other nodes have to come back to it
 #: before anything is published there: who has not subscribed yet would miss it.
 HEAD_START = 0.25
+
+#: In how many steps the time of a message that is to be stored passes while there is no server.
+AGES = 6
 
 #: Seconds between two events on the bus of one kind.
 REPORT_PAUSE = 1.0
@@ -123,6 +127,9 @@ class Cluster:
         self._confirming: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lost_at = 0.0
+        #: While there is no link: at how many steps each was seen that waits to be stored.
+        self._ages: dict[Stored, int] = {}
+        self._ager: asyncio.TimerHandle | None = None
         #: Ends the time that other nodes have to come back.
         self._head_start: asyncio.TimerHandle | None = None
         self._drainers: list[asyncio.Future[None]] = []
@@ -206,7 +213,7 @@ class Cluster:
             self._interest.close()
             if self._confirming is not None:
                 self._confirming.cancel()
-            for timer in (self._timer, self._head_start):
+            for timer in (self._timer, self._head_start, self._ager):
                 if timer is not None:
                     timer.cancel()
             with self._router.lock:
@@ -367,6 +374,9 @@ class Cluster:
 
     def _restored(self) -> None:
         self.send_buffer.max_payload = self._connection.max_payload
+        self._ages = {}
+        if self._ager is not None:
+            self._ager.cancel()
         if self._connection.links > 1:
             logger.info("%r: restored", self)
             self._mesh.report("restored", endpoint=self.place, style="cluster")
@@ -394,7 +404,23 @@ class Cluster:
         with self._router.lock:
             # What the socket had taken may be lost. Who has it drops the duplicate.
             self.send_buffer.retransmit()
+        self._ager = self._loop.call_later(TIMEOUT / AGES, self._age)
         self._mesh.report("lost", endpoint=self.place, style="cluster", reason=reason)
+
+    def _age(self) -> None:
+        """End the waits for what was to be stored, and could not be published in its time."""
+        with self._router.lock:
+            unstored = self.send_buffer.unstored()
+        self._ages = {stored: self._ages.get(stored, 0) + 1 for stored in unstored}
+        for stored, age in self._ages.items():
+            if age >= AGES:
+                stored.end(
+                    RPCTimeoutError(
+                        f"there is no NATS server at {self.place} to store the message. It still "
+                        "waits, and may be stored when there is one"
+                    )
+                )
+        self._ager = self._loop.call_later(TIMEOUT / AGES, self._age)
 
     def _refused(self, refusal: Refusal) -> None:
         """Report what the server does not allow."""

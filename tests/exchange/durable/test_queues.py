@@ -16,6 +16,7 @@ from berrymq_rpc.errors import (
     ConnectionLostError,
     NotFoundError,
     OverloadedError,
+    RPCTimeoutError,
     ServiceClosedError,
     TooLargeError,
 )
@@ -25,6 +26,8 @@ from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
+from berrymq_rpc.exchange.cluster import cluster as cluster_module
+from berrymq_rpc.exchange.durable import kept as kept_module
 from berrymq_rpc.exchange.durable import queues as queues_module
 from berrymq_rpc.nats.connection import Connection
 
@@ -428,6 +431,37 @@ async def test_publish_waits_while_nats_is_away(
         await publishing
         await known
         assert sorted(await take(queue, 2)) == [1, 2]
+
+
+async def test_publish_waits_for_its_time_alone(
+    start_nats: Callable[..., NatsServer],
+    namespace: str,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What NATS is not back for in a minute is an error; the message may be stored nevertheless."""
+    monkeypatch.setattr(cluster_module, "TIMEOUT", 0.6)
+    monkeypatch.setattr(kept_module, "TIMEOUT", 0.6)
+    server = start_nats(jetstream=True)
+    async with clustered(server, namespace) as bus, clustered(server, namespace) as other:
+        events: list[str] = []
+        bus.regist_function("connection:*", lambda message: events.append(message.action))
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        server.kill()
+        await until(lambda: events == ["lost"])
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # This node knows that a queue keeps it, the other one cannot ask.
+        for publisher, kind in ((bus, RPCTimeoutError), (other, ConnectionLostError)):
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(kind):
+                    await publisher.publish("job:new", 1, durable=True)
+        assert 0.4 < loop.time() - began < 3.0
+        await asyncio.to_thread(server.start)
+        await until(lambda: events == ["lost", "restored"])
+        await bus.publish("job:new", 2, durable=True)
+        assert await take(queue, 2) == [1, 2]
 
 
 async def test_a_queue_that_is_deleted_elsewhere(nats_server: NatsServer, namespace: str) -> None:
