@@ -31,6 +31,7 @@ def missing(what: str, module: str) -> ModuleNotFoundError:
 try:
     from nats import errors as nats_errors
     from nats.aio.client import Client as NatsClient
+    from nats.aio.transport import TcpTransport
     from nats.protocol.parser import AWAITING_CONTROL_LINE
     from nats.protocol.parser import Parser as NatsParser
 except ModuleNotFoundError as problem:
@@ -56,6 +57,9 @@ logger = Log("berrymq_rpc.nats")
 
 #: Seconds to make a link, from the first packet to the server's answer to the password.
 LINK_TIMEOUT = 5.0
+
+#: Bytes that are read at once: as many as asyncio reads from a socket.
+READ_BYTES = 256 << 10
 
 #: Seconds that the tasks of a link that is given up have to end.
 CLEANUP = 1.0
@@ -126,6 +130,14 @@ class LinkOptions(NamedTuple):
     echo: bool
     insecure: bool
     serves: bool
+
+
+class Transport(TcpTransport):  # type: ignore[misc]
+    """Reads more at once than nats-py asks for: what was read together is answered together."""
+
+    async def read(self, buffer_size: int) -> bytes:
+        data: bytes = await super().read(READ_BYTES)
+        return data
 
 
 class Parser(NatsParser):  # type: ignore[misc]
@@ -368,7 +380,10 @@ class Link(NatsClient):  # type: ignore[misc]
     async def _select_next_server(self) -> None:
         # nats-py's own does not end while no server answers.
         server = self._server_pool[0]
-        await self._connect_to_server(server)
+        self._transport = Transport()
+        await self._transport.connect(
+            server.uri, buffer_size=READ_BYTES, connect_timeout=self.options["connect_timeout"]
+        )
         self._current_server = server
 
     def _connect_command(self) -> bytes:

@@ -113,7 +113,10 @@ class ConnectionPool(Runtime):
                 "this client belongs to another event loop or thread: open one for each loop, or "
                 "use rpc.SyncClient, which any thread may call"
             )
-        return min(self._live, key=_load) if self._live else self._waiting
+        live = self._live
+        if len(live) == 1:
+            return live[0]
+        return min(live, key=_load) if live else self._waiting
 
     def sessions(self) -> list[Session]:
         return [*super().sessions(), self._waiting.session]

@@ -59,6 +59,10 @@ async def test_what_is_used_is_there() -> None:
     assert list(inspect.signature(Client._send_ping).parameters) == ["self", "future"]
     assert inspect.iscoroutinefunction(NatsParser.parse)
     assert NatsParser(client).buf == b""
+    assert inspect.iscoroutinefunction(TcpTransport.read)
+    assert list(inspect.signature(TcpTransport.read).parameters) == ["self", "buffer_size"]
+    connect = inspect.signature(TcpTransport.connect)
+    assert list(connect.parameters) == ["self", "uri", "buffer_size", "connect_timeout"]
     assert hasattr(TcpTransport(), "_io_writer")
     assert hasattr(TcpTransport(), "_bare_io_writer")
 
