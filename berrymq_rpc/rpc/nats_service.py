@@ -141,6 +141,8 @@ class NatsService:
                     "last_error": counts.last_error,
                     "processing_time": nanoseconds,
                     "average_processing_time": nanoseconds // max(counts.requests, 1),
+                    # Without it, nats-py cannot read the rest.
+                    "data": {},
                 }
             )
         return found

@@ -243,11 +243,12 @@ async def endpoint_of_an_address_is_that_address(transport: TransportUnderTest) 
 
 @_check
 async def address_in_use(transport: TransportUnderTest) -> None:
-    if transport.is_shared:
-        return
     async with scene(transport) as opened:
         server = await opened.listen()
         second = opened.listen(*server.port.endpoints)
+        if transport.is_shared:
+            assert (await second).port.endpoints == server.port.endpoints
+            return
         (error,) = await asyncio.gather(second, return_exceptions=True)
         assert isinstance(error, OSError)
         assert error.errno == errno.EADDRINUSE

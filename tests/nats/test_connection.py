@@ -17,6 +17,7 @@ from berrymq_rpc.errors import (
     TooLargeError,
 )
 from berrymq_rpc.nats.connection import Connection
+from berrymq_rpc.nats.headers import pack_headers
 from berrymq_rpc.nats.options import Nats
 from berrymq_rpc.testing.nats_server import NatsServer
 
@@ -128,6 +129,9 @@ async def test_request(nats_server: NatsServer, subject: str) -> None:
             await connection.request(subject, b"ab", timeout=0.05)
         with pytest.raises(TooLargeError, match="max_payload"):
             connection.publish(subject, bytes(connection.max_payload + 1))
+        with pytest.raises(TooLargeError, match="max_payload"):
+            # The server counts headers as well; nats-py does not.
+            connection.publish(subject, bytes(connection.max_payload), headers=pack_headers({}))
         assert connection._requests == {}
 
 
