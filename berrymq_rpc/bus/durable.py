@@ -59,8 +59,8 @@ class DurableDelivery(Protocol):
     async def ack(self, confirm: bool) -> bool:
         """Say that the work is done."""
 
-    async def nak(self, delay: float) -> bool:
-        """Give it back."""
+    def nak(self, delay: float) -> Coroutine[Any, Any, bool]:
+        """Give it back. What is invalid raises at once, before it is awaited."""
 
     async def fail(self, error: BaseException) -> bool:
         """Give it back as the work has failed, after a pause that grows with each try."""
@@ -68,8 +68,8 @@ class DurableDelivery(Protocol):
     async def in_progress(self) -> bool:
         """Begin its time again."""
 
-    async def term(self, reason: str) -> bool:
-        """Have it delivered to nobody any more."""
+    def term(self, reason: str) -> Coroutine[Any, Any, bool]:
+        """Have it delivered to nobody any more. As `nak`, what is invalid raises at once."""
 
 
 class DurableSource(Protocol):
@@ -251,10 +251,14 @@ class DurableMessage(_Delivered):
         """Refuse it: it comes again, to any consumer.
 
         Args:
-            delay: seconds after which it does.
+            delay: seconds after which it does, a day at most.
+
+        Raises:
+            ValueError: `delay` is not a number of seconds from 0 on.
         """
+        settling = self._delivery.nak(delay)
         self._is_settled = True
-        return await self._delivery.nak(delay)
+        return await settling
 
     async def in_progress(self) -> bool:
         """Begin its ``ack_wait`` again, as the work takes longer."""
@@ -265,9 +269,13 @@ class DurableMessage(_Delivered):
 
         Args:
             reason: for the events of the server.
+
+        Raises:
+            TypeError: `reason` is not text.
         """
+        settling = self._delivery.term(reason)
         self._is_settled = True
-        return await self._delivery.term(reason)
+        return await settling
 
     async def __aenter__(self) -> Self:
         return self
@@ -313,8 +321,9 @@ class BoundMessage(_Delivered):
 
     def nak(self, delay: float = 0.0) -> bool:
         """Refuse it, as `DurableMessage.nak` does."""
+        settling = self._delivery.nak(delay)
         self._is_settled = True
-        return self._source.run(self._delivery.nak(delay))
+        return self._source.run(settling)
 
     def in_progress(self) -> bool:
         """Begin its ``ack_wait`` again, as `DurableMessage.in_progress` does."""
@@ -322,8 +331,9 @@ class BoundMessage(_Delivered):
 
     def term(self, reason: str = "") -> bool:
         """Have it delivered to nobody any more, as `DurableMessage.term` does."""
+        settling = self._delivery.term(reason)
         self._is_settled = True
-        return self._source.run(self._delivery.term(reason))
+        return self._source.run(settling)
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ...identifier import Identifier
 from ...nats.jetstream import NANOSECONDS, Delivery
 from ..batch import Batch
+from ..consumer import checked_delay
 
 __all__ = ["ACK", "Delivered", "DeliveredHost", "Share", "nak"]
 
@@ -149,8 +150,8 @@ class Delivered:
             return host.tell(self._reply, ACK)
         return await self._settle(ACK, confirm)
 
-    async def nak(self, delay: float) -> bool:
-        return await self._settle(nak(delay))
+    def nak(self, delay: float) -> Coroutine[Any, Any, bool]:
+        return self._settle(nak(checked_delay(delay)))
 
     async def refuse(self, delay: float) -> bool:
         """Give it back, on the loop of the consumer."""
@@ -162,11 +163,13 @@ class Delivered:
     async def in_progress(self) -> bool:
         return await self._settle(IN_PROGRESS)
 
-    async def term(self, reason: str) -> bool:
+    def term(self, reason: str) -> Coroutine[Any, Any, bool]:
+        if not isinstance(reason, str):
+            raise TypeError(f"reason is text, not {reason!r}")
         word = TERM
         if reason:
             word += b" " + " ".join(reason.split())[:MAX_REASON].encode("utf-8", "replace")
-        return await self._settle(word)
+        return self._settle(word)
 
     def give_back(self) -> None:
         """Refuse it at once, on the loop of the consumer."""

@@ -257,3 +257,32 @@ def test_an_open_queue_in_the_child_of_a_fork(nats_server: NatsServer, namespace
             finally:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), "1", None, True])
+async def test_invalid_words(nats_server: NatsServer, namespace: str, delay: Any) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 1)
+        async with queue.get(timeout=PATIENCE) as message:
+            with pytest.raises(ValueError, match="delay"):
+                await message.nak(delay)
+            with pytest.raises(TypeError, match="reason"):
+                await message.term(7)  # type: ignore[arg-type]
+            # It is neither refused nor ended by that.
+        async with asyncio.timeout(PATIENCE):
+            while await queue.size():
+                await asyncio.sleep(0.01)
+
+
+async def test_a_delay_without_end(nats_server: NatsServer, namespace: str) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        await bus.publish("job:new", 1)
+        message = await queue.get(timeout=PATIENCE)
+        assert await message.nak(float("inf"))
+        with pytest.raises(Empty):
+            await queue.get(timeout=0.2)
+        assert await queue.size() == 1
