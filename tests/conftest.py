@@ -131,7 +131,8 @@ def ipv6() -> None:
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[NatsServer]:
     """A NATS server that tests share, with JetStream: each takes names of its own."""
-    with started_nats(jetstream=True) as server:
+    # Each stream reserves its bytes, whatever this disk has.
+    with started_nats("jetstream { max_file_store: 1TB }", jetstream=True) as server:
         yield server
 
 
