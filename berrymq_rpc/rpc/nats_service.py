@@ -10,6 +10,7 @@ from .method import Kind, Method
 from .method_table import HandlerTable
 from .nats_discovery import NatsDiscovery
 from .options import Options
+from .service_identity import ServiceIdentity
 from .transport.nats.listener import NatsListener
 from .transport.nats.micro import QUEUE_GROUP, NatsMicroPort
 from .transport.port import Port, PortHandler
@@ -70,6 +71,7 @@ class NatsService:
             port.connection,
             port.service,
             port.id,
+            ServiceIdentity.of(table.handler),
             self._endpoints,
             self._endpoint_statistics,
             statistics,
