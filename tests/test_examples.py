@@ -456,11 +456,8 @@ class TestCluster:
                 "office   has ordered 'bread'",
                 "office   hears oven:hot 220",
             ]
-            call, methods, queues = [shlex.split(line) for line in shown if line.startswith("  ")]
-            assert run(call).stdout == '"heated to 180"\n'
-            assert without_time(line_of(cluster)) == "office   hears oven:hot 180"
-            assert "heat(degrees: float) -> str" in run(methods).stdout
-            assert run(queues).stdout.startswith("bakers  order:*  0 waiting")
+            if number is signal.SIGINT:
+                check_commands(cluster, shown)
             # All processes have the pipe of the errors: it ends when the last of them has.
             assert end_of(cluster, number) == (0, "The cluster has ended.\n", "")
         assert not Path(folder).exists()
@@ -563,6 +560,19 @@ class TestCluster:
                 make.send_signal(signal.SIGTERM)
                 out, _ = make.communicate(timeout=30)
         assert out == "The cluster has ended.\n"
+
+
+def check_commands(cluster: subprocess.Popen[str], shown: list[str]) -> None:
+    """Paste what it shows into a second terminal."""
+    call, send, order, queues, _ = [shlex.split(line) for line in shown if line.startswith("  ")]
+    assert run(call).stdout == '"heated to 180"\n'
+    assert without_time(line_of(cluster)) == "office   hears oven:hot 180"
+    assert run(send).returncode == 0
+    assert without_time(line_of(cluster)) == "office   hears oven:hot 300"
+    assert run(order).returncode == 0
+    said = "kitchen  bakes 'cake', from the durable queue bakers"
+    assert without_time(line_of(cluster)) == said
+    assert run(queues).stdout.startswith("bakers  order:*  0 waiting")
 
 
 def cluster_of(process: subprocess.Popen[str]) -> list[str]:

@@ -107,8 +107,10 @@ async def run(address: str) -> None:
             say()
             for rest in (
                 f"call {address}/kitchen heat 180",
-                f"methods {address}/kitchen",
+                f"send {address} oven:hot 300",
+                f"send {address} order:new cake",
                 f"queues {address}",
+                f"tail {address}",
             ):
                 say(f"  {berrymq()} {rest}")
             say()
