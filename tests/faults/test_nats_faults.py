@@ -35,6 +35,11 @@ SLACK = 1.0
 class Handler(rpc.AttrHandler):
     def __init__(self) -> None:
         self.running = 0
+        self.taken = 0
+
+    @rpc.method
+    def take(self, data: bytes) -> None:
+        self.taken += 1
 
     @rpc.method
     def add(self, a: int, b: int = 0) -> int:
@@ -156,6 +161,31 @@ async def test_a_frozen_nats_server(start_nats: StartNats, until: Until) -> None
         waiting = client.with_timeout(10).rpc.add(1, 2)
         nats.signal(signal.SIGCONT)
         assert await waiting == 3
+
+
+async def test_notifications_without_a_nats_server(start_nats: StartNats, until: Until) -> None:
+    """They wait as calls do: those that NATS is back for in time arrive, the others are counted."""
+    nats = start_nats()
+    address = f"{nats.url}/away"
+    handler = Handler()
+    async with (
+        await rpc.start_server(handler, bind=address, limits=LIMITS),
+        await rpc.open_client(connect=address, limits=LIMITS, connect_timeout=0.5) as hasty,
+        await rpc.open_client(connect=address, limits=LIMITS, connect_timeout=20) as client,
+    ):
+        for each in (client, hasty):
+            assert await each.rpc.add(1, 2) == 3
+        nats.kill()
+        await until(lambda: not client.statistics()["peers"] and not hasty.statistics()["peers"])
+        for _ in range(100):
+            client.notify.take(b"x")
+            hasty.notify.take(b"x")
+        await until(lambda: hasty.statistics()["notifications_lost"] == 100)
+        await asyncio.to_thread(nats.start)
+        await until(lambda: handler.taken == 100)
+        assert await client.with_timeout(10).rpc.add(1, 2) == 3
+        assert handler.taken == 100
+        assert client.statistics()["notifications_lost"] == 0
 
 
 @pytest.mark.parametrize("how", ["frozen", pytest.param("cut", marks=pytest.mark.slow), "killed"])
@@ -345,6 +375,48 @@ async def test_a_nats_server_in_lame_duck_mode(
         assert all(isinstance(error, rpc.ConnectionLostError) for error in failed)
         await lost_within(call, 0.0)
         await until(lambda: handler.running == 0)
+
+
+async def test_a_rolling_restart(start_nats: StartNats, until: Until) -> None:
+    """One NATS server after the other, each left before it stops: a few calls in flight fail."""
+    servers = start_cluster(start_nats, "lame_duck_duration: 30s\nlame_duck_grace_period: 1s")
+    place = rpc.Nats([server.url for server in servers], "calc")
+    async with (
+        await rpc.start_server(Handler(), bind=place, limits=LIMITS) as server,
+        await rpc.open_client(connect=place, limits=LIMITS, timeout=10) as client,
+    ):
+        connections = [each.ports[0].port.connection for each in (server._runtime, client.pool)]
+        results: list[object] = []
+
+        async def call_until(condition: Callable[[], object]) -> None:
+            async with asyncio.timeout(20):
+                while not condition():
+                    results.extend(
+                        await asyncio.gather(client.rpc.add(1, 2), return_exceptions=True)
+                    )
+
+        await call_until(lambda: len(results) > 100)
+        moves = 0
+        for stopping, staying in (servers, servers[::-1]):
+            moves += sum(each.server.endswith(str(stopping.port)) for each in connections)
+            stopping.signal(signal.SIGUSR2)
+            await call_until(
+                lambda port=staying.port: all(c.server.endswith(str(port)) for c in connections)
+            )
+            restarting = asyncio.create_task(asyncio.to_thread(restart, stopping))
+            await call_until(restarting.done)
+            await restarting
+            begun = len(results)
+            await call_until(lambda begun=begun: len(results) > begun + 100)
+        failed = [result for result in results if result != 3]
+        assert all(isinstance(error, rpc.ConnectionLostError) for error in failed)
+        # One call is in flight at a time.
+        assert len(failed) <= moves
+
+
+def restart(server: NatsServer) -> None:
+    server.stop()
+    server.start()
 
 
 async def test_a_cut_between_nats_servers(start_nats: StartNats, link: Any, until: Until) -> None:
