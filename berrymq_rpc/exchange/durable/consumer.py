@@ -8,7 +8,6 @@ process has nothing to do.
 
 import asyncio
 import json
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -16,8 +15,6 @@ from typing import Any
 
 from ...bus import Empty
 from ...errors import (
-    ConnectionLostError,
-    Error,
     NotFoundError,
     ProtocolError,
 )
@@ -28,6 +25,7 @@ from ...runtime.log import Log
 from ..batch import Batch
 from .dead_letters import dead_of
 from .delivered import Delivered, Share, nak
+from .settlement import GiveUp, Settlement
 
 __all__ = ["DurableConsumer", "Unpacked"]
 
@@ -59,24 +57,11 @@ STALE = 0.5
 #: Seconds to the next try of a pull that JetStream could not take.
 PAUSE = 0.25
 
-#: Seconds after which a message whose work failed comes again, the first time and at most.
-FIRST_DELAY = 1.0
-LONGEST_DELAY = 300.0
-
 #: Seconds that JetStream has to say whether there is a message.
 PRESENT_TIMEOUT = 5.0
 
-#: Seconds that JetStream has to confirm an acknowledgement.
-CONFIRM_TIMEOUT = 5.0
-
 #: Seconds for messages that are on their way when a queue is closed.
 DRAIN_TIMEOUT = 1.0
-
-#: Errors of works that are remembered, for the dead letters.
-MAX_ERRORS = 1000
-
-#: Characters of one.
-MAX_ERROR = 300
 
 #: What JetStream says of a pull: it is alive, or why the pull is over.
 ALIVE = 100
@@ -88,7 +73,7 @@ Unpacked = tuple[Batch, list[tuple[Any, ...]]]
 class DurableConsumer:
     """Pulls messages of a durable queue, and gives each to one call of `get`.
 
-    All but `call` belongs to the event loop of the connection. It is a `DeliveredHost`.
+    It belongs to the event loop of the connection.
 
     Args:
         connection: to NATS.
@@ -96,12 +81,10 @@ class DurableConsumer:
         tries: how often a message is delivered.
         ack_wait: seconds that it may take to be acknowledged.
         unpack: reads a payload; raises `ProtocolError` for one that is malformed.
-        call: runs a coroutine on the loop of the connection, from any other.
         exists: asks JetStream whether the queue is still there.
-        give_up: called with a message that is not delivered any more, how often it was, and its
-            last error: moves it to the dead letters.
         split: called with a batch of several messages: publishes them one by one, and returns the
             places of those for which there is no room.
+        call, give_up: as for `Settlement`.
         on_check: called every few seconds while messages are asked for.
     """
 
@@ -116,15 +99,13 @@ class DurableConsumer:
         unpack: Callable[[bytes], Unpacked],
         call: Callable[[Coroutine[Any, Any, bool]], Coroutine[Any, Any, bool]],
         exists: Callable[[], Coroutine[Any, Any, bool]],
-        give_up: Callable[[Delivered, int, str | None], Coroutine[Any, Any, None]],
+        give_up: GiveUp,
         split: Callable[[Batch, list[tuple[Any, ...]]], Coroutine[Any, Any, list[int]]],
         on_check: Callable[[], object],
     ) -> None:
-        self.call = call
-        self._exists = exists
         self.name = name
-        #: The thread of the loop of the connection.
-        self.thread = threading.get_ident()
+        self._settlement = Settlement(connection, name, tries, call, give_up, self.put_back)
+        self._exists = exists
         self._connection = connection
         self._loop = connection.loop
         self._request = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
@@ -133,7 +114,6 @@ class DurableConsumer:
         self._expires = min(max(ack_wait, SHORTEST), EXPIRES)
         self._heartbeat = min(self._expires / 2, HEARTBEAT)
         self._unpack = unpack
-        self._give_up = give_up
         self._split = split
         self._on_check = on_check
         self._buffer: deque[Delivered] = deque()
@@ -151,8 +131,6 @@ class DurableConsumer:
         self._taken = 0.0
         self._interval = ack_wait
         self._credit_time = min(CREDIT_TIME, ack_wait * CREDIT_PART)
-        self._errors: dict[tuple[int, int], str] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._is_looking = False
         self._end: Exception | None = None
 
@@ -384,16 +362,18 @@ class DurableConsumer:
         try:
             batch, items = self._unpack(payload)
             info, dead = parse_delivery(reply), dead_of(headers)
-            delivered = Delivered(self, reply, info, batch, items[0], dead, self._loop.time())
+            delivered = Delivered(
+                self._settlement, reply, info, batch, items[0], dead, self._loop.time()
+            )
         except (ProtocolError, ValueError, TypeError) as error:
             logger.warning("durable queue %s: malformed message: %.200s", self.name, error)
             if reply:
                 self._connection.publish(reply, b"+TERM malformed")
             return
         if len(items) > 1:
-            self._start(self._split_up(delivered, items))
+            self._settlement.start(self._split_up(delivered, items))
         elif delivered.tries > self._tries:
-            self._start(self._bury(delivered, self._tries))
+            self._settlement.bury(delivered, self._tries)
         else:
             self._deliver(delivered)
 
@@ -433,7 +413,7 @@ class DurableConsumer:
         """See whether the queue is still there: nobody listens to what is asked of it."""
         if not self._is_looking:
             self._is_looking = True
-            self._start(self._end_if_deleted())
+            self._settlement.start(self._end_if_deleted())
 
     async def _end_if_deleted(self) -> None:
         try:
@@ -450,64 +430,7 @@ class DurableConsumer:
         if self._waiters:
             self._pull()
 
-    # -- what becomes of a message -----------------------------------------------------------
-
-    async def settle(self, reply: str, word: bytes, confirm: bool = False) -> bool:
-        """Tell JetStream what became of a message.
-
-        Raises:
-            ConnectionLostError: with `confirm`: there is no answer.
-        """
-        if not confirm:
-            return self.tell(reply, word)
-        try:
-            await self._connection.request(reply, word, timeout=CONFIRM_TIMEOUT)
-        except (TimeoutError, NotFoundError) as error:
-            raise ConnectionLostError(
-                f"JetStream did not confirm the acknowledgement: {error}"
-            ) from None
-        return True
-
-    def tell(self, reply: str, word: bytes) -> bool:
-        """Tell JetStream what became of a message, without its confirmation."""
-        if self._connection.publish(reply, word):
-            return True
-        logger.warning(
-            "durable queue %s: there is no NATS server to tell what became of a message: it comes "
-            "again",
-            self.name,
-        )
-        return False
-
-    async def fail(self, delivered: Delivered, error: BaseException) -> bool:
-        """Have a message come again as its work failed, or give it up after its last try."""
-        self._note_error(delivered.key, error)
-        if delivered.tries >= self._tries and self._end is None:
-            self._start(self._bury(delivered, delivered.tries))
-            return True
-        delay = min(FIRST_DELAY * 2 ** min(delivered.tries - 1, 20), LONGEST_DELAY)
-        return await delivered.refuse(delay)
-
-    def give_back(self, reply: str, word: bytes) -> None:
-        """Have a message delivered to another consumer, at once."""
-        self._connection.publish(reply, word)
-
-    def _note_error(self, key: tuple[int, int], error: BaseException) -> None:
-        """Remember why the work on a message failed."""
-        self._errors.pop(key, None)
-        if len(self._errors) >= MAX_ERRORS:
-            del self._errors[next(iter(self._errors))]
-        try:
-            text = repr(error)
-        except Exception:
-            text = type(error).__name__
-        self._errors[key] = text[:MAX_ERROR]
-
-    async def _bury(self, delivered: Delivered, tries: int) -> None:
-        """Move a message to the dead letters."""
-        await self._give_up(delivered, tries, self._errors.get(delivered.key))
-        self._errors.pop(delivered.key, None)
-        await delivered.term(f"delivered {tries} times")
+    # -- batches, and the end ---------------------------------------------------------------
 
     async def _split_up(self, first: Delivered, items: list[tuple[Any, ...]]) -> None:
         """Have each message of a batch be one by itself, which is acknowledged by itself."""
@@ -525,27 +448,16 @@ class DurableConsumer:
             if self._end is not None:
                 delivered.give_back()
             elif delivered.tries > self._tries:
-                self._start(self._bury(delivered, self._tries))
+                self._settlement.bury(delivered, self._tries)
             else:
                 self._deliver(delivered)
-
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(self._run(coroutine), name=f"durable queue {self.name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        try:
-            await coroutine
-        except (Error, OSError) as error:
-            # The message comes again.
-            logger.warning("durable queue %s: %r", self.name, error)
 
     def close(self, error: Exception | None = None) -> None:
         """Take no more; what was not taken goes back, and calls of `get` fail."""
         if self._end is not None:
             return
         self._end = error or Empty()
+        self._settlement.is_closed = True
         for timer in (self._watch, self._retry):
             if timer is not None:
                 timer.cancel()
@@ -563,15 +475,10 @@ class DurableConsumer:
         if subscription is None:
             return
         if self._connection.is_connected:
-            self._start(self._connection.drain_subscription(subscription, DRAIN_TIMEOUT))
+            self._settlement.start(self._connection.drain_subscription(subscription, DRAIN_TIMEOUT))
         else:
             self._connection.unsubscribe(subscription)
 
     async def wait_closed(self) -> None:
         """Wait until what it still did has ended, for as long as that takes at most."""
-        if self._tasks:
-            _, late = await asyncio.wait(set(self._tasks), timeout=DRAIN_TIMEOUT)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        await self._settlement.wait_closed(DRAIN_TIMEOUT)
