@@ -14,6 +14,7 @@ from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..rpc.validation import checked_seconds
 from ..runtime.fork import call_in_child
+from ..runtime.log import Log
 from ..security import PublicKey
 from .functions import TTL
 from .peer_client import Place, endpoint_of_node, endpoint_to_show
@@ -29,6 +30,8 @@ from .threaded_node import (
 )
 
 __all__ = ["GET_TIMEOUT", "SyncNode"]
+
+logger = Log("berrymq_rpc.exchange")
 
 T = TypeVar("T")
 
@@ -69,6 +72,8 @@ class SyncNode:
         self._options = options
         self._node: ThreadedNode | None = None
         self._lock = threading.Lock()
+        #: Whether it ran at any time.
+        self._has_started = False
         #: Whether the program is at its end.
         self._is_over = False
         _nodes.add(self)
@@ -314,7 +319,10 @@ class SyncNode:
         self.close_connection()
 
     def __repr__(self) -> str:
-        return f"<SyncNode {', '.join(self.endpoints) or 'nowhere'}>"
+        running = self._running()
+        cluster = None if running is None else running.node.cluster
+        places = [*self.endpoints, *([] if cluster is None else [cluster])]
+        return f"<SyncNode {', '.join(places) or 'nowhere'}>"
 
     def _connect(self, name: str, connect: Connect, wait: Wait) -> None:
         seconds = wait if wait is None or wait is ... else checked_seconds(wait, "wait")
@@ -332,6 +340,7 @@ class SyncNode:
         with self._lock:
             running = self._running()
             if running is None:
+                self._has_started = True
                 running = self._node = ThreadedNode(self._bus, self._options)
         return running.loop_thread.run(make(running))
 
@@ -353,6 +362,11 @@ class SyncNode:
     def _leave_at_exit(self, deadline: float) -> None:
         """Close the connections to other nodes, before the program ends."""
         self._is_over = True
+        if not self._has_started and self._options.get("cluster") is not None:
+            logger.warning(
+                "a SyncNode with a cluster was never started, so nothing of it was sent or came: "
+                "use it with 'with', or call start()"
+            )
         running = self._running()
         if running is not None:
             left = max(0.0, deadline - time.monotonic())

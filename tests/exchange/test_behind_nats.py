@@ -4,6 +4,8 @@ import asyncio
 import itertools
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +151,29 @@ def test_threads(start_nats: Callable[..., NatsServer]) -> None:
         visitor.close_connection(place)
         with pytest.raises(RuntimeError, match="needs a connection"):
             visitor.send_message("job:new", 2)
+
+
+def test_where_a_node_of_threads_is(nats_server: NatsServer) -> None:
+    address = nats_server.url.replace("//", "//alice:secret@")
+    with SyncNode(Bus(), cluster=address, namespace="shown") as node:
+        assert repr(node) == f"<SyncNode {nats_server.url}>"
+        endpoint = node.init_connection(("127.0.0.1", 0))
+        assert repr(node) == f"<SyncNode {endpoint}, {nats_server.url}>"
+    assert repr(node) == "<SyncNode nowhere>"
+
+
+def test_a_cluster_that_was_never_joined(nats_server: NatsServer) -> None:
+    """Who forgets to start a node learns why nobody has heard its messages."""
+    for start in ("", ".start()"):
+        program = (
+            "from berrymq_rpc import SyncNode, twitter\n"
+            f"node = SyncNode(cluster={nats_server.url!r}){start}\n"
+            "twitter('job:new')\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+        )
+        assert ("was never started" in ended.stderr) == (not start), ended.stderr
 
 
 async def test_what_is_followed_is_known(nats_server: NatsServer) -> None:

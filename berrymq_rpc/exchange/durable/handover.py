@@ -101,7 +101,7 @@ class Handover(Generic[T]):
             raise
 
     def _check_loop(self) -> None:
-        """Raise `ServiceClosedError` if the loop does not run: nobody waits for it for ever."""
+        """Raise `ServiceClosedError` if the loop does not run, so that nobody waits forever."""
         if not self._loop.is_running():
             self._close_unstarted()
             raise _ended()
