@@ -3,7 +3,7 @@
 from threading import get_ident
 from typing import Any
 
-from ..errors import AuthenticationError, Error, ServiceClosedError
+from ..errors import AuthenticationError, Error, OverloadedError, ServiceClosedError
 from ..nats.options import is_nats
 from ..runtime.fork import call_in_child
 from .call import Call
@@ -43,7 +43,7 @@ class ConnectionPool(Runtime):
         session.endpoint = ", ".join([*options.connect, *options.bind])
         session.trouble = self._trouble
         #: The ports whose server refused this side the last time, and why.
-        self._refusals: dict[PortConnections, AuthenticationError] = {}
+        self._refusals: dict[PortConnections, Error] = {}
         #: Why it cannot be used any more.
         self._problem: Error | None = None
         self._max_servers = options.max_servers
@@ -127,6 +127,13 @@ class ConnectionPool(Runtime):
         # Each call is told.
         self._refusals[port] = error
         self._fail_refused()
+
+    def servers_full(self, port: PortConnections, error: OverloadedError | None) -> None:
+        if error is not None:
+            self._refusals[port] = error
+            self._fail_refused()
+        elif isinstance(self._refusals.get(port), OverloadedError):
+            del self._refusals[port]
 
     def _trouble(self) -> str | None:
         """Why there is no connection, as far as the ports know."""

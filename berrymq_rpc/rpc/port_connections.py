@@ -43,6 +43,9 @@ class ConnectionEvents(Protocol):
     def authentication_failed(self, port: "PortConnections", error: AuthenticationError) -> None:
         """The peer that a port connects to refused this side, or this side the peer."""
 
+    def servers_full(self, port: "PortConnections", error: OverloadedError | None) -> None:
+        """All servers that a port has found are full; ``None``: there are none now."""
+
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
@@ -155,6 +158,10 @@ class PortConnections:
     def authentication_failed(self, error: AuthenticationError) -> None:
         error.endpoint = ", ".join(self.endpoints)
         self._events.authentication_failed(self, error)
+
+    def servers_full(self, reason: str | None) -> None:
+        error = None if reason is None else OverloadedError(reason)
+        self._events.servers_full(self, error)
 
     def read_complete(self) -> None:
         dirty, self._dirty = self._dirty, []

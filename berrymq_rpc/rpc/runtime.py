@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from ..errors import AuthenticationError, ServiceClosedError
+from ..errors import AuthenticationError, OverloadedError, ServiceClosedError
 from ..nats.options import is_nats
 from ..runtime.fork import OwnerProcess, leave_loop_in_child
 from ..runtime.log import Log
@@ -184,6 +184,9 @@ class Runtime:
     def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
         """The peer that a port connects to refused this side, or this side the peer."""
         logger.warning("%s: %s", error.endpoint, error)
+
+    def servers_full(self, port: PortConnections, error: OverloadedError | None) -> None:
+        """All peers that a port has found are full; ``None``: there are none now."""
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""

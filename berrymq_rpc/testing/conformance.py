@@ -115,6 +115,9 @@ class Peer:
     def authentication_failed(self, error: AuthenticationError) -> None:
         raise error
 
+    def servers_full(self, reason: str | None) -> None:
+        raise AssertionError(f"servers are full: {reason}")
+
     def message_refused(self, key: Key, reason: str) -> None:
         raise AssertionError(f"a message was refused: {reason}")
 

@@ -108,6 +108,12 @@ class PortHandler(Protocol):
         The port tries again, more and more seldom.
         """
 
+    def servers_full(self, reason: str | None) -> None:
+        """All servers that a connecting port has found are full; ``None``: there are none now.
+
+        The port tries again.
+        """
+
     def read_complete(self) -> None:
         """All that could be read for now was handed over: answers may be sent together."""
 

@@ -15,6 +15,7 @@ from .records import (
     BEAT,
     BYE,
     FOUND,
+    FULL,
     OPEN,
     WELCOME,
     pack_head,
@@ -83,6 +84,8 @@ class NatsDialler(NatsPort):
         self._numbers = 0
         #: The sessions that are being opened, by their token.
         self._opening: dict[str, _Opening] = {}
+        #: Whether a server was full since there was a session, or a search that found none.
+        self._met_full = False
         self._finder: asyncio.TimerHandle | None = None
         self._chooser: asyncio.TimerHandle | None = None
         #: The subscriptions to the beats of the servers of open sessions, by the sessions' token.
@@ -108,6 +111,7 @@ class NatsDialler(NatsPort):
     def _lost(self, reason: str) -> None:
         self._stop_looking()
         self._search.forget()
+        self._none_full()
         super()._lost(reason)
 
     def _refused(self, refusal: Refusal) -> None:
@@ -172,6 +176,7 @@ class NatsDialler(NatsPort):
     def _choose_gathered(self) -> None:
         self._chooser = None
         self._choose(self.options.max_servers)
+        self._tell_full()
 
     def _choose(self, most: int) -> None:
         if self._handler is None or not self.connection.is_connected:
@@ -203,6 +208,17 @@ class NatsDialler(NatsPort):
             self._choose(self.options.max_servers)
         if not self.sessions:
             self._find_soon()
+            self._tell_full()
+
+    def _tell_full(self) -> None:
+        """Have the calls that wait fail, if no server is left to ask, and some are full."""
+        if (
+            self._met_full
+            and self._handler is not None
+            and not (self.sessions or self._opening or self._chooser)
+            and not self._search.choose([], monotonic())
+        ):
+            self._handler.servers_full(f"all servers of the service {self.service!r} are full")
 
     def _find_soon(self) -> None:
         if self._finder is not None:
@@ -237,6 +253,14 @@ class NatsDialler(NatsPort):
             self._choose_soon()
         elif payload or status_of(headers) != NO_RESPONDERS:
             self._ignore("a malformed answer to the search for servers")
+        else:
+            self._none_full()
+
+    def _none_full(self) -> None:
+        if self._met_full:
+            self._met_full = False
+            if self._handler is not None:
+                self._handler.servers_full(None)
 
     def _answered(self, token: str, reply: str, payload: bytes, headers: bytes) -> None:
         """What a server says to who opens a session with it."""
@@ -244,12 +268,15 @@ class NatsDialler(NatsPort):
         given = parse_token(payload) if head is not None and head.kind == WELCOME else None
         if head is None or given is None:
             if head is not None and head.kind == BYE:
-                logger.info("%s: a server refused: %s", self.settings, parse_reason(payload))
+                reason = parse_reason(payload)
+                logger.info("%s: a server refused: %s", self.settings, reason)
+                self._met_full = self._met_full or reason == FULL
             self._open_failed(token)
             return
         server, window, timer, beat = self._opening.pop(token)
         timer.cancel()
         self._backoff.reset()
+        self._none_full()
         channel = self._new_channel(window, head.credit)
         subject = subject_of(self.service, "to", server, given)
         session = NatsSession(token, subject, f"{self._inbox}.!{token}", channel, server)

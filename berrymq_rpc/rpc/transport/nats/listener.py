@@ -12,6 +12,7 @@ from .records import (
     BEAT,
     BYE,
     FOUND,
+    FULL,
     OPEN,
     WELCOME,
     Found,
@@ -158,8 +159,8 @@ class NatsListener(NatsPort):
             self._ignore("a malformed request for a session")
             return
         if not self._accepts or not self._has_room():
-            reason = "is full" if self._accepts else "is closing"
-            self.connection.publish(reply, pack_head(BYE) + f"the server {reason}".encode())
+            reason = FULL if self._accepts else "the server is closing"
+            self.connection.publish(reply, pack_head(BYE) + reason.encode())
             return
         token = token_hex(12)
         window = self._window()

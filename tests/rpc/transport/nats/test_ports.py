@@ -782,6 +782,41 @@ async def test_a_server_with_max_peers_is_left_alone(address: str, until: Any) -
         assert got == {"full": 10, "free": 50}
 
 
+async def test_where_all_servers_are_full(address: str, until: Any, monkeypatch: Any) -> None:
+    """Calls fail at once, until there is room; where there is no server, they wait for one."""
+    monkeypatch.setattr(search, "AVOID", 0.1)
+
+    async def outcome(client: rpc.Client) -> object:
+        try:
+            return await client.rpc.who()
+        except (rpc.OverloadedError, rpc.ConnectionLostError) as error:
+            return type(error)
+
+    async with contextlib.AsyncExitStack() as opened:
+        first = await opened.enter_async_context(await rpc.open_client(connect=address, timeout=10))
+        async with served(address, "a", limits=rpc.Limits(max_peers=1)):
+            assert await first.rpc.who() == "a"
+            late = await opened.enter_async_context(
+                await rpc.open_client(connect=address, timeout=10, connect_timeout=0.5)
+            )
+            with pytest.raises(rpc.OverloadedError, match=r"all servers .* are full") as caught:
+                await late.rpc.who()
+            assert caught.value.sent is False
+            assert await first.rpc.who() == "a"
+            first.close()
+            while (got := await outcome(late)) is rpc.OverloadedError:
+                await asyncio.sleep(0.01)
+            assert got == "a"
+            last = await opened.enter_async_context(
+                await rpc.open_client(connect=address, timeout=10, connect_timeout=0.5)
+            )
+            assert await outcome(last) is rpc.OverloadedError
+        # The server has left.
+        while (got := await outcome(last)) is rpc.OverloadedError:
+            await asyncio.sleep(0.01)
+        assert got is rpc.ConnectionLostError
+
+
 async def test_peers_at_all_ports_are_counted(address: str, until: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(search, "AVOID", 0.1)
     handler = Handler("a")
@@ -793,13 +828,12 @@ async def test_peers_at_all_ports_are_counted(address: str, until: Any, monkeypa
         await rpc.open_client(connect=address) as two,
     ):
         assert [await one.rpc.who(), await two.rpc.who()] == ["a", "a"]
-        async with await rpc.open_client(connect=address, connect_timeout=0.3) as third:
-            with pytest.raises(rpc.ConnectionLostError, match="no server of the service"):
+        async with await rpc.open_client(connect=address, timeout=10) as third:
+            with pytest.raises(rpc.OverloadedError):
                 await third.rpc.who()
-        async with await rpc.open_client(connect=address, connect_timeout=10) as third:
-            call = third.rpc.who()
             one.close()
-            assert await call == "a"
+            await until(lambda: third.statistics()["peers"] == 1)
+            assert await third.rpc.who() == "a"
 
 
 async def test_windows_shrink_with_peers(address: str) -> None:
