@@ -53,7 +53,13 @@ class Nats:
     address: NatsAddress = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        texts = (self.servers,) if isinstance(self.servers, str) else tuple(self.servers)
+        several: object = (self.servers,) if isinstance(self.servers, str) else self.servers
+        texts = tuple(several) if isinstance(several, Iterable) else (several,)
+        if not all(isinstance(text, str) for text in texts):
+            # Without the value, which may have a secret in it.
+            raise TypeError(
+                "an address of NATS is text, such as nats://host:4222, or several texts"
+            )
         if not texts:
             raise ValueError("no NATS server is given")
         addresses = [NatsAddress.parse(text) for text in texts]

@@ -104,6 +104,13 @@ def test_settings_show_no_secret(settings: Nats) -> None:
     assert "secret" not in f"{settings} {settings!r} {settings.address!r} {settings.servers}"
 
 
+@pytest.mark.parametrize("servers", [7, None, b"nats://secret@host", ["nats://host", 7]])
+def test_servers_that_are_no_text(servers: Any) -> None:
+    with pytest.raises(TypeError, match="address of NATS is text") as raised:
+        Nats(servers)
+    assert "secret" not in str(raised.value)
+
+
 def test_settings() -> None:
     settings = Nats(["nats://a,b", "nats://b,c:7"], "calc", user="u", password="p")
     assert [str(server) for server in settings.address.servers] == ["a:4222", "b:4222", "c:7"]

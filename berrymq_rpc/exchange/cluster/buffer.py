@@ -198,9 +198,10 @@ class ClusterBuffer(SendBuffer):
         limit = self.max_payload
         if (stored := batch.stored) is not None:
             stored.is_claimed = True
+            # So that there is room for what becomes of it.
             limit -= room_of_letter(identifier)
         if len(payload) > limit:
-            too_large = self._refuse(self._codec.unpack(batch)[0], len(payload))
+            too_large = self._refuse(self._codec.unpack(batch)[0], len(payload), limit)
             if stored is not None:
                 stored.end(too_large)
             return
@@ -242,11 +243,11 @@ class ClusterBuffer(SendBuffer):
             subject = self._known[identifier] = subject_of(self._cluster, parsed)
         return subject
 
-    def _refuse(self, message: tuple[Any, ...], size: int) -> Exception:
+    def _refuse(self, message: tuple[Any, ...], size: int, limit: int) -> Exception:
         self.refused += 1
         error = TooLargeError(
-            f"{size:,} bytes are more than the NATS server takes (max_payload="
-            f"{self.max_payload:,}, a little of which a durable queue keeps for dead letters)"
+            f"{size:,} bytes are more than the {limit:,} that the NATS server takes of such a "
+            f"message (max_payload={self.max_payload:,})"
         )
         identifier, args, *rest = message
         refused = Refused(error, Message(Identifier(identifier), args, rest[0] if rest else {}))
