@@ -2,8 +2,9 @@
 
 * A message goes to its subscription's callback in the read, so that the order across subscriptions
   holds and no queue drops anything.
-* What is published in one turn of the event loop is written at once. Nothing is kept while there is
-  no link: `Connection.publish` says so, and whoever publishes decides what to do.
+* What is published in one turn of the event loop is written at once, unless it is much. Nothing is
+  kept while there is no link: `Connection.publish` says so, and whoever publishes decides what to
+  do.
 * When a link breaks, another is made after 50 ms to 2 s, and so on until `Connection.close`, at all
   servers that were given or that the cluster has named.
 * What the server refuses is an `AuthenticationError` that names the subject.
@@ -63,6 +64,10 @@ USUAL_PAYLOAD = 1 << 20
 
 #: Bytes of a payload that is copied to be written with what is before and after it.
 JOINED = 4096
+
+#: Bytes that are written before the end of a turn of the event loop, so that the server works on
+#: them meanwhile.
+EARLY = 16 << 10
 
 #: Servers that a cluster may name.
 MAX_DISCOVERED = 100
@@ -517,7 +522,7 @@ class Connection:
         reply: str = "",
         headers: bytes = b"",
     ) -> bool:
-        """Publish a message; it is written at the end of this turn of the event loop.
+        """Publish a message; it is written at the end of this turn of the event loop at the latest.
 
         Args:
             subject: without wildcards, spaces and line ends.
@@ -542,7 +547,9 @@ class Connection:
         else:
             self._pending += (head, payload, b"\r\n")
         self._pending_bytes += size + len(head)
-        if not self._flush_scheduled:
+        if self._pending_bytes >= EARLY:
+            self._write()
+        elif not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush)
         return True

@@ -16,7 +16,7 @@ from berrymq_rpc.errors import (
     NotFoundError,
     TooLargeError,
 )
-from berrymq_rpc.nats.connection import Connection
+from berrymq_rpc.nats.connection import EARLY, Connection
 from berrymq_rpc.nats.headers import pack_headers
 from berrymq_rpc.nats.options import Nats
 from berrymq_rpc.testing.nats_server import NatsServer
@@ -92,6 +92,33 @@ async def test_one_write_a_turn(nats_server: NatsServer, subject: str, monkeypat
         assert await opened.connection.flush(10)
         assert opened.connection.queued_bytes == 0
     assert len(writes) == 1
+
+
+async def test_what_is_much_is_written_within_a_turn(
+    nats_server: NatsServer, subject: str, monkeypatch: Any, until: Any
+) -> None:
+    arrived: list[bytes] = []
+    async with Opened(nats_server.url) as opened:
+        connection = opened.connection
+        connection.subscribe(subject, lambda _subject, _reply, payload, _: arrived.append(payload))
+        link = connection._link
+        assert link is not None
+        written: list[int] = []
+        write = link.write
+
+        def counted(parts: Any) -> None:
+            written.append(sum(map(len, parts)))
+            write(parts)
+
+        monkeypatch.setattr(link, "write", counted)
+        sent = [b"%08d" % number + bytes(100) for number in range(1000)]
+        for payload in sent:
+            connection.publish(subject, payload)
+        # No turn has ended.
+        assert len(written) > 100_000 // EARLY
+        assert max(written) < EARLY + 1000
+        await until(lambda: len(arrived) == len(sent))
+    assert arrived == sent
 
 
 async def test_a_callback_that_raises_ends_nothing(
