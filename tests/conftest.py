@@ -161,9 +161,11 @@ def plain_aiozmq() -> ModuleType:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        # They measure how long something takes, with processes of their own: one at a time.
+        # They measure how long something takes, with processes of their own: one at a time, and
+        # beside it one of those at NATS, as one group alone would be the last to end.
         if item.path.is_relative_to(FAULTS):
-            item.add_marker(pytest.mark.xdist_group("faults"))
+            names = {"nats_server", "start_nats"}.intersection(getattr(item, "fixturenames", ()))
+            item.add_marker(pytest.mark.xdist_group("faults-nats" if names else "faults"))
 
 
 @hypothesis.given(hypothesis.strategies.none())

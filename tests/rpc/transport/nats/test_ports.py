@@ -39,7 +39,7 @@ _numbers = itertools.count()
 StartNats = Callable[..., NatsServer]
 
 # They measure how long something takes.
-pytestmark = pytest.mark.xdist_group("faults")
+pytestmark = pytest.mark.xdist_group("faults-nats")
 
 
 @pytest.fixture
