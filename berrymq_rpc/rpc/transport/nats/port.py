@@ -251,7 +251,8 @@ class NatsPort(Port):
     def _release_held(self) -> None:
         held, self._held = self._held, {}
         for session in held:
-            self._release(session)
+            if self.sessions.get(session.token) is session:
+                self._release(session)
 
     def _publish(self, session: NatsSession, pieces: Sequence[Buffer]) -> None:
         try:
