@@ -494,13 +494,16 @@ async def test_beats_are_few(address: str, nats_server: NatsServer, until: Any) 
                 f"berrymq-rpc.{service}.>", lambda subject, *_: seen.update([subject])
             )
             assert await watcher.flush(10)
+            began = time.monotonic()
             await asyncio.sleep(1.0)  # What is sent in this time is counted.
             assert client.statistics()["peers"] == 1
+            most = (time.monotonic() - began) / 0.1 + 3
     finally:
         await watcher.close()
     beats = {subject: n for subject, n in seen.items() if "beat" in subject.split(".")}
     assert len(beats) == 2
-    assert all(7 <= count <= 13 for count in beats.values())
+    # A busy machine makes them fewer, but never more.
+    assert all(3 <= count <= most for count in beats.values()), beats
 
 
 async def test_bound_clients_and_servers_that_connect(address: str, until: Any) -> None:
