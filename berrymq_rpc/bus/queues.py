@@ -357,7 +357,8 @@ class Queue(BaseQueue):
             see `bus.durable.BoundMessage`. ``None`` for a queue in this process alone.
         tries: how often each message of a durable queue is delivered at most. After that it moves
             to ``dead:NAME``, which is kept for 30 days.
-        ack_wait: seconds that a consumer of a durable queue has to acknowledge a message.
+        ack_wait: seconds that a consumer of a durable queue has to acknowledge a message, a day at
+            most.
         since: begin a new durable queue with what was sent since then, if the cluster keeps that
             (`Durable.keep`). ``None`` begins with what is sent from now on.
 

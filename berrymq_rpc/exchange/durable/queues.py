@@ -1,7 +1,6 @@
 """The durable queues of a cluster, which the queues of a bus open."""
 
 import asyncio
-import math
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
@@ -249,12 +248,13 @@ class ClusterQueues:
                 f"the namespace {self._cluster!r} can have no durable queues: a name with "
                 f"{' or '.join(SUFFIXES)} at its end is that of another namespace's stream"
             )
-        if checked_tries(tries) is None:
-            raise ValueError("tries is a whole number from 1 on, not None")
-        if checked_ack_wait(ack_wait) is None or ack_wait is math.inf:
-            raise ValueError("ack_wait is a number of seconds, not None")
+        seconds = checked_ack_wait(ack_wait)
+        if checked_tries(tries) is None or seconds is None:
+            raise ValueError("a durable queue has a number of tries and of seconds for ack_wait")
+        if since is not None and not isinstance(since, datetime):
+            raise TypeError(f"since is a datetime with a time zone, not {since!r}")
         start = None if since is None else time_text(since)
-        return ClusterQueue(self, QueueSettings(identifier, name, tries, ack_wait, start))
+        return ClusterQueue(self, QueueSettings(identifier, name, tries, seconds, start))
 
     def add(self, queue: ClusterQueue) -> None:
         self._open.add(queue)

@@ -18,7 +18,7 @@ from berrymq_rpc.testing.nats_server import NatsServer
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
 from berrymq_rpc.nats.connection import Connection
-from berrymq_rpc.nats.jetstream import JetStream
+from berrymq_rpc.nats.jetstream import NANOSECONDS, JetStream
 
 
 @asynccontextmanager
@@ -156,3 +156,44 @@ async def test_a_namespace_whose_stream_is_that_of_another(
     async with clustered(nats_server, namespace + suffix) as bus:
         with pytest.raises(ValueError, match=suffix):
             AsyncQueue("job:*", durable="workers", bus=bus)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "problem"),
+    [
+        ({"tries": 1.5}, ValueError, "tries"),
+        ({"tries": True}, ValueError, "tries"),
+        ({"tries": None}, ValueError, "tries"),
+        ({"ack_wait": None}, ValueError, "ack_wait"),
+        ({"ack_wait": "30"}, ValueError, "ack_wait"),
+        ({"ack_wait": float("nan")}, ValueError, "ack_wait"),
+        ({"ack_wait": -1}, ValueError, "ack_wait"),
+        ({"since": 5}, TypeError, "since is a datetime"),
+        ({"since": "2026-01-01"}, TypeError, "since is a datetime"),
+    ],
+)
+async def test_invalid_settings(
+    nats_server: NatsServer,
+    namespace: str,
+    options: dict[str, Any],
+    kind: type[Exception],
+    problem: str,
+) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        with pytest.raises(kind, match=problem):
+            AsyncQueue("job:*", durable="workers", bus=bus, **options)
+
+
+@pytest.mark.parametrize("ack_wait", [0.01, 86_400.0, 1e12, float("inf")])
+async def test_ack_wait_at_its_bounds(
+    nats_server: NatsServer, namespace: str, ack_wait: float
+) -> None:
+    async with clustered(nats_server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", ack_wait=ack_wait, bus=bus)
+        await queue.ready()
+        # A day is the most, whatever more was given.
+        async with jetstream(nats_server) as js:
+            info = await js.consumer(f"BERRYMQ_{namespace}", "workers")
+        assert info is not None
+        assert info["config"]["ack_wait"] == min(ack_wait, 86_400) * NANOSECONDS
+        await AsyncQueue("job:*", durable="workers", ack_wait=ack_wait, bus=bus).ready()
