@@ -219,13 +219,18 @@ def show_log(output: Output, *, exchange: bool = True, security: bool = True) ->
         output: where.
         exchange: whether the log of connections to other nodes and to NATS is included; a command
             that reports them itself leaves it out.
-        security: whether the log of refusals is included; a command that one of them ends leaves it
-            out.
+        security: whether the log of refusals and of NATS is included; a command that one refusal
+            ends leaves it out.
     """
     logger = logging.getLogger("berrymq_rpc")
     logger.addHandler(LogHandler(output))
     logger.propagate = False
-    left_out = {"exchange": not exchange, "nats": not exchange, "security": not security}
+    left_out = {
+        "exchange": not exchange,
+        "nats": not (exchange and security),
+        "rpc.nats": not (exchange and security),
+        "security": not security,
+    }
     for name, is_left_out in left_out.items():
         if is_left_out:
             logging.getLogger(f"berrymq_rpc.{name}").setLevel(logging.CRITICAL)

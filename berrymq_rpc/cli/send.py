@@ -54,6 +54,7 @@ def send(
     that looks like something else, quote it as JSON: '"3"', '"a=b"'.
     """
     args, kwargs = parse_arguments(arguments)
+    show_log(Output(sys.stderr), exchange=not is_cluster(endpoint), security=False)
     if is_cluster(endpoint):
         without_keys(security)
         asyncio.run(_publish(endpoint, identifier, args, kwargs, durable, cluster, wait))
@@ -72,7 +73,6 @@ async def _publish(
     options: ClusterOptions,
     wait: float,
 ) -> None:
-    show_log(Output(sys.stderr), exchange=False, security=False)
     async with Visit.to(place, options, wait) as visit:
         with cluster_errors(place):
             await visit.unless_refused(

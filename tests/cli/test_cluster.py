@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +27,8 @@ USERS = """authorization {
         {user: alice, password: secret}
         {user: bob, password: secret, permissions: {
             publish: {deny: "berrymq.default.job.>"}, subscribe: {deny: "berrymq.default.job.>"}}}
+        {user: carol, password: secret, permissions: {
+            publish: {deny: "berrymq-rpc.calc.>"}, subscribe: {deny: "berrymq-rpc.calc.>"}}}
     ]
 }"""
 
@@ -142,6 +147,19 @@ def test_what_is_not_allowed(guarded: NatsServer, berrymq, command: str) -> None
     assert "secret" not in line
 
 
+@pytest.mark.parametrize("command", [("call", "add"), ("methods",), ("send", "a:b")])
+def test_a_service_that_is_not_allowed(
+    guarded: NatsServer, berrymq, command: tuple[str, ...]
+) -> None:
+    name, *arguments = command
+    place = f"{place_of(guarded, 'carol:secret')}/calc"
+    result = berrymq(name, place, *arguments)
+    assert (result.returncode, result.stdout) == (5, "")
+    (line,) = result.stderr.splitlines()
+    assert "berrymq-rpc.calc." in line
+    assert "secret" not in line
+
+
 def test_a_login_that_others_cannot_see(guarded: NatsServer, berrymq) -> None:
     place = place_of(guarded)
     assert berrymq("send", place, "a:b", BERRYMQ_NATS_LOGIN="alice:secret").returncode == 0
@@ -149,6 +167,47 @@ def test_a_login_that_others_cannot_see(guarded: NatsServer, berrymq) -> None:
     # The address's own counts.
     place = place_of(guarded, "alice:secret")
     assert berrymq("send", place, "a:b", BERRYMQ_NATS_LOGIN="alice:wrong").returncode == 0
+
+
+def test_an_nkey_and_certificates(
+    start_nats: Callable[..., NatsServer], berrymq, tmp_path: Path
+) -> None:
+    """The options of NATS, for a cluster and for a service."""
+    nkeys = pytest.importorskip("nkeys")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", "side.key", "-out", "side.pem"],
+        cwd=tmp_path, check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    (tmp_path / "me.nk").write_bytes(seed)
+    server = start_nats(
+        f'tls {{ cert_file: "{tmp_path}/side.pem", key_file: "{tmp_path}/side.key", '
+        f'ca_file: "{tmp_path}/side.pem", verify: true }}\n'
+        f"authorization {{ users: [{{ nkey: {public} }}] }}"
+    )
+    place = f"nats+tls://127.0.0.1:{server.port}"
+    ca = ("--nats-ca", str(tmp_path / "side.pem"))
+    certificate = ("--nats-certificate", str(tmp_path / "side.pem"))
+    certificate += ("--nats-certificate-key", str(tmp_path / "side.key"))
+    nkey = ("--nkey", str(tmp_path / "me.nk"))
+    for options, text in (
+        (nkey, "CERTIFICATE_VERIFY_FAILED"),
+        ((*ca, *certificate), "refused this side"),
+    ):
+        result = berrymq("send", place, "a:b", *options)
+        assert result.returncode == 5
+        (line,) = result.stderr.splitlines()
+        assert text in line
+    all_options = (*ca, *certificate, *nkey)
+    assert berrymq("send", place, "a:b", *all_options).returncode == 0
+    result = berrymq("call", f"{place}/calc", "add", *all_options, "--wait", "0.5")
+    assert result.returncode == 3
+    assert "NATS answers, but no server of the service 'calc' does" in result.stderr
 
 
 def test_jetstream_is_off(guarded: NatsServer, berrymq) -> None:
