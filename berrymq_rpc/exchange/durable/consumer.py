@@ -8,6 +8,7 @@ process has nothing to do.
 
 import asyncio
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -21,6 +22,7 @@ from ...errors import (
 from ...nats.connection import Connection, Subscription
 from ...nats.headers import NO_RESPONDERS, parse_headers, status_of
 from ...nats.jetstream import NANOSECONDS, parse_delivery
+from ...nats.stored_publisher import ABSENCE
 from ...runtime.log import Log
 from ..batch import Batch
 from .dead_letters import dead_of
@@ -132,6 +134,8 @@ class DurableConsumer:
         self._interval = ack_wait
         self._credit_time = min(CREDIT_TIME, ack_wait * CREDIT_PART)
         self._is_looking = False
+        #: When it began anew, as the server may have been started anew.
+        self._reset_at = -math.inf
         self._end: Exception | None = None
 
     @property
@@ -330,6 +334,7 @@ class DurableConsumer:
 
     def reset(self) -> None:
         """Begin anew: what JetStream was asked for does not come any more."""
+        self._reset_at = self._loop.time()
         self._drain()
         self._outstanding = 0
         if self._retry is not None:
@@ -417,7 +422,9 @@ class DurableConsumer:
 
     async def _end_if_deleted(self) -> None:
         try:
-            if not await self._exists():
+            # A server that was just started may have read the stream and not yet its queues.
+            is_settled = self._loop.time() - self._reset_at > ABSENCE
+            if not await self._exists() and is_settled:
                 self.close(self._deleted())
         finally:
             self._is_looking = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Queue
 from berrymq_rpc.bus.durable import BoundMessage, DurableMessage
 from berrymq_rpc.errors import Error, NotFoundError, ServiceClosedError
 from berrymq_rpc.exchange import SyncNode
+from berrymq_rpc.exchange.durable import consumer
 from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
@@ -286,3 +288,23 @@ async def test_a_delay_without_end(nats_server: NatsServer, namespace: str) -> N
         with pytest.raises(Empty):
             await queue.get(timeout=0.2)
         assert await queue.size() == 1
+
+
+async def test_a_queue_that_was_deleted_as_the_link_was_lost(
+    start_nats: Callable[..., NatsServer], namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_nats(jetstream=True)
+    async with clustered(server, namespace) as bus:
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        waiting = asyncio.create_task(queue.get())
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(server.stop)
+        shutil.rmtree(server.folder / "jetstream")
+        await asyncio.to_thread(server.start)
+        # For as long as the server may still read its queues, it may be there.
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        monkeypatch.setattr(consumer, "ABSENCE", 0.1)
+        with pytest.raises(NotFoundError, match="workers"):
+            await asyncio.wait_for(waiting, PATIENCE)
