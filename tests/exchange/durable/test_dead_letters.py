@@ -5,14 +5,15 @@ import logging
 from collections.abc import Callable
 
 import pytest
+
+pytest.importorskip("nats", reason="NATS needs nats-py")
+
 from clustered import PATIENCE, clustered, take
 
 from berrymq_rpc.bus import AsyncQueue, Empty, Message
 from berrymq_rpc.errors import TooLargeError
 from berrymq_rpc.exchange.durable import report, streams
 from berrymq_rpc.testing.nats_server import NatsServer
-
-pytest.importorskip("nats", reason="NATS needs nats-py")
 
 
 async def test_after_its_last_try_it_is_dead_at_once(

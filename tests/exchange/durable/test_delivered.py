@@ -1,5 +1,9 @@
 """What JetStream is told of messages that share a batch."""
 
+import pytest
+
+pytest.importorskip("nats", reason="NATS needs nats-py")
+
 from berrymq_rpc.exchange.durable.delivered import Share, nak
 
 ACK, TERM, NAK, IN_PROGRESS = b"+ACK", b"+TERM why", b"-NAK", b"+WPI"
