@@ -155,7 +155,11 @@ class ArgumentsCommand(click.Command):
     ignore_unknown_options = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        known = {
+            name
+            for parameter in self.get_params(ctx)
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        }
         for argument in takewhile(lambda argument: argument != "--", args):
             name = argument.partition("=")[0]
             if name[:1] != "-" or name == "-" or _NEGATIVE_NUMBER.match(name) or name in known:

@@ -17,12 +17,15 @@ from .arguments import (
     wait_option,
 )
 from .cluster import ClusterOptions, Visit, cluster_errors, cluster_options
-from .failure import Failed, peer_errors
+from .failure import Failed, Refused, peer_errors
 from .keys import client_keys, without_keys
 from .nats_options import nats_options
 from .output import Output, show_log
 
 __all__ = ["send"]
+
+#: How the subjects of requests to JetStream begin.
+JETSTREAM = "$JS."
 
 
 @click.command(cls=ArgumentsCommand)
@@ -30,7 +33,10 @@ __all__ = ["send"]
 @click.argument("identifier", type=exportable_identifier)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=VALUE]...")
 @click.option(
-    "--durable", is_flag=True, help="To a cluster: fail unless a durable queue keeps the message."
+    "--durable/--no-durable",
+    default=None,
+    help="To a cluster: fail unless a durable queue keeps the message, or do not ask whether one "
+    "does.  [default: wait until those that do have it]",
 )
 @cluster_options
 @wait_option
@@ -40,7 +46,7 @@ def send(
     endpoint: str,
     identifier: str,
     arguments: tuple[str, ...],
-    durable: bool,
+    durable: bool | None,
     cluster: ClusterOptions,
     wait: float,
     security: Security | None,
@@ -59,7 +65,7 @@ def send(
         without_keys(security)
         asyncio.run(_publish(endpoint, identifier, args, kwargs, durable, cluster, wait))
         return
-    if durable:
+    if durable is not None:
         raise click.UsageError("--durable is for a cluster: an address such as nats://host:4222")
     asyncio.run(_send(endpoint, identifier, args, kwargs, wait, security, cluster.insecure))
 
@@ -69,15 +75,23 @@ async def _publish(
     identifier: str,
     args: list[object],
     kwargs: dict[str, object],
-    durable: bool,
+    durable: bool | None,
     options: ClusterOptions,
     wait: float,
 ) -> None:
     async with Visit.to(place, options, wait) as visit:
-        with cluster_errors(place):
-            await visit.unless_refused(
-                visit.bus.publish(identifier, *args, durable=durable or None, **kwargs)
-            )
+        try:
+            with cluster_errors(place):
+                await visit.unless_refused(
+                    visit.bus.publish(identifier, *args, durable=durable, **kwargs)
+                )
+        except Refused as refusal:
+            if durable is None and JETSTREAM in refusal.message:
+                raise Refused(
+                    f"{refusal.message}. With --no-durable it is not asked whether a durable queue "
+                    "keeps the message"
+                ) from refusal
+            raise
         await visit.settled(wait)
 
 

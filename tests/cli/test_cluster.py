@@ -27,6 +27,8 @@ USERS = """authorization {
         {user: alice, password: secret}
         {user: bob, password: secret, permissions: {
             publish: {deny: "berrymq.default.job.>"}, subscribe: {deny: "berrymq.default.job.>"}}}
+        {user: dave, password: secret, permissions: {
+            publish: {deny: "$JS.>"}, subscribe: {allow: ">"}}}
         {user: carol, password: secret, permissions: {
             publish: {deny: "berrymq-rpc.calc.>"}, subscribe: {deny: "berrymq-rpc.calc.>"}}}
     ]
@@ -158,6 +160,18 @@ def test_a_service_that_is_not_allowed(
     (line,) = result.stderr.splitlines()
     assert "berrymq-rpc.calc." in line
     assert "secret" not in line
+
+
+def test_who_may_not_ask_for_durable_queues(guarded: NatsServer, berrymq) -> None:
+    """Plain messages are sent if they are asked for."""
+    place = place_of(guarded, "dave:secret")
+    result = berrymq("send", place, "a:b")
+    assert result.returncode == 5
+    (line,) = result.stderr.splitlines()
+    assert "'$JS.API.STREAM.NAMES'" in line
+    assert "--no-durable" in line
+    result = berrymq("send", place, "a:b", "--no-durable")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_login_that_others_cannot_see(guarded: NatsServer, berrymq) -> None:
