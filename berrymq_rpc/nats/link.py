@@ -308,9 +308,6 @@ class Link(NatsClient):  # type: ignore[misc]
         if not self.is_connected:
             raise ConnectionResetError("the server closed the connection")
         self._check_exposure()
-        writer = self._writer
-        if writer is not None and writer.get_extra_info("ssl_object"):
-            _end_with_peer(writer.transport.get_protocol())
 
     def _check_exposure(self) -> None:
         info, options = self.info, self._link_options
@@ -389,7 +386,11 @@ class Link(NatsClient):  # type: ignore[misc]
     def _connect_command(self) -> bytes:
         # Called just before who this side is goes out.
         settings = self._link_options.settings
-        is_encrypted = self._writer is not None and self._writer.get_extra_info("ssl_object")
+        writer = self._writer
+        is_encrypted = writer is not None and writer.get_extra_info("ssl_object")
+        if writer is not None and is_encrypted:
+            # Who is refused hears the server's end as well.
+            _end_with_peer(writer.transport.get_protocol())
         if settings.address.tls and not is_encrypted:
             raise AuthenticationError(
                 f"{self.server} speaks no TLS, which was asked for: nothing was sent",

@@ -14,9 +14,6 @@ import pytest
 pytest.importorskip("nats", reason="NATS needs nats-py")
 pytest.importorskip("click", reason="the command needs click")
 
-from click.testing import CliRunner
-
-from berrymq_rpc.cli.command import berrymq as commands
 from berrymq_rpc.security import KeyPair
 from berrymq_rpc.testing.nats_server import NatsServer
 
@@ -214,9 +211,9 @@ def test_an_nkey_and_certificates(
         ((*ca, *certificate), "refused this side"),
     ):
         result = berrymq("send", place, "a:b", *options)
-        assert result.returncode == 5
-        (line,) = result.stderr.splitlines()
-        assert text in line
+        assert result.returncode == 5, result.stderr
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert text in result.stderr
     all_options = (*ca, *certificate, *nkey)
     assert berrymq("send", place, "a:b", *all_options).returncode == 0
     result = berrymq("call", f"{place}/calc", "add", *all_options, "--wait", "0.5")
@@ -283,14 +280,14 @@ def test_a_server_without_tls(nats_server: NatsServer, berrymq) -> None:
         (["bridge", "--connect", "nats://127.0.0.1", "--tcp", ":0", "--timeout", "1"], "--timeout"),
     ],
 )
-def test_wrong_command_lines(arguments: list[str], text: str) -> None:
-    result = CliRunner().invoke(commands, arguments, terminal_width=1000)
-    assert result.exit_code == 2
-    assert text in result.output
-    assert "secret" not in result.output
+def test_wrong_command_lines(berrymq, arguments: list[str], text: str) -> None:
+    result = berrymq(*arguments, COLUMNS="1000")
+    assert result.returncode == 2
+    assert text in result.stderr
+    assert "secret" not in result.stderr
 
 
-def test_keys_are_not_for_nats(tmp_path) -> None:
+def test_keys_are_not_for_nats(berrymq, tmp_path) -> None:
     KeyPair.generate().save(tmp_path, "me")
     keys = ("--key", str(tmp_path / "me.key_secret"), "--server-key", str(tmp_path / "me.key"))
     for command in (
@@ -300,9 +297,9 @@ def test_keys_are_not_for_nats(tmp_path) -> None:
         ("call", "nats://127.0.0.1/calc", "add"),
         ("methods", "nats://127.0.0.1/calc"),
     ):
-        result = CliRunner().invoke(commands, [*command, *keys], terminal_width=1000)
-        assert result.exit_code == 2, command
-        assert "at nats" in result.output.lower()
+        result = berrymq(*command, *keys, COLUMNS="1000")
+        assert result.returncode == 2, command
+        assert "at nats" in result.stderr.lower()
 
 
 def test_a_node(nats_server: NatsServer, berrymq, start: Start) -> None:
@@ -345,21 +342,3 @@ def test_a_node_that_cannot_join(guarded: NatsServer, berrymq) -> None:
     assert (result.returncode, result.stdout) == (5, "")
     assert "refused this side" in result.stderr
     assert "wrong" not in result.stderr
-
-
-def test_without_nats_py(berrymq, tmp_path) -> None:
-    """One line, which names the extra."""
-    package = tmp_path / "nats"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise ModuleNotFoundError(name='nats')")
-    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
-    for command in (
-        ("send", "nats://127.0.0.1", "a:b"),
-        ("serve", "--cluster", "nats://127.0.0.1"),
-        ("call", "nats://127.0.0.1/calc", "add"),
-        ("send", "nats://127.0.0.1/calc", "a:b"),
-    ):
-        result = berrymq(*command, PYTHONPATH=path)
-        assert result.returncode == 1, command
-        (line,) = result.stderr.splitlines()
-        assert "berrymq-rpc[nats]" in line

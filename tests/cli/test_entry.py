@@ -70,6 +70,8 @@ def test_without_the_extra(name) -> None:
         ["methods", "nats://127.0.0.1/calc"],
         ["stub", "nats://127.0.0.1/calc"],
         ["queues", "nats://127.0.0.1"],
+        ["send", "nats://127.0.0.1", "a:b"],
+        ["serve", "--cluster", "nats://127.0.0.1"],
         ["send", "nats://127.0.0.1/calc", "a:b"],
         ["tail", "nats://127.0.0.1/calc", "a:b"],
         ["get", "nats://127.0.0.1/calc", "a:b"],
