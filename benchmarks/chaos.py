@@ -248,6 +248,9 @@ ROLES = {
 class Part:
     """One place in the arrangement, with its present process."""
 
+    #: What is run, with ``--role``.
+    program = __file__
+
     def __init__(self, folder: Path, role: str, name: str, *arguments: str) -> None:
         self.role, self.name, self.arguments = role, name, arguments
         self.folder = folder
@@ -262,11 +265,15 @@ class Part:
     def title(self) -> str:
         return f"{self.name}.{self.count}"
 
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
     async def start(self) -> None:
         self.count += 1
         self.is_frozen = False
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--role", self.role, str(self.folder), self.title,
+            [sys.executable, self.program, "--role", self.role, str(self.folder), self.title,
              *self.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -308,6 +315,9 @@ class Part:
 class Chaos:
     """Makes the faults, one after another, each of which ends after a while."""
 
+    #: The roles that are not killed.
+    spared = frozenset({"queue"})
+
     def __init__(self, seed: int, parts: list[Part], links: list[Any]) -> None:
         self._random = random.Random(seed)
         self._parts, self._links = parts, links
@@ -326,7 +336,8 @@ class Chaos:
         link = self._random.choice(self._links)
         part = self._random.choice(self._parts)
         is_away = part.is_away or part.is_frozen
-        if (fault == "kill" and part.role == "queue") or (fault in ("kill", "freeze") and is_away):
+        is_spared = fault == "kill" and part.role in self.spared
+        if is_spared or (fault in ("kill", "freeze") and is_away):
             fault = "delay"
         self.counts[fault] += 1
         match fault:
@@ -474,6 +485,45 @@ def check_jobs(journals: dict[str, list[list[str]]]) -> list[str]:
     return problems
 
 
+async def run(
+    chaos: Chaos, parts: list[Part], links: list[Any], seconds: float, folder: Path
+) -> tuple[set[str], list[str]]:
+    """Start all, make the faults, and let all come back; then end it.
+
+    Returns:
+        The titles of those that lived at the end, and of those that had ended by themselves.
+    """
+    try:
+        for part in parts:
+            await part.start()
+        await chaos.run(seconds)
+        print(f"faults: {dict(chaos.counts)}")
+        for part in parts:
+            part.thaw()
+        for link in links:
+            link.restore()
+            link.delay = 0.0
+        # All is well again: the last ones have to arrive.
+        await asyncio.sleep(2)
+        for part in parts:
+            if part.role != "consumer":
+                part.stop()
+        end = time.monotonic() + PATIENCE
+        size, still = -1, 0
+        while time.monotonic() < end and still < 7:
+            await asyncio.sleep(1)
+            now = sum(path.stat().st_size for path in folder.iterdir())
+            still = still + 1 if now == size else 0
+            size = now
+        ended = [part.title for part in parts if part.has_ended]
+    finally:
+        for part in parts:
+            with contextlib.suppress(AttributeError, OSError):
+                part.thaw()
+                await part.kill()
+    return {part.title for part in parts}, ended
+
+
 async def drive(seed: int, seconds: float, folder: Path) -> int:
     import link as links_module
     from rpc import unused_endpoint
@@ -503,36 +553,7 @@ async def drive(seed: int, seconds: float, folder: Path) -> int:
             parts.append(Part(folder, "client", name, *ways))
         for name in ("consumer-a", "consumer-b"):
             parts.append(Part(folder, "consumer", name, await linked("queue")))
-        try:
-            for part in parts:
-                await part.start()
-            chaos = Chaos(seed, parts, links)
-            await chaos.run(seconds)
-            print(f"faults: {dict(chaos.counts)}")
-            for part in parts:
-                part.thaw()
-            for link in links:
-                link.restore()
-                link.delay = 0.0
-            # All is well again: the last ones have to arrive.
-            await asyncio.sleep(2)
-            for part in parts:
-                if part.role != "consumer":
-                    part.stop()
-            alive = {part.title for part in parts}
-            end = time.monotonic() + PATIENCE
-            size, still = -1, 0
-            while time.monotonic() < end and still < 7:
-                await asyncio.sleep(1)
-                now = sum(path.stat().st_size for path in folder.iterdir())
-                still = still + 1 if now == size else 0
-                size = now
-            ended = [part.title for part in parts if part.process.poll() is not None]
-        finally:
-            for part in parts:
-                with contextlib.suppress(AttributeError, OSError):
-                    part.thaw()
-                    await part.kill()
+        alive, ended = await run(Chaos(seed, parts, links), parts, links, seconds, folder)
     journals = read_journals(folder)
     problems = [f"{name} has ended by itself" for name in ended]
     problems += check_messages(journals, alive) + check_calls(journals, alive)

@@ -5,7 +5,7 @@
 A NATS server of its own is started, with JetStream in a temporary folder. Server and client of each
 system are processes of their own. In a repeat, all systems do a work in turn before the next work,
 so that what else the machine does meets them alike. A ratio is the median of the ratios within the
-repeats, and the range is that of them. Where nats-py has several ways, the best counts.
+repeats, and the range is that of them. Where a library has several ways, its best counts.
 
 It is not named `nats.py`, which would hide the package of that name.
 """
@@ -115,14 +115,16 @@ def show(names: list[str], works: list[str], figures: Figures) -> None:
         reference = figures.get((work, REFERENCE))
         row = f"{work:32}"
         for name in names:
-            values = figures.get((work, name))
-            shown = None if name == REFERENCE else reference
-            row += f"{'--' if values is None else cell(values, shown):>32}"
+            best = figures.get((work, name))
+            beside = None if name == REFERENCE else reference
+            row += f"{'--' if best is None else cell(best, beside):>32}"
         print(row)
-        for way in (reference or [{}])[0]:
-            if way:
-                values = [each[way] for each in reference or []]
-                print(f"{'':8}{way:24}{statistics.median(values):>32,.0f}")
+        for place, name in enumerate(names):
+            values = figures.get((work, name), [])
+            for way in values[0] if values and len(values[0]) > 1 else ():
+                only = [{way: each[way]} for each in values]
+                shown = cell(only, None if name == REFERENCE else reference)
+                print(f"{'':8}{way:24}{'':{32 * place}}{shown:>32}")
 
 
 def main() -> None:

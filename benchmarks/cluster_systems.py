@@ -344,6 +344,13 @@ async def _connect_cluster(url: str, where: str) -> AsyncIterator[Ways]:
     async def send(number: int) -> None:
         await asyncio.gather(*(bus.publish("stored:new", EIGHT) for _ in range(number)))
 
+    async def send_by_workers(number: int) -> None:
+        async def work() -> None:
+            for _ in range(number // 500):
+                await bus.publish("stored:new", EIGHT)
+
+        await asyncio.gather(*(work() for _ in range(500)))
+
     @asynccontextmanager
     async def opened() -> AsyncIterator[Any]:
         queue = AsyncQueue("stored:new", durable=f"q{next(numbers)}", bus=bus)
@@ -354,9 +361,12 @@ async def _connect_cluster(url: str, where: str) -> AsyncIterator[Ways]:
             await queue.delete()
             queue.close()
 
-    async def store(s: float) -> float:
-        async with opened():
-            return await rounds(send, s)
+    def storing(send: Callable[[int], Awaitable[Any]]) -> Way:
+        async def store(s: float) -> float:
+            async with opened():
+                return await rounds(send, s)
+
+        return store
 
     async def consume(s: float) -> float:
         wanted = int(CONSUMED * s)
@@ -373,7 +383,10 @@ async def _connect_cluster(url: str, where: str) -> AsyncIterator[Ways]:
     node = Node(None, bus, cluster=url, namespace="bench")
     async with node, await rpc.open_client(connect=where) as client:
         ways = _ways_of(client, bus)
-        ways[STORE] = {"": store}
+        ways[STORE] = {
+            "publish, 5,000 gathered": storing(send),
+            "publish, 500 at a time": storing(send_by_workers),
+        }
         ways[CONSUME] = {"": consume}
         yield ways
 

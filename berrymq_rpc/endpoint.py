@@ -56,7 +56,7 @@ _USUAL_PORTS = {"http": 80, "https": 443}
 #: What neither a host nor a port has. Each of these ends the host for some parsers.
 _NOT_IN_HOST = re.compile(r"[\x00-\x20\x7f@?#\\]")
 #: A user and a password, in what may be meant as an address.
-_PASSWORD = re.compile(r"^([\w+.-]+://)?[^/]*?:.*@", re.DOTALL)
+_PASSWORD = re.compile(r"^([\w+.-]+:?//)?[^/]*?:.*@", re.DOTALL)
 #: What no path has, as it could end the line that carries it.
 _NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f]")
 

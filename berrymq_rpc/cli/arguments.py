@@ -11,19 +11,26 @@ import click
 
 from ..endpoint import Endpoint, host_and_port
 from ..identifier import Identifier
-from ..nats.options import is_nats
+from ..nats.options import NatsEndpoint, is_nats, nats_of, settings_of
+from ..nats.subject import checked_name
 from ..rpc.transport import endpoints_of
 
 __all__ = [
     "ArgumentsCommand",
+    "cluster_address",
     "connecting_endpoint",
     "endpoint_argument",
     "exportable_identifier",
+    "is_cluster",
     "listening_endpoint",
     "parse_arguments",
     "parse_value",
+    "place_argument",
+    "place_to_meet",
+    "queue_name",
     "seconds",
     "socket_address",
+    "some_seconds",
     "wait_option",
 ]
 
@@ -57,6 +64,33 @@ def connecting_endpoint(text: str) -> str:
     return endpoint
 
 
+def place_to_meet(text: str) -> str:
+    """The endpoint of a node, or the address of a cluster: one of NATS without a service."""
+    if is_nats(text):
+        try:
+            settings = nats_of(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        if settings.address.service is None:
+            return NatsEndpoint(settings)
+    return connecting_endpoint(text)
+
+
+def is_cluster(endpoint: str) -> bool:
+    """Whether an endpoint is a cluster, and not a node or a server."""
+    return is_nats(endpoint) and settings_of(endpoint).address.service is None
+
+
+def cluster_address(text: str) -> str:
+    """The address of a cluster."""
+    endpoint = place_to_meet(text)
+    if not is_cluster(endpoint):
+        raise click.BadParameter(
+            f"{endpoint} is not a cluster: write nats://host:4222, without a service"
+        )
+    return endpoint
+
+
 def socket_address(text: str) -> tuple[str, int]:
     """``host:port``, ``:port`` or a port; the default host is this one."""
     try:
@@ -73,6 +107,14 @@ def exportable_identifier(text: str) -> str:
         raise click.BadParameter(str(error)) from None
 
 
+def queue_name(text: str) -> str:
+    """The name of a durable queue."""
+    try:
+        return checked_name(text, "a durable queue")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def seconds(text: str) -> float:
     """A number of seconds."""
     try:
@@ -84,10 +126,19 @@ def seconds(text: str) -> float:
     return number
 
 
+def some_seconds(text: str) -> float:
+    """A number of seconds above 0."""
+    number = seconds(text)
+    if not number:
+        raise click.BadParameter("more than 0 seconds are needed")
+    return number
+
+
+place_argument = click.argument("endpoint", type=place_to_meet)
 endpoint_argument = click.argument("endpoint", type=connecting_endpoint)
 wait_option = click.option(
     "--wait",
-    type=seconds,
+    type=some_seconds,
     metavar="SECONDS",
     default=5.0,
     show_default=True,
@@ -101,7 +152,11 @@ class ArgumentsCommand(click.Command):
     ignore_unknown_options = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        known = {
+            name
+            for parameter in self.get_params(ctx)
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        }
         for argument in takewhile(lambda argument: argument != "--", args):
             name = argument.partition("=")[0]
             if name[:1] != "-" or name == "-" or _NEGATIVE_NUMBER.match(name) or name in known:

@@ -1,4 +1,4 @@
-"""``berrymq bridge``: open a server or node to peers that speak JSON-RPC."""
+"""``berrymq bridge``: open a server, node or cluster to peers that speak JSON-RPC."""
 
 import asyncio
 import signal
@@ -7,12 +7,14 @@ from ssl import SSLContext
 
 import click
 
-from .. import rpc
 from ..security import Security
-from .arguments import connecting_endpoint, wait_option
+from .arguments import is_cluster, place_to_meet, wait_option
+from .client import opened_client
+from .cluster import ClusterOptions, Visit, cluster_options
 from .failure import peer_errors
-from .keys import bridge_keys
+from .keys import bridge_keys, without_keys
 from .listeners import Listeners, listener_options, open_listeners
+from .nats_options import nats_options
 from .output import Output, show_log
 
 __all__ = ["bridge"]
@@ -23,9 +25,9 @@ __all__ = ["bridge"]
     "--connect",
     "endpoint",
     metavar="ENDPOINT",
-    type=connecting_endpoint,
+    type=place_to_meet,
     required=True,
-    help="Where the server or node listens.",
+    help="Where the server or node listens; or a cluster, such as nats://host:4222.",
 )
 @listener_options
 @click.option(
@@ -34,10 +36,9 @@ __all__ = ["bridge"]
     metavar="SECONDS",
     help="Seconds for each call.  [default: no limit]",
 )
-@click.option(
-    "--insecure", is_flag=True, help="Allow listeners beyond this host without authentication."
-)
+@cluster_options
 @wait_option
+@nats_options()
 @bridge_keys
 def bridge(
     endpoint: str,
@@ -49,24 +50,31 @@ def bridge(
     hosts: tuple[str, ...],
     tls: SSLContext | None,
     timeout: float | None,
-    insecure: bool,
+    cluster: ClusterOptions,
     wait: float,
     security: Security | None,
     listener_security: Security | None,
 ) -> None:
-    """Open a server or node to peers that speak JSON-RPC.
+    """Open a server, node or cluster to peers that speak JSON-RPC.
 
     Its first lines say where it listens. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
     listeners = Listeners(
-        http, tcp, zeromq, token, origins, hosts, insecure, tls, listener_security
+        http, tcp, zeromq, token, origins, hosts, cluster.insecure, tls, listener_security
     ).checked()
     if not listeners:
         raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")
     if listener_security is not None and not zeromq:
         raise click.UsageError("--authorized is for ZeroMQ listeners: give --zeromq as well")
     show_log(Output(sys.stderr))
-    asyncio.run(_bridge(Output(sys.stdout), endpoint, listeners, timeout, wait, security))
+    output = Output(sys.stdout)
+    if is_cluster(endpoint):
+        without_keys(security)
+        if timeout is not None:
+            raise click.UsageError("--timeout is for the calls of a server or node")
+        asyncio.run(_bridge_cluster(output, endpoint, listeners, cluster, wait))
+        return
+    asyncio.run(_bridge(output, endpoint, listeners, timeout, wait, security, cluster.insecure))
 
 
 async def _bridge(
@@ -76,15 +84,32 @@ async def _bridge(
     timeout: float | None,
     wait: float,
     security: Security | None,
+    insecure: bool,
 ) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with await rpc.open_client(
-        connect=endpoint, timeout=timeout, connect_timeout=wait, security=security
+    stop = _stop_at_signals()
+    async with opened_client(
+        endpoint, timeout=timeout, wait=wait, security=security, insecure=insecure
     ) as client:
         async with peer_errors(endpoint, connecting=True):
             await client.describe()
         async with open_listeners(client, listeners, output), output.watched():
             await stop.wait()
     output.line("The bridge has ended.")
+
+
+async def _bridge_cluster(
+    output: Output, place: str, listeners: Listeners, options: ClusterOptions, wait: float
+) -> None:
+    stop = _stop_at_signals()
+    async with Visit.to(place, options, wait) as visit:
+        await visit.settled(wait)
+        async with open_listeners(visit.node, listeners, output), output.watched():
+            await stop.wait()
+    output.line("The bridge has ended.")
+
+
+def _stop_at_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

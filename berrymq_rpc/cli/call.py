@@ -9,9 +9,9 @@ import click
 from .. import rpc
 from ..security import Security
 from .arguments import ArgumentsCommand, endpoint_argument, parse_arguments, seconds, wait_option
+from .client import client_options, opened_client
 from .failure import Failed, TimedOut, Unreachable, refused, unreachable
-from .keys import client_keys
-from .output import Output
+from .output import Output, show_log
 
 __all__ = ["call"]
 
@@ -35,7 +35,7 @@ __all__ = ["call"]
     help="Use aiozmq for a plain aiozmq.rpc server.",
 )
 @wait_option
-@client_keys
+@client_options
 def call(
     endpoint: str,
     method: str,
@@ -45,6 +45,7 @@ def call(
     dialect: str,
     wait: float,
     security: Security | None,
+    insecure: bool,
 ) -> None:
     """Call a method of a server or node.
 
@@ -56,8 +57,21 @@ def call(
     if timeout == 0:
         raise click.UsageError("--timeout must be above 0 seconds")
     output = Output(sys.stdout)
+    show_log(Output(sys.stderr), security=False)
     asyncio.run(
-        _call(output, endpoint, method, args, kwargs, timeout, as_json, dialect, wait, security)
+        _call(
+            output,
+            endpoint,
+            method,
+            args,
+            kwargs,
+            timeout,
+            as_json,
+            dialect,
+            wait,
+            security,
+            insecure,
+        )
     )
 
 
@@ -72,6 +86,7 @@ async def _call(
     dialect: str,
     wait: float,
     security: Security | None,
+    insecure: bool,
 ) -> None:
     def write(value: Any) -> None:
         if as_json or not output.is_terminal:
@@ -80,12 +95,13 @@ async def _call(
             output.pretty(value)
 
     async with (
-        await rpc.open_client(
-            connect=endpoint,
+        opened_client(
+            endpoint,
             timeout=timeout,
-            connect_timeout=wait,
+            wait=wait,
             dialect=dialect,
             security=security,
+            insecure=insecure,
         ) as client,
         output.watched(),
     ):

@@ -1,19 +1,28 @@
 """The group of all commands, and the exit codes that they share."""
 
+from importlib import import_module
+from typing import cast
+
 import click
 
-from .bridge import bridge
-from .call import call
-from .get import get
-from .keys import authorize, keygen, revoke
-from .methods import methods
-from .queues import queues
-from .send import send
-from .serve import serve
-from .stub import stub
-from .tail import tail
-
 __all__ = ["berrymq"]
+
+#: The module of each command, in the order of the help. It is imported when the command is used:
+#: all of them together take as long as the interpreter, the bus and the calls.
+COMMANDS = {
+    "serve": "serve",
+    "send": "send",
+    "tail": "tail",
+    "get": "get",
+    "call": "call",
+    "methods": "methods",
+    "stub": "stub",
+    "bridge": "bridge",
+    "queues": "queues",
+    "keygen": "keys",
+    "authorize": "keys",
+    "revoke": "keys",
+}
 
 EXIT_CODES = """\b
 Exit codes:
@@ -27,7 +36,22 @@ Exit codes:
   141  ended because the reader of the output has closed it"""
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group that imports its commands as they are used."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f".{COMMANDS[name]}", __package__)
+        return cast(click.Command, getattr(module, name))
+
+
+@click.group(
+    cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="berrymq-rpc", prog_name="berrymq")
 def berrymq() -> None:
     """Messages and calls between processes, from a shell.
@@ -35,20 +59,3 @@ def berrymq() -> None:
     ENDPOINT is where a node or server listens, such as tcp://127.0.0.1:5555.
     IDENTIFIER is what a message is about, such as job:done; * stands for a whole part.
     """
-
-
-for each in (
-    serve,
-    send,
-    tail,
-    get,
-    call,
-    methods,
-    stub,
-    bridge,
-    queues,
-    keygen,
-    authorize,
-    revoke,
-):
-    berrymq.add_command(each)

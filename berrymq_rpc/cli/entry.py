@@ -44,6 +44,12 @@ def _run() -> int:
         _end_by(signal.SIGINT)
     except OutputClosed:
         _end_by(signal.SIGPIPE)
+    except ModuleNotFoundError as error:
+        if error.name not in ("nats", "nkeys"):
+            raise
+        # Any command takes an address of NATS.
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

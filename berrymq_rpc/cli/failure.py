@@ -99,6 +99,8 @@ async def peer_errors(endpoint: str, *, connecting: bool = False) -> AsyncIterat
         raise Failed(f"the server at {endpoint} is not a node: {error}") from error
     except Error as error:
         raise Failed(_with_endpoint(endpoint, error)) from error
+    except ModuleNotFoundError as error:
+        raise Failed(str(error)) from error
     except Exception as error:
         raise Failed(f"{endpoint}: {type(error).__name__}: {error}") from error
 

@@ -23,6 +23,7 @@ __all__ = [
     "keygen",
     "revoke",
     "server_keys",
+    "without_keys",
 ]
 
 
@@ -226,6 +227,19 @@ def bridge_keys(function: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     return _key_option(_server_key_option(_authorized_option(command)))
+
+
+def without_keys(security: Security | None) -> None:
+    """See that no keys are given for a cluster.
+
+    Raises:
+        click.UsageError: they are.
+    """
+    if security is not None:
+        raise click.UsageError(
+            "--key and --server-key are for tcp:// and ipc://. At NATS: a user and a password "
+            "before the @ of the address, --credentials or --nkey"
+        )
 
 
 def _client_security(key: str | None, server_key: str | None) -> Security | None:

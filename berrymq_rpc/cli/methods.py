@@ -11,12 +11,11 @@ from typing import Any
 
 import click
 
-from .. import rpc
 from ..security import Security
 from .arguments import endpoint_argument, wait_option
+from .client import client_options, opened_client
 from .failure import Failed, peer_errors
-from .keys import client_keys
-from .output import VALUE, Output
+from .output import VALUE, Output, show_log
 
 __all__ = ["Method", "Parameter", "fetch_methods", "methods", "parse_methods"]
 
@@ -55,14 +54,16 @@ class Method:
     "--json", "as_json", is_flag=True, help="Write one line of JSON: an array of objects."
 )
 @wait_option
-@client_keys
-def methods(endpoint: str, as_json: bool, wait: float, security: Security | None) -> None:
+@client_options
+def methods(
+    endpoint: str, as_json: bool, wait: float, security: Security | None, insecure: bool
+) -> None:
     """List what a server or node offers.
 
     Each method is shown with its signature and its docstring.
     """
     output = Output(sys.stdout)
-    answer, found = asyncio.run(fetch_methods(endpoint, wait, security))
+    answer, found = asyncio.run(fetch_methods(endpoint, wait, security, insecure))
     if as_json:
         output.json(answer)
         return
@@ -81,7 +82,7 @@ def methods(endpoint: str, as_json: bool, wait: float, security: Security | None
 
 
 async def fetch_methods(
-    endpoint: str, wait: float, security: Security | None = None
+    endpoint: str, wait: float, security: Security | None = None, insecure: bool = False
 ) -> tuple[Any, list[Method]]:
     """Ask a server for its methods.
 
@@ -89,6 +90,7 @@ async def fetch_methods(
         endpoint: where it is.
         wait: seconds for it to appear, and again for its answer.
         security: the keys, if it wants any.
+        insecure: whether a NATS server may get a password without TLS.
 
     Returns:
         The methods as the server describes them, and parsed.
@@ -96,13 +98,11 @@ async def fetch_methods(
     Raises:
         Failed: it does not answer, or its answer is malformed.
     """
+    show_log(Output(sys.stderr), security=False)
     limit = max(wait, 1.0)
     async with (
-        await rpc.open_client(
-            connect=endpoint,
-            connect_timeout=wait,
-            timeout=wait + limit,
-            security=security,
+        opened_client(
+            endpoint, timeout=wait + limit, wait=wait, security=security, insecure=insecure
         ) as client,
         peer_errors(endpoint, connecting=True),
     ):

@@ -212,16 +212,25 @@ class LogHandler(logging.Handler):
             self.handleError(record)
 
 
-def show_log(output: Output, *, exchange: bool = True) -> None:
+def show_log(output: Output, *, exchange: bool = True, security: bool = True) -> None:
     """Write what the library logs from now on.
 
     Args:
         output: where.
-        exchange: whether the log of connections to other nodes is included; a command that reports
-            them itself leaves it out.
+        exchange: whether the log of connections to other nodes and to NATS is included; a command
+            that reports them itself leaves it out.
+        security: whether the log of refusals and of NATS is included; a command that one refusal
+            ends leaves it out.
     """
     logger = logging.getLogger("berrymq_rpc")
     logger.addHandler(LogHandler(output))
     logger.propagate = False
-    if not exchange:
-        logging.getLogger("berrymq_rpc.exchange").setLevel(logging.CRITICAL)
+    left_out = {
+        "exchange": not exchange,
+        "nats": not (exchange and security),
+        "rpc.nats": not (exchange and security),
+        "security": not security,
+    }
+    for name, is_left_out in left_out.items():
+        if is_left_out:
+            logging.getLogger(f"berrymq_rpc.{name}").setLevel(logging.CRITICAL)

@@ -5,48 +5,18 @@ import sys
 
 import click
 
-from ..bus import Bus
-from ..errors import (
-    AuthenticationError,
-    ConnectionLostError,
-    Error,
-)
-from ..exchange import Node
-from ..nats.address import NatsAddress
-from ..nats.subject import checked_name
-from .arguments import wait_option
-from .failure import Failed, Refused, Unreachable
+from ..exchange.durable.info import DurableQueueInfo
+from .arguments import cluster_address, queue_name, wait_option
+from .cluster import ClusterOptions, Visit, cluster_errors, cluster_options
+from .failure import Failed
+from .nats_options import nats_options
 from .output import Output, show_log
 
 __all__ = ["queues"]
 
 
-def nats_address(text: str) -> str:
-    """An address of NATS."""
-    try:
-        NatsAddress.parse(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return text
-
-
-def queue_name(text: str) -> str:
-    """The name of a namespace or of a durable queue."""
-    try:
-        return checked_name(text, "a queue or namespace")
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
-@click.argument("address", type=nats_address)
-@click.option(
-    "--namespace",
-    type=queue_name,
-    default="default",
-    show_default=True,
-    help="The namespace of the cluster.",
-)
+@click.argument("endpoint", type=cluster_address, metavar="ADDRESS")
 @click.option(
     "--replay",
     type=queue_name,
@@ -57,19 +27,15 @@ def queue_name(text: str) -> str:
     "--delete", type=queue_name, metavar="NAME", help="Delete this queue, with what it keeps."
 )
 @click.option("--json", "as_json", is_flag=True, help="Write each queue as one line of JSON.")
-@click.option(
-    "--insecure",
-    is_flag=True,
-    help="Connect to a server on another host that lets everybody in, or send a password plainly.",
-)
+@cluster_options
 @wait_option
+@nats_options()
 def queues(
-    address: str,
-    namespace: str,
+    endpoint: str,
     replay: str | None,
     delete: str | None,
     as_json: bool,
-    insecure: bool,
+    cluster: ClusterOptions,
     wait: float,
 ) -> None:
     """List the durable queues of a cluster.
@@ -78,47 +44,37 @@ def queues(
     it keeps, how many messages wait, how many are being worked on, and how many processes ask for
     more just now.
     """
-    asyncio.run(_queues(address, namespace, replay, delete, as_json, insecure, wait))
+    if replay is not None and delete is not None:
+        raise click.UsageError("--replay and --delete are two commands: give one of them")
+    asyncio.run(_queues(endpoint, replay, delete, as_json, cluster, wait))
 
 
 async def _queues(
-    address: str,
-    namespace: str,
+    place: str,
     replay: str | None,
     delete: str | None,
     as_json: bool,
-    insecure: bool,
+    options: ClusterOptions,
     wait: float,
 ) -> None:
-    output, notes = Output(sys.stdout), Output(sys.stderr)
-    show_log(notes, exchange=False)
-    shown = str(NatsAddress.parse(address))
-    node = Node(
-        bus=Bus(), cluster=address, namespace=namespace, connect_timeout=wait, insecure=insecure
-    )
-    try:
-        async with node:
+    output = Output(sys.stdout)
+    show_log(Output(sys.stderr), exchange=False, security=False)
+    async with Visit.to(place, options, wait) as visit:
+        with cluster_errors(place):
             if replay is not None:
-                count = await node.replay_dead(replay)
-                output.line(f"{count} dead letters of {replay} sent again")
+                count = await visit.unless_refused(visit.node.replay_dead(replay))
+                letters = "dead letter" if count == 1 else "dead letters"
+                output.line(f"{count} {letters} of {replay} sent again")
             elif delete is not None:
-                if not await node.delete_durable_queue(delete):
-                    raise Failed(f"{shown}: there is no durable queue {delete}")
+                if not await visit.unless_refused(visit.node.delete_durable_queue(delete)):
+                    raise Failed(f"{place}: there is no durable queue {delete}")
                 output.line(f"{delete} deleted")
             else:
-                await _list(node, output, as_json)
-    except AuthenticationError as error:
-        raise Refused(str(error)) from error
-    except ConnectionLostError as error:
-        raise Unreachable(str(error)) from error
-    except ModuleNotFoundError as error:
-        raise Failed(str(error)) from error
-    except (Error, ValueError) as error:
-        raise Failed(f"{shown}: {error}") from error
+                _list(await visit.unless_refused(visit.node.durable_queues()), output, as_json)
 
 
-async def _list(node: Node, output: Output, as_json: bool) -> None:
-    for queue in await node.durable_queues():
+def _list(found: list[DurableQueueInfo], output: Output, as_json: bool) -> None:
+    for queue in found:
         if as_json:
             output.json(queue._asdict())
             continue

@@ -1,6 +1,7 @@
-"""``berrymq send``: send one message to a node."""
+"""``berrymq send``: send one message to a node, or to a cluster."""
 
 import asyncio
+import sys
 
 import click
 
@@ -9,38 +10,89 @@ from ..exchange import Node
 from ..security import Security
 from .arguments import (
     ArgumentsCommand,
-    endpoint_argument,
     exportable_identifier,
+    is_cluster,
     parse_arguments,
+    place_argument,
     wait_option,
 )
-from .failure import Failed, peer_errors
-from .keys import client_keys
+from .cluster import ClusterOptions, Visit, cluster_errors, cluster_options
+from .failure import Failed, Refused, peer_errors
+from .keys import client_keys, without_keys
+from .nats_options import nats_options
+from .output import Output, show_log
 
 __all__ = ["send"]
 
+#: How the subjects of requests to JetStream begin.
+JETSTREAM = "$JS."
+
 
 @click.command(cls=ArgumentsCommand)
-@endpoint_argument
+@place_argument
 @click.argument("identifier", type=exportable_identifier)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENT | NAME=VALUE]...")
+@click.option(
+    "--durable/--no-durable",
+    default=None,
+    help="To a cluster: fail unless a durable queue keeps the message, or do not ask whether one "
+    "does.  [default: wait until those that do have it]",
+)
+@cluster_options
 @wait_option
+@nats_options()
 @client_keys
 def send(
     endpoint: str,
     identifier: str,
     arguments: tuple[str, ...],
+    durable: bool | None,
+    cluster: ClusterOptions,
     wait: float,
     security: Security | None,
 ) -> None:
-    """Send a message to a node.
+    """Send a message to a node, or to a cluster.
 
-    The node delivers it to its followers there. Arguments are read as JSON; what is not JSON is
-    text: 3, true, '{"a": [1]}', words. To send text that looks like something else, quote it as
-    JSON: '"3"', '"a=b"'.
+    A node delivers it to its followers there; a cluster, such as nats://host:4222, to all nodes
+    that follow it, and to the durable queues that keep it.
+
+    Arguments are read as JSON; what is not JSON is text: 3, true, '{"a": [1]}', words. To send text
+    that looks like something else, quote it as JSON: '"3"', '"a=b"'.
     """
     args, kwargs = parse_arguments(arguments)
-    asyncio.run(_send(endpoint, identifier, args, kwargs, wait, security))
+    show_log(Output(sys.stderr), exchange=not is_cluster(endpoint), security=False)
+    if is_cluster(endpoint):
+        without_keys(security)
+        asyncio.run(_publish(endpoint, identifier, args, kwargs, durable, cluster, wait))
+        return
+    if durable is not None:
+        raise click.UsageError("--durable is for a cluster: an address such as nats://host:4222")
+    asyncio.run(_send(endpoint, identifier, args, kwargs, wait, security, cluster.insecure))
+
+
+async def _publish(
+    place: str,
+    identifier: str,
+    args: list[object],
+    kwargs: dict[str, object],
+    durable: bool | None,
+    options: ClusterOptions,
+    wait: float,
+) -> None:
+    async with Visit.to(place, options, wait) as visit:
+        try:
+            with cluster_errors(place):
+                await visit.unless_refused(
+                    visit.bus.publish(identifier, *args, durable=durable, **kwargs)
+                )
+        except Refused as refusal:
+            if durable is None and JETSTREAM in refusal.message:
+                raise Refused(
+                    f"{refusal.message}. With --no-durable it is not asked whether a durable queue "
+                    "keeps the message"
+                ) from refusal
+            raise
+        await visit.settled(wait)
 
 
 async def _send(
@@ -50,8 +102,9 @@ async def _send(
     kwargs: dict[str, object],
     wait: float,
     security: Security | None,
+    insecure: bool,
 ) -> None:
-    async with Node(bus=Bus(), connect_timeout=wait, security=security) as node:
+    async with Node(bus=Bus(), connect_timeout=wait, security=security, insecure=insecure) as node:
         async with peer_errors(endpoint, connecting=True):
             connection = await node.connect_oneway(endpoint)
         async with connection, peer_errors(endpoint):

@@ -9,16 +9,21 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from ssl import SSLContext
+from typing import Any
 
 import click
 
 from ..bus import Bus, Message
+from ..errors import AuthenticationError, ConnectionLostError, Error
 from ..exchange import Node
+from ..nats.options import settings_of
 from ..security import CurveServer, Security
-from .arguments import listening_endpoint
-from .failure import Failed, peer_errors
+from .arguments import cluster_address, listening_endpoint
+from .cluster import DEFAULT_NAMESPACE, namespace_option
+from .failure import Failed, Refused, Unreachable, peer_errors
 from .keys import in_options, server_keys
 from .listeners import Listeners, listener_options, open_listeners
+from .nats_options import nats_options
 from .output import Output, show_log
 
 __all__ = ["serve"]
@@ -39,9 +44,19 @@ HELLO = "berrymq:hello"
     help="Where to listen; may be given several times. A port of * is any free "
     f"one.  [default: tcp://{HOST}:{FIRST_PORT}, or the next free port]",
 )
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    type=cluster_address,
+    help="Join a cluster, such as nats://host:4222. Without --bind the node has no other address.",
+)
+@namespace_option
 @click.option("--name", help="The node's name, known to other nodes.  [default: a random one]")
 @click.option(
-    "--insecure", is_flag=True, help="Allow --bind beyond this host, without authentication."
+    "--insecure",
+    is_flag=True,
+    help="Allow --bind beyond this host without authentication, and a NATS server there that lets "
+    "everybody in.",
 )
 @click.option(
     "--show/--no-show",
@@ -55,9 +70,12 @@ HELLO = "berrymq:hello"
     help="Send the node a first message over the network, as a test.",
 )
 @listener_options
+@nats_options("cluster")
 @server_keys
 def serve(
     endpoints: tuple[str, ...],
+    cluster: str | None,
+    namespace: str,
     name: str | None,
     insecure: bool,
     show: bool | None,
@@ -83,24 +101,28 @@ def serve(
         raise click.UsageError("several --key want a --bind each")
     if hello and security is not None:
         raise click.UsageError("--hello comes without a key, and this node wants one")
+    if cluster is None and namespace != DEFAULT_NAMESPACE:
+        raise click.UsageError("--namespace is for a cluster: give --cluster nats://host:4222")
+    if hello and cluster is not None and not endpoints:
+        raise click.UsageError("--hello is for a node with an address: give --bind")
     listeners = Listeners(
         http, tcp, zeromq, token, origins, hosts, insecure, tls, security
     ).checked()
-    asyncio.run(
-        _serve(output, endpoints, name, insecure, shows, as_json, hello, listeners, security)
-    )
+    options: dict[str, Any] = {"name": name, "security": security, "namespace": namespace}
+    if cluster is not None:
+        options["cluster"] = settings_of(cluster)
+    asyncio.run(_serve(output, endpoints, options, insecure, shows, as_json, hello, listeners))
 
 
 async def _serve(
     output: Output,
     endpoints: tuple[str, ...],
-    name: str | None,
+    options: dict[str, Any],
     insecure: bool,
     shows: bool,
     as_json: bool,
     hello: bool,
     listeners: Listeners,
-    security: Security | None,
 ) -> None:
     stop = asyncio.Event()
     failures: list[Exception] = []
@@ -119,13 +141,13 @@ async def _serve(
     if shows:
         bus.regist_function("*@*:*", show)
     async with (
-        await _start(output, endpoints, bus, name, insecure, security) as node,
+        await _start(output, endpoints, bus, options, insecure) as node,
         output.watched(),
         AsyncExitStack() as stack,
     ):
         if listeners:
             await stack.enter_async_context(open_listeners(node, listeners, output))
-        _welcome(output, node, shows, security)
+        _welcome(output, node, shows, options)
         if hello:
             await _greet(node)
         await stop.wait()
@@ -138,23 +160,24 @@ async def _start(
     output: Output,
     endpoints: tuple[str, ...],
     bus: Bus,
-    name: str | None,
+    options: dict[str, Any],
     insecure: bool,
-    security: Security | None,
 ) -> Node:
-    """Start a node at the endpoints, or at the first free port."""
-    if endpoints:
+    """Start a node at the endpoints and in the cluster, or at the first free port."""
+    if endpoints or "cluster" in options:
         try:
-            return await Node(
-                endpoints, bus, name=name, insecure=insecure, security=security
-            ).start()
+            return await Node(endpoints or None, bus, insecure=insecure, **options).start()
         except ValueError as error:
             raise click.UsageError(in_options(error)) from error
-        except OSError as error:
+        except AuthenticationError as error:
+            raise Refused(f"the node cannot start: {error}") from error
+        except ConnectionLostError as error:
+            raise Unreachable(f"the node cannot start: {error}") from error
+        except (Error, OSError, ModuleNotFoundError) as error:
             raise Failed(f"the node cannot start: {error}") from error
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
         try:
-            node = await Node((HOST, port), bus, name=name, security=security).start()
+            node = await Node((HOST, port), bus, **options).start()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 continue
@@ -165,14 +188,23 @@ async def _start(
     raise Failed(f"no port is free from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
 
 
-def _welcome(output: Output, node: Node, shows: bool, security: Security | None) -> None:
-    output.line("The node is at ", (", ".join(node.endpoints), "bold green"))
-    berrymq, endpoint = _own_command(), node.endpoints[0]
-    keys = ""
-    if isinstance(security, CurveServer):
-        public = shlex.quote(security.keys[0].public)
-        keys = f" --key YOURS.key_secret --server-key {public}"
-    example = f'{berrymq} send {endpoint} greeting:hello "your words"{keys}'
+def _welcome(output: Output, node: Node, shows: bool, options: dict[str, Any]) -> None:
+    cluster, security = options.get("cluster"), options["security"]
+    rest = ""
+    if node.endpoints:
+        output.line("The node is at ", (", ".join(node.endpoints), "bold green"))
+        endpoint = node.endpoints[0]
+        if isinstance(security, CurveServer):
+            public = shlex.quote(security.keys[0].public)
+            rest = f" --key YOURS.key_secret --server-key {public}"
+    if cluster is not None:
+        namespace = options["namespace"]
+        output.line("The node is in the cluster ", (str(cluster), "bold green"), f" ({namespace})")
+        if not node.endpoints:
+            endpoint = str(cluster)
+            if namespace != DEFAULT_NAMESPACE:
+                rest = f" --namespace {namespace}"
+    example = f'{_own_command()} send {endpoint} greeting:hello "your words"{rest}'
     output.line("Send it a message from a second terminal: ", (example, "cyan"))
     where = "Messages appear here. " if shows else ""
     output.line(f"{where}Ctrl-C ends the node.")

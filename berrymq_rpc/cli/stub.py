@@ -26,7 +26,7 @@ from .annotation import (
     result_source,
 )
 from .arguments import endpoint_argument, wait_option
-from .keys import client_keys
+from .client import client_options
 from .methods import Method, Parameter, fetch_methods
 from .output import Output
 
@@ -78,8 +78,8 @@ _POSITIONAL, _, _REST, _KEYWORD, _NAMED_REST = range(5)
 @endpoint_argument
 @click.option("--name", default="Server", show_default=True, help="The name of the class.")
 @wait_option
-@client_keys
-def stub(endpoint: str, name: str, wait: float, security: Security | None) -> None:
+@client_options
+def stub(endpoint: str, name: str, wait: float, security: Security | None, insecure: bool) -> None:
     """Write types for what a server offers.
 
     The output is a Python module. With cast(Server, client.rpc), a type checker and an editor know
@@ -89,7 +89,7 @@ def stub(endpoint: str, name: str, wait: float, security: Security | None) -> No
         check_class_name(name)
     except ValueError as error:
         raise click.UsageError(f"--name: {error}") from error
-    _, found = asyncio.run(fetch_methods(endpoint, wait, security))
+    _, found = asyncio.run(fetch_methods(endpoint, wait, security, insecure))
     Output(sys.stdout).text(stub_source(found, name, endpoint))
 
 

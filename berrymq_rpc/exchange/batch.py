@@ -29,6 +29,7 @@ __all__ = [
     "Source",
     "checked_name",
     "parse_batch",
+    "plain_batch",
 ]
 
 #: A node during one run: its name and epoch.
@@ -61,6 +62,7 @@ class Batch:
         withheld: how many messages before the first are kept from the receiver.
 
     Attributes:
+        identifier: of all its messages, where that is known without unpacking them.
         stored: of a single message of this node: what waits for the word of the cluster on it.
     """
 
@@ -70,6 +72,7 @@ class Batch:
         "error",
         "first",
         "frames",
+        "identifier",
         "size",
         "source",
         "stored",
@@ -96,8 +99,11 @@ class Batch:
         self.target = target
         self.error = error
         self.withheld = withheld
+        self.identifier: str | None = None
         self.stored: Stored | None = None
-        self.size = len(data) + sum(map(len, frames)) + OVERHEAD
+        self.size = len(data) + OVERHEAD
+        if frames:
+            self.size += sum(map(len, frames))
 
     @property
     def last(self) -> int:
@@ -141,13 +147,10 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
         raise TypeError(f"frames must be an array, not {type(frames).__name__}")
     if frames and not all(type(frame) is bytes for frame in frames):
         frames = [_bytes_of("a frame", frame) for frame in frames]
-    count = envelope.get("count", 1)
-    first = _number("seq", envelope.get("seq"), 1)
-    if not 0 < _number("count", count, 1) <= MAX_COUNT:
-        raise ValueError(f"a batch has at most {MAX_COUNT:,} messages, not {count:,}")
-    if first + count - 1 > MAX_NUMBER:
-        raise ValueError("the numbers of the messages are too large")
+    count: Any = envelope.get("count", 1)
+    first: Any = envelope.get("seq")
     source = _source(envelope.get("origin"), envelope.get("epoch"))
+    _check_numbers(first, count)
     target, error = envelope.get("to"), envelope.get("error")
     withheld = _number("withheld", envelope.get("withheld", 0), 0)
     if withheld >= first:
@@ -161,6 +164,16 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
     if error is not None and not _is_failure(error):
         raise TypeError("error must be an array of a type, args and a text")
     return Batch(source, first, 1, data, frames, _source(*target), error)
+
+
+def plain_batch(name: Any, epoch: Any, first: Any, count: Any, data: bytes) -> Batch:
+    """Check the envelope of messages without anything special and make a batch of them.
+
+    Raises:
+        TypeError, ValueError: a part is invalid.
+    """
+    _check_numbers(first, count)
+    return Batch(_source(name, epoch), first, count, data)
 
 
 def checked_name(name: Any) -> str:
@@ -185,6 +198,17 @@ def _bytes_of(name: str, value: Any) -> bytes:
         return b64decode(value, validate=True)
     except ValueError as error:
         raise ValueError(f"{name} must be text in base64: {error}") from None
+
+
+def _check_numbers(first: Any, count: Any) -> None:
+    is_usual = type(first) is int is type(count) and first > 0 and 0 < count <= MAX_COUNT
+    if is_usual and first + count - 1 <= MAX_NUMBER:
+        return
+    _number("seq", first, 1)
+    if _number("count", count, 1) > MAX_COUNT:
+        raise ValueError(f"a batch has at most {MAX_COUNT:,} messages, not {count:,}")
+    if first + count - 1 > MAX_NUMBER:
+        raise ValueError("the numbers of the messages are too large")
 
 
 def _source(name: Any, epoch: Any) -> Source:

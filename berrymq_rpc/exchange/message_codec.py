@@ -25,6 +25,10 @@ LARGEST = 2 * BATCH_BYTES
 LARGE = 8 << 10
 
 _TUPLES = {tuple}
+_NAMES = {str}
+
+#: Msgpack's header of an array of one element.
+_ARRAY_OF_ONE = b"\x91"
 
 
 class MessageCodec:
@@ -72,6 +76,18 @@ class MessageCodec:
             return packed
         finally:
             self._is_packing = False
+
+    def pack_one(self, item: tuple[Any, ...]) -> tuple[bytes, list[bytes]]:
+        """Pack an array of one message, with its long byte strings apart if it is large.
+
+        Raises:
+            TypeError, ValueError: it cannot be packed.
+            TooLargeError: it is larger than this node allows.
+        """
+        packed = self.pack(item)
+        if len(packed) >= LARGE:
+            return self.pack_large(item)
+        return _ARRAY_OF_ONE + packed, []
 
     def pack_all(self, messages: list[Any]) -> bytes:
         """Pack an array of messages, some of which may be packed already."""
@@ -121,7 +137,8 @@ class MessageCodec:
             if type(message[0]) is not str or type(message[1]) is not tuple:
                 raise ProtocolError("a message must have an identifier and an array of arguments")
             if len(message) > 2 and (
-                type(message[2]) is not dict or not all(type(k) is str for k in message[2])
+                type(message[2]) is not dict
+                or (message[2] and set(map(type, message[2])) != _NAMES)
             ):
                 raise ProtocolError("the names of a message's arguments must be text")
         return messages

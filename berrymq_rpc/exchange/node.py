@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..bus import Bus, Message, default_bus
 from ..bus.gateway import Gateway
-from ..endpoint import Address, Binding, bind_endpoints, endpoint_of
+from ..endpoint import Binding
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..jsonrpc.http import is_url
@@ -41,7 +41,14 @@ from .interconnection import (
 from .leases import MAX_LEASES, MAX_TTL, checked_ttl
 from .merged_handler import merge_handlers
 from .mesh import Mesh
-from .peer_client import endpoint_to_show, key_of, open_peer_client
+from .peer_client import (
+    Place,
+    binding_of,
+    endpoint_of_node,
+    endpoint_to_show,
+    key_of,
+    open_peer_client,
+)
 from .policy import Allow, Grants, Policy
 from .queue_connection import QueueConnection
 from .quota import PEER_SHARE
@@ -82,7 +89,8 @@ class Node:
     Args:
         bind: where to listen: an endpoint such as ``"tcp://127.0.0.1:5555"``, ``(host, port)``, or
             several of these. Port ``0`` or ``*`` is any free one. ``None``: the node does not
-            listen, but can connect to others.
+            listen, but can connect to others. ``"nats://host/service"`` listens behind NATS; all
+            nodes there meet by `cluster`.
         bus: the bus; ``None`` for the default one.
         handler: further methods to serve besides berryMQ's functions.
         timeout: seconds that peers have for each answer.
@@ -136,7 +144,7 @@ class Node:
 
     def __init__(
         self,
-        bind: Binding | None = None,
+        bind: Binding | Nats | None = None,
         bus: Bus | None = None,
         handler: Any = None,
         *,
@@ -169,7 +177,7 @@ class Node:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
             if not seconds > 0:
                 raise ValueError(f"{option} must be above 0 seconds, not {seconds!r}")
-        self._bind = () if bind is None else bind_endpoints(bind)
+        self._bind = () if bind is None else binding_of(bind)
         if handler is not None and not self._bind:
             raise ValueError("a handler is served at an address: give bind=")
         self._bus = default_bus if bus is None else bus
@@ -192,6 +200,7 @@ class Node:
             translation_table=translation_table,
             untranslated=Untranslated.of,
             security=security,
+            insecure=insecure,
             ipc_mode=ipc_mode,
         )
         self._functions = ExportedFunctions(
@@ -214,7 +223,7 @@ class Node:
         self._max_ttl = max_ttl
         self._timeout = timeout
         self._insecure = insecure
-        self._settings = None if cluster is None else nats_of(cluster)
+        self._settings = None if cluster is None else _cluster_settings(cluster)
         self._namespace = checked_name(namespace, "a cluster's namespace")
         self._line_size = line_size
         self._line_bytes = line_bytes
@@ -255,6 +264,11 @@ class Node:
     def urls(self) -> tuple[str, ...]:
         """The URLs of bridges' listeners at which it is reached, besides `endpoints`."""
         return tuple(self._urls)
+
+    @property
+    def cluster(self) -> str | None:
+        """The address of its cluster, without a password; ``None`` if it has none."""
+        return None if self._settings is None else str(self._settings)
 
     def may_receive(self, user: str | None) -> Grants | None:
         """What a user may get, by its name, else its public key; ``None`` for everything."""
@@ -344,6 +358,20 @@ class Node:
             waiting.append(self._cluster.drain(timeout))
         return all(await asyncio.gather(*waiting))
 
+    async def settle(self, timeout: float | None = None) -> bool:
+        """Wait until the NATS server of the cluster knows what is followed on the bus by now.
+
+        What other nodes send after that arrives. Cancelled, the server is told all the same.
+
+        Args:
+            timeout: seconds; ``None`` for no limit.
+
+        Returns:
+            Whether it knows; also where there is no cluster. False if the time is over, or there is
+            no NATS server now: it is told first when it is back.
+        """
+        return self._cluster is None or await self._cluster.settle(timeout)
+
     async def publish_later(
         self, when: datetime | float, identifier: Identifier | str, /, *args: Any, **kwargs: Any
     ) -> None:
@@ -417,7 +445,7 @@ class Node:
             raise ValueError("the node has no cluster: give it cluster='nats://...'")
         return self._cluster.queues
 
-    async def listen(self, bind: Binding, *, insecure: bool = False) -> tuple[str, ...]:
+    async def listen(self, bind: Binding | Nats, *, insecure: bool = False) -> tuple[str, ...]:
         """Listen at a further address, or several.
 
         Args:
@@ -431,7 +459,7 @@ class Node:
             Exception: as `start` does.
         """
         self._check_running()
-        server = await self._listen(bind_endpoints(bind), insecure)
+        server = await self._listen(binding_of(bind), insecure)
         if not self._is_running:
             # The node was closed meanwhile, without this server.
             server.close()
@@ -454,7 +482,7 @@ class Node:
         return server
 
     async def connect_oneway(
-        self, addr: Address, ttl: float = TTL, *, server: PublicKey | None = None
+        self, addr: Place, ttl: float = TTL, *, server: PublicKey | None = None
     ) -> OnewayConnection:
         """Style 02: open a connection by which this side sends messages to a node.
 
@@ -485,7 +513,7 @@ class Node:
     async def connect_via_queue(
         self,
         identifier: Identifier | str,
-        addr: Address,
+        addr: Place,
         ttl: float = TTL,
         *,
         server: PublicKey | None = None,
@@ -539,9 +567,9 @@ class Node:
 
     async def interconnect(
         self,
-        addr: Address,
+        addr: Place,
         ttl: float = TTL,
-        callback: Address | None = None,
+        callback: Place | None = None,
         *,
         server: PublicKey | None = None,
     ) -> Interconnection:
@@ -570,7 +598,7 @@ class Node:
             raise ValueError(
                 f"there is an interconnection with {endpoint}: messages would arrive twice"
             )
-        where = None if callback is None else endpoint_of(callback)
+        where = None if callback is None else endpoint_of_node(callback)
         if is_url(endpoint):
             where = self._url_to_call_back(callback)
         elif where is not None and not self.endpoints:
@@ -696,17 +724,17 @@ class Node:
                 "the node is not running: use it with 'async with', or start it"
             )
 
-    def _target(self, addr: Address, ttl: float) -> tuple[str, str, float]:
+    def _target(self, addr: Place, ttl: float) -> tuple[str, str, float]:
         """Check the arguments of a connection.
 
         Returns:
             Where to connect to; the same without a password, for all to see; and the ttl.
         """
         self._check_running()
-        address = endpoint_of(addr)
+        address = endpoint_of_node(addr)
         return address, endpoint_to_show(address), checked_ttl(ttl, self._max_ttl)
 
-    def _url_to_call_back(self, callback: Address | None) -> str:
+    def _url_to_call_back(self, callback: Place | None) -> str:
         """The URL at which a peer over HTTP calls back: it cannot send messages here otherwise."""
         if callback is not None:
             if not is_url(callback):
@@ -775,6 +803,16 @@ class Node:
             self._mesh.router.on_unsent = None
         if isinstance(connection, Interconnection):
             self._interconnected.discard(connection.endpoint)
+
+
+def _cluster_settings(cluster: NatsPlace) -> Nats:
+    settings = nats_of(cluster)
+    if settings.address.service is not None:
+        raise ValueError(
+            f"{settings} is a service, and a cluster is none: leave the service away. "
+            "namespace= says whose messages are meant"
+        )
+    return settings
 
 
 def _keeper(endpoint: str, client: Any) -> Keeper:

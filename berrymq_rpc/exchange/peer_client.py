@@ -1,16 +1,58 @@
 """Open the client of another node, over whichever transport its endpoint has."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias, cast
 
-from ..endpoint import split_user
+from ..endpoint import Address, Binding, bind_endpoints, endpoint_of, split_user
 from ..jsonrpc.http import is_url, open_http_client
+from ..nats.options import Nats, NatsEndpoint, NatsPlace, is_nats, nats_of
 from ..rpc.client import open_client_with
 from ..rpc.options import ClientOptions
 from ..rpc.transport import endpoints_of
 from ..security import CurveClient, CurveServer, Security
 
-__all__ = ["endpoint_to_show", "key_of", "open_peer_client"]
+__all__ = [
+    "Place",
+    "binding_of",
+    "endpoint_of_node",
+    "endpoint_to_show",
+    "key_of",
+    "open_peer_client",
+]
+
+#: Where a node is: an address, or a service at NATS with more settings.
+Place: TypeAlias = Address | Nats
+
+
+def endpoint_of_node(place: Place) -> str:
+    """The endpoint of a node; that of one behind NATS has no password in its text.
+
+    Raises:
+        TypeError, ValueError: it is not one.
+    """
+    if not is_nats(place):
+        return endpoint_of(cast(Address, place))
+    settings = nats_of(cast(NatsPlace, place))
+    if settings.address.service is None:
+        raise ValueError(
+            f"{settings} names no service, as a node that listens behind NATS has one: "
+            f"{settings}/plant. All nodes there are a cluster: Node(cluster={str(settings)!r})"
+        )
+    return NatsEndpoint(settings)
+
+
+def binding_of(binding: Binding | Nats) -> tuple[str, ...]:
+    """The endpoints that a node binds.
+
+    Raises:
+        TypeError, ValueError: one of them is not an address.
+    """
+    if isinstance(binding, str | Nats):
+        return bind_endpoints(endpoint_of_node(binding))
+    places = tuple(binding)
+    if any(map(is_nats, places)):
+        return bind_endpoints(endpoint_of_node(cast(Place, place)) for place in places)
+    return bind_endpoints(binding)
 
 
 def endpoint_to_show(endpoint: str) -> str:
@@ -61,6 +103,8 @@ async def open_peer_client(
             options,
             connect=endpoints_of(endpoint, "connect", connecting=True),
             security=security,
+            # A connection, its token and its messages are with one node.
+            max_servers=1,
         ),
         handler,
     )

@@ -52,8 +52,11 @@ MAX_ANSWERS = 10_000
 #: Types of immutable values that always pack, into a few bytes.
 _PLAIN = frozenset((type(None), bool, int, float))
 
-#: Characters of a plain text, and values of a plain message: with these bounds, a batch of plain
-#: messages has some 100 KB at most.
+#: Those that do if they are short.
+_TEXTS = frozenset((str, bytes))
+
+#: Characters or bytes of a plain text, and values of a plain message: with these bounds, a batch of
+#: plain messages has some 100 KB at most.
 PLAIN_TEXT = 100
 PLAIN_VALUES = 4
 
@@ -202,7 +205,8 @@ class Router:
                 self._forward_packed(message, (identifier, args, kwargs, message.reply_to))
                 return
             if isinstance(message, ConfirmedMessage):
-                self._forward_confirmed(message, (identifier, args, kwargs))
+                item = (identifier, args, kwargs) if kwargs else (identifier, args)
+                self._forward_confirmed(message, item)
                 return
         if kwargs:
             self._forward_packed(message, (identifier, args, kwargs))
@@ -210,7 +214,7 @@ class Router:
         if len(args) <= PLAIN_VALUES:
             for value in args:
                 kind = type(value)
-                if kind not in _PLAIN and (kind is not str or len(value) > PLAIN_TEXT):
+                if kind not in _PLAIN and (kind not in _TEXTS or len(value) > PLAIN_TEXT):
                     break
             else:
                 pending = self._pending
@@ -249,10 +253,7 @@ class Router:
         stored = message.stored
         with self.lock:
             try:
-                packed = self.codec.pack(item)
-                data, frames = self.codec.pack_all([packed]), list[bytes]()
-                if len(packed) >= LARGE:
-                    data, frames = self.codec.pack_large(item)
+                data, frames = self.codec.pack_one(item)
             except Exception as error:
                 self.refused += 1
                 stored.is_claimed = True
@@ -261,6 +262,7 @@ class Router:
             self.collect()
             batch = Batch(self.source, self._next, 1, data, frames)
             batch.stored = stored
+            batch.identifier = item[0]
             self._next += 1
             self._put(batch)
             self._wake_up()

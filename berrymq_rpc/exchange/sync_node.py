@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 from ..bus import Bus, default_bus
-from ..endpoint import Address, endpoint_of
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from ..rpc.validation import checked_seconds
 from ..runtime.fork import call_in_child
+from ..runtime.log import Log
 from ..security import PublicKey
 from .functions import TTL
-from .peer_client import endpoint_to_show
+from .peer_client import Place, endpoint_of_node, endpoint_to_show
 from .taken_message import TakenMessage, check_no_loop
 from .threaded_node import (
     CANCEL_PATIENCE,
@@ -30,6 +30,8 @@ from .threaded_node import (
 )
 
 __all__ = ["GET_TIMEOUT", "SyncNode"]
+
+logger = Log("berrymq_rpc.exchange")
 
 T = TypeVar("T")
 
@@ -70,6 +72,8 @@ class SyncNode:
         self._options = options
         self._node: ThreadedNode | None = None
         self._lock = threading.Lock()
+        #: Whether it ran at any time.
+        self._has_started = False
         #: Whether the program is at its end.
         self._is_over = False
         _nodes.add(self)
@@ -133,7 +137,7 @@ class SyncNode:
         self.start()
         return asyncio.run(self._bus.publish(identifier, *args, durable=durable, **kwargs))
 
-    def init_connection(self, addr: Address = ("localhost", 0), *, insecure: bool = False) -> str:
+    def init_connection(self, addr: Place = ("localhost", 0), *, insecure: bool = False) -> str:
         """Listen for other nodes.
 
         It may be called again, to add an address; nothing happens if it listens there already.
@@ -154,7 +158,7 @@ class SyncNode:
 
     def interconnect(
         self,
-        addr: Address,
+        addr: Place,
         ttl: float = TTL,
         *,
         wait: Wait = ...,
@@ -179,7 +183,7 @@ class SyncNode:
 
     def connect_oneway(
         self,
-        addr: Address,
+        addr: Place,
         ttl: float = TTL,
         *,
         wait: Wait = ...,
@@ -195,7 +199,7 @@ class SyncNode:
 
     def connect_via_queue(
         self,
-        addr: Address,
+        addr: Place,
         identifier: str,
         ttl: float = TTL,
         *,
@@ -288,7 +292,7 @@ class SyncNode:
         _, message = self._run_connected(name, take)
         return TakenMessage(message, taking[0].loop_thread.run)
 
-    def close_connection(self, addr: Address | None = None) -> None:
+    def close_connection(self, addr: Place | None = None) -> None:
         """Close the connections to a node, or all of them and stop listening. Can be called again.
 
         Args:
@@ -299,7 +303,7 @@ class SyncNode:
         if running is None:
             return
         if addr is not None:
-            endpoint = endpoint_to_show(endpoint_of(addr))
+            endpoint = endpoint_to_show(endpoint_of_node(addr))
             running.loop_thread.run(running.close_endpoint(endpoint))
             return
         with self._lock:
@@ -315,7 +319,10 @@ class SyncNode:
         self.close_connection()
 
     def __repr__(self) -> str:
-        return f"<SyncNode {', '.join(self.endpoints) or 'nowhere'}>"
+        running = self._running()
+        cluster = None if running is None else running.node.cluster
+        places = [*self.endpoints, *([] if cluster is None else [cluster])]
+        return f"<SyncNode {', '.join(places) or 'nowhere'}>"
 
     def _connect(self, name: str, connect: Connect, wait: Wait) -> None:
         seconds = wait if wait is None or wait is ... else checked_seconds(wait, "wait")
@@ -333,6 +340,7 @@ class SyncNode:
         with self._lock:
             running = self._running()
             if running is None:
+                self._has_started = True
                 running = self._node = ThreadedNode(self._bus, self._options)
         return running.loop_thread.run(make(running))
 
@@ -354,6 +362,11 @@ class SyncNode:
     def _leave_at_exit(self, deadline: float) -> None:
         """Close the connections to other nodes, before the program ends."""
         self._is_over = True
+        if not self._has_started and self._options.get("cluster") is not None:
+            logger.warning(
+                "a SyncNode with a cluster was never started, so nothing of it was sent or came: "
+                "use it with 'with', or call start()"
+            )
         running = self._running()
         if running is not None:
             left = max(0.0, deadline - time.monotonic())

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 from ..bus import Bus, Empty
 from ..common.backoff import Backoff
-from ..endpoint import Address, endpoint_of
 from ..errors import AuthenticationError, ConnectionLostError, ServiceClosedError
 from ..runtime.log import Log
 from ..runtime.loop_thread import LoopThread
@@ -17,6 +16,7 @@ from ..runtime.worker_thread import WorkerThread
 from .connection import Connection
 from .interconnection import Interconnection
 from .node import Node
+from .peer_client import Place, endpoint_of_node
 from .queue_connection import PulledMessage, QueueConnection
 from .send_buffer import MAX_BYTES, MAX_MESSAGES
 from .threaded_bus import ThreadedBus
@@ -95,9 +95,9 @@ class ThreadedNode:
     async def _start(self, options: dict[str, Any]) -> Node:
         return await Node(None, self._bus, gateway=self.gateway, **options).start()
 
-    async def listen(self, addr: Address, insecure: bool) -> str:
+    async def listen(self, addr: Place, insecure: bool) -> str:
         """Listen at an address, unless it listens there already; return the endpoint."""
-        asked = endpoint_of(addr)
+        asked = endpoint_of_node(addr)
         if asked in self.node.endpoints:
             return asked
         if asked not in self._listening:

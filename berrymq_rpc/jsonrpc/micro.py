@@ -150,7 +150,8 @@ class MicroSession(ForeignSession):
         self.last_heard = now
         subject, reply, raw_headers, body = map(bytes, frames)
         headers = parse_headers(raw_headers) if raw_headers else {}
-        is_msgpack = headers.get("content-type", "").partition(";")[0].strip() == _MSGPACK
+        content_type = headers.get("content-type", "").partition(";")[0]
+        is_msgpack = content_type.strip().lower() == _MSGPACK
         request = MicroRequest("", reply, is_msgpack, now)
         try:
             request.name = name = _name_of(subject)

@@ -93,6 +93,12 @@ class NatsAddress:
             raise ValueError(f"{_shown(text)!r} is not an address of NATS: write nats://host:4222")
         authority, slash, service = place.partition("/")
         user_info, at, hosts = authority.rpartition("@")
+        if "@" in user_info or "@" in service:
+            # Else a part of a password were a host or a service, which errors show.
+            raise ValueError(
+                f"{_shown(text)!r} is not an address of NATS: write %40 for an @ and %2F for a "
+                "slash in a user, a password or a token"
+            )
         if slash and not service:
             raise ValueError(
                 f"{_shown(text)!r} is not an address of NATS: no service after its slash"

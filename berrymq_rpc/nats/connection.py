@@ -2,8 +2,9 @@
 
 * A message goes to its subscription's callback in the read, so that the order across subscriptions
   holds and no queue drops anything.
-* What is published in one turn of the event loop is written at once. Nothing is kept while there is
-  no link: `Connection.publish` says so, and whoever publishes decides what to do.
+* What is published in one turn of the event loop is written at once, unless it is much. Nothing is
+  kept while there is no link: `Connection.publish` says so, and whoever publishes decides what to
+  do.
 * When a link breaks, another is made after 50 ms to 2 s, and so on until `Connection.close`, at all
   servers that were given or that the cluster has named.
 * What the server refuses is an `AuthenticationError` that names the subject.
@@ -24,11 +25,16 @@ from .headers import NO_RESPONDERS, status_of
 from .link import (
     LINK_TIMEOUT,
     MAX_TEXT,
+    MIN_PAYLOAD,
+    ExposedError,
     Link,
     LinkOptions,
     Refusal,
+    UnsafeError,
+    check_signing,
     error_of,
     refusal_of,
+    speaks_no_tls,
     text_of,
 )
 from .options import Nats
@@ -52,6 +58,16 @@ LINGER = 1.0
 
 #: Seconds in which a server whose TLS begins later must say who it is, the first time.
 FIRST_PATIENCE = 1.0
+
+#: Bytes of a message that a server takes unless it is set otherwise.
+USUAL_PAYLOAD = 1 << 20
+
+#: Bytes of a payload that is copied to be written with what is before and after it.
+JOINED = 4096
+
+#: Bytes that are written before the end of a turn of the event loop, so that the server works on
+#: them meanwhile.
+EARLY = 16 << 10
 
 #: Servers that a cluster may name.
 MAX_DISCOVERED = 100
@@ -95,14 +111,22 @@ class Connection:
         name: what NATS shows for it.
         heartbeat: seconds; a server that does not answer for so long is lost.
         echo: whether what is published here reaches the subscriptions of this connection.
-        insecure: a password or token may be sent beyond this host without TLS.
+        insecure: a password or token may be sent beyond this host without TLS, and a server beyond
+            it may let anyone in.
+        serves: whether others may call this side or send it messages. Without `insecure`, a server
+            beyond this host that lets anyone in is refused then.
         restored: called when there is a link, the first included: the subscriptions are in place.
+        leaving: called before a link is left because its server is about to stop, with the reason;
+            what is published in it still goes. `lost` is called afterwards.
         lost: called when the link broke, with the reason. What was published just before may be
             lost.
         refused: called for what the server does not allow.
         read_complete: called when all that could be read for now was handed to the callbacks.
 
     None of the functions may raise.
+
+    Raises:
+        ModuleNotFoundError: nkeys is not installed, which signs with an nkey or credentials.
     """
 
     def __init__(
@@ -113,25 +137,29 @@ class Connection:
         heartbeat: float = 2.0,
         echo: bool = True,
         insecure: bool = False,
+        serves: bool = True,
         restored: Callable[[], None] | None = None,
+        leaving: Callable[[str], None] | None = None,
         lost: Callable[[str], None] | None = None,
         refused: Callable[[Refusal], None] | None = None,
         read_complete: Callable[[], None] | None = None,
     ) -> None:
+        check_signing(settings)
         self.settings = settings
-        self._link_options = LinkOptions(settings, name, heartbeat, echo, insecure)
+        self._link_options = LinkOptions(settings, name, heartbeat, echo, insecure, serves)
         self.loop = asyncio.get_running_loop()
         #: The inbox of this connection: nobody else knows it.
         self.inbox = f"{settings.inbox_prefix}.{token_hex(12)}"
         #: What the server said last about itself.
         self.server_info: dict[str, Any] = {}
         #: Bytes that a message and its headers may have together.
-        self.max_payload = 1 << 20
+        self.max_payload = USUAL_PAYLOAD
         #: How often a link was made.
         self.links = 0
         #: How many callbacks raised.
         self.callback_errors = 0
         self._restored = restored
+        self._leaving = leaving
         self._lost = lost
         self._refused = refused
         self._read_complete = read_complete
@@ -148,6 +176,8 @@ class Connection:
         self._discovered: list[Server] = []
         #: Seconds in which a server with TLS must say who it is; 0 for one that begins with TLS.
         self._patience: dict[Server, float] = {}
+        #: Servers that want a certificate of this side, and closed the last connection with it.
+        self._closed: set[Server] = set()
         self._broken = asyncio.Event()
         self._linked = asyncio.Event()
         self._error: BaseException | None = None
@@ -166,12 +196,6 @@ class Connection:
     def last_error(self) -> str:
         """Why there was no link the last time that one was wanted."""
         return text_of(self._error)
-
-    @property
-    def requires_authentication(self) -> bool:
-        """Whether the server lets in only whom it knows."""
-        info = self.server_info
-        return bool(info.get("auth_required") or info.get("tls_verify"))
 
     @property
     def server(self) -> str:
@@ -193,6 +217,7 @@ class Connection:
         Raises:
             AuthenticationError: the server refused this side, or this side the server.
             ConnectionLostError: no server answered in time.
+            ValueError: the server lets anyone in, and that is not allowed; see `insecure`.
         """
         self.start()
         try:
@@ -207,6 +232,8 @@ class Connection:
             ) from None
         if self._link is None:
             assert isinstance(self._error, AuthenticationError)
+            if isinstance(self._error, ExposedError):
+                raise ValueError(str(self._error)) from None
             raise self._error
 
     async def close(self, timeout: float = LINGER) -> None:
@@ -253,6 +280,11 @@ class Connection:
                 try:
                     link = await self._make_link(server)
                 except AuthenticationError as error:
+                    if isinstance(error, UnsafeError) and server in self._discovered:
+                        # A cluster names the addresses of its network, also of a server that was
+                        # given by one of this host's own.
+                        self._connect_failed(ConnectionLostError(str(error)))
+                        continue
                     was_refused = True
                     self._connect_failed(error)
                     if self._refused is not None:
@@ -303,7 +335,12 @@ class Connection:
         else:
             # Unless it works again, the server may have been given another setting.
             del self._patience[server]
-        link = await self._try_link(server, True, LINK_TIMEOUT)
+        try:
+            link = await self._try_link(server, True, LINK_TIMEOUT)
+        except AuthenticationError as error:
+            if speaks_no_tls(error.__cause__):
+                raise ConnectionLostError(f"the NATS server at {server} answers late") from error
+            raise
         self._patience[server] = 0.0
         return link
 
@@ -323,14 +360,37 @@ class Connection:
             raise TimeoutError(f"the NATS server at {server} does not answer") from None
         except Exception as error:
             self._give_up(link)
-            raise error_of(error, server) from error
+            raise self._why_not(link, error) from error
         except BaseException:
             self._give_up(link)
             raise
+        if _max_payload(link.info) < MIN_PAYLOAD:
+            self._give_up(link)
+            raise ConnectionLostError(
+                f"the NATS server at {server} takes messages of up to {_max_payload(link.info):,} "
+                f"bytes alone (max_payload), and {MIN_PAYLOAD:,} are needed"
+            )
         return link
+
+    def _why_not(self, link: Link, error: Exception) -> BaseException:
+        """What a link that could not be made is told as."""
+        found = error_of(error, link.server)
+        if isinstance(found, AuthenticationError) or not link.has_shown_certificate:
+            self._closed.discard(link.server)
+            return found
+        if link.server in self._closed:
+            return AuthenticationError(
+                f"the NATS server at {link.server} wants a certificate of this side, and closes "
+                f"the connection: {text_of(error)}",
+                reason="certificate",
+            )
+        # It may be about to stop; that it does so twice in a row is no chance.
+        self._closed.add(link.server)
+        return found
 
     def _begin_link(self, link: "Link") -> None:
         self._error = None
+        self._closed.discard(link.server)
         self._link = link
         self.links += 1
         self._learn(link.info)
@@ -371,9 +431,7 @@ class Connection:
     def _learn(self, info: dict[str, Any]) -> None:
         """Take what a server says about itself and its cluster."""
         self.server_info = info
-        max_payload = info.get("max_payload")
-        if isinstance(max_payload, int) and max_payload > 0:
-            self.max_payload = max_payload
+        self.max_payload = _max_payload(info)
         found = []
         urls = info.get("connect_urls")
         for url in urls[:MAX_DISCOVERED] if isinstance(urls, list) else ():
@@ -382,7 +440,8 @@ class Connection:
             except (TypeError, ValueError, AttributeError):
                 logger.warning("NATS named a server that has no address: %.99r", url)
         if found:
-            self._discovered = found
+            given = self.settings.address.servers
+            self._discovered = [server for server in found if server not in given]
 
     # -- what a link reports ---------------------------------------------------------------
 
@@ -415,10 +474,17 @@ class Connection:
         """The server says anew what it and its cluster are."""
         if link is not self._link:
             return
+        if _max_payload(info) < MIN_PAYLOAD:
+            self._end_link("the server takes small messages alone from now on (max_payload)")
+            return
         self._learn(info)
         others = [s for s in self._servers() if s != link.server]
         if info.get("ldm") and others:
-            self._end_link("the server is about to stop")
+            reason = "the server is about to stop"
+            if self._leaving is not None:
+                self._leaving(reason)
+                self._write()
+            self._end_link(reason)
 
     def received(
         self, number: int, subject: bytes, reply: bytes, payload: bytes, headers: bytes
@@ -430,7 +496,7 @@ class Connection:
         try:
             subscription.callback(
                 subject.decode("utf-8", "surrogateescape"),
-                reply.decode("utf-8", "surrogateescape"),
+                reply.decode("utf-8", "surrogateescape") if reply else "",
                 payload,
                 headers,
             )
@@ -461,7 +527,7 @@ class Connection:
         reply: str = "",
         headers: bytes = b"",
     ) -> bool:
-        """Publish a message; it is written at the end of this turn of the event loop.
+        """Publish a message; it is written at the end of this turn of the event loop at the latest.
 
         Args:
             subject: without wildcards, spaces and line ends.
@@ -475,7 +541,23 @@ class Connection:
         Raises:
             TooLargeError: payload and headers are larger than the server takes.
         """
-        return self.publish_parts(subject, (payload,), len(payload), reply, headers)
+        size = len(payload)
+        if self._link is None:
+            return False
+        if size + len(headers) > self.max_payload:
+            raise self._too_large(size + len(headers))
+        head = _head_of(subject, size, reply, headers)
+        if size <= JOINED:
+            self._pending.append(b"".join((head, payload, b"\r\n")))
+        else:
+            self._pending += (head, payload, b"\r\n")
+        self._pending_bytes += size + len(head)
+        if self._pending_bytes >= EARLY:
+            self._write()
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush)
+        return True
 
     def publish_parts(
         self,
@@ -493,24 +575,20 @@ class Connection:
         if self._link is None:
             return False
         if size + len(headers) > self.max_payload:
-            raise TooLargeError(
-                f"a message of {size + len(headers):,} bytes is over the {self.max_payload:,} that "
-                "the NATS server takes (max_payload)"
-            )
-        to = f"{subject} {reply}" if reply else subject
-        if headers:
-            command = f"HPUB {to} {len(headers)} {len(headers) + size}\r\n"
-        else:
-            command = f"PUB {to} {size}\r\n"
-        head = command.encode("utf-8", "surrogateescape")
-        self._pending.append(head + headers if headers else head)
-        self._pending += parts
-        self._pending.append(b"\r\n")
+            raise self._too_large(size + len(headers))
+        head = _head_of(subject, size, reply, headers)
+        self._pending += (head, *parts, b"\r\n")
         self._pending_bytes += size + len(head)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self.loop.call_soon(self._flush)
         return True
+
+    def _too_large(self, size: int) -> TooLargeError:
+        return TooLargeError(
+            f"a message of {size:,} bytes is over the {self.max_payload:,} that the NATS server "
+            "takes (max_payload)"
+        )
 
     def subscribe(self, subject: str, callback: Callback, queue: str = "") -> Subscription:
         """Have messages handed to a callback, in the order in which they arrive.
@@ -631,3 +709,18 @@ class Connection:
         self._pending_bytes = 0
         if self._link is not None:
             self._link.write(pending)
+
+
+def _max_payload(info: dict[str, Any]) -> int:
+    """The bytes of a message that a server takes, or what is usual if it does not say."""
+    found = info.get("max_payload")
+    return found if isinstance(found, int) and found > 0 else USUAL_PAYLOAD
+
+
+def _head_of(subject: str, size: int, reply: str, headers: bytes) -> bytes:
+    """What comes before a payload."""
+    to = f"{subject} {reply}" if reply else subject
+    if not headers:
+        return f"PUB {to} {size}\r\n".encode("utf-8", "surrogateescape")
+    command = f"HPUB {to} {len(headers)} {len(headers) + size}\r\n"
+    return command.encode("utf-8", "surrogateescape") + headers

@@ -5,6 +5,7 @@ subscription, and stall (``fetch`` after an empty one).
 """
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -14,11 +15,13 @@ from .connection import Connection
 
 __all__ = [
     "NANOSECONDS",
+    "NO_ROOM",
     "Delivery",
     "JetStream",
     "JetStreamError",
     "PubAck",
     "covers",
+    "is_usual_ack",
     "parse_ack",
     "parse_delivery",
     "time_text",
@@ -31,6 +34,13 @@ NANOSECONDS = 1_000_000_000
 #: Seconds that JetStream has to answer. In a cluster, a stream's leader may have to be found.
 TIMEOUT = 5.0
 
+#: Seconds for which a question is asked again. Servers of a cluster answer none while they elect a
+#: leader, which takes 4 to 9 s; and after the end of one they may have to elect two in turn.
+ELECTIONS = 20.0
+
+#: Requests that change nothing, and may be made again.
+QUESTIONS = ("STREAM.INFO.", "STREAM.NAMES", "STREAM.MSG.GET.", "CONSUMER.INFO.", "CONSUMER.LIST.")
+
 #: Consumers of one answer; there may be more of them.
 PAGE = 256
 
@@ -38,11 +48,21 @@ PAGE = 256
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
-STREAM_NAME_IN_USE = 10058
-CONSUMER_EXISTS = 10148
-SUBJECTS_OVERLAP = 10065
 STORE_FAILED = 10077
 NOT_ENABLED = (10039, 10076)
+
+#: There is no room: of the account, of the server for all streams, in files and in memory.
+NO_ROOM = (10002, 10023, 10028, 10047)
+
+#: What an error calls a publish, which is no request to the API.
+PUBLISH = "publish"
+
+#: What the reason of `STORE_FAILED` begins with where the stream itself is full. Others, such as a
+#: store that is closed as the server stops, pass.
+FULL = "maximum "
+
+#: It passes: there is no leader now, or the one before has a message with that id in hand.
+PASSING = (10007, 10008, 10009, 10158)
 
 
 class JetStreamError(Error):
@@ -78,16 +98,12 @@ class Delivery(NamedTuple):
         stream, consumer: whose it is.
         tries: how often it was delivered, this time included.
         sequence: its number in the stream.
-        timestamp: when it was stored, in nanoseconds since 1970.
-        pending: how many more there are for the consumer.
     """
 
     stream: str
     consumer: str
     tries: int
     sequence: int
-    timestamp: int
-    pending: int
 
 
 def parse_delivery(reply: str) -> Delivery:
@@ -97,16 +113,28 @@ def parse_delivery(reply: str) -> Delivery:
         ProtocolError: it is none.
     """
     tokens = reply.split(".")
-    # A newer form has the domain and a hash of the account before the stream.
-    start = 2 if len(tokens) == 9 else 4
     try:
-        if tokens[:2] != ["$JS", "ACK"] or len(tokens) < 9:
+        if not reply.startswith("$JS.ACK.") or len(tokens) < 9:
             raise ValueError("it does not begin with $JS.ACK")
-        stream, consumer = tokens[start : start + 2]
-        tries, sequence, _, timestamp, pending = map(int, tokens[start + 2 : start + 7])
+        # A newer form has the domain and a hash of the account before the stream.
+        at = 2 if len(tokens) == 9 else 4
+        stream, consumer, tries, sequence = tokens[at : at + 4]
+        # Half the time of `Delivery(...)`.
+        return tuple.__new__(Delivery, (stream, consumer, int(tries), int(sequence)))
     except ValueError as error:
         raise ProtocolError(f"not a message of a consumer: {error}") from None
-    return Delivery(stream, consumer, tries, sequence, timestamp, pending)
+
+
+#: JetStream's usual answer to a publish, which says nothing else than where the message is.
+_USUAL_ACK = re.compile(rb'\{"stream": ?"[A-Za-z0-9_-]+", ?"seq": ?[1-9][0-9]*\}')
+
+
+def is_usual_ack(payload: bytes) -> bool:
+    """Whether an answer to a publish says that it is stored, in the way in which nearly all do.
+
+    If not, `parse_ack` finds out what it says.
+    """
+    return _USUAL_ACK.fullmatch(payload) is not None
 
 
 def parse_ack(payload: bytes) -> PubAck:
@@ -114,11 +142,12 @@ def parse_ack(payload: bytes) -> PubAck:
 
     Raises:
         OverloadedError: the stream is full.
+        ConnectionLostError: JetStream cannot take it now; it may have it.
         JetStreamError: it was refused for another reason.
         ProtocolError: the answer is malformed.
     """
     answer = _parsed(payload)
-    _raise_error(answer, "publish")
+    _raise_error(answer, PUBLISH)
     stream, sequence = answer.get("stream"), answer.get("seq")
     if not isinstance(stream, str) or not isinstance(sequence, int):
         raise ProtocolError("JetStream's answer to a publish is malformed")
@@ -137,8 +166,15 @@ class JetStream:
         self._connection = connection
         self._place = place
 
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The version of the NATS server, such as ``(2, 12, 1)``; empty if it is not known."""
+        text = str(self._connection.server_info.get("version"))
+        numbers = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", text)
+        return tuple(map(int, numbers.groups())) if numbers else ()
+
     async def request(self, name: str, body: object = None) -> dict[str, Any]:
-        """Ask JetStream.
+        """Ask JetStream; what changes nothing is asked again while there is no answer.
 
         Args:
             name: what comes after ``$JS.API.``.
@@ -149,17 +185,24 @@ class JetStream:
             OverloadedError: there is no room for it.
             JetStreamError: it refuses the request.
             AuthenticationError: this side may not ask that.
-            ConnectionLostError: there is no connection, or no answer in time.
+            ConnectionLostError: there is no connection, no answer in time, or no leader now.
         """
         payload = b"" if body is None else json.dumps(body).encode()
-        try:
-            reply = await self._connection.request(f"$JS.API.{name}", payload, timeout=TIMEOUT)
-        except NotFoundError:
-            raise not_enabled(self._place) from None
-        except TimeoutError:
-            raise ConnectionLostError(
-                f"JetStream at {self._place} did not answer {name} within {TIMEOUT:g} s"
-            ) from None
+        loop = self._connection.loop
+        began = loop.time()
+        while True:
+            try:
+                reply = await self._connection.request(f"$JS.API.{name}", payload, timeout=TIMEOUT)
+            except NotFoundError:
+                raise not_enabled(self._place) from None
+            except TimeoutError:
+                waited = loop.time() - began
+                if name.startswith(QUESTIONS) and waited < ELECTIONS:
+                    continue
+                raise ConnectionLostError(
+                    f"JetStream at {self._place} did not answer {name} within {waited:.3g} s"
+                ) from None
+            break
         answer = _parsed(reply.payload)
         error = answer.get("error")
         if isinstance(error, dict) and error.get("err_code") in NOT_ENABLED:
@@ -191,12 +234,24 @@ class JetStream:
         )
 
     async def consumers(self, stream: str) -> list[dict[str, Any]]:
-        """All consumers of a stream; none if there is no such stream."""
+        """All consumers of a stream; none if there is no such stream.
+
+        Raises:
+            ConnectionLostError: as for `request`; or some have no leader, so that nothing is known
+                of them: the server that led them was killed, and the others elect another.
+        """
         found: list[dict[str, Any]] = []
         while True:
             page = await self._found(
                 f"CONSUMER.LIST.{stream}", STREAM_NOT_FOUND, body={"offset": len(found)}
             )
+            missing = [] if page is None else page.get("missing")
+            if isinstance(missing, list) and missing:
+                names = ", ".join(map(repr, missing[:3]))
+                raise ConnectionLostError(
+                    f"JetStream at {self._place} knows nothing of {len(missing)} queues, whose "
+                    f"servers do not answer it: {names}"
+                )
             consumers = [] if page is None else page.get("consumers") or []
             found += [each for each in consumers if isinstance(each, dict)]
             if len(consumers) < PAGE:
@@ -314,6 +369,9 @@ def _raise_error(answer: dict[str, Any], name: str) -> None:
     code = error.get("err_code")
     number = code if isinstance(code, int) else 0
     text = str(error.get("description", "no reason is given"))[:300]
-    if number == STORE_FAILED:
+    is_full = number == STORE_FAILED and text.startswith(FULL)
+    if is_full or (name == PUBLISH and number in NO_ROOM):
         raise OverloadedError(f"the stream of durable queues is full: {text}")
+    if number in PASSING or number == STORE_FAILED:
+        raise ConnectionLostError(f"JetStream cannot take {name} now: {text} (error {number})")
     raise JetStreamError(f"JetStream refuses {name}: {text} (error {number})", number)

@@ -6,6 +6,7 @@ What it overrides of nats-py is held by ``tests/nats/test_link.py``.
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,35 +18,72 @@ from ..runtime.log import Log
 from .address import Server
 from .options import Nats
 
+
+def missing(what: str, module: str) -> ModuleNotFoundError:
+    """The error for a package that is not installed."""
+    return ModuleNotFoundError(
+        f'{what}, which is not installed. It comes with the extra "nats": '
+        'pip install "berrymq-rpc[nats]"',
+        name=module,
+    )
+
+
 try:
     from nats import errors as nats_errors
     from nats.aio.client import Client as NatsClient
+    from nats.aio.transport import TcpTransport
     from nats.protocol.parser import AWAITING_CONTROL_LINE
     from nats.protocol.parser import Parser as NatsParser
 except ModuleNotFoundError as problem:
     if problem.name is None or problem.name.partition(".")[0] != "nats":
         raise
-    raise ModuleNotFoundError(
-        'NATS needs nats-py, which is not installed. It comes with the extra "nats": '
-        'pip install "berrymq-rpc[nats]"',
-        name="nats",
-    ) from None
+    raise missing("NATS needs nats-py", "nats") from None
 
-__all__ = ["Link", "LinkOwner", "Refusal", "error_of", "refusal_of", "text_of"]
+__all__ = [
+    "ExposedError",
+    "Link",
+    "LinkOptions",
+    "LinkOwner",
+    "Refusal",
+    "UnsafeError",
+    "check_signing",
+    "error_of",
+    "refusal_of",
+    "speaks_no_tls",
+    "text_of",
+]
 
 logger = Log("berrymq_rpc.nats")
 
 #: Seconds to make a link, from the first packet to the server's answer to the password.
 LINK_TIMEOUT = 5.0
 
+#: Bytes that are read at once: as many as asyncio reads from a socket.
+READ_BYTES = 256 << 10
+
 #: Seconds that the tasks of a link that is given up have to end.
 CLEANUP = 1.0
 
-#: Digits of a size or of a subscription's number.
-MAX_DIGITS = 9
+#: The line before a message without and with headers: subject, number of the subscription, subject
+#: for answers if there is one, and sizes.
+_PLAIN = re.compile(rb"MSG (\S+) ([0-9]{1,9}) (?:(\S+) )?([0-9]{1,9})\r\n").match
+_WITH_HEADERS = re.compile(
+    rb"HMSG (\S+) ([0-9]{1,9}) (?:(\S+) )?([0-9]{1,9}) ([0-9]{1,9})\r\n"
+).match
 
 #: Characters of what the server says that are kept in a text.
 MAX_TEXT = 300
+
+#: Bytes of a message that a server must take at least: those without which none of ours works.
+MIN_PAYLOAD = 4096
+
+
+class UnsafeError(AuthenticationError):
+    """This side refuses the server: what it would send could be read by others."""
+
+
+class ExposedError(UnsafeError):
+    """The server lets anyone in, and others could call this side."""
 
 
 class Refusal(NamedTuple):
@@ -91,12 +129,22 @@ class LinkOptions(NamedTuple):
     heartbeat: float
     echo: bool
     insecure: bool
+    serves: bool
+
+
+class Transport(TcpTransport):  # type: ignore[misc]
+    """Reads more at once than nats-py asks for: what was read together is answered together."""
+
+    async def read(self, buffer_size: int) -> bytes:
+        data: bytes = await super().read(READ_BYTES)
+        return data
 
 
 class Parser(NatsParser):  # type: ignore[misc]
     """Takes messages out of what was read by itself, and leaves all else to nats-py.
 
-    nats-py moves the rest of what was read in memory for each message.
+    nats-py moves the rest of what was read in memory for each message. So it gets each other line
+    alone, as messages may follow.
     """
 
     _expected: int
@@ -110,11 +158,24 @@ class Parser(NatsParser):  # type: ignore[misc]
                     return
                 data = bytes(buf)
                 buf.clear()
-            done, self._expected = self._take_messages(data)
-            if done < len(data):
-                buf += memoryview(data)[done:]
-                if not self._expected:
-                    await super().parse()
+            done = 0
+            while True:
+                done, self._expected = self._take_messages(data, done)
+                end = len(data) if self._expected else data.find(b"\r\n", done) + 2
+                if end < 2:
+                    # Not a whole line; nats-py bounds it.
+                    end = len(data)
+                if end > done:
+                    buf += memoryview(data)[done:end]
+                    if not self._expected:
+                        await super().parse()
+                if end == len(data):
+                    break
+                done = end
+                if buf or self.state != AWAITING_CONTROL_LINE:
+                    # A message in another form than nats-server's, for example.
+                    await super().parse(data[done:])
+                    break
         else:
             await super().parse(data)
         self.nc.owner.parsed()
@@ -125,46 +186,36 @@ class Parser(NatsParser):  # type: ignore[misc]
         #: else.
         self._expected = 0
 
-    def _take_messages(self, data: bytes) -> tuple[int, int]:
-        """Hand on the whole messages that bytes begin with.
+    def _take_messages(self, data: bytes, start: int) -> tuple[int, int]:
+        """Hand on the whole messages that bytes have from a place on.
 
         Returns:
-            How many bytes they take, and how many the next message takes as far as is known; 0 if
-            no message follows.
+            Where they end, and how many bytes the next message takes as far as is known; 0 if no
+            message follows.
         """
         received = self.nc.owner.received
         size = len(data)
-        start = 0
         while True:
-            if data.startswith(b"MSG ", start):
-                least = 4
-            elif data.startswith(b"HMSG ", start):
-                least = 5
+            # Whatever else it is, a line without an end included, is left to nats-py.
+            line = _PLAIN(data, start)
+            if line is not None:
+                subject, number, reply, length = line.groups(b"")
+                body, headers = line.end(), b""
+                stop = body + int(length)
+                if stop + 2 > size:
+                    return start, stop + 2 - start
             else:
-                return start, 0
-            end = data.find(b"\r\n", start)
-            if end < 0:
-                # A line without an end is left to nats-py, which bounds it.
-                return start, 0
-            fields = data[start:end].split()
-            count = len(fields) - least
-            digits = fields[-1]
-            if count not in (0, 1) or not (digits.isdigit() and fields[2].isdigit()):
-                return start, 0
-            if len(digits) > MAX_DIGITS or len(fields[2]) > MAX_DIGITS:
-                return start, 0
-            body = end + 2
-            stop = body + int(digits)
-            if stop + 2 > size:
-                return start, stop + 2 - start
-            reply = fields[3] if count else b""
-            headers = b""
-            if least == 5:
-                if not fields[-2].isdigit() or len(fields[-2]) > MAX_DIGITS:
+                line = _WITH_HEADERS(data, start)
+                if line is None:
                     return start, 0
-                middle = min(body + int(fields[-2]), stop)
+                subject, number, reply, headers_length, length = line.groups(b"")
+                body = line.end()
+                stop = body + int(length)
+                if stop + 2 > size:
+                    return start, stop + 2 - start
+                middle = min(body + int(headers_length), stop)
                 headers, body = data[body:middle], middle
-            received(int(fields[2]), fields[1], reply, data[body:stop], headers)
+            received(int(number), subject, reply, data[body:stop], headers)
             start = stop + 2
 
 
@@ -181,6 +232,8 @@ class Link(NatsClient):  # type: ignore[misc]
         self._server_info: dict[str, Any] = {}
         self._ps = Parser(self)
         self._began = monotonic()
+        #: Whether it has been sent who this side is.
+        self._said_who = False
         self._waiting_pongs: list[asyncio.Future[bool]] = []
 
     @property
@@ -193,6 +246,14 @@ class Link(NatsClient):  # type: ignore[misc]
         """What the server said about itself."""
         info: dict[str, Any] = self._server_info
         return info
+
+    @property
+    def has_shown_certificate(self) -> bool:
+        """Whether the server wants a certificate of this side, and TLS began with one or none.
+
+        A server that closes the link then does not like it. It says so first, which may get lost.
+        """
+        return self._said_who and bool(self.info.get("tls_verify"))
 
     @property
     def buffered(self) -> int:
@@ -246,6 +307,25 @@ class Link(NatsClient):  # type: ignore[misc]
         )
         if not self.is_connected:
             raise ConnectionResetError("the server closed the connection")
+        self._check_exposure()
+
+    def _check_exposure(self) -> None:
+        info, options = self.info, self._link_options
+        # Who is let in without a proof, is let in as everybody is.
+        knows_us = info.get("auth_required") and options.settings.has_proof
+        if not (
+            knows_us
+            or info.get("tls_verify")
+            or options.insecure
+            or not options.serves
+            or self.server.is_loopback
+        ):
+            raise ExposedError(
+                f"anyone who reaches the NATS server at {self.server} could call this side or send "
+                "it messages: it asks for no authentication. Configure users there, and say as "
+                "which one, or pass insecure=True if the network is trusted",
+                reason="credentials",
+            )
 
     def write(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """Write at once; what the socket does not take is kept."""
@@ -269,6 +349,8 @@ class Link(NatsClient):  # type: ignore[misc]
         bare = getattr(self._transport, "_bare_io_writer", None)
         if bare is not None and bare is not writer:
             bare.transport.abort()
+        # nats-py would set these again where the answer was read already.
+        self._pongs.clear()
         for pong in self._waiting_pongs:
             if not pong.done():
                 pong.set_result(False)
@@ -295,13 +377,20 @@ class Link(NatsClient):  # type: ignore[misc]
     async def _select_next_server(self) -> None:
         # nats-py's own does not end while no server answers.
         server = self._server_pool[0]
-        await self._connect_to_server(server)
+        self._transport = Transport()
+        await self._transport.connect(
+            server.uri, buffer_size=READ_BYTES, connect_timeout=self.options["connect_timeout"]
+        )
         self._current_server = server
 
     def _connect_command(self) -> bytes:
         # Called just before who this side is goes out.
         settings = self._link_options.settings
-        is_encrypted = self._writer is not None and self._writer.get_extra_info("ssl_object")
+        writer = self._writer
+        is_encrypted = writer is not None and writer.get_extra_info("ssl_object")
+        if writer is not None and is_encrypted:
+            # Who is refused hears the server's end as well.
+            _end_with_peer(writer.transport.get_protocol())
         if settings.address.tls and not is_encrypted:
             raise AuthenticationError(
                 f"{self.server} speaks no TLS, which was asked for: nothing was sent",
@@ -313,12 +402,13 @@ class Link(NatsClient):  # type: ignore[misc]
             and not self.server.is_loopback
             and not self._link_options.insecure
         ):
-            raise AuthenticationError(
+            raise UnsafeError(
                 f"a password or token for {self.server} would go over the network for others to "
                 "read. Use nats+tls://, or pass insecure=True if the network is trusted",
                 reason="credentials",
             )
         command: bytes = super()._connect_command()
+        self._said_who = True
         return command
 
     async def _process_msg(
@@ -327,7 +417,11 @@ class Link(NatsClient):  # type: ignore[misc]
         self.owner.received(sid, subject, reply, data, headers or b"")
 
     async def _process_info(self, info: Any, initial_connection: bool = False) -> None:
-        if isinstance(info, dict) and not initial_connection:
+        if initial_connection:
+            if self._link_options.settings.address.tls and info.get("tls_available"):
+                # nats-py begins TLS only with a server that asks for it.
+                info["tls_required"] = True
+        elif isinstance(info, dict):
             self._server_info = {**self._server_info, **info}
             self.owner.link_informed(self, self._server_info)
 
@@ -376,6 +470,25 @@ def error_of(error: BaseException, server: Server) -> BaseException:
             return ConnectionLostError(f"no connection to the NATS server at {server}: {text}")
 
 
+def _end_with_peer(protocol: Any) -> None:
+    """Have the protocol of a TLS transport not ask for what TLS cannot do: to go on writing when
+    the peer has ended. nats-py's asks, as it does not say that it is TLS, and asyncio warns."""
+    received = protocol.eof_received
+
+    def eof_received() -> None:
+        received()
+
+    protocol.eof_received = eof_received
+
+
+def speaks_no_tls(error: BaseException | None) -> bool:
+    """Whether what came in place of TLS was something else, such as the INFO of a NATS server."""
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLCertVerificationError):
+        return False
+    # An alert is TLS, and says what is wrong.
+    return bool(error.reason) and "ALERT" not in error.reason
+
+
 def refusal_of(text: str, server: str) -> Refusal | None:
     """Read what a server says it refuses; ``None`` for another error."""
     lower = text.lower()
@@ -384,8 +497,7 @@ def refusal_of(text: str, server: str) -> Refusal | None:
         subject = text.partition('"')[2].partition('"')[0]
         return Refusal(
             AuthenticationError(
-                f"the NATS server at {server} does not let this side {operation} "
-                f"{'to ' if operation == 'subscribe' else ''}{subject!r}",
+                f"the NATS server at {server} does not let this side {operation} to {subject!r}",
                 reason="permission",
             ),
             operation,
@@ -398,6 +510,19 @@ def refusal_of(text: str, server: str) -> Refusal | None:
         )
         return Refusal(error, "connect", "")
     return None
+
+
+def check_signing(settings: Nats) -> None:
+    """See that what signs for this side is installed, if something must.
+
+    Raises:
+        ModuleNotFoundError: nkeys is not installed; it comes with the extra ``nats``.
+    """
+    if settings.nkey is not None or settings.credentials is not None:
+        try:
+            import nkeys  # noqa: F401
+        except ModuleNotFoundError:
+            raise missing("nkey= and credentials= need nkeys", "nkeys") from None
 
 
 def _check_credentials(path: Any) -> None:

@@ -53,7 +53,13 @@ class Nats:
     address: NatsAddress = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        texts = (self.servers,) if isinstance(self.servers, str) else tuple(self.servers)
+        several: object = (self.servers,) if isinstance(self.servers, str) else self.servers
+        texts = tuple(several) if isinstance(several, Iterable) else (several,)
+        if not all(isinstance(text, str) for text in texts):
+            # Without the value, which may have a secret in it.
+            raise TypeError(
+                "an address of NATS is text, such as nats://host:4222, or several texts"
+            )
         if not texts:
             raise ValueError("no NATS server is given")
         addresses = [NatsAddress.parse(text) for text in texts]
@@ -67,11 +73,15 @@ class Nats:
             raise ValueError(f"one service is meant, not {' and '.join(sorted(services))}")
         for name in ("user", "password", "token"):
             _check_text(name, getattr(self, name))
-        found = [a for a in addresses if a.user is not None or a.token is not None]
-        if found and (self.user, self.password, self.token) == (None, None, None):
-            object.__setattr__(self, "user", found[0].user)
-            object.__setattr__(self, "password", found[0].password)
-            object.__setattr__(self, "token", found[0].token)
+        given = {(self.user, self.password, self.token)}
+        given |= {(a.user, a.password, a.token) for a in addresses}
+        given.discard((None, None, None))
+        if len(given) > 1:
+            raise ValueError("one user or token is meant, in the addresses and the arguments")
+        for user, password, token in given:
+            object.__setattr__(self, "user", user)
+            object.__setattr__(self, "password", password)
+            object.__setattr__(self, "token", token)
         if (self.user is None) != (self.password is None):
             raise ValueError("a user needs a password, and a password a user")
         if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
@@ -98,6 +108,11 @@ class Nats:
     def has_secret(self) -> bool:
         """Whether a password or token is sent to the server, which others must not read."""
         return self.password is not None or self.token is not None
+
+    @property
+    def has_proof(self) -> bool:
+        """Whether this side says who it is, other than by a certificate."""
+        return self.has_secret or self.nkey is not None or self.credentials is not None
 
     def for_service(self, service: str) -> "Nats":
         """The same servers for another service."""

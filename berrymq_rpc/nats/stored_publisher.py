@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from ..errors import (
+    ConnectionLostError,
     Error,
     NotFoundError,
     ProtocolError,
@@ -13,10 +14,10 @@ from ..errors import (
     TooLargeError,
 )
 from .connection import Connection
-from .headers import NO_RESPONDERS, pack_headers, status_of
-from .jetstream import parse_ack
+from .headers import NO_RESPONDERS, pack_header, pack_headers, status_of
+from .jetstream import is_usual_ack, parse_ack
 
-__all__ = ["ABSENCE", "TIMEOUT", "OnStored", "StoredPublisher"]
+__all__ = ["TIMEOUT", "OnStored", "StoredPublisher"]
 
 #: Called once, with ``None`` when the message is stored, or with the reason why it is not known to
 #: be.
@@ -29,8 +30,9 @@ RETRY = 5.0
 #: Seconds between looks at what has no answer.
 CHECK = 0.25
 
-#: Seconds for which JetStream may be absent: a server that was just started reads its streams.
-ABSENCE = 5.0
+#: Seconds for which JetStream may be absent: a server that was just started reads its streams, and
+#: a stream of several servers whose leader was killed has none for 4 to 9 s, until they elect one.
+ABSENCE = 20.0
 
 #: Seconds that a message has until its sender gets an error.
 TIMEOUT = 60.0
@@ -91,11 +93,15 @@ class StoredPublisher:
         """
         self._numbers += 1
         key = str(self._numbers)
-        packed = pack_headers({"Nats-Msg-Id": message_id, **(headers or {})})
+        if headers:
+            packed = pack_headers({"Nats-Msg-Id": message_id, **headers})
+        else:
+            packed = pack_header("Nats-Msg-Id", message_id)
         pending = _Pending(subject, payload, packed, on_stored, self._loop.time())
         self._pending[key] = pending
         self._send(key, pending)
-        self._plan()
+        if self._timer is None:
+            self._plan()
         return key
 
     def publish_again(self, key: str | None = None) -> None:
@@ -106,6 +112,7 @@ class StoredPublisher:
         for each in [key] if key is not None else list(self._pending):
             pending = self._pending.get(each)
             if pending is not None:
+                pending.sent = self._loop.time()
                 self._send(each, pending)
 
     def close(self) -> None:
@@ -116,7 +123,6 @@ class StoredPublisher:
             self._end(key, ServiceClosedError("the node was closed before JetStream had answered"))
 
     def _send(self, key: str, pending: _Pending) -> None:
-        pending.sent = self._loop.time()
         try:
             self._connection.publish(
                 pending.subject, pending.payload, f"{self._subject}.{key}", pending.headers
@@ -126,6 +132,9 @@ class StoredPublisher:
 
     def _answered(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         key = subject.rpartition(".")[2]
+        if is_usual_ack(payload):
+            self._end(key, None)
+            return
         pending = self._pending.get(key)
         if pending is None:
             return
@@ -146,6 +155,9 @@ class StoredPublisher:
         except ProtocolError:
             # A follower has answered, which it should not: JetStream's word is still to come.
             return
+        except ConnectionLostError:
+            # There is no leader now, or one has it in hand that was sent before.
+            pending.sent = 0.0
         except Error as error:
             self._end(key, error)
         else:
@@ -157,8 +169,7 @@ class StoredPublisher:
             pending.on_stored(error)
 
     def _plan(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(CHECK, self._check)
+        self._timer = self._loop.call_later(CHECK, self._check)
 
     def _check(self) -> None:
         self._timer = None
@@ -173,6 +184,7 @@ class StoredPublisher:
                     ),
                 )
             elif now - pending.sent > RETRY:
+                pending.sent = now
                 self._send(key, pending)
         if self._pending:
             self._plan()

@@ -3,7 +3,7 @@
 from threading import get_ident
 from typing import Any
 
-from ..errors import AuthenticationError, Error, ServiceClosedError
+from ..errors import AuthenticationError, Error, OverloadedError, ServiceClosedError
 from ..nats.options import is_nats
 from ..runtime.fork import call_in_child
 from .call import Call
@@ -43,14 +43,18 @@ class ConnectionPool(Runtime):
         session.endpoint = ", ".join([*options.connect, *options.bind])
         session.trouble = self._trouble
         #: The ports whose server refused this side the last time, and why.
-        self._refusals: dict[PortConnections, AuthenticationError] = {}
+        self._refusals: dict[PortConnections, Error] = {}
         #: Why it cannot be used any more.
         self._problem: Error | None = None
         self._max_servers = options.max_servers
         call_in_child(self.forked)
 
     def _port_options(self, single: bool = False) -> PortOptions:
-        return super()._port_options(single)._replace(max_servers=self._max_servers)
+        return (
+            super()
+            ._port_options(single)
+            ._replace(max_servers=self._max_servers, serves=not self.dispatcher.table.is_empty)
+        )
 
     # -- calls ---------------------------------------------------------------------------
 
@@ -109,7 +113,10 @@ class ConnectionPool(Runtime):
                 "this client belongs to another event loop or thread: open one for each loop, or "
                 "use rpc.SyncClient, which any thread may call"
             )
-        return min(self._live, key=_load) if self._live else self._waiting
+        live = self._live
+        if len(live) == 1:
+            return live[0]
+        return min(live, key=_load) if live else self._waiting
 
     def sessions(self) -> list[Session]:
         return [*super().sessions(), self._waiting.session]
@@ -120,6 +127,13 @@ class ConnectionPool(Runtime):
         # Each call is told.
         self._refusals[port] = error
         self._fail_refused()
+
+    def servers_full(self, port: PortConnections, error: OverloadedError | None) -> None:
+        if error is not None:
+            self._refusals[port] = error
+            self._fail_refused()
+        elif isinstance(self._refusals.get(port), OverloadedError):
+            del self._refusals[port]
 
     def _trouble(self) -> str | None:
         """Why there is no connection, as far as the ports know."""

@@ -69,12 +69,14 @@ class HandlerTable:
     Attributes:
         methods: those that were known at start. For reading only; a dispatcher that does not
             find a name here asks `find`, which knows the rest.
+        handler: the handler, if the table is that of one.
     """
 
-    __slots__ = ("_asked", "_signatures", "methods")
+    __slots__ = ("_asked", "_signatures", "handler", "methods")
 
     def __init__(self, methods: dict[str, Method], asked: Mapping[str, Any]) -> None:
         self.methods = methods
+        self.handler: Any = None
         # Objects with __getitem__ by the names before them, "" for the handler itself.
         self._asked = dict(asked)
         # Of functions, and of functions that are bound: what such an object returns may be
@@ -83,6 +85,11 @@ class HandlerTable:
             weakref.WeakKeyDictionary(),
             weakref.WeakKeyDictionary(),
         )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it can have no method: that of a side which has no handler."""
+        return not (self.methods or self._asked)
 
     def find(self, name: object) -> Method:
         """Return the method of that name, which may be anything that came from a peer.
@@ -249,7 +256,9 @@ def collect_methods(handler: Any) -> HandlerTable:
             raise ValueError(
                 f"{name!r} cannot be exported: JSON-RPC 2.0 reserves names that begin with 'rpc.'"
             )
-    return HandlerTable(methods, asked)
+    table = HandlerTable(methods, asked)
+    table.handler = handler
+    return table
 
 
 def _contents(handler: Any) -> dict[int, list[tuple[str, Any]]]:

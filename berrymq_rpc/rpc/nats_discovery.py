@@ -11,12 +11,10 @@ from functools import partial
 from typing import Any
 
 from ..nats.connection import Connection
-from .transport.nats.port import MAX_REPLY
+from .service_identity import ServiceIdentity
+from .transport.nats.port import is_answerable
 
 __all__ = ["Endpoints", "NatsDiscovery"]
-
-#: What a server of this package says of the version of its service: it has none.
-_VERSION = "0.0.0"
 
 #: Gives the endpoints for INFO, or for STATS.
 Endpoints = Callable[[], list[dict[str, Any]]]
@@ -29,6 +27,7 @@ class NatsDiscovery:
         connection: the server's.
         service: its name.
         server: the server's id.
+        identity: what it says of itself.
         endpoints: describes what it offers.
         endpoint_statistics: what was asked of each.
         statistics: the server's own counts, for STATS.
@@ -39,12 +38,14 @@ class NatsDiscovery:
         connection: Connection,
         service: str,
         server: str,
+        identity: ServiceIdentity,
         endpoints: Endpoints,
         endpoint_statistics: Endpoints,
         statistics: Callable[[], dict[str, int]],
     ) -> None:
         self._connection = connection
-        self._identity = {"name": service, "id": server, "version": _VERSION}
+        self._identity = {"name": service, "id": server, "version": identity.version}
+        self._description = identity.description
         self._endpoints = endpoints
         self._endpoint_statistics = endpoint_statistics
         self._statistics = statistics
@@ -83,7 +84,7 @@ class NatsDiscovery:
         payload: bytes,
         headers: bytes,
     ) -> None:
-        if not 0 < len(reply) <= MAX_REPLY:
+        if not is_answerable(reply):
             return
         kind = f"io.nats.micro.v1.{verb.lower()}_response"
         said = {**self._identity, "metadata": {}, "type": kind, **answer()}
@@ -95,7 +96,7 @@ class NatsDiscovery:
         self._connection.publish(reply, text)
 
     def _info(self) -> dict[str, Any]:
-        return {"description": "berrymq_rpc", "endpoints": self._endpoints()}
+        return {"description": self._description, "endpoints": self._endpoints()}
 
     def _stats(self) -> dict[str, Any]:
         started = self._started.isoformat(timespec="milliseconds").replace("+00:00", "Z")

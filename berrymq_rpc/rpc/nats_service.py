@@ -10,6 +10,7 @@ from .method import Kind, Method
 from .method_table import HandlerTable
 from .nats_discovery import NatsDiscovery
 from .options import Options
+from .service_identity import ServiceIdentity
 from .transport.nats.listener import NatsListener
 from .transport.nats.micro import QUEUE_GROUP, NatsMicroPort
 from .transport.port import Port, PortHandler
@@ -17,8 +18,9 @@ from .wire.codec import Codec
 
 __all__ = ["NatsService"]
 
-#: How subjects begin that carry messages or sessions: no requests are taken there.
-_RESERVED = "berrymq"
+#: How subjects begin that carry messages or sessions, or what NATS itself sends, such as answers in
+#: ``_INBOX``: no requests are taken there.
+_RESERVED = ("berrymq", "_")
 
 #: Characters of a docstring in the description of an endpoint.
 _MAX_DOC = 500
@@ -48,7 +50,11 @@ class NatsService:
         self._listener = port
         self._table = table
         self.dialect: MicroDialect | None = None
-        if "jsonrpc" in options.dialects and not port.service.startswith(_RESERVED):
+        #: What INFO says of the methods, once somebody has asked.
+        self._described: list[dict[str, Any]] | None = None
+        inboxes = port.settings.inbox_prefix.partition(".")[0]
+        is_reserved = port.service.startswith(_RESERVED) or port.service == inboxes
+        if "jsonrpc" in options.dialects and not is_reserved:
             codec = Codec(
                 options.translation_table,
                 use_list=options.use_list,
@@ -65,6 +71,7 @@ class NatsService:
             port.connection,
             port.service,
             port.id,
+            ServiceIdentity.of(table.handler),
             self._endpoints,
             self._endpoint_statistics,
             statistics,
@@ -73,6 +80,16 @@ class NatsService:
     def open_port(self, handler: PortHandler) -> Port:
         """Begin to take requests."""
         return NatsMicroPort(self._listener, handler)
+
+    async def ready(self, timeout: float) -> None:
+        """Wait until NATS has all subscriptions, or there is no link any more.
+
+        Cancelling it is harmless.
+
+        Args:
+            timeout: seconds.
+        """
+        await self._listener.connection.flush(timeout)
 
     def stop(self) -> None:
         """Be listed no more: the server is closing."""
@@ -92,6 +109,11 @@ class NatsService:
     def _endpoints(self) -> list[dict[str, Any]]:
         if self.dialect is None:
             return []
+        if self._described is None:
+            self._described = self._describe()
+        return self._described
+
+    def _describe(self) -> list[dict[str, Any]]:
         described = {each["name"]: each for each in describe(self._table)["methods"]}
         return [
             {
@@ -121,6 +143,8 @@ class NatsService:
                     "last_error": counts.last_error,
                     "processing_time": nanoseconds,
                     "average_processing_time": nanoseconds // max(counts.requests, 1),
+                    # Without it, nats-py cannot read the rest.
+                    "data": {},
                 }
             )
         return found

@@ -43,6 +43,9 @@ class ConnectionEvents(Protocol):
     def authentication_failed(self, port: "PortConnections", error: AuthenticationError) -> None:
         """The peer that a port connects to refused this side, or this side the peer."""
 
+    def servers_full(self, port: "PortConnections", error: OverloadedError | None) -> None:
+        """All servers that a port has found are full; ``None``: there are none now."""
+
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
@@ -90,6 +93,16 @@ class PortConnections:
         self._next_tick = 0.0
 
     @property
+    def has_peers(self) -> bool:
+        """Whether its connections are one with each peer."""
+        return self.port is None or self.port.has_peers
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing new is on its way, once it has stopped accepting."""
+        return self.port is None or self.port.is_drained
+
+    @property
     def endpoints(self) -> tuple[str, ...]:
         """The port's real addresses; none before it is open."""
         return () if self.port is None else self.port.endpoints
@@ -107,6 +120,11 @@ class PortConnections:
             self._tick()
 
     # -- what the port reports (`transport.port.PortHandler`) ---------------------------------
+
+    def has_room(self, peers: int) -> bool:
+        # Its peers may not have sent anything yet.
+        others = self._events.peers - len(self.connections)
+        return others + max(peers, len(self.connections)) < self._limits.max_peers
 
     def peer_connected(self, key: Key) -> None:
         if self._greeting is not None and key not in self.connections:
@@ -140,6 +158,10 @@ class PortConnections:
     def authentication_failed(self, error: AuthenticationError) -> None:
         error.endpoint = ", ".join(self.endpoints)
         self._events.authentication_failed(self, error)
+
+    def servers_full(self, reason: str | None) -> None:
+        error = None if reason is None else OverloadedError(reason)
+        self._events.servers_full(self, error)
 
     def read_complete(self) -> None:
         dirty, self._dirty = self._dirty, []
@@ -195,7 +217,7 @@ class PortConnections:
             return None
         if guessed is not None:
             self.peer_lost(key, "the peer speaks another dialect")
-        elif self._events.peers >= self._limits.max_peers:
+        elif self.has_peers and self._events.peers >= self._limits.max_peers:
             self._events.connection_refused()
             self._reject_peer(key, frames, self._new_session(dialect))
             return None

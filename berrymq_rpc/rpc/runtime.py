@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from ..errors import AuthenticationError, ServiceClosedError
+from ..errors import AuthenticationError, OverloadedError, ServiceClosedError
 from ..nats.options import is_nats
 from ..runtime.fork import OwnerProcess, leave_loop_in_child
 from ..runtime.log import Log
@@ -99,9 +99,9 @@ class Runtime:
         opened = await transport_for(endpoint).listen(endpoint, port, options)
         port.opened(opened)
         if is_nats(endpoint):
-            self._serve_plain_clients(opened)
+            await self._serve_plain_clients(opened)
 
-    def _serve_plain_clients(self, listener: Port) -> None:
+    async def _serve_plain_clients(self, listener: Port) -> None:
         """Have NATS's own tools find this side, and take the requests of plain NATS clients."""
         # Here, as it needs nats-py.
         from .nats_service import NatsService
@@ -111,6 +111,7 @@ class Runtime:
         if service.dialect is not None:
             port = self._new_port(None, [service.dialect])
             port.opened(service.open_port(port))
+        await service.ready(self.options.connect_timeout)
 
     async def dial(self, endpoint: str, *, greeting: Dialect | None) -> None:
         """Open a connecting port."""
@@ -167,7 +168,7 @@ class Runtime:
     @property
     def peers(self) -> int:
         """How many connections there are, at all ports."""
-        return sum(len(port.connections) for port in self.ports)
+        return sum(len(port.connections) for port in self.ports if port.has_peers)
 
     def connection_made(self, connection: Connection) -> None:
         """A peer has connected."""
@@ -189,6 +190,9 @@ class Runtime:
     def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
         """The peer that a port connects to refused this side, or this side the peer."""
         logger.warning("%s: %s", error.endpoint, error)
+
+    def servers_full(self, port: PortConnections, error: OverloadedError | None) -> None:
+        """All peers that a port has found are full; ``None``: there are none now."""
 
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
@@ -264,8 +268,9 @@ class Runtime:
 
     async def _goodbyes_read(self, end: float) -> None:
         """Wait until the peers have read the goodbye: all that they sent before it is answered."""
-        while self.loop.time() < end and not all(
-            c.session.barrier_passed for c in self.connections
+        while self.loop.time() < end and not (
+            all(port.is_drained for port in self.ports)
+            and all(c.session.barrier_passed for c in self.connections)
         ):
             await asyncio.sleep(FAREWELL_PAUSE)
 

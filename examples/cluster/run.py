@@ -107,8 +107,10 @@ async def run(address: str) -> None:
             say()
             for rest in (
                 f"call {address}/kitchen heat 180",
-                f"methods {address}/kitchen",
+                f"send {address} oven:hot 300",
+                f"send {address} order:new cake",
                 f"queues {address}",
+                f"tail {address}",
             ):
                 say(f"  {berrymq()} {rest}")
             say()
@@ -121,7 +123,8 @@ async def main() -> str | None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        server = await asyncio.to_thread(NatsServer, jetstream=True)
+        # In a process group of its own as well: the nodes end before it.
+        server = await asyncio.to_thread(NatsServer, jetstream=True, process_group=0)
     except FileNotFoundError:
         return NO_SERVER
     except (OSError, RuntimeError) as error:

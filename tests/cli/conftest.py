@@ -1,17 +1,25 @@
-"""Run the command in processes of its own, as its users do."""
+"""Run the command in processes of its own.
 
+They are forks of one that has imported the command; `test_entry.py` starts it as its users do.
+"""
+
+import atexit
 import os
 import queue
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
+
+from .fork_server import Forked, ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 BERRYMQ = [sys.executable, "-m", "berrymq_rpc"]
@@ -28,20 +36,21 @@ SECONDS = 20
 class Running:
     """A running command, whose output is read line by line."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked", files: dict[str, int]) -> None:
         self.process = process
         self._lines: dict[str, queue.SimpleQueue[str]] = {}
         self._readers: list[threading.Thread] = []
-        for name in ("stdout", "stderr"):
+        for name, file in files.items():
             lines = self._lines[name] = queue.SimpleQueue()
-            reader = threading.Thread(target=self._read, args=(getattr(process, name), lines))
+            reader = threading.Thread(target=self._read, args=(file, lines))
             self._readers.append(reader)
             reader.start()
 
     @staticmethod
-    def _read(stream: object, lines: "queue.SimpleQueue[str]") -> None:
-        for line in stream:  # type: ignore[attr-defined]
-            lines.put(line.rstrip("\n"))
+    def _read(file: int, lines: "queue.SimpleQueue[str]") -> None:
+        with open(file, encoding="utf-8") as stream:
+            for line in stream:
+                lines.put(line.rstrip("\n"))
         lines.put("(end)")
 
     def line(self) -> str:
@@ -81,41 +90,61 @@ Start = Callable[..., AbstractContextManager[Running]]
 
 
 @contextmanager
-def started(arguments: list[str], **environment: str) -> Iterator[Running]:
-    with subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT | environment,
-        cwd=ROOT,
-    ) as process:
-        running = Running(process)
-        try:
-            yield running
-        finally:
-            process.kill()
-            process.wait(SECONDS)
-            running.finish()
+def reading(start: Callable[[int, int], "subprocess.Popen[bytes] | Forked"]) -> Iterator[Running]:
+    """A program that `start` has started with two files to write to."""
+    pipes = {"stdout": os.pipe(), "stderr": os.pipe()}
+    process = start(*(write for _, write in pipes.values()))
+    for _, write in pipes.values():
+        os.close(write)
+    running = Running(process, {name: read for name, (read, _) in pipes.items()})
+    try:
+        yield running
+    finally:
+        process.kill()
+        process.wait(SECONDS)
+        running.finish()
+
+
+def started(arguments: list[str], **environment: str) -> AbstractContextManager[Running]:
+    """Start a program."""
+    return reading(
+        lambda stdout, stderr: subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=ENVIRONMENT | environment,
+            cwd=ROOT,
+        )
+    )
+
+
+@cache
+def fork_server() -> ForkServer:
+    server = ForkServer(ENVIRONMENT)
+    atexit.register(server.close)
+    return server
 
 
 def started_command(*arguments: str, **environment: str) -> AbstractContextManager[Running]:
     """Start the command."""
-    return started([*BERRYMQ, *arguments], **environment)
+    return reading(partial(fork_server().start, list(arguments), ENVIRONMENT | environment))
 
 
-def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end."""
-    return subprocess.run(
-        [*BERRYMQ, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env=ENVIRONMENT | environment,
-        cwd=ROOT,
-    )
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        files = stdout.fileno(), stderr.fileno()
+        process = fork_server().start(list(arguments), ENVIRONMENT | environment, *files)
+        try:
+            status = process.wait(SECONDS)
+        finally:
+            process.kill()
+        texts = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return subprocess.CompletedProcess(["berrymq", *arguments], status, *texts)
 
 
 def endpoint_of(node: Running) -> str:

@@ -37,11 +37,13 @@ def test_unknown_command(berrymq) -> None:
     assert "No such command 'sned'" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["click", "rich"])
-def test_without_the_extra(name) -> None:
-    program = f"import sys; sys.modules[{name!r}] = None; from berrymq_rpc.cli import main; main()"
-    result = subprocess.run(
-        [sys.executable, "-c", program, "--help"],
+def without(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command where a module is not installed."""
+    program = (
+        f"import sys; sys.modules[{module!r}] = None; from berrymq_rpc.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
         env=ENVIRONMENT,
         cwd=ROOT,
         capture_output=True,
@@ -49,10 +51,41 @@ def test_without_the_extra(name) -> None:
         timeout=SECONDS,
         check=False,
     )
+
+
+@pytest.mark.parametrize("name", ["click", "rich"])
+def test_without_the_extra(name) -> None:
+    result = without(name, "--help")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         f"The berrymq command needs {name}, which is not installed. It comes with the extra "
         '"cli": pip install "berrymq-rpc[cli]"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["call", "nats://127.0.0.1/calc", "add"],
+        ["methods", "nats://127.0.0.1/calc"],
+        ["stub", "nats://127.0.0.1/calc"],
+        ["queues", "nats://127.0.0.1"],
+        ["send", "nats://127.0.0.1", "a:b"],
+        ["serve", "--cluster", "nats://127.0.0.1"],
+        ["send", "nats://127.0.0.1/calc", "a:b"],
+        ["tail", "nats://127.0.0.1/calc", "a:b"],
+        ["get", "nats://127.0.0.1/calc", "a:b"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_without_the_extra_nats(arguments) -> None:
+    result = without("nats", *arguments)
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert line.endswith(
+        "NATS needs nats-py, which is not installed. It comes with the extra "
+        '"nats": pip install "berrymq-rpc[nats]"'
     )
 
 

@@ -45,7 +45,7 @@ def test_queues(nats_server: NatsServer, berrymq) -> None:
         "workers  job:*  0 waiting  0 being worked on  0 consumers",
     ]
     result = berrymq("queues", *where, "--replay", "workers")
-    assert (result.returncode, result.stdout) == (0, "1 dead letters of workers sent again\n")
+    assert (result.returncode, result.stdout) == (0, "1 dead letter of workers sent again\n")
     result = berrymq("queues", *where, "--delete", "others")
     assert (result.returncode, result.stdout) == (0, "others deleted\n")
     result = berrymq("queues", *where, "--delete", "others")

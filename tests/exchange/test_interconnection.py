@@ -577,3 +577,17 @@ async def test_a_held_token_keeps_its_link(caplog: pytest.LogCaptureFixture) -> 
                 assert await anext(stream) == {lease.token: "ok"}
                 one.bus.twitter("job:new", 1)
                 assert (await other.next()).args == (1,)
+
+
+async def test_a_talk_that_nobody_hears() -> None:
+    """There is no answer, as there is none within a process: neither an error nor an event."""
+    asks, other = Bus(), Bus()
+    answers: asyncio.Queue[Message] = asyncio.Queue()
+    asks.regist_function("answer:*", answers.put_nowait)
+    other.regist_function("question:two", lambda message: 2)
+    async with Node("tcp://127.0.0.1:0", other) as there, Node(None, asks) as here:
+        await here.interconnect(there.endpoints[0])
+        assert asks.talk("question:one", "answer:one") == 0
+        assert asks.talk("question:two", "answer:two") == 0
+        assert (await answers.get()).id == "answer:two"
+        assert answers.empty()

@@ -55,6 +55,7 @@ def test_addresses(
         "nats://host\r\n",
         "nats://::1",
         "nats://host?x",
+        "nats://a:p@host,b:q@host2",
     ],
 )
 def test_no_addresses(text: str) -> None:
@@ -71,6 +72,12 @@ def test_no_addresses(text: str) -> None:
         "nats://user:sec/ret@host",
         "tcp://user:secret@host:1",
         "nats://a,user:secret@b:x",
+        "nats://user:p@ss/secret@host/calc",
+        "nats://user:p@secret@host/calc",
+        "nats://tok/secret@host/calc",
+        "nats://user:p@sec/ret/host",
+        "nats//user:secret@host",
+        "nats:/user:secret@host/calc",
     ],
 )
 def test_no_error_shows_a_secret(text: str) -> None:
@@ -88,12 +95,20 @@ def test_no_error_shows_a_secret(text: str) -> None:
         Nats("nats://host", user="alice", password="secret"),
         Nats("nats://host", token="secret"),
         Nats(["nats://alice:secret@host", "nats://alice:secret@host2"]),
+        Nats(["nats://alice:secret@host", "nats://host2"], user="alice", password="secret"),
     ],
 )
 def test_settings_show_no_secret(settings: Nats) -> None:
     assert settings.has_secret
     assert settings.password == "secret" or settings.token == "secret"
     assert "secret" not in f"{settings} {settings!r} {settings.address!r} {settings.servers}"
+
+
+@pytest.mark.parametrize("servers", [7, None, b"nats://secret@host", ["nats://host", 7]])
+def test_servers_that_are_no_text(servers: Any) -> None:
+    with pytest.raises(TypeError, match="address of NATS is text") as raised:
+        Nats(servers)
+    assert "secret" not in str(raised.value)
 
 
 def test_settings() -> None:
@@ -133,6 +148,9 @@ def test_settings() -> None:
         ({"user": "alice", "password": b"secret"}, TypeError),
         ({"token": ""}, TypeError),
         ({"token": "t", "user": "a", "password": "p"}, ValueError),
+        ({"servers": ["nats://a:p@one", "nats://b:p@two"]}, ValueError),
+        ({"servers": "nats://a:p@one", "user": "b", "password": "p"}, ValueError),
+        ({"servers": "nats://token@one", "user": "b", "password": "p"}, ValueError),
         ({"token": "t", "nkey": "file"}, ValueError),
         ({"nkey": 5}, TypeError),
         ({"nkey": "file", "credentials": "file"}, ValueError),

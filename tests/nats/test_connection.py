@@ -17,7 +17,8 @@ from berrymq_rpc.errors import (
     NotFoundError,
     TooLargeError,
 )
-from berrymq_rpc.nats.connection import Connection
+from berrymq_rpc.nats.connection import EARLY, Connection
+from berrymq_rpc.nats.headers import pack_headers
 from berrymq_rpc.nats.link import Link
 from berrymq_rpc.nats.options import Nats
 from berrymq_rpc.testing.nats_server import NatsServer
@@ -83,7 +84,7 @@ async def test_one_write_a_turn(nats_server: NatsServer, subject: str, monkeypat
         write = link.write
 
         def counted(parts: Any) -> None:
-            writes.append(len(parts))
+            writes.append(sum(map(len, parts)))
             write(parts)
 
         monkeypatch.setattr(link, "write", counted)
@@ -92,7 +93,34 @@ async def test_one_write_a_turn(nats_server: NatsServer, subject: str, monkeypat
         assert opened.connection.queued_bytes > 100
         assert await opened.connection.flush(10)
         assert opened.connection.queued_bytes == 0
-    assert writes == [300]
+    assert len(writes) == 1
+
+
+async def test_what_is_much_is_written_within_a_turn(
+    nats_server: NatsServer, subject: str, monkeypatch: Any, until: Any
+) -> None:
+    arrived: list[bytes] = []
+    async with Opened(nats_server.url) as opened:
+        connection = opened.connection
+        connection.subscribe(subject, lambda _subject, _reply, payload, _: arrived.append(payload))
+        link = connection._link
+        assert link is not None
+        written: list[int] = []
+        write = link.write
+
+        def counted(parts: Any) -> None:
+            written.append(sum(map(len, parts)))
+            write(parts)
+
+        monkeypatch.setattr(link, "write", counted)
+        sent = [b"%08d" % number + bytes(100) for number in range(1000)]
+        for payload in sent:
+            connection.publish(subject, payload)
+        # No turn has ended.
+        assert len(written) > 100_000 // EARLY
+        assert max(written) < EARLY + 1000
+        await until(lambda: len(arrived) == len(sent))
+    assert arrived == sent
 
 
 async def test_a_callback_that_raises_ends_nothing(
@@ -130,6 +158,9 @@ async def test_request(nats_server: NatsServer, subject: str) -> None:
             await connection.request(subject, b"ab", timeout=0.05)
         with pytest.raises(TooLargeError, match="max_payload"):
             connection.publish(subject, bytes(connection.max_payload + 1))
+        with pytest.raises(TooLargeError, match="max_payload"):
+            # The server counts headers as well; nats-py does not.
+            connection.publish(subject, bytes(connection.max_payload), headers=pack_headers({}))
         assert connection._requests == {}
 
 
@@ -190,7 +221,7 @@ async def test_a_wrong_password(start_nats: StartNats) -> None:
     server = start_nats('authorization { user: "alice", password: "right-word" }')
     place = f"nats://alice:{{}}@127.0.0.1:{server.port}"
     async with Opened(place.format("right-word")) as opened:
-        assert opened.connection.requires_authentication
+        assert opened.connection.server_info["auth_required"]
     with pytest.raises(AuthenticationError) as caught:
         async with Opened(place.format("wrong-word")):
             pass

@@ -53,12 +53,16 @@ def test_what_is_overridden_is_there(name: str) -> None:
 async def test_what_is_used_is_there() -> None:
     client = Client()
     used = ["_ps", "_transport", "_server_info", "_flush_queue", "_server_pool", "_current_server"]
-    used += ["_reading_task", "_ping_interval_task", "_flusher_task"]
+    used += ["_pongs", "_reading_task", "_ping_interval_task", "_flusher_task"]
     for name in used:
         assert hasattr(client, name), name
     assert list(inspect.signature(Client._send_ping).parameters) == ["self", "future"]
     assert inspect.iscoroutinefunction(NatsParser.parse)
     assert NatsParser(client).buf == b""
+    assert inspect.iscoroutinefunction(TcpTransport.read)
+    assert list(inspect.signature(TcpTransport.read).parameters) == ["self", "buffer_size"]
+    connect = inspect.signature(TcpTransport.connect)
+    assert list(connect.parameters) == ["self", "uri", "buffer_size", "connect_timeout"]
     assert hasattr(TcpTransport(), "_io_writer")
     assert hasattr(TcpTransport(), "_bare_io_writer")
 
@@ -96,9 +100,9 @@ class FakeServer:
 
 
 @asynccontextmanager
-async def fake() -> AsyncIterator[FakeServer]:
+async def fake(host: str = "127.0.0.1") -> AsyncIterator[FakeServer]:
     made = FakeServer()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(made.serve, host, 0)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
@@ -176,6 +180,16 @@ async def test_what_does_not_end_a_link(words: bytes) -> None:
             assert server.connections == 1
 
 
+async def test_an_answer_that_was_read_as_the_link_ends() -> None:
+    async with fake() as server, connected(server) as connection:
+        assert connection._link is not None
+        link = connection._link
+        pong = await link.ping()
+        link.abort()
+        await link._process_pong()
+        assert await pong is False
+
+
 @pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"INFO {\r\n"])
 async def test_what_is_no_nats_server(greeting: bytes) -> None:
     async with fake() as server:
@@ -184,6 +198,69 @@ async def test_what_is_no_nats_server(greeting: bytes) -> None:
         try:
             with pytest.raises(ConnectionLostError, match="is it running"):
                 await connection.connect(0.5)
+        finally:
+            await connection.close()
+
+
+@pytest.mark.parametrize("size", [1, 4095])
+async def test_a_server_that_takes_small_messages_alone(
+    size: int, until: Callable[..., Awaitable[None]]
+) -> None:
+    """It is refused with a text that says why; one that says so later is left."""
+    info = b"INFO " + json.dumps({**INFO, "max_payload": size}).encode() + b"\r\n"
+    async with fake() as server:
+        server.greeting = info
+        connection = Connection(Nats(f"nats://127.0.0.1:{server.port}"))
+        try:
+            with pytest.raises(ConnectionLostError, match="max_payload"):
+                await connection.connect(0.5)
+        finally:
+            await connection.close()
+    reports: list[str] = []
+    async with fake() as server:
+        server.words = [info]
+        async with connected(
+            server,
+            restored=lambda: reports.append("restored"),
+            lost=lambda reason: reports.append(reason),
+        ):
+            await until(lambda: len(reports) >= 3)
+    assert reports[::2] == ["restored", "restored"]
+    assert "max_payload" in reports[1]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("nats://127.0.0.1:{}", "asks for no authentication"),
+        ("nats://alice:word@127.0.0.1:{}", "would go over the network"),
+    ],
+)
+async def test_a_server_that_a_cluster_names_and_that_is_not_safe(
+    place: str, why: str, until: Callable[..., Awaitable[None]], monkeypatch: Any
+) -> None:
+    """It is left alone. A refusal would be told, and who was given be tried more seldom."""
+    # An address of this host's own stands for one of the network.
+    monkeypatch.setattr(Server, "is_loopback", property(lambda each: each.host == "127.0.0.1"))
+    reports: list[str] = []
+    async with fake("127.0.0.2") as named:
+        info = {**INFO, "connect_urls": [f"127.0.0.2:{named.port}"]}
+        async with fake() as server:
+            server.greeting = b"INFO " + json.dumps(info).encode() + b"\r\n"
+            connection = Connection(
+                Nats(place.format(server.port)),
+                restored=lambda: reports.append("restored"),
+                lost=lambda reason: reports.append("lost"),
+                refused=lambda refusal: reports.append(str(refusal.error)),
+            )
+            await connection.connect(10)
+            server.words = [b"nonsense\r\n"]
+            server.greeting = b"-ERR 'closing'\r\n"
+            await connection.flush(10)
+            await until(lambda: "lost" in reports)
+        try:
+            await until(lambda: why in connection.last_error)
+            assert reports == ["restored", "lost"]
         finally:
             await connection.close()
 
@@ -316,6 +393,17 @@ async def test_messages_are_parsed_as_nats_py_does(pieces: list[bytes], cuts: li
     assert ours.owner.events == theirs.owner.events
     assert len(ours.owner.events) == len([p for p in pieces if p != b"+OK\r\n"])
     assert parser.buf == b""
+
+
+async def test_messages_after_another_line_are_not_left_to_nats_py() -> None:
+    class NoMessages(Taken):
+        async def _process_msg(self, *message: Any) -> None:
+            raise AssertionError("it was left to nats-py")
+
+    taken = NoMessages()
+    message = b"MSG a.b 7 2\r\nxy\r\n"
+    await Parser(taken).parse(b"PONG\r\n" + message + b"+OK\r\nPING\r\n" + message)
+    assert [type(event) for event in taken.owner.events] == [str, tuple, str, tuple]
 
 
 def test_errors() -> None:

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
 import nats
+from nats.micro.service import ServiceInfo, ServicePing, ServiceStats
 
 from berrymq_rpc import rpc
 from berrymq_rpc.testing.nats_server import NatsServer
@@ -27,6 +28,10 @@ def service() -> str:
 
 
 class Handler(rpc.AttrHandler):
+    """Adds numbers."""
+
+    __version__ = "1.2.3"
+
     @rpc.method
     def add(self, a: int, b: int = 0) -> int:
         """Add two numbers."""
@@ -67,7 +72,7 @@ async def test_discovery(nats_server: NatsServer, service: str, until: Any) -> N
             assert found == {
                 "name": service,
                 "id": found["id"],
-                "version": "0.0.0",
+                "version": "1.2.3",
                 "metadata": {},
                 "type": "io.nats.micro.v1.ping_response",
             }
@@ -82,7 +87,13 @@ async def test_discovery(nats_server: NatsServer, service: str, until: Any) -> N
         assert sum(int(found["metadata"]["calls"]) for found in stats) == 1
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", found["started"]) for found in stats)
         info = await answers(plain, f"$SRV.INFO.{service}", 2)
-        assert all(isinstance(found["description"], str) for found in info)
+        assert {found["description"] for found in info} == {"Adds numbers."}
+        # As nats-py reads them, when it asks for itself.
+        assert {ServicePing.from_dict(found).name for found in both} == {service}
+        described = [ServiceInfo.from_dict(found) for found in info]
+        assert {one.endpoints[0].subject for one in described} == {f"{service}.add"}
+        counted = [ServiceStats.from_dict(found) for found in stats]
+        assert {one.endpoints[0].name for one in counted} == {"add"}
 
 
 async def test_a_server_that_closes_is_not_listed(nats_server: NatsServer, service: str) -> None:

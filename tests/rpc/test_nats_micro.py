@@ -4,9 +4,12 @@ import asyncio
 import itertools
 import json
 import os
+import re
+import socket
 import time
+import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -276,6 +279,50 @@ async def test_several_servers_share_the_requests(nats_server: NatsServer, servi
         assert {await plain.value("who") for _ in range(20)} == {"a"}
 
 
+def blocking_client(server: NatsServer) -> socket.socket:
+    """A plain NATS client that the event loop does not run."""
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    client.sendall(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n')
+    return client
+
+
+def read_until(client: socket.socket, enough: Callable[[bytes], object]) -> bytes:
+    data = b""
+    while not enough(data):
+        data += client.recv(1 << 16)
+    return data
+
+
+@pytest.mark.parametrize("grace", [5.0, 0.1])
+async def test_requests_on_their_way_to_a_closing_server_are_answered(
+    nats_server: NatsServer, service: str, grace: float
+) -> None:
+    """NATS has given them to it: nobody else answers."""
+    server = await rpc.start_server(Handler(), bind=f"{nats_server.url}/{service}", grace=grace)
+    with blocking_client(nats_server) as client:
+        request = f"PUB {service}.add answers.{service} 3\r\n[1]\r\n"
+        client.sendall(f"SUB answers.{service} 1\r\n{request * 100}PING\r\n".encode())
+        read_until(client, lambda data: data.endswith(b"PONG\r\n"))
+        server.close()
+        await server.wait_closed()
+        got = read_until(client, lambda data: len(re.findall(rb"^H?MSG ", data, re.M)) == 100)
+    assert got.count(b"Nats-Service-Error-Code: 503\r\n") == got.count(b"HMSG")
+
+
+async def test_plain_clients_are_no_peer(nats_server: NatsServer, service: str) -> None:
+    """They take no place of those that `max_peers` allows, and need none."""
+    limits = rpc.Limits(max_peers=1)
+    async with opened(nats_server, service, limits=limits) as (_, server, plain):
+        assert await plain.value("add", b"[1]") == 1
+        assert server.statistics()["peers"] == 0
+        async with await rpc.open_client(
+            connect=f"{nats_server.url}/{service}", timeout=10
+        ) as client:
+            assert await client.rpc.add(1, 2) == 3
+            assert server.statistics()["peers"] == 1
+            assert await plain.value("add", b"[1]") == 1
+
+
 @pytest.mark.parametrize("dialects", ["native", ("native", "aiozmq")])
 async def test_it_can_be_turned_off(nats_server: NatsServer, service: str, dialects: Any) -> None:
     async with opened(nats_server, service, dialects=dialects) as (_, _, plain):
@@ -362,12 +409,45 @@ async def test_a_lost_link_cancels_what_runs(start_nats: Any, service: str, unti
 
 
 async def test_hostile_requests(nats_server: NatsServer, service: str) -> None:
-    async with opened(nats_server, service) as (_, _, plain):
+    async with opened(nats_server, service) as (_, server, plain):
         for reply in ("", "x" * 2000, f"{service}.add", "$SRV.PING"):
             for body in (b"", b"{", os.urandom(1000), b"[" * 100_000):
                 for headers in (None, {"Content-Type": "application/msgpack"}):
                     await plain.client.publish(f"{service}.add", body, reply, headers)
+        many = {f"X-{number}": "x" * 50 for number in range(1000)}
+        assert await plain.code("nothing", b"", **many) == "404"
         assert await plain.value("add", b"[1, 2]") == 3
+        # Requests whose answer cannot be sent where it is wanted.
+        assert server.statistics()["malformed_messages"] == 4 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91\xdf\xff\xff\xff\xff",
+        b"\x91\xc6\xff\xff\xff\xff",
+        b"\x91" * 100_000,
+        b"\xdc\xff\xff" + b"\x90" * 65_535,
+        b"\x91\xc7\xff\x05" + b"\xff" * 255,
+        b"\x91\xd4\x7f\x00",
+        b"\x82\xa4args\x81\x00\x00\xa6kwargs\x90",
+        b"\x81\x90\x00",
+        b"\x81\xa1\xff\x00",
+    ],
+)
+def test_msgpack_bombs(body: bytes) -> None:
+    micro = session()
+    headers = b"NATS/1.0\r\nContent-Type: Application/MsgPack; x=y\r\n\r\n"
+    tracemalloc.start()
+    try:
+        events = micro.receive([b"add", b"reply", headers, body], 1.0)
+        assert tracemalloc.get_traced_memory()[1] < (8 << 20) + 100 * len(body)
+    finally:
+        tracemalloc.stop()
+    if not events:
+        ((_, answer, _),) = micro.messages(2.0)
+        assert b"Nats-Service-Error-Code: 400\r\n" in answer
 
 
 def session() -> Any:

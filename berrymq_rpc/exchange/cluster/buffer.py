@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from ...bus import Message
+from ...bus.durable import Stored
 from ...errors import (
     OverloadedError,
     PermissionDeniedError,
@@ -13,6 +14,7 @@ from ...errors import (
 from ...identifier import Identifier
 from ...runtime.log import Log
 from ..batch import OVERHEAD, Batch, Source
+from ..durable.dead_letters import room_of_letter
 from ..message_codec import MessageCodec
 from ..message_filter import MessageFilter
 from ..record import HEAD_BYTES, RecordCodec
@@ -143,10 +145,13 @@ class ClusterBuffer(SendBuffer):
         super().put(Publication(batch, inbox(self._cluster, node), payload))
 
     def _put_messages(self, batch: Batch) -> None:
+        if batch.identifier is not None:
+            self._publish(batch, batch.identifier)
+            return
         messages = self._codec.unpack(batch)
         identifiers = [message[0] for message in messages]
         if identifiers.count(identifiers[0]) == len(identifiers):
-            self._publish(batch, identifiers[0], messages)
+            self._publish(batch, identifiers[0])
             return
         start = 0
         while start < len(identifiers):
@@ -157,7 +162,7 @@ class ClusterBuffer(SendBuffer):
                     break
                 end += 1
             part = self._part(batch, messages, start, end)
-            self._publish(part, identifiers[start], messages[start:end])
+            self._publish(part, identifiers[start])
             start = end
 
     def _part(
@@ -173,13 +178,12 @@ class ClusterBuffer(SendBuffer):
             batch.source, batch.first + start, end - start, data, frames, withheld=withheld
         )
 
-    def _publish(
-        self, batch: Batch, identifier: str, messages: tuple[tuple[Any, ...], ...]
-    ) -> None:
+    def _publish(self, batch: Batch, identifier: str) -> None:
+        """Make a publication of messages that all have one identifier."""
         if batch.size + HEAD_BYTES > self.max_payload and batch.count > 1:
-            for place, message in enumerate(messages):
-                part = self._part(batch, messages, place, place + 1)
-                self._publish(part, identifier, (message,))
+            messages = self._codec.unpack(batch)
+            for place in range(batch.count):
+                self._publish(self._part(batch, messages, place, place + 1), identifier)
             return
         try:
             subject = self.subject(identifier)
@@ -191,14 +195,25 @@ class ClusterBuffer(SendBuffer):
         if len(self._last) >= MAX_SUBJECTS:
             del self._last[next(iter(self._last))]
         self._last[key] = batch.last
+        limit = self.max_payload
         if (stored := batch.stored) is not None:
             stored.is_claimed = True
-        if len(payload) > self.max_payload:
-            too_large = self._refuse(messages[0], len(payload))
+            # So that there is room for what becomes of it.
+            limit -= room_of_letter(identifier)
+        if len(payload) > limit:
+            too_large = self._refuse(self._codec.unpack(batch)[0], len(payload), limit)
             if stored is not None:
                 stored.end(too_large)
             return
         super().put(Publication(batch, subject, payload))
+
+    def unstored(self) -> list[Stored]:
+        """Those whose messages are to be stored, and were never published."""
+        return [
+            batch.stored
+            for batch in self._waiting
+            if batch.stored is not None and isinstance(batch, Publication) and batch.key is None
+        ]
 
     def clear(self) -> int:
         self._is_closed = True
@@ -228,10 +243,11 @@ class ClusterBuffer(SendBuffer):
             subject = self._known[identifier] = subject_of(self._cluster, parsed)
         return subject
 
-    def _refuse(self, message: tuple[Any, ...], size: int) -> Exception:
+    def _refuse(self, message: tuple[Any, ...], size: int, limit: int) -> Exception:
         self.refused += 1
         error = TooLargeError(
-            f"{size:,} bytes are more than the NATS server takes (max_payload={self.max_payload:,})"
+            f"{size:,} bytes are more than the {limit:,} that the NATS server takes of such a "
+            f"message (max_payload={self.max_payload:,})"
         )
         identifier, args, *rest = message
         refused = Refused(error, Message(Identifier(identifier), args, rest[0] if rest else {}))

@@ -11,10 +11,11 @@ once.
 import asyncio
 from typing import Any
 
-from ...errors import TooLargeError
+from ...bus.durable import Stored
+from ...errors import RPCTimeoutError, TooLargeError
 from ...nats.connection import LONGEST_PAUSE, Connection, Refusal
 from ...nats.options import Durable, Nats
-from ...nats.stored_publisher import StoredPublisher
+from ...nats.stored_publisher import TIMEOUT, StoredPublisher
 from ...nats.subject import escape
 from ...runtime.log import Log
 from ..batch import Batch, Source
@@ -46,6 +47,9 @@ GROUP_BYTES = 256 << 10
 #: Seconds, besides those for which there was no server, that other nodes have to come back to it
 #: before anything is published there: who has not subscribed yet would miss it.
 HEAD_START = 0.25
+
+#: In how many steps the time of a message that is to be stored passes while there is no server.
+AGES = 6
 
 #: Seconds between two events on the bus of one kind.
 REPORT_PAUSE = 1.0
@@ -85,7 +89,6 @@ class Cluster:
         self.order = ClusterOrder()
         self._mesh = mesh
         self._router = router = mesh.router
-        self._insecure = insecure
         self.send_buffer = ClusterBuffer(
             namespace,
             router.source,
@@ -124,6 +127,9 @@ class Cluster:
         self._confirming: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lost_at = 0.0
+        #: While there is no link: at how many steps each was seen that waits to be stored.
+        self._ages: dict[Stored, int] = {}
+        self._ager: asyncio.TimerHandle | None = None
         #: Ends the time that other nodes have to come back.
         self._head_start: asyncio.TimerHandle | None = None
         self._drainers: list[asyncio.Future[None]] = []
@@ -170,7 +176,6 @@ class Cluster:
         """
         try:
             await self._connection.connect(timeout)
-            self._check_exposure()
             # Also for answers that come while there is no link that knows it yet.
             self._connection.subscribe(
                 inbox(self.namespace, self._router.source), self._intake.receive_answer
@@ -184,19 +189,6 @@ class Cluster:
         except BaseException:
             await self.close(0.0)
             raise
-
-    def _check_exposure(self) -> None:
-        settings = self._connection.settings
-        if (
-            self._insecure
-            or settings.address.is_loopback
-            or self._connection.requires_authentication
-        ):
-            return
-        raise ValueError(
-            f"the NATS server at {settings} lets everybody in who reaches it: give it users, or "
-            "pass insecure=True if the network is trusted"
-        )
 
     async def close(self, timeout: float) -> None:
         """Send what waits, and leave the cluster. Cancelled, it is left all the same.
@@ -221,7 +213,7 @@ class Cluster:
             self._interest.close()
             if self._confirming is not None:
                 self._confirming.cancel()
-            for timer in (self._timer, self._head_start):
+            for timer in (self._timer, self._head_start, self._ager):
                 if timer is not None:
                     timer.cancel()
             with self._router.lock:
@@ -258,10 +250,22 @@ class Cluster:
             done, _ = await asyncio.wait((waiter,), timeout=left)
             if not done:
                 return False
+        left = None if deadline is None else max(0.0, deadline - self._loop.time())
+        return await self.settle(left)
+
+    async def settle(self, timeout: float | None) -> bool:
+        """Wait until the server knows what is followed.
+
+        Args:
+            timeout: seconds; ``None`` for no limit.
+
+        Returns:
+            Whether it does; not if the time is over, the cluster was left, or there is no link.
+        """
         if self._is_closed:
             return False
-        left = None if deadline is None else max(0.0, deadline - self._loop.time())
-        await self._interest.settled(left)
+        deadline = None if timeout is None else self._loop.time() + timeout
+        await self._interest.settled(timeout)
         left = CONFIRM_TIMEOUT if deadline is None else max(0.0, deadline - self._loop.time())
         return await self._connection.flush(left)
 
@@ -370,6 +374,9 @@ class Cluster:
 
     def _restored(self) -> None:
         self.send_buffer.max_payload = self._connection.max_payload
+        self._ages = {}
+        if self._ager is not None:
+            self._ager.cancel()
         if self._connection.links > 1:
             logger.info("%r: restored", self)
             self._mesh.report("restored", endpoint=self.place, style="cluster")
@@ -397,7 +404,23 @@ class Cluster:
         with self._router.lock:
             # What the socket had taken may be lost. Who has it drops the duplicate.
             self.send_buffer.retransmit()
+        self._ager = self._loop.call_later(TIMEOUT / AGES, self._age)
         self._mesh.report("lost", endpoint=self.place, style="cluster", reason=reason)
+
+    def _age(self) -> None:
+        """End the waits for what was to be stored, and could not be published in its time."""
+        with self._router.lock:
+            unstored = self.send_buffer.unstored()
+        self._ages = {stored: self._ages.get(stored, 0) + 1 for stored in unstored}
+        for stored, age in self._ages.items():
+            if age >= AGES:
+                stored.end(
+                    RPCTimeoutError(
+                        f"there is no NATS server at {self.place} to store the message. It still "
+                        "waits, and may be stored when there is one"
+                    )
+                )
+        self._ager = self._loop.call_later(TIMEOUT / AGES, self._age)
 
     def _refused(self, refusal: Refusal) -> None:
         """Report what the server does not allow."""

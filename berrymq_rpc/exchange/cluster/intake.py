@@ -8,7 +8,7 @@ from ...errors import ProtocolError
 from ...identifier import Identifier
 from ...runtime.log import Log
 from ..batch import Batch, Source
-from ..durable.consumer import dead_of
+from ..durable.dead_letters import dead_of
 from ..durable.streams import DEAD
 from ..mesh import MAX_EXAMPLE, Mesh
 from ..record import RecordCodec

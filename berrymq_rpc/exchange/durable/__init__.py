@@ -1,1 +1,3 @@
 """Durable queues of a cluster, which JetStream keeps."""
+
+__all__: list[str] = []

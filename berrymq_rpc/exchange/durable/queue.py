@@ -7,9 +7,10 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from ...bus import Empty
-from ...errors import NotFoundError
+from ...errors import NotFoundError, ServiceClosedError
 from ...nats.jetstream import JetStream
-from .consumer import Delivered, DurableConsumer
+from .consumer import DurableConsumer
+from .delivered import Delivered
 from .streams import QueueSettings
 
 __all__ = ["ClusterQueue", "QueueHost"]
@@ -51,6 +52,9 @@ class QueueHost(Protocol):
     def consume(self, settings: QueueSettings) -> DurableConsumer:
         """Begin to take its messages."""
 
+    def forget_kept(self) -> None:
+        """Ask JetStream anew which subjects queues keep."""
+
     def add(self, queue: "ClusterQueue") -> None:
         """Close a queue with the others."""
 
@@ -74,6 +78,10 @@ class ClusterQueue:
         self._is_closed = False
 
     @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
     def fetched(self) -> int:
         return 0 if self._consumer is None else self._consumer.fetched
 
@@ -89,7 +97,7 @@ class ClusterQueue:
 
     async def _ready(self) -> DurableConsumer:
         if self._is_closed:
-            raise Empty
+            raise ServiceClosedError("the queue is closed")
         if self._consumer is not None:
             return self._consumer
         if self._declaring is None:
@@ -98,30 +106,37 @@ class ClusterQueue:
             if self._consumer is None:
                 await self._host.declare(self.settings)
                 if self._is_closed:
-                    raise Empty
+                    raise ServiceClosedError("the queue was closed")
                 self._consumer = self._host.consume(self.settings)
                 self._host.add(self)
             return self._consumer
 
     async def get(self, block: bool, timeout: float | None) -> Delivered:
-        return await self._host.call(self._get(timeout), _put_back)
+        return await self._host.call(self._get(block, timeout), _put_back)
 
-    async def _get(self, timeout: float | None) -> Delivered:
+    async def _get(self, block: bool, timeout: float | None) -> Delivered:
+        if self._is_closed:
+            raise Empty
         consumer = await self._ready()
+        if not block:
+            return await consumer.get_present()
         return await consumer.get(timeout)
 
+    def take_now(self) -> Delivered | None:
+        if self._consumer is None or threading.get_ident() != self._host.thread:
+            return None
+        return self._consumer.take_now()
+
     def get_nowait(self) -> Delivered:
-        if threading.get_ident() == self._host.thread:
-            return self._get_nowait()
-
-        async def take() -> Delivered:
-            return self._get_nowait()
-
-        return self._host.run(take(), _put_back)
-
-    def _get_nowait(self) -> Delivered:
-        if self._consumer is None:
+        if threading.get_ident() != self._host.thread:
+            raise RuntimeError(
+                "get_nowait() takes what a durable AsyncQueue has at the event loop of its node, "
+                "and this is another thread: await queue.get(block=False)"
+            )
+        if self._is_closed:
             raise Empty
+        if self._consumer is None:
+            raise RuntimeError("the durable queue is not declared yet: await queue.ready() first")
         return self._consumer.get_nowait()
 
     async def size(self) -> int:
@@ -138,6 +153,7 @@ class ClusterQueue:
         return await self._host.call(self._delete())
 
     async def _delete(self) -> bool:
+        self._host.forget_kept()
         stream = self._host.stream_of(self.settings)
         return await self._host.js.delete_consumer(stream, self.settings.name)
 

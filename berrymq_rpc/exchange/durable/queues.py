@@ -1,11 +1,9 @@
 """The durable queues of a cluster, which the queues of a bus open."""
 
 import asyncio
-import json
-import math
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
@@ -13,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 from ...bus.durable import Stored
 from ...errors import (
-    ConnectionLostError,
     Error,
     NotFoundError,
+    OverloadedError,
     ProtocolError,
     ServiceClosedError,
 )
@@ -23,12 +21,12 @@ from ...identifier import Identifier
 from ...nats.connection import Connection
 from ...nats.jetstream import (
     JetStream,
-    covers,
     time_text,
 )
 from ...nats.options import Durable
-from ...nats.stored_publisher import ABSENCE, TIMEOUT, StoredPublisher
+from ...nats.stored_publisher import StoredPublisher
 from ...nats.subject import checked_name, escape
+from ...runtime.fork import OwnerProcess
 from ...runtime.log import Log
 from ..batch import Batch, Source
 from ..consumer import checked_ack_wait, checked_tries
@@ -36,12 +34,16 @@ from ..message_codec import MessageCodec
 from ..record import RecordCodec
 from ..subject import subject_of
 from ..taken_message import check_no_loop
-from .consumer import Delivered, DurableConsumer, Unpacked
+from .consumer import DurableConsumer, Unpacked
+from .dead_letters import DeadLetters
+from .delivered import Delivered
 from .handover import Handover
 from .info import DurableQueueInfo
+from .kept import KeptSubjects
+from .places import Places
 from .queue import ClusterQueue
-from .report import FillWatch, list_queues, replay
-from .streams import DEAD, DurableStreams, QueueSettings, filters_of
+from .report import FillWatch, list_queues
+from .streams import SUFFIXES, DurableStreams, QueueSettings
 
 __all__ = ["ClusterQueues", "message_id"]
 
@@ -51,15 +53,6 @@ T = TypeVar("T")
 
 #: Messages that are sent and not stored yet, of all senders of this process.
 MAX_UNSTORED = 2000
-
-#: Seconds for which a queue that keeps a subject is believed to be there.
-KNOWN_FOR = 10.0
-
-#: Subjects that are remembered.
-MAX_KNOWN = 10_000
-
-#: Seconds between attempts to ask JetStream, while there is none.
-PAUSE = 0.1
 
 
 class DurableHost(Protocol):
@@ -130,9 +123,10 @@ class ClusterQueues:
         self._open: weakref.WeakSet[ClusterQueue] = weakref.WeakSet()
         self._fill_watch = FillWatch(self.js, self.streams, host.report_filling)
         self._looking: asyncio.Task[None] | None = None
-        self._places = asyncio.Semaphore(MAX_UNSTORED)
-        #: Subjects and patterns that queues keep, each believed until then.
-        self._known: dict[str, float] = {}
+        self._places = Places(MAX_UNSTORED)
+        self._kept = KeptSubjects(host.connection, self.js, self.streams.stream)
+        self._letters = DeadLetters(self.js, self.streams, codec, self._store, host.relay_dead)
+        self._owner = OwnerProcess("durable queue")
         self._is_closed = False
 
     # -- event loops and threads -------------------------------------------------------------
@@ -171,6 +165,11 @@ class ClusterQueues:
         self, coroutine: Coroutine[Any, Any, T], on_unclaimed: Callable[[T], object] | None
     ) -> Handover[T]:
         try:
+            self._owner.check()
+        except Error:
+            coroutine.close()
+            raise
+        try:
             return Handover(coroutine, self.loop, on_unclaimed)
         except RuntimeError:
             raise _closed() from None
@@ -179,16 +178,24 @@ class ClusterQueues:
 
     async def reserve(self, identifier: Identifier) -> Stored | None:
         subject = self.host.subject(str(identifier))
-        if not await self.call(self._reserve(subject), self._unreserve):
+        if (
+            threading.get_ident() == self.thread
+            and not self._is_closed
+            and self._kept.known.get(subject, 0.0) > self.loop.time()
+        ):
+            # As mostly: nothing has to be asked for.
+            if not self._places.take_now():
+                await self._places.take()
+        elif not await self.call(self._reserve(subject), self._unreserve):
             return None
         return Stored(self._release)
 
     async def _reserve(self, subject: str) -> bool:
         if self._is_closed:
             return False
-        if not await self._is_kept(subject):
+        if not await self._kept.has(subject):
             return False
-        await self._places.acquire()
+        await self._places.take()
         return True
 
     def _unreserve(self, has_place: bool) -> None:
@@ -223,48 +230,6 @@ class ClusterQueues:
         finally:
             self._looking = None
 
-    async def _is_kept(self, subject: str) -> bool:
-        """Whether a durable queue keeps a subject."""
-        now = self.loop.time()
-        if self._known.get(subject, 0.0) > now:
-            return True
-        for known, until in self._known.items():
-            if until > now and covers(known, subject):
-                if len(self._known) < MAX_KNOWN:
-                    self._known[subject] = until
-                return True
-        consumers = await self._consumers_of(subject)
-        until = self.loop.time() + KNOWN_FOR
-        self._known = {
-            pattern: until for each in consumers for pattern in filters_of(each.get("config"))
-        }
-        return any(covers(known, subject) for known in self._known)
-
-    async def _consumers_of(self, subject: str) -> list[dict[str, Any]]:
-        """The queues, if the stream has a subject; waits while there is no server.
-
-        Raises:
-            ConnectionLostError: there was none for a minute.
-            NotFoundError: its JetStream does not come.
-        """
-        began = self.loop.time()
-        while True:
-            waited = self.loop.time() - began
-            try:
-                if await self.js.keeps(self.streams.stream, subject):
-                    return await self.js.consumers(self.streams.stream)
-                return []
-            except ConnectionLostError:
-                if waited > TIMEOUT or self._is_closed:
-                    raise
-            except NotFoundError:
-                if not self.host.connection.server_info.get("jetstream"):
-                    return []
-                # A server that was just started reads its streams.
-                if waited > ABSENCE:
-                    raise
-            await asyncio.sleep(PAUSE)
-
     # -- declaring -------------------------------------------------------------------------
 
     def open(
@@ -278,12 +243,18 @@ class ClusterQueues:
         if self._is_closed:
             raise _closed()
         checked_name(name, "a durable queue")
-        if checked_tries(tries) is None:
-            raise ValueError("tries is a whole number from 1 on, not None")
-        if checked_ack_wait(ack_wait) is None or ack_wait is math.inf:
-            raise ValueError("ack_wait is a number of seconds, not None")
+        if self._cluster.endswith(SUFFIXES):
+            raise ValueError(
+                f"the namespace {self._cluster!r} can have no durable queues: a name with "
+                f"{' or '.join(SUFFIXES)} at its end is that of another namespace's stream"
+            )
+        seconds = checked_ack_wait(ack_wait)
+        if checked_tries(tries) is None or seconds is None:
+            raise ValueError("a durable queue has a number of tries and of seconds for ack_wait")
+        if since is not None and not isinstance(since, datetime):
+            raise TypeError(f"since is a datetime with a time zone, not {since!r}")
         start = None if since is None else time_text(since)
-        return ClusterQueue(self, QueueSettings(identifier, name, tries, ack_wait, start))
+        return ClusterQueue(self, QueueSettings(identifier, name, tries, seconds, start))
 
     def add(self, queue: ClusterQueue) -> None:
         self._open.add(queue)
@@ -295,15 +266,32 @@ class ClusterQueues:
     async def declare(self, settings: QueueSettings) -> None:
         filters = await self.streams.declare(settings)
         if not settings.is_of_dead:
-            until = self.loop.time() + KNOWN_FOR
-            self._known.update(dict.fromkeys(filters, until))
+            self._kept.note(filters)
+
+    def forget_kept(self) -> None:
+        self._kept.forget()
 
     def stream_of(self, settings: QueueSettings) -> str:
         return self.streams.stream_of(settings)
 
     def consume(self, settings: QueueSettings) -> DurableConsumer:
-        async def give_up(delivered: Delivered, error: str | None) -> None:
-            await self.bury(settings.name, delivered, error)
+        async def give_up(delivered: Delivered, tries: int, error: str | None) -> None:
+            if not settings.is_of_dead:
+                await self._letters.write(settings.name, delivered, tries, error)
+                return
+            # It stays one of its own queue, for whoever replays that.
+            logger.warning(
+                "durable queue %s: a dead letter, %s, was delivered %d times and is not any more: "
+                "%s",
+                settings.name,
+                delivered.identifier,
+                tries,
+                error,
+            )
+
+        async def exists() -> bool:
+            stream = self.stream_of(settings)
+            return await self.js.consumer(stream, settings.name) is not None
 
         return DurableConsumer(
             self.host.connection,
@@ -313,6 +301,7 @@ class ClusterQueues:
             settings.ack_wait,
             unpack=self.unpack,
             call=self.call,
+            exists=exists,
             give_up=give_up,
             split=self.split,
             on_check=self.look,
@@ -331,8 +320,8 @@ class ClusterQueues:
             raise ProtocolError("a record without messages")
         return batch, list(messages)
 
-    async def split(self, batch: Batch, messages: list[tuple[Any, ...]]) -> None:
-        """Publish the messages of a batch one by one."""
+    async def split(self, batch: Batch, messages: list[tuple[Any, ...]]) -> list[int]:
+        """Publish the messages of a batch one by one; the places of those without room."""
         waiting = []
         for place, message in enumerate(messages):
             number = batch.first + place
@@ -340,33 +329,11 @@ class ClusterQueues:
             payload = self._records.pack(Batch(batch.source, number, 1, data, frames))
             subject = subject_of(self._cluster, Identifier(message[0]))
             waiting.append(self._store(subject, payload, message_id(batch.source, number)))
-        await asyncio.gather(*waiting)
-
-    async def bury(self, name: str, delivered: Delivered, error: str | None) -> None:
-        """Move a message to the dead letters of a queue."""
-        dead = {
-            "identifier": str(delivered.identifier),
-            "queue": name,
-            "tries": delivered.tries - 1,
-            "error": error,
-        }
-        item = (f"{DEAD}:{name}", delivered.args, delivered.kwargs)
-        data, frames = self._codec.pack_large(item)
-        batch = delivered.batch
-        letter = Batch(batch.source, batch.first, 1, data, frames)
-        payload = self._records.pack(letter)
-        await self.streams.declare_dead()
-        sequence = f"{delivered.info.stream}.{name}.{delivered.info.sequence}"
-        headers = {"Berrymq-Dead": json.dumps(dead)}
-        await self._store(self.streams.dead_subject(name), payload, f"dead.{sequence}", headers)
-        logger.warning(
-            "durable queue %s: %s was delivered %d times, and is a dead letter now: %s",
-            name,
-            delivered.identifier,
-            delivered.tries - 1,
-            error,
-        )
-        self.host.relay_dead(letter, item, dead)
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None and not isinstance(outcome, OverloadedError):
+                raise outcome
+        return [place for place, outcome in enumerate(outcomes) if outcome is not None]
 
     async def infos(self) -> list[DurableQueueInfo]:
         """All durable queues of the cluster."""
@@ -378,6 +345,7 @@ class ClusterQueues:
         return await self.call(self._delete(name))
 
     async def _delete(self, name: str) -> bool:
+        self._kept.forget()
         deleted = False
         for stream in (self.streams.stream, self.streams.dead_stream):
             deleted |= await self.js.delete_consumer(stream, name)
@@ -393,7 +361,7 @@ class ClusterQueues:
     async def _publish_later(
         self, when: datetime, identifier: Identifier, data: bytes, frames: list[bytes]
     ) -> None:
-        if not await self._is_kept(self.host.subject(str(identifier))):
+        if not await self._kept.has(self.host.subject(str(identifier))):
             raise NotFoundError(f"no durable queue keeps {str(identifier)!r}")
         await self.streams.declare_later()
         self._later += 1
@@ -405,20 +373,24 @@ class ClusterQueues:
     async def replay(self, name: str) -> int:
         """Send the dead letters of a queue again; return how many there were."""
         checked_name(name, "a durable queue")
-        return await self.call(replay(self.js, self.streams, name, self.unpack, self._store_again))
+        return await self.call(self._letters.replay(name, self.unpack, self._store_again))
 
     async def _store_again(
         self, identifier: Identifier, batch: Batch, item: tuple[Any, ...], identity: str
     ) -> None:
         subject = subject_of(self._cluster, identifier)
-        if not await self._is_kept(subject):
+        if not await self._kept.has(subject):
             raise NotFoundError(f"no durable queue keeps {str(identifier)!r}")
         data, frames = self._codec.pack_large(item)
         payload = self._records.pack(Batch(batch.source, batch.first, 1, data, frames))
         await self._store(subject, payload, identity)
 
     async def _store(
-        self, subject: str, payload: bytes, identity: str, headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        identity: str,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         stored: asyncio.Future[None] = self.loop.create_future()
 
@@ -443,6 +415,7 @@ class ClusterQueues:
     def close(self) -> None:
         """Close all queues of this process."""
         self._is_closed = True
+        self._kept.close()
         for queue in list(self._open):
             queue.end()
 
@@ -451,6 +424,7 @@ class ClusterQueues:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait((self._looking,))
+        await self._kept.wait_closed()
         await asyncio.gather(*(queue.wait_closed() for queue in list(self._open)))
         self._open.clear()
 

@@ -1,29 +1,21 @@
-"""What operators ask about durable queues: what waits in them, dead letters, how full they are."""
+"""What operators ask about durable queues: what waits in them, and how full their streams are."""
 
 import json
-from base64 import b64decode
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
-from ...errors import NotFoundError, ProtocolError
-from ...identifier import Identifier
 from ...nats.jetstream import NANOSECONDS, JetStream
 from ...runtime.log import Log
-from ..batch import Batch
-from .consumer import Unpacked, dead_of
 from .info import DurableQueueInfo
 from .streams import NEARLY_FULL, DurableStreams
 
-__all__ = ["FillWatch", "list_queues", "replay"]
+__all__ = ["FillWatch", "list_queues"]
 
 logger = Log("berrymq_rpc.exchange")
 
 #: Seconds between two looks, and between two reports while it stays so.
 LOOK_PAUSE = 1.0
 REPORT_PAUSE = 60.0
-
-#: Publishes a message with an id until it is stored.
-Store = Callable[[Identifier, Batch, tuple[Any, ...], str], Coroutine[Any, Any, None]]
 
 
 async def list_queues(js: JetStream, streams: DurableStreams) -> list[DurableQueueInfo]:
@@ -54,68 +46,14 @@ async def list_queues(js: JetStream, streams: DurableStreams) -> list[DurableQue
     return sorted(found)
 
 
-async def replay(
-    js: JetStream,
-    streams: DurableStreams,
-    name: str,
-    unpack: Callable[[bytes], Unpacked],
-    store: Store,
-) -> int:
-    """Send the dead letters of a queue again, to its and all other queues that keep them.
-
-    Those that were sent are dead letters no more. One that dies again meanwhile is left.
-
-    Args:
-        name: of the queue.
-        unpack: reads a payload.
-        store: publishes one.
-
-    Returns:
-        How many there were.
-
-    Raises:
-        NotFoundError: no durable queue keeps such a message any more.
-        Exception: as `JetStream.request` does.
-    """
-    info = await js.stream(streams.dead_stream)
-    last = 0 if info is None else int(info["state"].get("last_seq", 0))
-    subject = streams.dead_subject(name)
-    count = sequence = 0
-    while sequence < last:
-        found = await js.message(streams.dead_stream, sequence + 1, subject)
-        if found is None:
-            break
-        sequence = int(found["seq"])
-        if sequence > last:
-            break
-        try:
-            batch, (message, *_) = unpack(b64decode(found.get("data", "")))
-            dead = dead_of(b64decode(found.get("hdrs", ""))) or {}
-            identifier = Identifier(dead.get("identifier", "")).require_exportable()
-        except (ProtocolError, ValueError, TypeError) as error:
-            logger.warning("a dead letter of %s is malformed: %.200s", name, error)
-            continue
-        item = (str(identifier), *message[1:])
-        try:
-            await store(identifier, batch, item, f"replay.{streams.dead_stream}.{sequence}")
-        except NotFoundError:
-            raise NotFoundError(
-                f"no durable queue keeps {str(identifier)!r} any more: {count} dead letters were "
-                "sent before"
-            ) from None
-        await js.delete_message(streams.dead_stream, sequence)
-        count += 1
-    return count
-
-
 class FillWatch:
-    """Reports on the bus that the stream of durable queues is nearly full.
+    """Reports on the bus that the stream of durable queues, or of dead letters, is nearly full.
 
     Args:
         js: JetStream.
         streams: of the cluster.
         report: called with what is known: the stream, its bytes and their bound, and the queue in
-            which most messages wait.
+            which most messages wait; ``None`` for the stream of the dead letters.
     """
 
     def __init__(
@@ -125,7 +63,8 @@ class FillWatch:
         self._streams = streams
         self._report = report
         self._next_look = 0.0
-        self._next_report = 0.0
+        #: Of each stream.
+        self._next_reports: dict[str, float] = {}
 
     def is_due(self, now: float) -> bool:
         """Whether to look now; not again within a second."""
@@ -135,25 +74,31 @@ class FillWatch:
         return True
 
     async def look(self, now: float) -> None:
-        """Look how full the stream is."""
-        info = await self._js.stream(self._streams.stream)
+        """Look how full the streams are, that of the dead letters included."""
+        for stream in (self._streams.stream, self._streams.dead_stream):
+            await self._look_at(stream, now)
+
+    async def _look_at(self, stream: str, now: float) -> None:
+        info = await self._js.stream(stream)
         if info is None:
             return
         taken, bound = int(info["state"].get("bytes", 0)), int(info["config"].get("max_bytes", -1))
         if bound <= 0 or taken < NEARLY_FULL * bound:
-            self._next_report = now
+            self._next_reports[stream] = now
             return
-        if now < self._next_report:
+        if now < self._next_reports.get(stream, now):
             return
-        self._next_report = now + REPORT_PAUSE
-        queues = [q for q in await list_queues(self._js, self._streams) if not q.is_of_dead]
-        fullest = max(queues, key=lambda q: q.waiting + q.unacknowledged, default=None)
-        about = {
-            "stream": self._streams.stream,
-            "bytes": taken,
-            "max_bytes": bound,
-            "queue": None if fullest is None else fullest.name,
-            "waiting": 0 if fullest is None else fullest.waiting + fullest.unacknowledged,
-        }
-        logger.warning("durable queues are nearly full: %s", json.dumps(about))
+        self._next_reports[stream] = now + REPORT_PAUSE
+        about: dict[str, Any] = {"stream": stream, "bytes": taken, "max_bytes": bound}
+        if stream == self._streams.dead_stream:
+            # They are kept whether anybody reads them or not; the oldest go first.
+            waiting = int(info["state"].get("messages", 0))
+            about |= {"queue": None, "waiting": waiting}
+            logger.warning("the stream of dead letters is nearly full: %s", json.dumps(about))
+        else:
+            queues = [q for q in await list_queues(self._js, self._streams) if not q.is_of_dead]
+            fullest = max(queues, key=lambda q: q.waiting + q.unacknowledged, default=None)
+            waiting = 0 if fullest is None else fullest.waiting + fullest.unacknowledged
+            about |= {"queue": None if fullest is None else fullest.name, "waiting": waiting}
+            logger.warning("durable queues are nearly full: %s", json.dumps(about))
         self._report(**about)

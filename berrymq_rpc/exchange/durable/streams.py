@@ -6,7 +6,6 @@ stream of their own, for 30 days.
 """
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from ...errors import NotFoundError, OverloadedError, RPCTimeoutError
 from ...identifier import WILDCARD, Identifier
 from ...nats.jetstream import (
     NANOSECONDS,
-    STREAM_NAME_IN_USE,
+    NO_ROOM,
     JetStream,
     JetStreamError,
     covers,
@@ -31,6 +30,9 @@ __all__ = ["DEAD", "NEARLY_FULL", "DurableStreams", "QueueSettings", "dead_subje
 #: The name of the identifiers of dead letters.
 DEAD = "dead"
 
+#: What the names of the streams of dead letters, and of messages for later, end with.
+SUFFIXES = ("_DEAD", "_LATER")
+
 #: Seconds for which dead letters are kept.
 DEAD_AGE = 30 * 86_400
 
@@ -46,6 +48,9 @@ NEARLY_FULL = 0.8
 
 #: Seconds in which JetStream recognizes a message that it has.
 DUPLICATE_WINDOW = 120
+
+#: The first version of the NATS server that publishes messages later.
+SCHEDULES_SINCE = (2, 12)
 
 #: Attempts to add subjects to the stream, as other nodes do at the same time.
 ATTEMPTS = 20
@@ -90,8 +95,7 @@ class DurableStreams:
 
     def __init__(self, js: JetStream, cluster: str, settings: Durable | None) -> None:
         self.stream = f"BERRYMQ_{cluster}"
-        self.dead_stream = f"{self.stream}_DEAD"
-        self.later_stream = f"{self.stream}_LATER"
+        self.dead_stream, self.later_stream = (f"{self.stream}{suffix}" for suffix in SUFFIXES)
         self._js = js
         self._cluster = cluster
         self._settings = settings
@@ -149,12 +153,7 @@ class DurableStreams:
 
     async def _declare_stream(self, filters: list[str], since: str | None) -> None:
         for attempt in range(ATTEMPTS):
-            info = await self._js.stream(self.stream)
-            if info is None:
-                with suppress(JetStreamError):
-                    await self._js.create_stream(self._stream_config(filters))
-                continue
-            config = info["config"]
+            config = (await self._found(self._stream_config(filters)))["config"]
             self._check_stream(config)
             if since is not None and config.get("retention") != "limits":
                 raise ValueError(
@@ -173,6 +172,31 @@ class DurableStreams:
             "added"
         )
 
+    async def _found(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A stream as it is there; it is made if it is not.
+
+        Raises:
+            OverloadedError: there is no room for it.
+            JetStreamError: it cannot be made for another reason.
+        """
+        name = config["name"]
+        if (info := await self._js.stream(name)) is not None:
+            return info
+        problem: JetStreamError | None = None
+        try:
+            await self._js.create_stream(config)
+        except JetStreamError as error:
+            # Another node may have made it in the meantime.
+            problem = error
+        if (info := await self._js.stream(name)) is not None:
+            return info
+        if problem is not None and problem.code in NO_ROOM:
+            raise OverloadedError(
+                f"JetStream has no room for the stream {name} of {config['max_bytes']:,} bytes: "
+                f"give Node(durable=Durable(max_bytes=...)) fewer, or the server more ({problem})"
+            ) from None
+        raise problem or JetStreamError(f"the stream {name} was deleted as it was declared")
+
     def _stream_config(self, subjects: list[str]) -> dict[str, Any]:
         settings = self._settings or Durable()
         return {
@@ -184,7 +208,7 @@ class DurableStreams:
             "max_msgs": -1,
             "max_consumers": -1,
             "max_msg_size": -1,
-            "duplicate_window": _window(settings) * NANOSECONDS,
+            "duplicate_window": _window(settings),
         }
 
     def _check_stream(self, config: dict[str, Any]) -> None:
@@ -210,12 +234,7 @@ class DurableStreams:
             "discard": "old",
             "duplicate_window": DUPLICATE_WINDOW * NANOSECONDS,
         }
-        if await self._js.stream(self.dead_stream) is None:
-            try:
-                await self._js.create_stream(config)
-            except JetStreamError as error:
-                if error.code != STREAM_NAME_IN_USE:
-                    raise
+        await self._found(config)
 
     async def declare_later(self) -> None:
         """Have JetStream keep messages that are to be published later.
@@ -239,17 +258,24 @@ class DurableStreams:
             "allow_msg_schedules": True,
             "allow_msg_ttl": True,
         }
-        info = await self._js.stream(self.later_stream)
-        if info is None:
-            with suppress(JetStreamError):
-                await self._js.create_stream(config)
-            info = await self._js.stream(self.later_stream)
-        if info is None or not info["config"].get("allow_msg_schedules"):
-            raise NotFoundError("delayed messages need a NATS server of version 2.12 or newer")
+        self._check_schedules()
+        info = await self._found(config)
+        if not info["config"].get("allow_msg_schedules"):
+            # Made by an older server, which ignored that; now there is one that does not.
+            await self._js.update_stream({**info["config"], **config})
         bound = int(info["config"].get("max_bytes", -1))
         if 0 < bound * NEARLY_FULL < int(info["state"].get("bytes", 0)):
             raise OverloadedError(f"the stream {self.later_stream} is nearly full")
         await self._copy_from(self.later_stream)
+
+    def _check_schedules(self) -> None:
+        """Raise `NotFoundError` if the server is too old."""
+        version = self._js.server_version
+        if version and version < SCHEDULES_SINCE:
+            text = ".".join(map(str, version))
+            raise NotFoundError(
+                f"delayed messages need a NATS server of version 2.12 or newer, and this is {text}"
+            )
 
     async def _copy_from(self, later: str) -> None:
         """Have the stream of the queues get what is due."""
@@ -335,10 +361,10 @@ def _kept(settings: Durable) -> dict[str, Any]:
 
 
 def _window(settings: Durable) -> int:
-    """JetStream wants it to be no longer than messages are kept."""
-    if settings.keep is None:
-        return DUPLICATE_WINDOW
-    return max(1, min(DUPLICATE_WINDOW, int(settings.keep.total_seconds())))
+    """In nanoseconds. JetStream wants it to be no longer than messages are kept."""
+    age = int(_kept(settings)["max_age"])
+    window = DUPLICATE_WINDOW * NANOSECONDS
+    return min(window, age) if age else window
 
 
 def filters_of(config: Any) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from ...endpoint import check_exposure, checked_host_and_port
 from ...errors import Error, ServiceClosedError
 from ...exchange import Node
+from ...nats.options import is_nats
 from ...rpc import Client, Limits
 from ...rpc.connection import Connection
 from ...rpc.dispatcher import DESCRIBE
@@ -43,6 +44,7 @@ from .subscriptions import (
     QUEUE_BYTES,
     QUEUE_SIZE,
     BusSubscriptions,
+    ClusterSubscriptions,
     RemoteSubscriptions,
     SubscriptionBounds,
     Subscriptions,
@@ -201,8 +203,11 @@ class Bridge:
         self._subscriptions: Subscriptions | None = None
         self._table: HandlerTable | None = None
         if isinstance(target, Node):
-            self._subscriptions = BusSubscriptions(
-                target.bus, subscriptions, queue_size, queue_bytes, target.may_receive
+            of_bus = target.bus, subscriptions, queue_size, queue_bytes, target.may_receive
+            self._subscriptions = (
+                BusSubscriptions(*of_bus)
+                if target.cluster is None
+                else ClusterSubscriptions(target.settle, *of_bus)
             )
             self._table = collect_methods(target.handler)
         elif isinstance(target, Client):
@@ -380,6 +385,11 @@ class Bridge:
 
         runtime = self._running()
         (endpoint,) = endpoints_of(endpoint, "endpoint")
+        if is_nats(endpoint):
+            raise ValueError(
+                f"no ZeroMQ socket can be at {endpoint}: write tcp://host:port. Programs behind "
+                "NATS send JSON to rpc.start_server"
+            )
         ipc_mode = checked_mode(ipc_mode)
         security = self._security
         # A peer without a key is refused.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...errors import AuthenticationError
+from ...errors import AuthenticationError, OverloadedError
 from ...rpc.connection import Connection
 from ...rpc.dispatcher import Dispatcher
 from ...rpc.method_table import HandlerTable
@@ -180,6 +180,9 @@ class BridgeRuntime:
         logger.warning("%s: %d peers refused so far", reason, self.refused)
 
     def authentication_failed(self, port: PortConnections, error: AuthenticationError) -> None:
+        """Do nothing: a listener makes no connections."""
+
+    def servers_full(self, port: PortConnections, error: OverloadedError | None) -> None:
         """Do nothing: a listener makes no connections."""
 
     def peer_closing(self, connection: Connection) -> None:

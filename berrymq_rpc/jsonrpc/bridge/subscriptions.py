@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from ...bus import Bus
@@ -32,6 +32,7 @@ __all__ = [
     "QUEUE_BYTES",
     "QUEUE_SIZE",
     "BusSubscriptions",
+    "ClusterSubscriptions",
     "RemoteSubscriptions",
     "SubscriptionBounds",
     "Subscriptions",
@@ -50,6 +51,10 @@ PEERS_OF_ALL = 10
 #: host may have a tenth of all.
 MAX_SUBSCRIPTIONS = 20_000
 MAX_PEER_SUBSCRIPTIONS = 100
+
+
+#: Seconds that the answer to a subscription waits at most for the NATS server to know of it.
+SETTLE_TIMEOUT = 2.0
 
 
 class SubscriptionBounds(NamedTuple):
@@ -258,6 +263,12 @@ class BusSubscriptions(Subscriptions):
         return self._of_all.bytes
 
     def subscribe(self, identifier: str) -> Any:
+        subscription = self._collect(identifier)
+        subscription.start(self._end)
+        return subscription.id
+
+    def _collect(self, identifier: str) -> Subscription:
+        """Make a subscription of the peer that calls, which keeps messages from now on."""
         connection = _subscriber()
         exportable = _exportable(identifier)
         host = self._checked_host(connection)
@@ -266,9 +277,7 @@ class BusSubscriptions(Subscriptions):
             of_peer = self._of_peers[connection] = PeerBytes(self._queue_bytes, self._of_all)
         grants = self._may_receive(_user_of(connection))
         source = BusSource(exportable, self._bus, self._queue_size, of_peer, self._sizes, grants)
-        subscription = self._add(Subscription(source, connection, host))
-        subscription.start(self._end)
-        return subscription.id
+        return self._add(Subscription(source, connection, host))
 
     subscribe.__doc__ = Subscriptions.subscribe.__doc__
 
@@ -277,6 +286,30 @@ class BusSubscriptions(Subscriptions):
         if of_peer is not None:
             with self._of_all.lock:
                 self._of_all.members.pop(of_peer, None)
+
+
+class ClusterSubscriptions(BusSubscriptions):
+    """Those for the bus of a node in a cluster.
+
+    Args:
+        settle: waits until other nodes know what is followed, as `Node.settle` does.
+    """
+
+    def __init__(self, settle: Callable[[float], Awaitable[bool]], *args: Any) -> None:
+        super().__init__(*args)
+        self._settle = settle
+
+    async def subscribe(self, identifier: str) -> str:
+        subscription = self._collect(identifier)
+        try:
+            await self._settle(SETTLE_TIMEOUT)
+        except BaseException:
+            self._end(subscription)
+            raise
+        subscription.start(self._end)
+        return subscription.id
+
+    subscribe.__doc__ = Subscriptions.subscribe.__doc__
 
 
 class RemoteSubscriptions(Subscriptions):

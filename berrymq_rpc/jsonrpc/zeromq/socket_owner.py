@@ -6,6 +6,7 @@ from typing import Any
 
 import zmq
 
+from ...nats.options import is_nats
 from ...rpc.transport.curve import secure
 from ...runtime.fork import OwnerProcess
 from ...runtime.log import Log
@@ -25,6 +26,9 @@ _ANSWERED_SIZE = 4
 
 class SocketOwner:
     """Owns one socket.
+
+    Raises:
+        ValueError: the endpoint is at NATS.
 
     Attributes:
         endpoint: its address; of a server, with the real port.
@@ -52,6 +56,11 @@ class SocketOwner:
         max_size: int,
         security: Security | None,
     ) -> None:
+        if is_nats(endpoint):
+            raise ValueError(
+                "an address of NATS is not an endpoint of ZeroMQ: write tcp://host:port. For calls "
+                "over NATS there are rpc.open_client and rpc.start_server"
+            )
         self.endpoint = endpoint
         self.socket_type = socket_type or self.default_socket_type
         self.timeout = timeout

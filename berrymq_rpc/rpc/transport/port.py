@@ -68,6 +68,7 @@ class PortOptions(NamedTuple):
             of NATS, must find it.
         max_servers: of those that listen at one address, with how many a connecting port connects.
         insecure: the user trusts the network.
+        serves: whether the peers may call this side.
     """
 
     heartbeat: float
@@ -79,10 +80,18 @@ class PortOptions(NamedTuple):
     connect_timeout: float = 5.0
     max_servers: int = MAX_SERVERS
     insecure: bool = False
+    serves: bool = True
 
 
 class PortHandler(Protocol):
     """Receives the events of a port. None of its methods may raise."""
+
+    def has_room(self, peers: int) -> bool:
+        """Whether a further peer of the port is served; a port may tell one that is not.
+
+        Args:
+            peers: how many the port has.
+        """
 
     def peer_connected(self, key: Key) -> None:
         """A peer has connected. A listening port may notice it only by the first message."""
@@ -97,6 +106,12 @@ class PortHandler(Protocol):
         """The peer that a port connects to refused this side, or this side the peer.
 
         The port tries again, more and more seldom.
+        """
+
+    def servers_full(self, reason: str | None) -> None:
+        """All servers that a connecting port has found are full; ``None``: there are none now.
+
+        The port tries again.
         """
 
     def read_complete(self) -> None:
@@ -142,6 +157,14 @@ class Port(ABC):
         """Bytes that wait in this process to be sent to the peer."""
 
     @property
+    def has_peers(self) -> bool:
+        """Whether its keys are peers, as `Limits.max_peers` counts them.
+
+        Where all who send requests have one key together, they are not.
+        """
+        return True
+
+    @property
     def trouble(self) -> str | None:
         """Why there is no peer, where the port knows more than that there is none."""
         return None
@@ -182,6 +205,11 @@ class Port(ABC):
 
     def stop_accepting(self) -> None:
         """Take no new peers, where the transport can tell them of other servers."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all has arrived that was on its way before `stop_accepting`."""
+        return True
 
     @abstractmethod
     def close(self) -> None:

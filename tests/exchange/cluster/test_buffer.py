@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("nats", reason="NATS needs nats-py")
+
 from berrymq_rpc.exchange.batch import Batch
 from berrymq_rpc.exchange.cluster.buffer import ClusterBuffer, Publication
 from berrymq_rpc.exchange.message_codec import MessageCodec

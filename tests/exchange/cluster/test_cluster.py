@@ -246,6 +246,23 @@ async def test_talk(nats_server: NatsServer, namespace: str, until: Until) -> No
         assert third.heard == []
 
 
+async def test_a_talk_that_nobody_hears(nats_server: NatsServer, namespace: str) -> None:
+    """There is no answer, as there is none within a process: neither an error nor an event."""
+    one, other = Place(nats_server, namespace), Place(nats_server, namespace)
+    other.bus.regist_function("ask:two", lambda message: 2)
+    one.follow("answer:*")
+    async with places(one, other):
+        await settled(one, other)
+        assert one.bus.talk("ask:one", "answer:one") == 0
+        assert one.bus.talk("ask:two", "answer:two") == 0
+        async with asyncio.timeout(PATIENCE):
+            while not one.heard:
+                await asyncio.sleep(0.001)
+        assert one.texts() == [("answer:two", 2)]
+        assert one.events == []
+        assert one.errors == []
+
+
 async def test_what_waits_while_nats_is_away_is_sent(
     start_nats: Callable[..., NatsServer], namespace: str, until: Until
 ) -> None:

@@ -1,12 +1,15 @@
 """A result that crosses to another thread has one owner, whenever its taker gives up."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from berrymq_rpc.errors import ServiceClosedError
+from berrymq_rpc.exchange.durable import handover
 from berrymq_rpc.exchange.durable.handover import Handover
 
 
@@ -112,3 +115,55 @@ def test_a_closed_loop() -> None:
     loop.close()
     with pytest.raises(RuntimeError):
         Handover(made(), loop)
+
+
+async def test_cancelled_before_it_begins(other_loop: asyncio.AbstractEventLoop) -> None:
+    may_go_on = threading.Event()
+    # The loop is busy until then.
+    other_loop.call_soon_threadsafe(may_go_on.wait, 10)
+    began: list[str] = []
+    taking = asyncio.create_task(Handover(made(lambda: began.append("")), other_loop).wait())
+    await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    may_go_on.set()
+    await settled(other_loop)
+    # A coroutine that is not awaited is a warning, and so an error, as it is collected.
+    gc.collect()
+    assert began == []
+
+
+@pytest.fixture
+def ended_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that runs no more and is not closed, as that of a program that has stopped it."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+async def test_the_loop_has_ended(
+    ended_loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "LOOK", 0.05)
+    with pytest.raises(ServiceClosedError, match="ended"):
+        await Handover(made(), ended_loop).wait()
+    with pytest.raises(ServiceClosedError, match="ended"):
+        await asyncio.to_thread(Handover(made(), ended_loop).result)
+    gc.collect()
+
+
+async def test_what_it_runs_is_cancelled(other_loop: asyncio.AbstractEventLoop) -> None:
+    """As by the end of `asyncio.run`: the one who waits was not cancelled."""
+
+    async def end() -> None:
+        for task in asyncio.all_tasks():
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    for wait in (Handover.wait, lambda each: asyncio.to_thread(each.result)):
+        taking = asyncio.create_task(wait(Handover(asyncio.sleep(100), other_loop)))
+        await settled(other_loop)
+        await Handover(end(), other_loop).wait()
+        with pytest.raises(ServiceClosedError, match="ended"):
+            await taking

@@ -2,21 +2,21 @@
 
 import asyncio
 import gc
-import itertools
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from clustered import PATIENCE, clustered, take
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
 from berrymq_rpc.errors import (
     ConnectionLostError,
     NotFoundError,
     OverloadedError,
+    RPCTimeoutError,
     ServiceClosedError,
     TooLargeError,
 )
@@ -26,35 +26,12 @@ from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
+from berrymq_rpc.exchange.cluster import cluster as cluster_module
+from berrymq_rpc.exchange.durable import kept as kept_module
 from berrymq_rpc.exchange.durable import queues as queues_module
 from berrymq_rpc.nats.connection import Connection
 
 Until = Callable[..., Any]
-
-PATIENCE = 10.0
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def namespace() -> str:
-    return f"durable-{next(_numbers)}"
-
-
-@asynccontextmanager
-async def clustered(server: NatsServer, namespace: str, **options: Any) -> AsyncIterator[Bus]:
-    bus = Bus()
-    async with Node(None, bus, cluster=server.url, namespace=namespace, **options):
-        yield bus
-
-
-async def take(queue: AsyncQueue, count: int) -> list[Any]:
-    """Take and acknowledge so many messages; their first arguments."""
-    taken = []
-    for _ in range(count):
-        async with queue.get(timeout=PATIENCE) as message:
-            taken.append(message.args[0])
-    return taken
 
 
 async def test_what_is_published_is_kept_while_nobody_is_there(
@@ -94,10 +71,11 @@ async def test_each_message_goes_to_one_consumer_of_each_queue(
     ):
         queues = [AsyncQueue("job:*", durable="workers", bus=each) for each in (bus, other, other)]
         audit = AsyncQueue("*:new", durable="audit", bus=bus)
-        for queue in (*queues, audit):
-            await queue.ready()
         heard: list[int] = []
         other.regist_function("job:new", lambda message: heard.append(message.args[0]))
+        # The server gets what `other` follows before what it declares.
+        for queue in (*queues, audit):
+            await queue.ready()
         taken: list[int] = []
 
         async def work(queue: AsyncQueue) -> None:
@@ -453,6 +431,37 @@ async def test_publish_waits_while_nats_is_away(
         await publishing
         await known
         assert sorted(await take(queue, 2)) == [1, 2]
+
+
+async def test_publish_waits_for_its_time_alone(
+    start_nats: Callable[..., NatsServer],
+    namespace: str,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What NATS is not back for in a minute is an error; the message may be stored nevertheless."""
+    monkeypatch.setattr(cluster_module, "TIMEOUT", 0.6)
+    monkeypatch.setattr(kept_module, "TIMEOUT", 0.6)
+    server = start_nats(jetstream=True)
+    async with clustered(server, namespace) as bus, clustered(server, namespace) as other:
+        events: list[str] = []
+        bus.regist_function("connection:*", lambda message: events.append(message.action))
+        queue = AsyncQueue("job:*", durable="workers", bus=bus)
+        await queue.ready()
+        server.kill()
+        await until(lambda: events == ["lost"])
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # This node knows that a queue keeps it, the other one cannot ask.
+        for publisher, kind in ((bus, RPCTimeoutError), (other, ConnectionLostError)):
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(kind):
+                    await publisher.publish("job:new", 1, durable=True)
+        assert 0.4 < loop.time() - began < 3.0
+        await asyncio.to_thread(server.start)
+        await until(lambda: events == ["lost", "restored"])
+        await bus.publish("job:new", 2, durable=True)
+        assert await take(queue, 2) == [1, 2]
 
 
 async def test_a_queue_that_is_deleted_elsewhere(nats_server: NatsServer, namespace: str) -> None:

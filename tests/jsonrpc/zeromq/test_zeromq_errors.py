@@ -19,6 +19,14 @@ class Unregistered(Exception):
     pass
 
 
+@pytest.mark.parametrize("place", ["nats://alice:secret@127.0.0.1/calc", "nats+tls://secret@host"])
+@pytest.mark.parametrize("make", [zeromq.RPCClient, zeromq.RPCNotifierClient, zeromq.RPCServer])
+def test_nats_is_not_zeromq(make: Any, place: str) -> None:
+    with pytest.raises(ValueError, match=r"rpc\.open_client") as raised:
+        make(place)
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("code", "cls"),
     [

@@ -15,6 +15,7 @@ from .records import (
     BEAT,
     BYE,
     FOUND,
+    FULL,
     OPEN,
     WELCOME,
     pack_head,
@@ -76,11 +77,15 @@ class NatsDialler(NatsPort):
     def __init__(self, settings: Nats, handler: PortHandler, options: PortOptions) -> None:
         super().__init__(settings, handler, options)
         self._inbox = self.connection.inbox
+        #: How the subjects begin that servers of the service have.
+        self._servers = subject_of(self.service, "to", "")
         self._search = Search(options.max_servers)
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._numbers = 0
         #: The sessions that are being opened, by their token.
         self._opening: dict[str, _Opening] = {}
+        #: Whether a server was full since there was a session, or a search that found none.
+        self._met_full = False
         self._finder: asyncio.TimerHandle | None = None
         self._chooser: asyncio.TimerHandle | None = None
         #: The subscriptions to the beats of the servers of open sessions, by the sessions' token.
@@ -106,6 +111,7 @@ class NatsDialler(NatsPort):
     def _lost(self, reason: str) -> None:
         self._stop_looking()
         self._search.forget()
+        self._none_full()
         super()._lost(reason)
 
     def _refused(self, refusal: Refusal) -> None:
@@ -148,11 +154,15 @@ class NatsDialler(NatsPort):
         """A server has started, or leaves."""
         head = parse_head(payload)
         found = None if head is None else parse_found(payload)
-        if head is None or found is None:
-            return
-        if head.kind == BYE:
+        if head is None or found is None or head.kind not in (FOUND, BYE):
+            self._ignore("a malformed announcement of a server")
+        elif head.kind == BYE:
             self._search.gone(found.server)
-        elif head.kind == FOUND:
+        else:
+            for session in list(self.sessions.values()):
+                if session.server == found.server:
+                    # It has another link to NATS than when the session began, and forgot it.
+                    self._end(session, "the server has lost its connection to NATS meanwhile")
             self._search.found(found)
             self._choose_soon()
 
@@ -166,6 +176,7 @@ class NatsDialler(NatsPort):
     def _choose_gathered(self) -> None:
         self._chooser = None
         self._choose(self.options.max_servers)
+        self._tell_full()
 
     def _choose(self, most: int) -> None:
         if self._handler is None or not self.connection.is_connected:
@@ -197,6 +208,17 @@ class NatsDialler(NatsPort):
             self._choose(self.options.max_servers)
         if not self.sessions:
             self._find_soon()
+            self._tell_full()
+
+    def _tell_full(self) -> None:
+        """Have the calls that wait fail, if no server is left to ask, and some are full."""
+        if (
+            self._met_full
+            and self._handler is not None
+            and not (self.sessions or self._opening or self._chooser)
+            and not self._search.choose([], monotonic())
+        ):
+            self._handler.servers_full(f"all servers of the service {self.service!r} are full")
 
     def _find_soon(self) -> None:
         if self._finder is not None:
@@ -219,19 +241,26 @@ class NatsDialler(NatsPort):
             session = self.sessions.get(token[1:])
             if session is not None:
                 self._bounced(session, payload, headers)
-        elif 0 < len(reply) <= MAX_REPLY:
+        elif reply.startswith(self._servers) and len(reply) <= MAX_REPLY:
             # A server that answers too late, or has a session that this side has ended.
             self.connection.publish(reply, pack_head(BYE) + b"the client knows no such session")
 
     def _found(self, payload: bytes, headers: bytes) -> None:
         head = parse_head(payload)
-        if head is not None and head.kind == FOUND:
-            found = parse_found(payload)
-            if found is not None:
-                self._search.found(found)
-                self._choose_soon()
-        elif status_of(headers) != NO_RESPONDERS:
-            logger.warning("%s: a malformed answer to the search for servers", self.settings)
+        found = parse_found(payload) if head is not None and head.kind == FOUND else None
+        if found is not None:
+            self._search.found(found)
+            self._choose_soon()
+        elif payload or status_of(headers) != NO_RESPONDERS:
+            self._ignore("a malformed answer to the search for servers")
+        else:
+            self._none_full()
+
+    def _none_full(self) -> None:
+        if self._met_full:
+            self._met_full = False
+            if self._handler is not None:
+                self._handler.servers_full(None)
 
     def _answered(self, token: str, reply: str, payload: bytes, headers: bytes) -> None:
         """What a server says to who opens a session with it."""
@@ -239,12 +268,15 @@ class NatsDialler(NatsPort):
         given = parse_token(payload) if head is not None and head.kind == WELCOME else None
         if head is None or given is None:
             if head is not None and head.kind == BYE:
-                logger.info("%s: a server refused: %s", self.settings, parse_reason(payload))
+                reason = parse_reason(payload)
+                logger.info("%s: a server refused: %s", self.settings, reason)
+                self._met_full = self._met_full or reason == FULL
             self._open_failed(token)
             return
         server, window, timer, beat = self._opening.pop(token)
         timer.cancel()
         self._backoff.reset()
+        self._none_full()
         channel = self._new_channel(window, head.credit)
         subject = subject_of(self.service, "to", server, given)
         session = NatsSession(token, subject, f"{self._inbox}.!{token}", channel, server)

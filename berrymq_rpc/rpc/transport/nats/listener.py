@@ -7,11 +7,12 @@ from ....errors import AuthenticationError
 from ....nats.connection import Refusal
 from ....nats.options import Nats, settings_of
 from ..port import Port, PortHandler, PortOptions
-from .port import MAX_REPLY, NatsPort, NatsSession, logger, subject_of
+from .port import NatsPort, NatsSession, is_answerable, logger, subject_of
 from .records import (
     BEAT,
     BYE,
     FOUND,
+    FULL,
     OPEN,
     WELCOME,
     Found,
@@ -84,16 +85,6 @@ class NatsListener(NatsPort):
         """Connect, and see that the subscriptions are allowed."""
         connection = self.connection
         await connection.connect(self.options.connect_timeout)
-        if not (
-            self.options.insecure
-            or self.settings.address.is_loopback
-            or connection.requires_authentication
-        ):
-            raise ValueError(
-                f"{self.settings} would let anyone who reaches that NATS server call this side: it "
-                "asks for no authentication. Configure users there, or pass insecure=True if the "
-                "network is trusted"
-            )
         await connection.flush(self.options.connect_timeout)
         if self._problem is not None:
             raise self._problem
@@ -136,7 +127,9 @@ class NatsListener(NatsPort):
 
     def _asked(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
         """A client looks for servers."""
-        if self._accepts and 0 < len(reply) <= MAX_REPLY:
+        if not is_answerable(reply):
+            self._ignore("a search for servers that cannot be answered")
+        elif self._accepts:
             self.connection.publish(reply, pack_found(Found(self.id, len(self.sessions))))
 
     def _arrived(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
@@ -162,11 +155,12 @@ class NatsListener(NatsPort):
     def _opened(self, reply: str, payload: bytes) -> None:
         """A client opens a session; its answers go to `reply`."""
         head = parse_head(payload)
-        if head is None or head.kind != OPEN or not 0 < len(reply) <= MAX_REPLY:
+        if head is None or head.kind != OPEN or not is_answerable(reply):
+            self._ignore("a malformed request for a session")
             return
-        if not self._accepts or len(self.sessions) >= MAX_SESSIONS:
-            reason = "is full" if self._accepts else "is closing"
-            self.connection.publish(reply, pack_head(BYE) + f"the server {reason}".encode())
+        if not self._accepts or not self._has_room():
+            reason = FULL if self._accepts else "the server is closing"
+            self.connection.publish(reply, pack_head(BYE) + reason.encode())
             return
         token = token_hex(12)
         window = self._window()
@@ -176,9 +170,13 @@ class NatsListener(NatsPort):
         self.connection.publish(reply, welcome, bounce)
         self._begin(session)
 
+    def _has_room(self) -> bool:
+        count = len(self.sessions)
+        return count < MAX_SESSIONS and self._handler is not None and self._handler.has_room(count)
+
     def _tell_unknown(self, reply: str) -> None:
         """Tell a client that this side has ended the session that it still has."""
-        if 0 < len(reply) <= MAX_REPLY:
+        if is_answerable(reply):
             self.connection.publish(reply, pack_head(BYE) + b"the server knows no such session")
 
     def _beat(self) -> None:

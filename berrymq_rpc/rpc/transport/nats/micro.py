@@ -4,16 +4,20 @@ A message that arrives has four frames: what follows the service in the subject,
 answer, headers and body. One that is sent has the last three.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from ..port import Buffer, Key, Port, PortHandler
 from .listener import NatsListener
-from .port import MAX_REPLY
+from .port import is_answerable
 
 __all__ = ["QUEUE_GROUP", "NatsMicroPort"]
 
 #: The queue group of all servers of a service: each request goes to one of them.
 QUEUE_GROUP = "q"
+
+#: Seconds for the requests that are on their way when the server closes.
+DRAIN = 1.0
 
 
 class _Clients:
@@ -39,6 +43,8 @@ class NatsMicroPort(Port):
             f"{listener.service}.>", self._arrived, QUEUE_GROUP
         )
         listener.companion = self
+        #: Ends when all requests have arrived that NATS gave to this side before it stopped.
+        self._draining: asyncio.Task[None] | None = None
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -47,6 +53,14 @@ class NatsMicroPort(Port):
     @property
     def notices_loss(self) -> bool:
         return True
+
+    @property
+    def has_peers(self) -> bool:
+        return False
+
+    @property
+    def is_drained(self) -> bool:
+        return self._draining is None or self._draining.done()
 
     def send(self, key: Key, frames: Sequence[Buffer]) -> bool:
         if key is not self._key or key is None:
@@ -69,14 +83,21 @@ class NatsMicroPort(Port):
             self._key = None
 
     def stop_accepting(self) -> None:
-        self._connection.unsubscribe(self._subscription)
+        if self._draining is None:
+            self._draining = self._connection.loop.create_task(
+                self._connection.drain_subscription(self._subscription, DRAIN),
+                name="nats requests drain",
+            )
 
     def close(self) -> None:
-        self.stop_accepting()
+        if self._draining is None:
+            self._connection.unsubscribe(self._subscription)
         self._handler = self._key = None
 
     async def wait_closed(self) -> None:
-        """The listening port closes the connection."""
+        # The listening port closes the connection, which ends the task.
+        if self._draining is not None:
+            await asyncio.wait({self._draining})
 
     def lost(self, reason: str) -> None:
         """The link to NATS broke: who asked gets no answer any more."""
@@ -92,7 +113,10 @@ class NatsMicroPort(Port):
                 self._handler.read_complete()
 
     def _arrived(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
-        if self._handler is None or len(reply) > MAX_REPLY:
+        if self._handler is None:
+            return
+        if reply and not is_answerable(reply):
+            self._handler.message_refused(None, "a request that cannot be answered")
             return
         if self._key is None:
             self._key = _Clients()

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from time import monotonic
 
+from ....errors import TooLargeError
 from ....nats.connection import Connection, Refusal
 from ....nats.headers import NO_RESPONDERS, status_of
 from ....nats.options import Nats
@@ -14,7 +15,7 @@ from ..port import Buffer, Key, Port, PortHandler, PortOptions
 from .channel import Channel, ChannelError
 from .records import ACK, BYE, DATA, PART, Head, pack_head, parse_head, parse_reason
 
-__all__ = ["NatsPort", "NatsSession", "subject_of"]
+__all__ = ["NatsPort", "NatsSession", "is_answerable", "subject_of"]
 
 logger = Log("berrymq_rpc.rpc.nats")
 
@@ -24,20 +25,39 @@ ALL_WINDOWS = 32 << 20
 MIN_WINDOW = 64 << 10
 MAX_WINDOW = 4 << 20
 
+#: Bytes that the NATS server has not read yet, over which large messages wait in their session:
+#: there they count as what their peer does not read.
+MAX_UNSENT = 8 << 20
+
+#: Seconds until it is looked at whether it has read them.
+UNSENT_PAUSE = 0.005
+
 #: Heartbeats of silence after which a peer is lost.
 SILENCE = 1.5
 
 #: Seconds between two looks at whether what is queued was sent, as a port closes.
 LINGER_PAUSE = 0.005
 
+#: How the subjects of sessions begin.
+ROOT = "berrymq-rpc"
+
 #: Characters of a subject for answers that is used. NATS disconnects who sends a line of more than
 #: 4,096 bytes, and two such subjects stand in one.
 MAX_REPLY = 512
 
 
+def is_answerable(reply: str) -> bool:
+    """Whether a request may be answered at this subject: no inbox is among those below.
+
+    Whoever asks for an answer at a subject of NATS itself or of sessions wants something said there
+    that it may not say itself, as at ``$JS.API.STREAM.DELETE`` or ``berrymq-rpc.calc.up``.
+    """
+    return 0 < len(reply) <= MAX_REPLY and not reply.startswith(("$", f"{ROOT}."))
+
+
 def subject_of(service: str, *tokens: str) -> str:
     """A subject of a service."""
-    return ".".join(("berrymq-rpc", service, *tokens))
+    return ".".join((ROOT, service, *tokens))
 
 
 class NatsSession:
@@ -49,7 +69,7 @@ class NatsSession:
         bounce: where NATS says that nobody is there.
     """
 
-    __slots__ = ("bounce", "channel", "heard", "is_alive", "server", "subject", "token")
+    __slots__ = ("bounce", "channel", "counted", "heard", "is_alive", "server", "subject", "token")
 
     def __init__(
         self, token: str, subject: str, bounce: str, channel: Channel, server: str = ""
@@ -63,6 +83,8 @@ class NatsSession:
         #: When the peer was last heard, and whether it was since the last beat.
         self.heard = monotonic()
         self.is_alive = False
+        #: Bytes of its queued messages that the port has counted.
+        self.counted = 0
 
 
 class NatsPort(Port):
@@ -78,7 +100,9 @@ class NatsPort(Port):
             name=f"berrymq_rpc {self.service}",
             heartbeat=options.heartbeat,
             insecure=options.insecure,
+            serves=options.serves,
             restored=self._restored,
+            leaving=self._leaving,
             lost=self._lost,
             refused=self._refused,
             read_complete=self._read_complete,
@@ -86,6 +110,10 @@ class NatsPort(Port):
         self.loop = self.connection.loop
         self._handler: PortHandler | None = handler
         self._received = False
+        #: Bytes of the queued messages of all sessions.
+        self._queued = 0
+        #: Sessions with messages that wait for the NATS server to read.
+        self._held: dict[NatsSession, None] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._next_tick = 0.0
         self._ticks = 0
@@ -119,6 +147,9 @@ class NatsPort(Port):
 
     def queued_bytes(self, key: Key) -> int:
         return key.channel.queued_bytes if self._has(key) else 0  # type: ignore[attr-defined]
+
+    def all_queued_bytes(self) -> int:
+        return self._queued + self.connection.queued_bytes
 
     def address(self, key: Key) -> str | None:
         return None
@@ -170,7 +201,7 @@ class NatsPort(Port):
         session.is_alive = True
         head = parse_head(payload)
         if head is None:
-            self._lose(session, "the peer speaks another version of the protocol")
+            self._reject(session, "the peer speaks another version of the protocol")
         elif head.kind in (DATA, PART, ACK):
             self._receive_data(session, head, payload)
         elif head.kind == BYE:
@@ -181,7 +212,7 @@ class NatsPort(Port):
         try:
             frames = channel.receive(head, payload)
         except ChannelError as error:
-            self._lose(session, str(error))
+            self._reject(session, str(error))
             return
         if channel.has_queued:
             self._release(session)
@@ -202,14 +233,45 @@ class NatsPort(Port):
                 self._end(session, parse_reason(payload))
 
     def _release(self, session: NatsSession) -> None:
-        """Send of what is queued as much as the peer allows."""
-        for pieces in session.channel.release():
-            self._publish(session, pieces)
+        """Send of what is queued as much as the peer allows, and the NATS server reads."""
+        if self.connection.queued_bytes <= MAX_UNSENT:
+            for pieces in session.channel.release():
+                self._publish(session, pieces)
+                if self.connection.queued_bytes > MAX_UNSENT:
+                    break
+        channel = session.channel
+        if self.sessions.get(session.token) is session:
+            self._queued += channel.queued_bytes - session.counted
+            session.counted = channel.queued_bytes
+            if channel.has_queued and self.connection.queued_bytes > MAX_UNSENT:
+                if not self._held:
+                    self.loop.call_later(UNSENT_PAUSE, self._release_held)
+                self._held[session] = None
+
+    def _release_held(self) -> None:
+        held, self._held = self._held, {}
+        for session in held:
+            if self.sessions.get(session.token) is session:
+                self._release(session)
 
     def _publish(self, session: NatsSession, pieces: Sequence[Buffer]) -> None:
-        self.connection.publish_parts(
-            session.subject, pieces, sum(map(len, pieces)), session.bounce
-        )
+        try:
+            self.connection.publish_parts(
+                session.subject, pieces, sum(map(len, pieces)), session.bounce
+            )
+        except TooLargeError as error:
+            # The server has told meanwhile that it takes less than when the session began.
+            self._lose_later(session, str(error))
+
+    def _ignore(self, reason: str) -> None:
+        """Count and log a message that is ignored."""
+        if self._handler is not None:
+            self._handler.message_refused(None, reason)
+
+    def _reject(self, session: NatsSession, reason: str) -> None:
+        """End a session in which something is missing, or cannot be read."""
+        logger.warning("%s: a session was ended: %s", self.settings, reason)
+        self._lose(session, reason)
 
     def _lose(self, session: NatsSession, reason: str) -> None:
         """End a session for a reason that the peer is told."""
@@ -224,8 +286,9 @@ class NatsPort(Port):
 
     def _lose_later(self, session: NatsSession, reason: str) -> None:
         """End a session, but tell the handler when it has returned."""
-        self._drop(session, reason)
-        self.loop.call_soon(self._report_loss, session, reason)
+        if self.sessions.get(session.token) is session:
+            self._drop(session, reason)
+            self.loop.call_soon(self._report_loss, session, reason)
 
     def _drop(self, session: NatsSession, reason: str) -> None:
         if self.sessions.get(session.token) is session:
@@ -240,6 +303,8 @@ class NatsPort(Port):
     def _forget(self, session: NatsSession) -> None:
         """Take a session out of the tables."""
         del self.sessions[session.token]
+        self._queued -= session.counted
+        self._held.pop(session, None)
 
     # -- beats -----------------------------------------------------------------------------
 
@@ -283,6 +348,12 @@ class NatsPort(Port):
     @abstractmethod
     def _refused(self, refusal: Refusal) -> None:
         """The server does not allow something."""
+
+    def _leaving(self, reason: str) -> None:
+        """The link ends soon: the peers need not find out by themselves."""
+        for session in list(self.sessions.values()):
+            self._lose(session, f"the connection to NATS ends: {reason}")
+        self._read_complete()
 
     def _lost(self, reason: str) -> None:
         """The link broke: what was under way may be lost, so all sessions are."""

@@ -24,6 +24,7 @@ __all__ = [
     "BYE",
     "DATA",
     "FOUND",
+    "FULL",
     "HEAD_SIZE",
     "MAX_FRAMES",
     "MAX_NUMBER",
@@ -61,6 +62,9 @@ MAX_FRAMES = 65_535
 
 #: Numbers begin again after this one.
 MAX_NUMBER = 0xFFFFFFFF
+
+#: What BYE says to who opens a session, if others have taken all places.
+FULL = "the server is full"
 
 #: Characters of why a peer leaves that are kept.
 _MAX_REASON = 200

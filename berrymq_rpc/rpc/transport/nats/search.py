@@ -41,7 +41,7 @@ class Search:
         self._avoided.pop(server, None)
 
     def failed(self, server: str, now: float) -> None:
-        """A server did not answer, or refused, or the session with it was lost."""
+        """A server did not answer, or refused."""
         self._known.pop(server, None)
         # At the end, so that the first is the one that may be tried again soonest.
         self._avoided.pop(server, None)

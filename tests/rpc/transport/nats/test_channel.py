@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+pytest.importorskip("nats", reason="NATS needs nats-py")
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
