@@ -47,6 +47,7 @@ PLACES = {
     "jsonrpc/bridge/acceptor.py": "the listener that owns it has it in its `PortOptions`",
     "rpc/transport/curve.py": "reads a server's greeting, which anybody may, and sends nothing",
     "rpc/transport/zap.py": "answers within the process",
+    "testing/tcp_proxy.py": "a relay of a test, on loopback, which passes on what both sides send",
     "cli/failure.py": "a probe whether anything listens, which sends nothing",
 }
 
