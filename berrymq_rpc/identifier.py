@@ -131,7 +131,12 @@ class Identifier:
 def _split(text: str) -> tuple[str, str | None, str]:
     """Split `text` into name, namespace and action."""
     if not isinstance(text, str):
-        raise TypeError(f"an identifier is a str, not {type(text).__name__}")
+        raise TypeError(
+            f"an identifier is text such as 'name:action', not {type(text).__name__}: it is given "
+            "before the function"
+            if callable(text)
+            else f"an identifier is text such as 'name:action', not {type(text).__name__}"
+        )
     if len(text) > MAX_LENGTH:
         raise _error(text, f"it has {len(text)} characters, {MAX_LENGTH} at most are allowed")
     head, colon, action = text.partition(":")

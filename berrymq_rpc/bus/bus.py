@@ -285,7 +285,10 @@ class Bus(Registry):
         Raises:
             ValueError, TypeError: `number` is negative, or not an integer.
         """
-        number = operator.index(number)
+        try:
+            number = operator.index(number)
+        except TypeError:
+            raise TypeError(f"multiplicity must be a number of threads, not {number!r}") from None
         if number < 0:
             raise ValueError(f"multiplicity must be a number of threads, not {number}")
         replaced = self._pool

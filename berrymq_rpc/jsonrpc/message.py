@@ -224,7 +224,8 @@ class IncomingMessage:
         size = self._size + len(part)
         if checked and size > self._max_size - _RESERVE * self._is_batch * (self._missing - 1):
             raise TooLargeError(
-                f"an answer of {len(part):,} bytes is over what is left of {self._max_size:,}"
+                f"an answer of {len(part):,} bytes is over what is left of {self._max_size:,}: "
+                "return less, or in several calls"
             )
         self._size = size + 2
         self._parts.append(part)

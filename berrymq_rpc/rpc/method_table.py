@@ -191,7 +191,7 @@ class HandlerTable:
         close = difflib.get_close_matches(name, likely, 1, 0.8)
         if not close:
             close = [known for known in self.methods if known.endswith("." + name)]
-        return f"; is it {close[0]!r}?" if close else ""
+        return f"; is it {close[0]!r}?" if close else "; is it marked with @rpc.method?"
 
 
 def _characters_in_place(one: str, other: str) -> int:

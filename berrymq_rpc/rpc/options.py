@@ -103,7 +103,9 @@ class Options:
         if security is not None and any(
             e.startswith("mem://") for e in (*self.connect, *self.bind)
         ):
-            raise ValueError("security is for other processes: mem:// is within this one")
+            raise ValueError(
+                "security is for other processes: mem:// is within this one, so leave it away there"
+            )
         if security is not None and any(map(is_nats, (*self.connect, *self.bind))):
             raise ValueError(
                 "keys are for tcp:// and ipc://: at NATS, its server decides who may connect. See "

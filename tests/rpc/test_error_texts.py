@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc import rpc
+from berrymq_rpc import Bus, following, rpc
+from berrymq_rpc.jsonrpc.bridge import Bridge
+from berrymq_rpc.jsonrpc.zeromq import NotificationReceiverClient, RPCClient
 from berrymq_rpc.rpc.transport.binding import bind_error
 
 FORMS = "tcp://host:port, ipc://path, mem://name, nats://host:port/service"
+
+
+KEYS = rpc.KeyPair.generate()
 
 
 class Shop(rpc.AttrHandler):
@@ -131,10 +136,14 @@ async def test_wrong_arguments() -> None:
     for options, text in (
         ({"dialect": "json"}, "a dialect is one of 'native', 'aiozmq', 'jsonrpc', not 'json'"),
         ({"loop": asyncio.new_event_loop()}, "loop must be None or the running loop: leave it"),
+        (
+            {"connect": "mem://x", "security": rpc.CurveServer(KEYS, authorized=[])},
+            "mem:// is within this one, so leave it away there",
+        ),
         ({"security": "key"}, r"security must be None, rpc.CurveServer(...), rpc.CurveClient"),
     ):
         with pytest.raises((TypeError, ValueError), match=re.escape(text)):
-            await rpc.open_client(connect="tcp://127.0.0.1:1", **options)  # type: ignore[arg-type]
+            await rpc.open_client(**{"connect": "tcp://127.0.0.1:1", **options})  # type: ignore[arg-type]
         if "loop" in options:
             options["loop"].close()  # type: ignore[attr-defined]
 
@@ -171,7 +180,7 @@ async def pair() -> AsyncIterator[rpc.Client]:
 @pytest.mark.parametrize(
     ("method", "text"),
     [
-        ("oder", "no method 'oder'"),
+        ("oder", "no method 'oder'; is it marked with @rpc.method?"),
         ("shop.oder", "no method 'shop.oder'; is it 'shop.order'?"),
         ("order", "no method 'order'; is it 'shop.order'?"),
         ("shop", "no method 'shop': it is a namespace, with methods such as 'shop.close'"),
@@ -279,3 +288,58 @@ async def test_a_sync_client_in_the_loop_of_its_server() -> None:
             await asyncio.to_thread(client.rpc.hangs)
         assert not hasattr(raised.value, "__notes__")
         await asyncio.to_thread(client.close)
+
+
+@pytest.mark.parametrize("make", [RPCClient, NotificationReceiverClient])
+def test_a_client_of_json_rpc_that_is_closed(make: type[RPCClient]) -> None:
+    client = make("tcp://127.0.0.1:1")
+    client.close()
+    with pytest.raises(rpc.ServiceClosedError, match="the client is closed: open a new one"):
+        client.send_request("order", ())
+
+
+async def test_an_answer_in_json_that_is_too_large() -> None:
+    class Large(rpc.AttrHandler):
+        @rpc.method
+        def large(self) -> str:
+            return "roll" * (1 << 20)
+
+    async with (
+        await rpc.start_server(Large(), bind="tcp://127.0.0.1:*") as server,
+        await rpc.open_client(connect=server.endpoints, timeout=10, dialect="jsonrpc") as client,
+    ):
+        with pytest.raises(rpc.TooLargeError, match="return less, or in several calls"):
+            await client.rpc.large()
+
+
+async def test_a_listener_at_a_port_in_use() -> None:
+    async with Bridge(Shop()) as bridge:
+        url = await bridge.serve_tcp("127.0.0.1", 0)
+        port = int(url.rpartition(":")[2])
+        text = rf"cannot listen at 127\.0\.0\.1 port {port}: .*take another address"
+        with pytest.raises(OSError, match=text):
+            await bridge.serve_tcp("127.0.0.1", port)
+
+
+# -- the bus ---------------------------------------------------------------------------------
+
+
+def test_an_identifier_that_is_none() -> None:
+    bus: Any = Bus()
+    text = "^an identifier is text such as 'name:action', not "
+    with pytest.raises(TypeError, match=f"{text}function: it is given before the function$"):
+        bus.regist_function(lambda message: None, "shop:order")
+    with pytest.raises(TypeError, match=f"{text}int$"):
+        bus.twitter(5)
+    # The decorator without its parentheses.
+    unchecked: Any = following
+    with pytest.raises(TypeError, match=f"{text}function: it is given before"):
+
+        @unchecked
+        def receive(message: object) -> None: ...
+
+
+def test_a_multiplicity_that_is_none() -> None:
+    bus: Any = Bus()
+    with pytest.raises(TypeError, match="multiplicity must be a number of threads, not '5'"):
+        bus.set_multiplicity("5")

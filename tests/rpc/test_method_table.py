@@ -27,6 +27,9 @@ except ImportError:
 
 needs_aiozmq = pytest.mark.skipif(foreign is None, reason="aiozmq does not import here")
 
+#: What is said where no name is close.
+MARKED = "; is it marked with @rpc.method?"
+
 
 def names(handler):
     return [each.name for each in collect_methods(handler)]
@@ -440,12 +443,12 @@ def test_the_error_suggests_what_is_near():
     assert text_for(Handler(), "math.ad") == "no method 'math.ad'; is it 'math.add'?"
     assert text_for(Handler(), "mth.add") == "no method 'mth.add'; is it 'math.add'?"
     assert text_for(Handler(), "inherit") == "no method 'inherit'; is it 'inherited'?"
-    assert text_for(Handler(), "something") == "no method 'something'"
+    assert text_for(Handler(), "something") == f"no method 'something'{MARKED}"
 
 
 def test_the_error_tells_nothing_of_what_is_not_exported():
-    assert text_for(Handler(), "hiden") == "no method 'hiden'"
-    assert text_for(Handler(), "_privat") == "no method '_privat'"
+    assert text_for(Handler(), "hiden") == f"no method 'hiden'{MARKED}"
+    assert text_for(Handler(), "_privat") == f"no method '_privat'{MARKED}"
 
 
 def test_no_suggestion_where_it_would_cost_too_much():
@@ -562,7 +565,7 @@ class Fails:
 
 @pytest.mark.parametrize("error", [KeyError, IndexError, LookupError, NotFoundError])
 def test_a_lookup_error_of_an_object(error):
-    assert text_for(Fails(error("secret")), "name") == "no method 'name'"
+    assert text_for(Fails(error("secret")), "name") == f"no method 'name'{MARKED}"
 
 
 @pytest.mark.parametrize(

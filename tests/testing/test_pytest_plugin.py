@@ -97,7 +97,8 @@ def test_what_a_failure_shows(pytester: pytest.Pytester) -> None:
             "E       assert 1 == 2",
             "E       the test has left behind:",
             '>       server.method("charge")',
-            "E       *NotFoundError: no method 'charge'. The server has: nothing",
+            "E       *NotFoundError: no method 'charge'; is it marked with @rpc.method? "
+            "The server has: nothing",
             ">       heard.expect(*",
             "E       AssertionError: no oven:log(42) came",
             "E       heard 1 on 'oven:[*]':",

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from ...endpoint import host_key
+from ...rpc.transport.binding import bind_error
 from ...runtime.log import Log
 from .places import NO_FILES_LEFT, NoPlaceError, Place, Places
 
@@ -424,8 +425,7 @@ def _listening(family: int, address: Any) -> socket.socket:
         made.listen(BACKLOG)
     except OSError as error:
         made.close()
-        text = f"cannot bind {address[0]} port {address[1]}: {error.strerror}"
-        raise OSError(error.errno, text) from None
+        raise bind_error(f"{address[0]} port {address[1]}", error) from None
     except BaseException:
         made.close()
         raise

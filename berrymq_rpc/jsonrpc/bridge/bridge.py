@@ -395,7 +395,9 @@ class Bridge:
         # A peer without a key is refused.
         check_exposure(endpoint, insecure or security is not None)
         if security is not None and endpoint.startswith("mem://"):
-            raise ValueError("security is for other processes: mem:// is within this one")
+            raise ValueError(
+                "security is for other processes: mem:// is within this one, so leave it away there"
+            )
         with self._next_key(security) as secured:
             listener = ZeroMQListener(runtime, secured, ipc_mode)
             await listener.open(endpoint)

@@ -226,7 +226,7 @@ class RPCClient(SocketOwner):
     def _send(self, text: bytes, method: str) -> float | None:
         """Send; return the deadline of the call."""
         if self._is_closed:
-            raise ServiceClosedError("the client is closed")
+            raise ServiceClosedError("the client is closed: open a new one")
         deadline = self._deadline()
         try:
             self.socket.send(text, zmq.NOBLOCK)

@@ -144,7 +144,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             raise ServiceClosedError("the client's thread has ended with the interpreter")
         with self._guard:
             if self._is_closed:
-                raise ServiceClosedError("the client is closed")
+                raise ServiceClosedError("the client is closed: open a new one")
             if len(self._unsent) >= MAX_UNSENT:
                 raise OverloadedError(f"{MAX_UNSENT:,} messages wait for a connection")
             self._unsent.append((request_id, text))
