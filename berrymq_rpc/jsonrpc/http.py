@@ -199,7 +199,9 @@ class HTTPClient:
             if self._session.closed or self._loop.is_closed():
                 raise ServiceClosedError(f"the client is closed: {method!r} was not sent")
             if len(self._tasks) >= MAX_CALLS:
-                raise OverloadedError(f"{MAX_CALLS:,} calls are in flight: {method!r} was not sent")
+                raise OverloadedError(
+                    f"{MAX_CALLS:,} calls are in flight: {method!r} was not sent. Await some first"
+                )
         except Error:
             coroutine.close()
             raise
@@ -288,7 +290,7 @@ class HTTPClient:
                 raise AuthenticationError(
                     f"{self._shown}: {method!r}: {error}", reason="certificate"
                 ) from None
-            raise ConnectionLostError(f"{self._shown}: {method!r}: {error}") from None
+            raise ConnectionLostError(f"{self._shown}: {method!r}: {_problem(error)}") from None
         if len(data) > self._max_size:
             raise TooLargeError(f"{self._shown}: the answer has more than {self._max_size:,} bytes")
         return status, data
@@ -328,9 +330,27 @@ def _is_about_certificates(error: BaseException) -> bool:
     several = (error, error.__cause__, getattr(error, "os_error", None))
     certificate = getattr(error, "certificate_error", None)
     return isinstance(certificate, ssl_module.SSLError) or any(
-        isinstance(each, ssl_module.SSLError) and "CERTIFICATE" in str(each.reason).upper()
+        # Those of aiohttp are derived from it without being made as one.
+        isinstance(each, ssl_module.SSLError)
+        and "CERTIFICATE" in str(getattr(each, "reason", None)).upper()
         for each in several
     )
+
+
+def _problem(error: Exception) -> str:
+    """Say why there was no answer, and what to look at."""
+    aiohttp = _aiohttp()
+    if isinstance(error, aiohttp.ClientSSLError):
+        return (
+            f"no connection by TLS ({getattr(error, 'os_error', error)}): does the server speak "
+            "it? Where it does not, write http://"
+        )
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({error.os_error}): is the server running, and is the address right?"
+    if isinstance(error, aiohttp.ClientResponseError):
+        # Without its text, which has the whole URL.
+        return "what listens there does not answer as an HTTP server: is the port right?"
+    return str(error)
 
 
 class _Resolver:

@@ -396,3 +396,29 @@ async def test_a_user_part_is_sent_as_basic_and_shown_nowhere() -> None:
 async def test_urls_without_a_server(url: str) -> None:
     with pytest.raises(ValueError, match=r"no port|no address|not an endpoint"):
         await open_http_client(url)
+
+
+async def other_program(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"hello\n")
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_why_there_is_no_connection() -> None:
+    other = await asyncio.start_server(other_program, "127.0.0.1", 0)
+    port = other.sockets[0].getsockname()[1]
+    for url, text in (
+        ("http://127.0.0.1:1", "no connection (.*): is the server running, and is the address"),
+        (f"https://127.0.0.1:{port}", "no connection by TLS .*Where it does not, write http://$"),
+        (
+            f"http://127.0.0.1:{port}/?key=pass",
+            "does not answer as an HTTP server: is the port right",
+        ),
+    ):
+        async with await open_http_client(url, timeout=10) as client:
+            with pytest.raises(rpc.ConnectionLostError, match=text) as raised:
+                await client.rpc.add(1, 2)
+            assert type(raised.value) is rpc.ConnectionLostError
+            assert "pass" not in str(raised.value)
+    other.close()
+    await other.wait_closed()

@@ -103,7 +103,7 @@ def _advice(scheme: str, shown: str) -> str:
     if scheme in ("http", "https", "ws", "wss"):
         return (
             f"{scheme}:// is served by a jsonrpc.bridge.Bridge and called by "
-            f"jsonrpc.http.open_client; here write {_FORMS}"
+            f"jsonrpc.http.open_http_client; here write {_FORMS}"
         )
     host, colon, port = shown.rpartition(":")
     if host and colon and (port == "*" or is_port(port)) and not set("/: ") & set(host):
