@@ -173,4 +173,5 @@ def _check(text: str, what: str, part: str) -> None:
 
 def _error(text: str, reason: str) -> ValueError:
     shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
-    return ValueError(f"{shown} is not an identifier: {reason}")
+    hint = ". It is an address: that is another argument" if "://" in text else ""
+    return ValueError(f"{shown} is not an identifier: {reason}{hint}")

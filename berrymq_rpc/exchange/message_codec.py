@@ -1,5 +1,6 @@
 """Pack and unpack the messages of a batch, within the bounds of a node."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from ..errors import ProtocolError, TooLargeError
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.depth import DepthLimit
 from ..rpc.wire.limits import MAX_DEPTH, Limits
+from ..rpc.wire.safe_repr import safe_repr
 from ..rpc.wire.translation import Untranslated
 from ..runtime.log import Log
 from .batch import Batch
@@ -27,8 +29,21 @@ LARGE = 8 << 10
 _TUPLES = {tuple}
 _NAMES = {str}
 
+#: The beginning of an error about an argument: its place within the message.
+_ARGUMENT = re.compile(r"the message(?:\[0\])?\[([12])\]")
+
 #: Msgpack's header of an array of one element.
 _ARRAY_OF_ONE = b"\x91"
+
+
+def _explained(error: Exception, item: tuple[Any, ...]) -> Exception:
+    """The error for a message that cannot be packed, with the place of the argument in it."""
+    where = _ARGUMENT.match(str(error)) if type(error) in (TypeError, ValueError) else None
+    if where is None:
+        return error
+    name = ("args", "kwargs")[int(where[1]) - 1]
+    rest = str(error)[where.end() :]
+    return type(error)(f"{name} of the message {safe_repr(item[0], 200)}: {name}{rest}")
 
 
 class MessageCodec:
@@ -63,19 +78,26 @@ class MessageCodec:
         """
         if self._is_packing:
             # Garbage collection has interrupted another `pack`: the packer is in use.
-            return self.new_codec(self._depth.levels).pack(item, "the message")
+            return self._pack_slowly(self.new_codec(self._depth.levels), item)
         self._is_packing = True
         try:
             try:
                 packed = self._fast_pack(item)
             except Exception:
                 # This packs more types, or says which value is wrong.
-                return self.codec.pack(item, "the message")
+                return self._pack_slowly(self.codec, item)
             if len(packed) > self._depth.levels and self._depth.is_exceeded(packed):
                 raise ValueError(f"nested more than {self._depth.levels} levels deep")
             return packed
         finally:
             self._is_packing = False
+
+    @staticmethod
+    def _pack_slowly(codec: Codec, item: tuple[Any, ...]) -> bytes:
+        try:
+            return codec.pack(item, "the message")
+        except (TypeError, ValueError) as error:
+            raise _explained(error, item) from None
 
     def pack_one(self, item: tuple[Any, ...]) -> tuple[bytes, list[bytes]]:
         """Pack an array of one message, with its long byte strings apart if it is large.
@@ -110,10 +132,15 @@ class MessageCodec:
             TooLargeError: it is larger than this node allows.
         """
         codec = self.new_codec(self._levels)
-        data, frames = codec.pack_with_frames([item], LARGE, name)
+        try:
+            data, frames = codec.pack_with_frames([item], LARGE, name)
+        except (TypeError, ValueError) as error:
+            raise _explained(error, item) from None
         if len(data) > self._max_message:
             raise TooLargeError(
-                f"{len(data):,} bytes are more than max_message={self._max_message:,} allows"
+                f"{name} {safe_repr(item[0], 200)} has {len(data):,} bytes, more than "
+                f"max_message={self._max_message:,}: send it in parts or as bytes, or raise that "
+                "in limits= of both nodes"
             )
         return data, [bytes(frame) for frame in frames]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc import Bus, following, rpc
+from berrymq_rpc.exchange.message_codec import MessageCodec
 from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.jsonrpc.zeromq import NotificationReceiverClient, RPCClient
 from berrymq_rpc.rpc.transport.binding import bind_error
@@ -338,6 +339,30 @@ def test_an_identifier_that_is_none() -> None:
 
         @unchecked
         def receive(message: object) -> None: ...
+
+
+def test_an_identifier_that_is_an_address() -> None:
+    text = "is not an identifier: .*It is an address: that is another argument$"
+    with pytest.raises(ValueError, match=text):
+        Bus().twitter("tcp://127.0.0.1:5555")
+
+
+def test_a_message_that_cannot_be_sent() -> None:
+    codec = MessageCodec(rpc.Limits(max_message=100_000))
+    for item, text in (
+        (("shop:order", (1, Shop())), r"^args of the message 'shop:order': args\[1\]: "),
+        (
+            ("shop:order", (), {"a": Shop()}),
+            r"^kwargs of the message 'shop:order': kwargs\['a'\]: ",
+        ),
+    ):
+        with pytest.raises(TypeError, match=text + f"{__name__}.Shop cannot be packed: give"):
+            codec.pack(item)
+        with pytest.raises(TypeError, match=text + f"{__name__}.Shop cannot be packed: give"):
+            codec.pack_large(item)
+    text = "^the message 'shop:order' has 4.* bytes, more than max_message=100,000: send it"
+    with pytest.raises(rpc.TooLargeError, match=text):
+        codec.pack_one(("shop:order", ("roll" * 100_000,)))
 
 
 def test_a_multiplicity_that_is_none() -> None:
