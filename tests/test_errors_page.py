@@ -31,6 +31,8 @@ PARTS = (
     ("__init__.py", ""),
     ("identifier.py", "bus"),
     ("endpoint.py", "calls"),
+    # It makes the error for those that call it.
+    ("runtime/extra.py", ""),
     ("runtime/", "calls"),
     ("rpc/transport/nats/", "NATS"),
     ("rpc/nats_service.py", "NATS"),
@@ -85,6 +87,8 @@ def raised() -> dict[str, set[str]]:
             match node:
                 case ast.Call(func=ast.Name(id="bind_error")) if part:
                     found["OSError"].add(part)
+                case ast.Call(func=ast.Name(id="missing_package")) if part:
+                    found["ModuleNotFoundError"].add(part)
                 case ast.Call(func=ast.Name(id=name)) if part and name.endswith("Error"):
                     found[name].add(part)
                 case ast.Raise(exc=ast.Name(id="Empty")) if part:

@@ -5,6 +5,8 @@ import signal
 import sys
 from typing import NoReturn
 
+from ..runtime.extra import missing_package
+
 __all__ = ["main"]
 
 
@@ -24,11 +26,8 @@ def _run() -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
-        print(
-            f"The berrymq command needs {error.name}, which is not installed. It comes with the "
-            'extra "cli": pip install "berrymq-rpc[cli]"',
-            file=sys.stderr,
-        )
+        advice = missing_package(f"The berrymq command needs {error.name}", "cli", error.name)
+        print(advice, file=sys.stderr)
         return 1
 
     from .command import berrymq

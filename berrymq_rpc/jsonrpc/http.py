@@ -25,6 +25,7 @@ from ..errors import (
 )
 from ..rpc.proxy import Namespace
 from ..rpc.validation import checked_timeout
+from ..runtime.extra import missing_package
 from ..runtime.fork import OwnerProcess, leave_loop_in_child
 from ..runtime.log import Log
 from ..security import Security, checked_security
@@ -74,11 +75,7 @@ def _aiohttp() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
-        raise ModuleNotFoundError(
-            "calls over HTTP need aiohttp, which is not installed. It comes with the extra "
-            '"http": pip install "berrymq-rpc[http]"',
-            name="aiohttp",
-        ) from None
+        raise missing_package("calls over HTTP need aiohttp", "http", "aiohttp") from None
     return aiohttp
 
 

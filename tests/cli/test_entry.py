@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from berrymq_rpc.runtime.extra import install_command
+
 from .conftest import BERRYMQ, ENVIRONMENT, ROOT, SECONDS
 
 COMMANDS = ["call", "get", "methods", "send", "serve", "stub", "tail"]
@@ -59,7 +61,7 @@ def test_without_the_extra(name) -> None:
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         f"The berrymq command needs {name}, which is not installed. It comes with the extra "
-        '"cli": pip install "berrymq-rpc[cli]"\n'
+        f'"cli": {install_command("cli")}\n'
     )
 
 
@@ -85,7 +87,7 @@ def test_without_the_extra_nats(arguments) -> None:
     assert line.startswith("Error: ")
     assert line.endswith(
         "NATS needs nats-py, which is not installed. It comes with the extra "
-        '"nats": pip install "berrymq-rpc[nats]"'
+        f'"nats": {install_command("nats")}'
     )
 
 

@@ -28,6 +28,7 @@ from ...rpc.validation import (
     checked_seconds,
     checked_threads,
 )
+from ...runtime.extra import missing_package
 from ...runtime.fork import OwnerProcess
 from ...security import CurveServer, Security, checked_security
 from ..message import MAX_BATCH
@@ -309,11 +310,7 @@ class Bridge:
         except ModuleNotFoundError as error:
             if error.name != "aiohttp":
                 raise
-            raise ModuleNotFoundError(
-                "serve_http needs aiohttp, which is not installed. It comes with the extra "
-                '"http": pip install "berrymq-rpc[http]"',
-                name="aiohttp",
-            ) from None
+            raise missing_package("serve_http needs aiohttp", "http", "aiohttp") from None
         listener = HTTPListener(
             runtime,
             access,

@@ -179,13 +179,13 @@ async def test_no_nats_server(start_nats: StartNats, until: Any) -> None:
 def test_without_nats_py(run_program: Any) -> None:
     """All else works, and whoever wants NATS learns which extra brings it."""
     done = run_program(WITHOUT)
-    assert (done.stdout, done.stderr) == ("works\nberrymq-rpc[nats]\nberrymq-rpc[nats]\n", "")
+    assert (done.stdout, done.stderr) == ('works\nextra "nats"\nextra "nats"\n', "")
 
 
 def test_without_nkeys(run_program: Any) -> None:
     """nats-py alone does not bring it: who needs it learns which extra does."""
     done = run_program(WITHOUT_NKEYS)
-    assert (done.stdout, done.stderr) == (4 * "nkeys berrymq-rpc[nats]\n", "")
+    assert (done.stdout, done.stderr) == (4 * 'nkeys extra "nats"\n', "")
 
 
 WITHOUT_NKEYS = """
@@ -200,7 +200,7 @@ async def main():
             try:
                 await opening
             except ModuleNotFoundError as error:
-                print(error.name, re.search(r"berrymq-rpc.nats.", str(error))[0])
+                print(error.name, re.search("extra .nats.", str(error))[0])
 
 asyncio.run(main())
 """
@@ -228,7 +228,7 @@ async def main():
         try:
             await opening
         except ModuleNotFoundError as error:
-            print(re.search(r"berrymq-rpc.nats.", str(error))[0])
+            print(re.search("extra .nats.", str(error))[0])
 
 asyncio.run(main())
 """

@@ -1,19 +1,16 @@
 """Install each extra as its user does, into an environment of its own, and use it."""
 
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 #: For work on the package itself; installed by `make`.
-OF_DEVELOPERS = {"docs", "lint", "test"}
+OF_DEVELOPERS = {"dist", "docs", "lint", "test"}
 
 CALL = """
 import asyncio
@@ -44,7 +41,7 @@ asyncio.run(main())
 try:
     asyncio.run(without())
 except ModuleNotFoundError as error:
-    print("berrymq-rpc[http]" in str(error))
+    print("[http]" in str(error))
 """,
         "3\nTrue\n",
     ),
@@ -102,42 +99,17 @@ asyncio.run(over_nats())
 }
 
 
-def run(*arguments: object) -> str:
-    done = subprocess.run(
-        [str(argument) for argument in arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT)
-    (made,) = folder.glob("berrymq_rpc-*.whl")
-    return made
-
-
 def test_each_has_a_program() -> None:
     extras = set(PROJECT["optional-dependencies"]) - OF_DEVELOPERS
     assert extras | {""} == set(PROGRAMS)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("extra", PROGRAMS)
-def test_installed_and_used(extra: str, wheel: Path, tmp_path: Path) -> None:
-    run(sys.executable, "-m", "venv", tmp_path / "venv")
-    python = tmp_path / "venv" / "bin" / "python"
-    asked = f"{wheel}[{extra}]" if extra else wheel
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", asked)
+def test_installed_and_used(extra: str, dist: Any, environment: Any) -> None:
+    environment.install(f"{dist.wheel}[{extra}]" if extra else dist.wheel)
     program, printed = PROGRAMS[extra]
-    script = tmp_path / "program.py"
-    script.write_text(program, encoding="utf-8")
-    assert run(python, "-W", "error", script) == printed
+    assert environment.program(program) == printed
     if not extra:
-        freeze = run(python, "-m", "pip", "list", "--format=freeze").lower()
-        packages = {line.partition("==")[0] for line in freeze.split()} - {"pip", "setuptools"}
-        assert packages == {"aiozmq", "berrymq-rpc", "msgpack", "pyzmq"}
+        assert environment.packages() == {"aiozmq", "berrymq-rpc", "msgpack", "pyzmq"}
