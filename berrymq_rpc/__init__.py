@@ -59,6 +59,9 @@ if TYPE_CHECKING:
         send_message,
     )
 
+    #: The version of the distribution that is installed.
+    __version__: str
+
 __all__ = [
     "AsyncQueue",
     "AuthenticationError",
@@ -134,6 +137,15 @@ if not TYPE_CHECKING:
 
             value = globals()[name] = getattr(berrymq_rpc.connect, name)
             return value
+        if name == "__version__":
+            # pyproject.toml has it, and the installation a copy.
+            from importlib.metadata import PackageNotFoundError, version
+
+            try:
+                found = globals()[name] = version("berrymq-rpc")
+            except PackageNotFoundError:
+                raise AttributeError(f"{__name__} is not installed, so has no version") from None
+            return found
         if name == "connect":
             # For ``berrymq.connect.interconnect(...)`` without an import of its own.
             import berrymq_rpc.connect

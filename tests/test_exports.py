@@ -1,9 +1,17 @@
 """Each module lists its public names in one sorted `__all__`, and all of them exist."""
 
 import importlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+
+import berrymq_rpc
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(
@@ -40,5 +48,34 @@ def test_all_is_sorted_and_real(name: str) -> None:
 
 def test_package_exports_no_private_name() -> None:
     package = importlib.import_module("berrymq_rpc")
-    private = [name for name in package.__all__ if name.startswith("_") and name != "__version__"]
+    private = [name for name in package.__all__ if name.startswith("_")]
+    # A program that imports all names would have it as its own `__version__`, which servers show.
     assert private == []
+
+
+def test_version_is_that_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert berrymq_rpc.__version__ == version("berrymq-rpc") == project["version"]
+    command = [sys.executable, "-m", "berrymq_rpc", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == f"berrymq, version {project['version']}\n"
+
+
+def test_version_where_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.delitem(vars(berrymq_rpc), "__version__", raising=False)
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(AttributeError, match="not installed"):
+        _ = berrymq_rpc.__version__
+
+
+def test_version_that_changes_says_so_in_changes() -> None:
+    changes = (ROOT / "CHANGES.rst").read_text(encoding="utf-8")
+    newest = re.search(r"^(\d[\w.]*) \((.+)\)\n-+$", changes, re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == berrymq_rpc.__version__
+    # Whoever makes a release takes both away together.
+    readme = " ".join((ROOT / "README.rst").read_text(encoding="utf-8").split())
+    assert (newest[2] == "unreleased") is ("There is no release yet" in readme)
