@@ -76,6 +76,6 @@ def test_version_that_changes_says_so_in_changes() -> None:
     newest = re.search(r"^(\d[\w.]*) \((.+)\)\n-+$", changes, re.MULTILINE)
     assert newest is not None
     assert newest[1] == berrymq_rpc.__version__
-    # Whoever makes a release takes both away together.
+    # A release takes both away together.
     readme = " ".join((ROOT / "README.rst").read_text(encoding="utf-8").split())
     assert (newest[2] == "unreleased") is ("There is no release yet" in readme)

@@ -1,5 +1,6 @@
 """Install each extra as its user does, into an environment of its own, and use it."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,28 @@ asyncio.run(over_nats())
 def test_each_has_a_program() -> None:
     extras = set(PROJECT["optional-dependencies"]) - OF_DEVELOPERS
     assert extras | {""} == set(PROGRAMS)
+
+
+def test_the_page_has_each() -> None:
+    page = (ROOT / "docs" / "howto" / "install.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"   \* - ``([\w-]+)``\n     - (.+)\n", page)
+    brought = {
+        extra: ", ".join(re.split(r"[\[>]", requirement)[0] for requirement in requirements)
+        for extra, requirements in PROJECT["optional-dependencies"].items()
+        if extra not in OF_DEVELOPERS
+    }
+    assert sorted(rows) == sorted(brought.items())
+    for extra in OF_DEVELOPERS:
+        assert f"``{extra}``" in page.partition("The extras")[2]
+    always = {re.split(r"[\[>]", requirement)[0] for requirement in PROJECT["dependencies"]}
+    assert always == set(re.findall(r"``(\w+)``", page.partition("brings ")[2].partition(".")[0]))
+
+
+def test_no_other_page_says_how() -> None:
+    # What is right depends on whether its reader has a clone; the page has both.
+    pages = {path for path in (ROOT / "docs").rglob("*.rst") if "_build" not in path.parts}
+    saying = {path.name for path in pages if "berrymq-rpc[" in path.read_text(encoding="utf-8")}
+    assert saying == {"install.rst"}
 
 
 @pytest.mark.slow
