@@ -1,5 +1,6 @@
 """``make dist``: what is in the wheel and in the sdist, and that both work where nothing else is."""
 
+import re
 import tarfile
 import zipfile
 from email import message_from_bytes
@@ -89,6 +90,16 @@ def test_wheel_has_the_package_and_the_plugin(dist: Any) -> None:
     assert text == (dist.tree / "LICENSE").read_bytes()
     assert message["License-Expression"] == "MIT"
     assert message["Description-Content-Type"].startswith("text/x-rst")
+    description = message.get_payload()
+    assert isinstance(description, str)
+    # An index has no files that a link could lead to.
+    targets = re.findall(r"<([^<>`]+)>`_|^\.\. image:: (.*)", description, re.MULTILINE)
+    assert [target for target in targets if "://" not in "".join(target)] == []
+    readme = (dist.tree / "README.rst").read_text(encoding="utf-8")
+    files = set(re.findall(r"<([\w/]+\.rst)>`_", readme))
+    assert files
+    assert {file for file in files if f"``{file}``" not in description} == set()
+    assert "Between processes and hosts, programs" in " ".join(description.split())
 
 
 def test_sdist_installed(dist: Any, environment: Any) -> None:
