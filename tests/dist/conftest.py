@@ -72,6 +72,8 @@ def make(*arguments: str, tree: Path) -> str:
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
     tree = tmp_path_factory.mktemp("dist") / "tree"
 
     def ignored(folder: str, names: list[str]) -> set[str]:

