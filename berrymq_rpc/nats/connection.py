@@ -265,11 +265,11 @@ class Connection:
         await self._cleaned_up()
 
     async def _cleaned_up(self) -> None:
-        tasks = set(self._cleanups)
+        # It may give up a link in its last step.
         if self._task is not None:
-            tasks.add(self._task)
-        if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait({self._task})
+        if self._cleanups:
+            await asyncio.wait(set(self._cleanups))
 
     async def _run(self) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -294,6 +294,11 @@ class Connection:
                 except (OSError, ConnectionLostError) as error:
                     self._connect_failed(error)
                 else:
+                    if self._task is not None and self._task.cancelling():
+                        # Cancelled in the moment in which it was open: `asyncio.wait_for` of
+                        # Python 3.11, which nats-py uses, forgets that.
+                        self._give_up(link)
+                        return
                     self._broken.clear()
                     self._begin_link(link)
                     await self._broken.wait()

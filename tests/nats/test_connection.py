@@ -1,6 +1,7 @@
 """The connection to NATS: what is published arrives in order, and it comes back by itself."""
 
 import asyncio
+import contextlib
 import itertools
 import signal
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from berrymq_rpc.errors import (
 )
 from berrymq_rpc.nats.connection import EARLY, Connection
 from berrymq_rpc.nats.headers import pack_headers
+from berrymq_rpc.nats.link import Link
 from berrymq_rpc.nats.options import Nats
 from berrymq_rpc.testing.nats_server import NatsServer
 
@@ -255,3 +257,25 @@ async def test_what_closes_the_connection_is_told_and_it_comes_back(
         opened.connection.publish("x" * 1000, b"")
         await until(lambda: opened.reports == ["restored", "lost", "restored"])
         assert await opened.connection.flush(10)
+
+
+async def test_closed_in_the_moment_in_which_a_link_is_open(
+    nats_server: NatsServer, monkeypatch: Any
+) -> None:
+    """The cancellation may be lost then, as by `asyncio.wait_for` of Python 3.11."""
+    opened = asyncio.Event()
+
+    async def open_link(self: Link, **options: Any) -> None:
+        await original(self, **options)
+        opened.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(100)
+
+    original = Link.open
+    monkeypatch.setattr(Link, "open", open_link)
+    connection = Connection(Nats(nats_server.url))
+    connection.start()
+    async with asyncio.timeout(10):
+        await opened.wait()
+        await connection.close()
+    assert not connection.is_connected
