@@ -558,6 +558,11 @@ async def drive(seed: int, seconds: float, folder: Path) -> int:
     problems = [f"{name} has ended by itself" for name in ended]
     problems += check_messages(journals, alive) + check_calls(journals, alive)
     problems += check_jobs(journals)
+    return report(seed, problems)
+
+
+def report(seed: int, problems: list[str]) -> int:
+    """Print what is not accounted for; return the exit status."""
     for problem in problems[:30]:
         print(f"NOT ACCOUNTED FOR: {problem}")
     if problems:

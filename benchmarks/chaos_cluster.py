@@ -503,13 +503,7 @@ async def drive(seed: int, seconds: float, folder: Path) -> int:
     problems = [f"{name} has ended by itself" for name in ended]
     problems += check_messages(journals, alive) + check_calls(journals, alive)
     problems += check_durable(journals, alive) + check_survivor(journals["survivor.1"])
-    for problem in problems[:30]:
-        print(f"NOT ACCOUNTED FOR: {problem}")
-    if problems:
-        print(f"seed {seed}: {len(problems)} problems")
-        return 1
-    print(f"seed {seed}: every call and message is accounted for")
-    return 0
+    return chaos.report(seed, problems)
 
 
 def main() -> int:

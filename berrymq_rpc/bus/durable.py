@@ -3,12 +3,13 @@
 `DurableQueues` is what a node in a cluster offers its bus.
 """
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from queue import Empty
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from ..common.coroutine_wrapper import CoroutineWrapper
 from ..identifier import Identifier
 from .completion import Waiter
 from .log import logger
@@ -356,30 +357,15 @@ class BoundMessage(_Delivered):
             logger.warning("%s: could not be refused: %r", self.id, problem)
 
 
-class Taking(Coroutine[Any, Any, Message]):
-    """What `AsyncQueue.get` returns: to be awaited, or for ``async with`` if it is durable.
+class Taking(CoroutineWrapper[Message]):
+    """What `AsyncQueue.get` returns: to be awaited, or for ``async with`` if it is durable."""
 
-    It may be used wherever a coroutine may, such as in `asyncio.create_task`.
-    """
-
-    __slots__ = ("_coroutine", "_is_durable", "_message")
+    __slots__ = ("_is_durable", "_message")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Message], is_durable: bool) -> None:
-        self._coroutine = coroutine
+        super().__init__(coroutine)
         self._is_durable = is_durable
         self._message: DurableMessage | None = None
-
-    def __await__(self) -> Generator[Any, Any, Message]:
-        return self._coroutine.__await__()
-
-    def send(self, value: Any, /) -> Any:
-        return self._coroutine.send(value)
-
-    def throw(self, *args: Any) -> Any:
-        return self._coroutine.throw(*args)
-
-    def close(self) -> None:
-        self._coroutine.close()
 
     async def __aenter__(self) -> DurableMessage:
         if not self._is_durable:

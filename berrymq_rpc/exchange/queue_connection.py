@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
 from ..bus import Empty, Message
+from ..common.coroutine_wrapper import CoroutineWrapper
 from ..errors import Error, ProtocolError, ServiceClosedError
 from ..identifier import Identifier
 from ..rpc import Call, Client
@@ -162,32 +163,17 @@ def _not_acknowledged() -> ValueError:
     )
 
 
-class Getting(Coroutine[Any, Any, PulledMessage]):
-    """What `QueueConnection.get` returns: to be awaited, or for ``async with``.
+class Getting(CoroutineWrapper[PulledMessage]):
+    """What `QueueConnection.get` returns: to be awaited, or for ``async with``."""
 
-    It may be used wherever a coroutine may, such as in `asyncio.create_task`.
-    """
-
-    __slots__ = ("_coroutine", "_is_acknowledged", "_message")
+    __slots__ = ("_is_acknowledged", "_message")
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, PulledMessage], is_acknowledged: bool
     ) -> None:
-        self._coroutine = coroutine
+        super().__init__(coroutine)
         self._is_acknowledged = is_acknowledged
         self._message: PulledMessage | None = None
-
-    def __await__(self) -> Generator[Any, Any, PulledMessage]:
-        return self._coroutine.__await__()
-
-    def send(self, value: Any, /) -> Any:
-        return self._coroutine.send(value)
-
-    def throw(self, *args: Any) -> Any:
-        return self._coroutine.throw(*args)
-
-    def close(self) -> None:
-        self._coroutine.close()
 
     async def __aenter__(self) -> PulledMessage:
         if not self._is_acknowledged:

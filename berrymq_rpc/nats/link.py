@@ -464,6 +464,9 @@ def error_of(error: BaseException, server: Server) -> BaseException:
 def _end_with_peer(protocol: Any) -> None:
     """Have the protocol of a TLS transport not ask for what TLS cannot do: to go on writing when
     the peer has ended. nats-py's asks, as it does not say that it is TLS, and asyncio warns."""
+    if protocol is None:
+        # The link has ended already; uvloop says so in this way.
+        return
     received = protocol.eof_received
 
     def eof_received() -> None:

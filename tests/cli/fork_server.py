@@ -7,6 +7,7 @@ its arguments and environment comes with the files for standard output and error
 the end, the exit status go back, a line each. The server ends at the end of its standard input.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -34,9 +35,10 @@ class ForkServer:
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._path = os.path.join(self._folder.name, "socket")
-        with socket.socket(socket.AF_UNIX) as listener:
+        with contextlib.ExitStack() as unless_started:
+            self._folder = unless_started.enter_context(tempfile.TemporaryDirectory())
+            self._path = os.path.join(self._folder, "socket")
+            listener = unless_started.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(self._path)
             listener.listen(128)
             self._process = subprocess.Popen(
@@ -47,6 +49,7 @@ class ForkServer:
                 cwd=ROOT,
                 pass_fds=[listener.fileno()],
             )
+            self._resources = unless_started.pop_all()
 
     def start(
         self, arguments: list[str], environment: dict[str, str], stdout: int, stderr: int
@@ -62,7 +65,7 @@ class ForkServer:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(10)
-        self._folder.cleanup()
+        self._resources.close()
 
 
 class Forked:

@@ -110,6 +110,23 @@ async def test_a_link_that_fails(
             assert places[which == "sender"].count("lost") == 0
 
 
+async def test_what_is_sent_after_a_link_is_restored_arrives(
+    start_nats: StartNats, link: Any, until: Until
+) -> None:
+    """``connection:restored`` is told when the server knows again what is followed."""
+    server = start_nats()
+    async with link(f"tcp://127.0.0.1:{server.port}") as line:
+        one, other = Place(server), Place(line.endpoint.replace("tcp", "nats"))
+        async with one.node, other.node:
+            line.close()
+            await until(lambda: other.count("lost"))
+            line.delay = 0.1
+            line.restore()
+            await until(lambda: other.count("restored"), PATIENCE)
+            one.bus.twitter("a:b", 1)
+            await until(lambda: other.heard == [1], PATIENCE)
+
+
 async def test_a_sender_that_is_frozen_and_killed(
     start_nats: StartNats, until: Until, program: Any
 ) -> None:

@@ -125,6 +125,8 @@ class Cluster:
         self._generation = 0
         self._unconfirmed = 0
         self._confirming: asyncio.Task[None] | None = None
+        self._restoring: asyncio.Task[None] | None = None
+        self._is_reported_lost = False
         self._timer: asyncio.TimerHandle | None = None
         self._lost_at = 0.0
         #: While there is no link: at how many steps each was seen that waits to be stored.
@@ -211,8 +213,9 @@ class Cluster:
                 self._mesh.gateway.remove_follow_listener(self._interest.followed)
                 self._mesh.detach()
             self._interest.close()
-            if self._confirming is not None:
-                self._confirming.cancel()
+            tasks = [task for task in (self._confirming, self._restoring) if task is not None]
+            for task in tasks:
+                task.cancel()
             for timer in (self._timer, self._head_start, self._ager):
                 if timer is not None:
                     timer.cancel()
@@ -228,8 +231,8 @@ class Cluster:
             await self.queues.wait_closed()
             await self._connection.wait_closed()
             await self._interest.wait_closed()
-            if self._confirming is not None:
-                await asyncio.wait((self._confirming,))
+            if tasks:
+                await asyncio.wait(tasks)
 
     async def drain(self, timeout: float | None) -> bool:
         """Wait until the server has what was sent, and knows what is followed.
@@ -378,11 +381,19 @@ class Cluster:
         if self._ager is not None:
             self._ager.cancel()
         if self._connection.links > 1:
-            logger.info("%r: restored", self)
-            self._mesh.report("restored", endpoint=self.place, style="cluster")
+            self._restoring = self._loop.create_task(
+                self._report_restored(self._generation), name=f"{self!r}: restored"
+            )
             self.queues.restored()
             away = min(self._loop.time() - self._lost_at, LONGEST_PAUSE)
             self._head_start = self._loop.call_later(away + HEAD_START, self._end_head_start)
+
+    async def _report_restored(self, generation: int) -> None:
+        # Who hears of it may count on what is sent from now on: the server knows what is followed.
+        if await self._connection.flush(CONFIRM_TIMEOUT) and generation == self._generation:
+            self._is_reported_lost = False
+            logger.info("%r: restored", self)
+            self._mesh.report("restored", endpoint=self.place, style="cluster")
 
     def _end_head_start(self) -> None:
         if self._head_start is not None:
@@ -405,7 +416,9 @@ class Cluster:
             # What the socket had taken may be lost. Who has it drops the duplicate.
             self.send_buffer.retransmit()
         self._ager = self._loop.call_later(TIMEOUT / AGES, self._age)
-        self._mesh.report("lost", endpoint=self.place, style="cluster", reason=reason)
+        if not self._is_reported_lost:
+            self._is_reported_lost = True
+            self._mesh.report("lost", endpoint=self.place, style="cluster", reason=reason)
 
     def _age(self) -> None:
         """End the waits for what was to be stored, and could not be published in its time."""

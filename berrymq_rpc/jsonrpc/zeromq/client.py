@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any, TypeVar
 
@@ -23,12 +23,12 @@ from .errors import exception_for
 from .socket_owner import SocketOwner
 
 __all__ = [
-    "REFUSAL_TIME",
     "NotifierOnlyPushClient",
     "RPCClient",
     "RPCNotifierClient",
     "RequestMethod",
     "encode_request",
+    "first_waits",
     "milliseconds_until",
     "time_is_over",
 ]
@@ -36,10 +36,11 @@ __all__ = [
 Self = TypeVar("Self", bound="RPCClient")
 
 #: Seconds in which a server lets in a client, or refuses it.
-REFUSAL_TIME = 1.0
+_REFUSAL_TIME = 1.0
 
-#: Milliseconds after which a first answer is late.
-_FIRST_WAIT = 500
+#: Seconds after which a first answer is late, and the longest time until a further look at that.
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 16.0
 
 #: Seconds after which a client that gets no answers looks again whether it is refused.
 _LOOK_AGAIN = 5.0
@@ -261,20 +262,19 @@ class RPCClient(SocketOwner):
             # Without keys, a server that has let in this side goes on to do so.
             return
         kind = zmq.PUSH if self.socket_type == zmq.PUSH else zmq.DEALER
-        reason = find_refusal_blocking(self.endpoint, self.security, REFUSAL_TIME, kind)
+        reason = find_refusal_blocking(self.endpoint, self.security, _REFUSAL_TIME, kind)
         if reason is not None:
             error = refused(self.security, reason)
             error.method, error.endpoint, error.sent = method, self.endpoint, False
             raise error
 
     def _receive_text(self, method: str, deadline: float | None) -> Any:
-        left = milliseconds_until(deadline)
-        if not self._was_answered and not 0 <= left <= _FIRST_WAIT:
-            # The first answer is late: it never comes from a server that refuses this side.
-            if not self.socket.poll(_FIRST_WAIT):
+        if not self._was_answered:
+            for wait in first_waits(deadline):
+                if self.socket.poll(int(wait * 1000)):
+                    break
                 self._check_refused(method)
-            left = milliseconds_until(deadline)
-        self.socket.setsockopt(zmq.RCVTIMEO, left)
+        self.socket.setsockopt(zmq.RCVTIMEO, milliseconds_until(deadline))
         try:
             frames = self.socket.recv_multipart()
         except zmq.Again:
@@ -336,6 +336,18 @@ class RPCClient(SocketOwner):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def first_waits(deadline: float | None) -> Iterator[float]:
+    """Seconds to wait for a first answer; after each the client looks whether it is refused.
+
+    A server that refuses this side never answers. It is looked at several times: a busy one may not
+    say so in time.
+    """
+    wait = _FIRST_WAIT
+    while wait <= _LONGEST_WAIT and (deadline is None or deadline - time.monotonic() > wait):
+        yield wait
+        wait *= 2
 
 
 def encode_request(method: str, params: Any, request_id: int | None) -> bytes:

@@ -19,9 +19,9 @@ from ..message import IncomingMessage, IncomingRequest
 from ..protocols.base import JSONRPC
 from ..protocols.json_codec import MAX_SIZE
 from .client import (
-    REFUSAL_TIME,
     RPCNotifierClient,
     encode_request,
+    first_waits,
     milliseconds_until,
     time_is_over,
 )
@@ -157,14 +157,12 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
         deadline: float | None,
     ) -> RPCResponse | Exception:
         """Wait in another thread than the one that reads."""
-        if not self._was_answered and (
-            deadline is None or deadline - time.monotonic() > REFUSAL_TIME
-        ):
-            # The first answer is late: it never comes from a server that refuses this side.
-            try:
-                return answer.get(timeout=REFUSAL_TIME / 2)
-            except queue.Empty:
-                self._check_refused(method)
+        if not self._was_answered:
+            for wait in first_waits(deadline):
+                try:
+                    return answer.get(timeout=wait)
+                except queue.Empty:
+                    self._check_refused(method)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         return answer.get(timeout=left)
 

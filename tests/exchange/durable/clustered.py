@@ -1,5 +1,6 @@
 """Helpers for tests of durable queues: a bus in a cluster, and messages that are taken."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,3 +28,10 @@ async def take(queue: AsyncQueue, count: int) -> list[Any]:
         async with queue.get(timeout=PATIENCE) as message:
             taken.append(message.args[0])
     return taken
+
+
+async def emptied(queue: AsyncQueue) -> None:
+    """Wait until JetStream knows that all is done: nobody waits for what it is told of that."""
+    async with asyncio.timeout(PATIENCE):
+        while await queue.size():
+            await asyncio.sleep(0.01)

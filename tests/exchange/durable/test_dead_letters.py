@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
-from clustered import PATIENCE, clustered, take
+from clustered import PATIENCE, clustered, emptied, take
 
 from berrymq_rpc.bus import AsyncQueue, Empty, Message
 from berrymq_rpc.errors import TooLargeError
@@ -39,9 +39,7 @@ async def test_after_its_last_try_it_is_dead_at_once(
                 "tries": 2,
                 "error": repr(LookupError("é\r\nno such job")),
             }
-        async with asyncio.timeout(PATIENCE):
-            while await queue.size():
-                await asyncio.sleep(0.01)
+        await emptied(queue)
 
 
 async def test_a_message_that_ends_each_consumer(nats_server: NatsServer, namespace: str) -> None:
@@ -94,7 +92,7 @@ async def test_a_dead_letter_whose_work_fails(
         with pytest.raises(Empty):
             await letters.get(timeout=0.3)
         assert [m.id for m in dead] == ["dead:workers"]
-        assert await letters.size() == 0
+        await emptied(letters)
         assert "cannot file it" in caplog.text
         # And it is where it was.
         again = AsyncQueue("dead:workers", durable="again", bus=bus)

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from clustered import PATIENCE, clustered
+from clustered import PATIENCE, clustered, emptied
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty
 from berrymq_rpc.errors import OverloadedError
@@ -57,4 +57,4 @@ async def test_its_messages_are_delivered(nats_server: NatsServer, namespace: st
                 await message.ack()
         assert set(taken) == set(sent)
         assert len(taken) <= len(sent) + COUNT
-        assert await queue.size() == 0
+        await emptied(queue)

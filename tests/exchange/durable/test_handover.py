@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -36,6 +36,13 @@ async def settled(loop: asyncio.AbstractEventLoop) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop))
 
 
+async def begin(coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+    """A task that has begun: to wait for a thread that is done begins none, from Python 3.14 on."""
+    task = asyncio.create_task(coroutine)
+    await asyncio.sleep(0)
+    return task
+
+
 async def test_the_taker_has_it(other_loop: asyncio.AbstractEventLoop) -> None:
     unclaimed: list[str] = []
     handover = Handover(made(), other_loop, unclaimed.append)
@@ -51,8 +58,7 @@ async def test_cancelled_when_it_is_made(other_loop: asyncio.AbstractEventLoop) 
     """It was made, and the taker was cancelled before its loop has heard so."""
     unclaimed: list[str] = []
     is_made = threading.Event()
-    taking = asyncio.create_task(Handover(made(), other_loop, unclaimed.append).wait())
-    await asyncio.sleep(0)
+    taking = await begin(Handover(made(), other_loop, unclaimed.append).wait())
     other_loop.call_soon_threadsafe(is_made.set)
     # This loop runs nothing meanwhile.
     assert is_made.wait(10)
@@ -68,7 +74,7 @@ async def test_cancelled_while_it_is_made(other_loop: asyncio.AbstractEventLoop)
     unclaimed: list[str] = []
     begun, goes_on = threading.Event(), threading.Event()
     handover = Handover(made(begun.set, lambda: goes_on.wait(10)), other_loop, unclaimed.append)
-    taking = asyncio.create_task(handover.wait())
+    taking = await begin(handover.wait())
     assert await asyncio.to_thread(begun.wait, 10)
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -90,7 +96,7 @@ async def test_cancelled_before(other_loop: asyncio.AbstractEventLoop) -> None:
             cancelled.set()
         return "never"
 
-    taking = asyncio.create_task(Handover(never(), other_loop, unclaimed.append).wait())
+    taking = await begin(Handover(never(), other_loop, unclaimed.append).wait())
     await settled(other_loop)
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -122,8 +128,7 @@ async def test_cancelled_before_it_begins(other_loop: asyncio.AbstractEventLoop)
     # The loop is busy until then.
     other_loop.call_soon_threadsafe(may_go_on.wait, 10)
     began: list[str] = []
-    taking = asyncio.create_task(Handover(made(lambda: began.append("")), other_loop).wait())
-    await asyncio.sleep(0)
+    taking = await begin(Handover(made(lambda: began.append("")), other_loop).wait())
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await taking
@@ -162,7 +167,7 @@ async def test_what_it_runs_is_cancelled(other_loop: asyncio.AbstractEventLoop) 
                 task.cancel()
 
     for wait in (Handover.wait, lambda each: asyncio.to_thread(each.result)):
-        taking = asyncio.create_task(wait(Handover(asyncio.sleep(100), other_loop)))
+        taking = await begin(wait(Handover(asyncio.sleep(100), other_loop)))
         await settled(other_loop)
         await Handover(end(), other_loop).wait()
         with pytest.raises(ServiceClosedError, match="ended"):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from clustered import PATIENCE, clustered, take
+from clustered import PATIENCE, clustered, emptied, take
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Message, Queue
 from berrymq_rpc.errors import (
@@ -130,7 +130,7 @@ async def test_what_fails_comes_again_and_then_is_dead(
                 "error": "LookupError('no such job')",
             }
         assert [(m.args, m.dead["tries"]) for m in dead] == [((7,), 2)] * 2
-        assert await queue.size() == 0
+        await emptied(queue)
 
 
 async def test_words(nats_server: NatsServer, namespace: str) -> None:
@@ -274,9 +274,7 @@ async def test_messages_of_twitter_are_acknowledged_singly(
         for number in range(50):
             bus.twitter("job:new", number)
         assert sorted(await take(queue, 50)) == list(range(50))
-        async with asyncio.timeout(PATIENCE):
-            while await queue.size():
-                await asyncio.sleep(0.01)
+        await emptied(queue)
 
 
 async def test_what_is_not_taken_goes_back(nats_server: NatsServer, namespace: str) -> None:
@@ -493,9 +491,7 @@ async def test_malformed_messages_in_the_stream(nats_server: NatsServer, namespa
             await connection.flush(PATIENCE)
             await bus.publish("job:new", 1)
             assert await take(queue, 1) == [1]
-            async with asyncio.timeout(PATIENCE):
-                while await queue.size():
-                    await asyncio.sleep(0.01)
+            await emptied(queue)
     finally:
         await connection.close()
 
@@ -570,7 +566,7 @@ async def test_dead_letters_are_sent_again(nats_server: NatsServer, namespace: s
                     (number,),
                     {"key": "k"},
                 )
-        assert await letters.size() == 0
+        await emptied(letters)
 
 
 async def test_it_is_told_before_the_stream_is_full(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from clustered import PATIENCE, clustered, take
+from clustered import PATIENCE, clustered, emptied, take
 
 from berrymq_rpc.bus import AsyncQueue, Bus, Empty, Queue
 from berrymq_rpc.bus.durable import BoundMessage, DurableMessage
@@ -61,6 +61,7 @@ async def test_what_is_here(nats_server: NatsServer, namespace: str, until: Unti
             await bus.publish("job:new", 2)
             async with queue.get(block=False) as message:
                 assert message.args == (2,)
+                assert await message.ack(confirm=True)
 
         await asyncio.to_thread(asyncio.run, elsewhere())
         assert await queue.size() == 0
@@ -273,9 +274,7 @@ async def test_invalid_words(nats_server: NatsServer, namespace: str, delay: Any
             with pytest.raises(TypeError, match="reason"):
                 await message.term(7)  # type: ignore[arg-type]
             # It is neither refused nor ended by that.
-        async with asyncio.timeout(PATIENCE):
-            while await queue.size():
-                await asyncio.sleep(0.01)
+        await emptied(queue)
 
 
 async def test_a_delay_without_end(nats_server: NatsServer, namespace: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from berrymq_rpc import rpc
 from berrymq_rpc.jsonrpc import zeromq
+from berrymq_rpc.jsonrpc.zeromq import client as client_module
+from berrymq_rpc.rpc.transport import curve
 
 KEYS = rpc.KeyPair.generate()
 ALICE = rpc.KeyPair.generate()
@@ -70,6 +72,30 @@ def test_who_gets_in(server_class: Any, client_class: Any) -> None:
                 assert time.monotonic() - began < 8
         with client_class(server.endpoint, security=client_of()) as client:
             assert client.echo(6) == 6
+
+
+@each_pair
+def test_a_look_that_finds_nothing_is_repeated(
+    server_class: Any, client_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy server may not say in time that it refuses a client."""
+    looks: list[str | None] = []
+
+    def look(*args: Any) -> str | None:
+        looks.append(curve.find_refusal_blocking(*args) if looks else None)
+        return looks[-1]
+
+    monkeypatch.setattr(client_module, "find_refusal_blocking", look)
+    security = rpc.CurveServer(KEYS, {ALICE.public})
+    with (
+        server_class(ANY_PORT, security=security) as server,
+        client_class(server.endpoint, timeout=30_000, security=client_of(MALLORY)) as client,
+    ):
+        began = time.monotonic()
+        with pytest.raises(rpc.AuthenticationError):
+            client.echo(5)
+        assert looks[0] is None
+        assert time.monotonic() - began < 20
 
 
 @each_pair
