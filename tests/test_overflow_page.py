@@ -34,7 +34,7 @@ BUFFERS = {"Bounded", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue", "deq
 
 #: Each module that makes a buffer: the beginning of its row, or why it has none.
 MODULES = {
-    "bus/queues.py": "messages in a ``Queue``",
+    "bus/backlog.py": "messages in a ``Queue``",
     "bus/routing_table.py": "no buffer: changes that are made at once, before the next route",
     "bus/thread_pool.py": "receivers that wait for the pool",
     "common/bounded.py": "no buffer: the class of buffers",

@@ -11,6 +11,7 @@ from .default import (
     default_bus,
     following,
     following_function,
+    messages,
     publish,
     regist_function,
     regist_method,
@@ -24,6 +25,7 @@ from .default import (
 )
 from .follower import Follower, FollowerBase
 from .message import Message
+from .message_iterator import Messages
 from .queues import AsyncQueue, Empty, Queue
 
 __all__ = [
@@ -34,12 +36,14 @@ __all__ = [
     "Follower",
     "FollowerBase",
     "Message",
+    "Messages",
     "Queue",
     "auto_twitter",
     "cond",
     "default_bus",
     "following",
     "following_function",
+    "messages",
     "publish",
     "regist_function",
     "regist_method",

@@ -20,6 +20,7 @@ from .diagram import Diagram
 from .durable import ConfirmedMessage, Stored
 from .gateway import BusGateway, Gateway
 from .message import Message, TalkMessage
+from .message_iterator import Messages
 from .registrations import (
     Receiver,
     Registration,
@@ -263,6 +264,28 @@ class Bus(Registry):
             return wrapped
 
         return decorate
+
+    # -- receiving ---------------------------------------------------------------------------
+
+    def messages(self, *identifiers: Identifier | str, maxsize: int = 0) -> Messages:
+        """Receive messages in a loop: ``async for message in bus.messages("oven:*"): ...``.
+
+        Messages are kept from this call on, so that none is lost before the loop begins or while it
+        works. That ends when the loop does, is cancelled, or left by ``break``; an object that is
+        kept in a variable is closed by `Messages.close`, `Messages.aclose`, or ``with``. Messages
+        may be sent from any thread.
+
+        Args:
+            identifiers: which messages to receive, one or several; each message comes once.
+            maxsize: how many messages wait for the loop at most; when one more comes, the oldest is
+                dropped, counted (`Messages.dropped`) and, at a bounded rate, logged. 0 for any
+                number.
+
+        Raises:
+            ValueError: one is not an identifier, or `maxsize` is negative.
+            TypeError: no identifier is given, one is not text, or `maxsize` is not an integer.
+        """
+        return Messages(self, identifiers, maxsize)
 
     # -- how receivers run -------------------------------------------------------------------
 

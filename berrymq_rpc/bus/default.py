@@ -7,6 +7,7 @@ __all__ = [
     "default_bus",
     "following",
     "following_function",
+    "messages",
     "publish",
     "regist_function",
     "regist_method",
@@ -24,6 +25,7 @@ default_bus = Bus()
 auto_twitter = default_bus.auto_twitter
 following = default_bus.following
 following_function = default_bus.following_function
+messages = default_bus.messages
 publish = default_bus.publish
 regist_function = default_bus.regist_function
 regist_method = default_bus.regist_method
