@@ -5,6 +5,8 @@ from typing import cast
 
 import click
 
+from .log_json import log_json
+
 __all__ = ["berrymq"]
 
 #: The module of each command, in the order of the help. It is imported when the command is used:
@@ -46,7 +48,7 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = import_module(f".{COMMANDS[name]}", __package__)
-        return cast(click.Command, getattr(module, name))
+        return log_json(cast(click.Command, getattr(module, name)))
 
 
 @click.group(
@@ -59,3 +61,6 @@ def berrymq() -> None:
     ENDPOINT is where a node or server listens, such as tcp://127.0.0.1:5555.
     IDENTIFIER is what a message is about, such as job:done; * stands for a whole part.
     """
+
+
+log_json(berrymq)

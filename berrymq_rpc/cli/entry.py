@@ -32,11 +32,21 @@ def _run() -> int:
 
     from .command import berrymq
     from .failure import OutputClosed
+    from .log_json import LogSettings, note_text
+
+    settings = LogSettings()
+
+    def fail(text: str) -> None:
+        print(note_text(text, "error") if settings.as_json else f"Error: {text}", file=sys.stderr)
 
     try:
-        berrymq.main(prog_name=_program(), standalone_mode=False)
+        berrymq.main(prog_name=_program(), standalone_mode=False, obj=settings)
     except click.ClickException as error:
-        error.show()
+        # A wrong command line is for the person who wrote it.
+        if settings.as_json and not isinstance(error, click.UsageError):
+            fail(error.format_message())
+        else:
+            error.show()
         return error.exit_code
     except click.Abort:
         # Raised by click on Ctrl-C.
@@ -47,7 +57,7 @@ def _run() -> int:
         if error.name not in ("nats", "nkeys"):
             raise
         # Any command takes an address of NATS.
-        print(f"Error: {error}", file=sys.stderr)
+        fail(str(error))
         return 1
     return 0
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from ..bus import Message
 from .failure import Failed, OutputClosed
+from .log_json import RecordHandler, note_text, settings
 from .values import json_text, printable, python_text
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Output:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.is_terminal = stream is not None and stream.isatty()
+        #: Whether its lines are records of the log; see `show_log`.
+        self._of_log = False
         self._console: Console | None = None
         self._is_unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
         if stream is not None and hasattr(stream, "reconfigure"):
@@ -49,10 +52,16 @@ class Output:
         """Write a line of parts; characters that are not printable are escaped."""
         shown = [(part, "") if isinstance(part, str) else part for part in parts]
         shown = [(printable(text), style) for text, style in shown]
-        if self.is_terminal:
+        if self._of_log:
+            self._write(note_text("".join(text for text, _ in shown)))
+        elif self.is_terminal:
             self._write_coloured(shown)
         else:
             self._write("".join(text for text, _ in shown))
+
+    def make_log(self) -> None:
+        """Write lines as records of the log from now on."""
+        self._of_log = True
 
     def json(self, value: Any) -> None:
         """Write a value as one line of JSON."""
@@ -222,9 +231,13 @@ def show_log(output: Output, *, exchange: bool = True, security: bool = True) ->
         security: whether the log of refusals and of NATS is included; a command that one refusal
             ends leaves it out.
     """
-    logger = logging.getLogger("berrymq_rpc")
-    logger.addHandler(LogHandler(output))
-    logger.propagate = False
+    if settings().as_json:
+        output.make_log()
+        RecordHandler(output.text).install()
+    else:
+        logger = logging.getLogger("berrymq_rpc")
+        logger.addHandler(LogHandler(output))
+        logger.propagate = False
     left_out = {
         "exchange": not exchange,
         "nats": not (exchange and security),

@@ -59,8 +59,10 @@ class SafeLog:
         error: BaseException | None = None,
         *,
         frames: int = 1,
+        kind: str | None = None,
+        left_out: int = 0,
     ) -> None:
-        """Write a record.
+        """Write a record, with the fields `kind` and `left_out`.
 
         Ctrl-C while a handler runs is raised; nothing else is.
 
@@ -69,16 +71,21 @@ class SafeLog:
             text: with ``%`` places for `args`.
             error: an exception whose traceback is shown.
             frames: how many are between this one and the place that logs.
+            kind: the text that all records of the place have; ``None`` for `text`.
+            left_out: how many of them were left out before this one.
         """
         if sys.is_finalizing():
             # A thread that was stopped with the interpreter may hold the lock of a handler.
             return
         try:
             if self.logger.isEnabledFor(level):
+                fields = {"kind": kind or text, "left_out": left_out}
                 message = text % args if args else text
                 if len(message) > MAX_CHARACTERS:
                     text, args = "%s...", (message[:MAX_CHARACTERS],)
-                self.logger.log(level, text, *args, exc_info=error, stacklevel=frames + 2)
+                self.logger.log(
+                    level, text, *args, exc_info=error, stacklevel=frames + 2, extra=fields
+                )
         except KeyboardInterrupt:
             raise
         except BaseException as problem:

@@ -84,11 +84,12 @@ class Log(SafeLog):
         limiter = self._limiter(text, about)
         if not limiter.admit(self._clock()):
             return
+        kind = text
         if error is not None and not limiter.is_early:
             text, args, error = f"{text}: %s", (*args, _last_line(error)), None
         if limiter.left_out:
             text, args = f"{text} (%d more were left out)", (*args, limiter.left_out)
-        self.write(level, text, args, error, frames=2)
+        self.write(level, text, args, error, frames=2, kind=kind, left_out=limiter.left_out)
 
     def _limiter(self, text: str, about: object) -> LogLimiter:
         limiters = self._limiters

@@ -37,7 +37,7 @@ def test_each_option_is_documented(name: str) -> None:
     }
     # These are documented once for all commands; --hello is for `make run`.
     common = {"--wait", "--key", "--server-key", "--hello", "--namespace", "--insecure"}
-    common |= {"--credentials", "--nkey", "--nats-ca", "--nats-certificate"}
+    common |= {"--log-json", "--credentials", "--nkey", "--nats-ca", "--nats-certificate"}
     common |= {"--nats-certificate-key"}
     (usage,) = re.findall(rf"^``berrymq {name}[^\n]*``$", PAGE, re.MULTILINE)
     documented = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", usage + ENTRIES[name]))
