@@ -139,7 +139,7 @@ def programs_that_serve() -> list[tuple[str, str]]:
         for block in re.findall(r"((?:^ {3,8}.*\n|^\n)+)", text, re.MULTILINE):
             program = textwrap.dedent(block)
             if (
-                re.search(r"serve_forever\(\)|Event\(\)\.wait\(\)", program)
+                re.search(r"^[^#\n]*(serve_forever\(\)|Event\(\)\.wait\(\))", program, re.MULTILINE)
                 and "def main" in program
             ):
                 found.append((page.name, program))

@@ -232,6 +232,8 @@ class RPCClient(SocketOwner):
         try:
             self.socket.send(text, zmq.NOBLOCK)
         except zmq.Again:
+            # A server that refuses this side leaves it nobody to send to.
+            self._wait_first(zmq.POLLOUT, method, deadline)
             self.socket.setsockopt(zmq.SNDTIMEO, milliseconds_until(deadline))
             try:
                 self.socket.send(text)
@@ -268,12 +270,17 @@ class RPCClient(SocketOwner):
             error.method, error.endpoint, error.sent = method, self.endpoint, False
             raise error
 
+    def _wait_first(self, events: int, method: str, deadline: float | None) -> None:
+        """Wait for a server that has not answered yet; look meanwhile whether it refuses this side."""
+        if self._was_answered:
+            return
+        for wait in first_waits(deadline):
+            if self.socket.poll(int(wait * 1000), events):
+                return
+            self._check_refused(method)
+
     def _receive_text(self, method: str, deadline: float | None) -> Any:
-        if not self._was_answered:
-            for wait in first_waits(deadline):
-                if self.socket.poll(int(wait * 1000)):
-                    break
-                self._check_refused(method)
+        self._wait_first(zmq.POLLIN, method, deadline)
         self.socket.setsockopt(zmq.RCVTIMEO, milliseconds_until(deadline))
         try:
             frames = self.socket.recv_multipart()
@@ -339,7 +346,7 @@ class RPCClient(SocketOwner):
 
 
 def first_waits(deadline: float | None) -> Iterator[float]:
-    """Seconds to wait for a first answer; after each the client looks whether it is refused.
+    """Seconds to wait for a server at first; after each the client looks whether it is refused.
 
     A server that refuses this side never answers. It is looked at several times: a busy one may not
     say so in time.

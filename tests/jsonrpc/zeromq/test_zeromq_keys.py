@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from berrymq_rpc import rpc
 from berrymq_rpc.jsonrpc import zeromq
@@ -95,6 +96,23 @@ def test_a_look_that_finds_nothing_is_repeated(
         with pytest.raises(rpc.AuthenticationError):
             client.echo(5)
         assert looks[0] is None
+        assert time.monotonic() - began < 20
+
+
+@each_pair
+def test_who_is_refused_before_its_first_call(server_class: Any, client_class: Any) -> None:
+    """libzmq may have taken away the way to the server by then, so that nothing can be sent."""
+    security = rpc.CurveServer(KEYS, {ALICE.public})
+    with (
+        server_class(ANY_PORT, security=security) as server,
+        client_class(server.endpoint, timeout=30_000, security=client_of(MALLORY)) as client,
+    ):
+        began = time.monotonic()
+        if client.socket_type == zmq.REQ:
+            while client.socket.poll(0, zmq.POLLOUT):
+                assert time.monotonic() - began < 20
+        with pytest.raises(rpc.AuthenticationError):
+            client.echo(5)
         assert time.monotonic() - began < 20
 
 
