@@ -271,7 +271,7 @@ class RPCClient(SocketOwner):
             raise error
 
     def _wait_first(self, events: int, method: str, deadline: float | None) -> None:
-        """Wait for a server that has not answered yet; look meanwhile whether it refuses this side."""
+        """Wait for a server that has never answered, and look whether it refuses this side."""
         if self._was_answered:
             return
         for wait in first_waits(deadline):
