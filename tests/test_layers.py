@@ -45,6 +45,7 @@ LAYERS = {
     "rpc": ["berrymq_rpc.rpc"],
     "shells": ["berrymq_rpc.jsonrpc"],
     "exchange": ["berrymq_rpc.exchange"],
+    "monitor": ["berrymq_rpc.monitor"],
     "bridge": ["berrymq_rpc.jsonrpc.bridge"],
     "cli": ["berrymq_rpc.cli", "berrymq_rpc.__main__"],
     "testing": ["berrymq_rpc.testing"],

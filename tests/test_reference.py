@@ -31,6 +31,7 @@ MODULES = [
     "berrymq_rpc.jsonrpc",
     "berrymq_rpc.jsonrpc.bridge",
     "berrymq_rpc.jsonrpc.zeromq",
+    "berrymq_rpc.monitor",
     "berrymq_rpc.rpc",
     "berrymq_rpc.testing",
 ]

@@ -358,6 +358,23 @@ class Bus(Registry):
             raise ValueError(f"the format of a diagram must be 'dot', not {format!r}")
         return self._diagram.dot(self._routing_table.registrations())
 
+    def network(self, limit: int | None = None) -> dict[str, list[dict[str, Any]]]:
+        """What `show_network` draws, in plain values.
+
+        Args:
+            limit: of how many registrations at most, the oldest; ``None`` for all.
+
+        Returns:
+            ``{"nodes": [...], "edges": [...]}``. A node has an ``id``, a ``kind`` (one of
+            ``"identifier"``, ``"function"``, ``"class"``, ``"queue"`` and ``"connection"``), a
+            ``label``, and the number of ``objects`` that it stands for. An edge has the ids
+            ``from`` and ``to``; a ``kind``: ``"follows"`` from an identifier to what follows it,
+            ``"sends"`` to an identifier from what sends it, or ``"matches"`` from one that is sent
+            to a wildcard; the name of the method that follows as ``label``; and whether it is
+            ``guarded``.
+        """
+        return self._diagram.data(self._routing_table.registrations()[:limit])
+
     # -- what there is ---------------------------------------------------------------------------
 
     def registrations(self) -> list[Registration]:

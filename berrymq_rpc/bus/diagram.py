@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
-from ..identifier import Identifier
+from ..identifier import WILDCARD, Identifier
 from .log import describe
 from .registrations import Registration
 
@@ -98,6 +98,13 @@ class Diagram:
 
     def dot(self, registrations: list[Registration]) -> str:
         """The diagram in the language of Graphviz."""
+        return self._graph(registrations).text()
+
+    def data(self, registrations: list[Registration]) -> dict[str, list[dict[str, Any]]]:
+        """The diagram as `Bus.network` answers it."""
+        return self._graph(registrations).data()
+
+    def _graph(self, registrations: list[Registration]) -> "_Graph":
         graph = _Graph()
         for registration in registrations:
             _draw_receiver(graph, registration)
@@ -113,7 +120,7 @@ class Diagram:
             name = graph.node("function", describe(function), function)
             for identifier in identifiers:
                 graph.sends(name, identifier)
-        return graph.text()
+        return graph
 
     def _connections(self) -> Iterable[DiagramNode]:
         for source in self._sources:
@@ -150,6 +157,22 @@ def _draw_receiver(graph: "_Graph", registration: Registration) -> None:
         graph.follows(name, registration.identifier, is_guarded=is_guarded)
 
 
+class _Edge(NamedTuple):
+    """An edge, by the names of what it leads from and to.
+
+    Args:
+        kind: ``"follows"``, ``"sends"``, or ``"matches"`` from what is sent to a wildcard.
+        label: the name of the method that follows, or nothing.
+        is_guarded: whether a guard decides on each message.
+    """
+
+    start: str
+    end: str
+    kind: str
+    label: str = ""
+    is_guarded: bool = False
+
+
 class _Graph:
     """A directed graph of identifiers and of what sends and follows them.
 
@@ -165,7 +188,7 @@ class _Graph:
         self._instances: dict[str, set[int]] = {}
         self._sent: set[Identifier] = set()
         self._followed: set[Identifier] = set()
-        self._edges: dict[str, None] = {}
+        self._edges: dict[_Edge, None] = {}
 
     def node(self, kind: str, label: str, shown: Any, instance: Any = None) -> str:
         """The name of an object's node.
@@ -191,23 +214,16 @@ class _Graph:
     ) -> None:
         """Add an edge from an identifier to what follows it."""
         self._followed.add(identifier)
-        attributes = [f"label={_quoted(label)}"] if label else []
-        if is_guarded:
-            attributes.append("style=dashed")
-        self._edge(self._identifier(identifier), node, attributes)
+        edge = _Edge(self._identifier(identifier), node, "follows", label, is_guarded)
+        self._edges[edge] = None
 
     def sends(self, node: str, identifier: Identifier) -> None:
         """Add an edge from what sends an identifier."""
         self._sent.add(identifier)
-        self._edge(node, self._identifier(identifier), [])
+        self._edges[_Edge(node, self._identifier(identifier), "sends")] = None
 
     def text(self) -> str:
-        """The graph, with an edge from each sent identifier to the wildcards that match it."""
-        for sent in sorted(self._sent, key=str):
-            for followed in sorted(self._followed, key=str):
-                if sent != followed and sent.is_match(followed):
-                    names = self._identifiers[sent], self._identifiers[followed]
-                    self._edge(*names, ["style=dashed"])
+        """The graph in the language of Graphviz."""
         lines = ["digraph berrymq {", "  rankdir=LR;"]
         for identifier, name in self._identifiers.items():
             lines.append(f"  {name} [label={_quoted(str(identifier))}, shape=plaintext];")
@@ -215,14 +231,55 @@ class _Graph:
             count = len(self._instances.get(name, ()))
             shown = _quoted(label if count < 2 else f"{label}\n{count} objects")
             lines.append(f"  {name} [label={shown}, {_ATTRIBUTES[kind]}];")
-        return "\n".join([*lines, *self._edges, "}", ""])
+        return "\n".join([*lines, *dict.fromkeys(map(_line, self._all_edges())), "}", ""])
+
+    def data(self) -> dict[str, list[dict[str, Any]]]:
+        """The graph in plain values."""
+        nodes: list[dict[str, Any]] = [
+            {"id": name, "kind": "identifier", "label": str(identifier), "objects": 1}
+            for identifier, name in self._identifiers.items()
+        ]
+        for (kind, _), (name, label) in self._nodes.items():
+            count = len(self._instances.get(name, ())) or 1
+            nodes.append({"id": name, "kind": kind, "label": label, "objects": count})
+        edges = [
+            {
+                "from": edge.start,
+                "to": edge.end,
+                "kind": edge.kind,
+                "label": edge.label,
+                "guarded": edge.is_guarded,
+            }
+            for edge in self._all_edges()
+        ]
+        return {"nodes": nodes, "edges": edges}
+
+    def _all_edges(self) -> Iterable[_Edge]:
+        """The edges, with one from each sent identifier to the wildcards that match it."""
+        yield from self._edges
+        followed = sorted(self._followed, key=str)
+        wildcards = [identifier for identifier in followed if _has_wildcard(identifier)]
+        for sent in sorted(self._sent, key=str):
+            # Without a wildcard, an identifier matches itself alone.
+            for other in followed if _has_wildcard(sent) else wildcards:
+                if sent != other and sent.is_match(other):
+                    yield _Edge(self._identifiers[sent], self._identifiers[other], "matches")
 
     def _identifier(self, identifier: Identifier) -> str:
         return self._identifiers.setdefault(identifier, f"i{len(self._identifiers)}")
 
-    def _edge(self, start: str, end: str, attributes: list[str]) -> None:
-        written = f" [{', '.join(attributes)}]" if attributes else ""
-        self._edges[f"  {start} -> {end}{written};"] = None
+
+def _has_wildcard(identifier: Identifier) -> bool:
+    return WILDCARD in (identifier.name, identifier.action, identifier.namespace)
+
+
+def _line(edge: _Edge) -> str:
+    """An edge in the language of Graphviz."""
+    attributes = [f"label={_quoted(edge.label)}"] if edge.label else []
+    if edge.is_guarded or edge.kind == "matches":
+        attributes.append("style=dashed")
+    written = f" [{', '.join(attributes)}]" if attributes else ""
+    return f"  {edge.start} -> {edge.end}{written};"
 
 
 def _quoted(text: str) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "ACK_WAIT",
     "TRIES",
     "AsyncQueue",
+    "Backlog",
     "BaseQueue",
     "Empty",
     "Queue",

@@ -111,6 +111,11 @@ class Connection(ABC):
         """Whether `close` was called."""
         return self._is_closed
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the peer has answered when it was asked last."""
+        return self._is_up and not self._is_closed
+
     async def send_message(self, identifier: Identifier | str, /, *args: Any, **kwargs: Any) -> str:
         """Send a message to the peer, which publishes it on its bus.
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 from ..bus import Bus, Message, default_bus
@@ -41,6 +42,7 @@ from .interconnection import (
 from .leases import MAX_LEASES, MAX_TTL, checked_ttl
 from .merged_handler import merge_handlers
 from .mesh import Mesh
+from .overview import connections_of, queues_of
 from .peer_client import (
     Place,
     binding_of,
@@ -639,6 +641,22 @@ class Node:
         )
         await self._opened(connection)
         return connection
+
+    def overview(self, limit: int | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Its connections, and the queues that it keeps for other processes, in plain values.
+
+        Args:
+            limit: how many of each at most; ``None`` for all.
+
+        Returns:
+            ``{"connections": [...], "queues": [...]}``; their keys are those of the same parts of
+            `monitor.Monitor.snapshot`.
+        """
+        connections = connections_of(self._connections, self._functions, self._cluster)
+        return {
+            "connections": list(islice(connections, limit)),
+            "queues": list(islice(queues_of(self._functions), limit)),
+        }
 
     def statistics(self) -> dict[str, int]:
         """Counts.

@@ -186,3 +186,54 @@ def test_names_of_any_kind(bus: Bus) -> None:
     assert r"a\"b\\c:d" in kinds
     bus.show_network().encode()
     assert any("<b>" in label for label in kinds)
+
+
+def test_plain_values(bus: Bus) -> None:
+    loggers = [Logger(), Logger()]
+    for logger in loggers:
+        bus.regist_method("*:log", logger.write)
+    bus.regist_function("job:log", function, lambda message: True)
+    send = bus.auto_twitter("job:log", entry=True)(lambda: None)
+    network = bus.network()
+    kinds = {
+        node["id"]: (node["kind"], node["label"], node["objects"]) for node in network["nodes"]
+    }
+    sender = f"{HERE}.test_plain_values.<locals>.<lambda>"
+    assert sorted(kinds.values()) == [
+        ("class", f"{HERE}.Logger", 2),
+        ("function", f"{HERE}.function", 1),
+        ("function", sender, 1),
+        ("identifier", "*:log", 1),
+        ("identifier", "job:entry", 1),
+        ("identifier", "job:log", 1),
+    ]
+    edges = {
+        (kinds[edge["from"]][1], kinds[edge["to"]][1], edge["kind"], edge["label"], edge["guarded"])
+        for edge in network["edges"]
+    }
+    assert edges == {
+        ("*:log", f"{HERE}.Logger", "follows", "write", False),
+        ("job:log", f"{HERE}.function", "follows", "", True),
+        (sender, "job:entry", "sends", "", False),
+    }
+    assert len(bus.network(limit=1)["nodes"]) == 4
+    assert bus.network(limit=0)["nodes"][0]["label"] == "job:entry"
+    assert send() is None
+
+
+def test_wildcards_that_are_sent_or_followed_match(bus: Bus) -> None:
+    senders = [bus.auto_twitter(sent, entry=True)(lambda: None) for sent in ("*:x", "job:x")]
+    bus.regist_function("job:*", function)
+    bus.regist_function("job:entry", function)
+    names = {node["id"]: node["label"] for node in bus.network()["nodes"]}
+    matches = {
+        (names[edge["from"]], names[edge["to"]])
+        for edge in bus.network()["edges"]
+        if edge["kind"] == "matches"
+    }
+    assert len(senders) == 2
+    assert matches == {
+        ("*:entry", "job:*"),
+        ("*:entry", "job:entry"),
+        ("job:entry", "job:*"),
+    }
