@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ __all__ = [
     "endpoint_argument",
     "exportable_identifier",
     "is_cluster",
+    "json_option",
     "listening_endpoint",
     "parse_arguments",
     "parse_value",
@@ -144,6 +145,15 @@ wait_option = click.option(
     show_default=True,
     help="Seconds to wait for the peer to appear.",
 )
+
+
+def json_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add ``--json``: the command gets `as_json`. Its errors are JSON too, by `entry`.
+
+    Args:
+        help: what is written as JSON, as a sentence.
+    """
+    return click.option("--json", "as_json", is_flag=True, help=help)
 
 
 class ArgumentsCommand(click.Command):

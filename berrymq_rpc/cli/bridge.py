@@ -8,7 +8,7 @@ from ssl import SSLContext
 import click
 
 from ..security import Security
-from .arguments import is_cluster, place_to_meet, wait_option
+from .arguments import is_cluster, json_option, place_to_meet, wait_option
 from .client import opened_client
 from .cluster import ClusterOptions, Visit, cluster_options
 from .failure import peer_errors
@@ -36,6 +36,7 @@ __all__ = ["bridge"]
     metavar="SECONDS",
     help="Seconds for each call.  [default: no limit]",
 )
+@json_option("Write where it listens as lines of JSON.")
 @cluster_options
 @wait_option
 @nats_options()
@@ -50,6 +51,7 @@ def bridge(
     hosts: tuple[str, ...],
     tls: SSLContext | None,
     timeout: float | None,
+    as_json: bool,
     cluster: ClusterOptions,
     wait: float,
     security: Security | None,
@@ -66,8 +68,8 @@ def bridge(
         raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")
     if listener_security is not None and not zeromq:
         raise click.UsageError("--authorized is for ZeroMQ listeners: give --zeromq as well")
-    show_log(Output(sys.stderr))
-    output = Output(sys.stdout)
+    show_log(Output(sys.stderr, as_json=as_json))
+    output = Output(sys.stdout, as_json=as_json)
     if is_cluster(endpoint):
         without_keys(security)
         if timeout is not None:
@@ -94,7 +96,7 @@ async def _bridge(
             await client.describe()
         async with open_listeners(client, listeners, output), output.watched():
             await stop.wait()
-    output.line("The bridge has ended.")
+    output.event("ended", "The bridge has ended.")
 
 
 async def _bridge_cluster(
@@ -105,7 +107,7 @@ async def _bridge_cluster(
         await visit.settled(wait)
         async with open_listeners(visit.node, listeners, output), output.watched():
             await stop.wait()
-    output.line("The bridge has ended.")
+    output.event("ended", "The bridge has ended.")
 
 
 def _stop_at_signals() -> asyncio.Event:

@@ -8,7 +8,14 @@ import click
 
 from .. import rpc
 from ..security import Security
-from .arguments import ArgumentsCommand, endpoint_argument, parse_arguments, seconds, wait_option
+from .arguments import (
+    ArgumentsCommand,
+    endpoint_argument,
+    json_option,
+    parse_arguments,
+    seconds,
+    wait_option,
+)
 from .client import client_options, opened_client
 from .failure import Failed, TimedOut, Unreachable, refused, unreachable
 from .output import Output, show_log
@@ -26,7 +33,7 @@ __all__ = ["call"]
     metavar="SECONDS",
     help="Seconds for the answer, or for each item of a stream.  [default: no limit]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write JSON on a terminal too.")
+@json_option("Write JSON on a terminal too.")
 @click.option(
     "--dialect",
     type=click.Choice(["native", "aiozmq"]),
@@ -57,7 +64,7 @@ def call(
     if timeout == 0:
         raise click.UsageError("--timeout must be above 0 seconds")
     output = Output(sys.stdout)
-    show_log(Output(sys.stderr), security=False)
+    show_log(Output(sys.stderr, as_json=as_json), security=False)
     asyncio.run(
         _call(
             output,
@@ -145,22 +152,27 @@ async def _failed(error: Exception, running: rpc.Call, endpoint: str) -> Failed:
     if isinstance(error, rpc.ConnectionLostError):
         if error.sent is False:
             return await unreachable(endpoint, error)
-        return Unreachable(_with_progress(error))
+        return Unreachable(_with_progress(error), sent=error.sent)
     if isinstance(error, rpc.RPCTimeoutError):
-        return TimedOut(_with_progress(error))
+        return TimedOut(_with_progress(error), sent=error.sent)
+    name = error.exc_type if isinstance(error, rpc.GenericError) else type(error).__name__
+    return Failed(_text(error, method, endpoint), exception=name)
+
+
+def _text(error: Exception, method: str, endpoint: str) -> str:
     if isinstance(error, rpc.NotFoundError):
         text = str(error)
         stop = "" if text.endswith("?") else "."
-        return Failed(f"{text}{stop} List its methods with: berrymq methods {endpoint}")
+        return f"{text}{stop} List its methods with: berrymq methods {endpoint}"
     if isinstance(error, rpc.ParametersError):
         # The text begins with the method's signature.
-        return Failed(str(error))
+        return str(error)
     if isinstance(error, rpc.Error) and not isinstance(error, rpc.GenericError):
         # A text with its progress names the method.
-        return Failed(f"{method}: {error}" if error.progress is None else _with_progress(error))
+        return f"{method}: {error}" if error.progress is None else _with_progress(error)
     kind = "" if isinstance(error, rpc.GenericError) else f"{type(error).__name__}: "
     notes = getattr(error, "__notes__", ())
-    return Failed("\n".join([f"{method} raised {kind}{error}", *map(str, notes)]))
+    return "\n".join([f"{method} raised {kind}{error}", *map(str, notes)])
 
 
 def _with_progress(error: rpc.Error) -> str:

@@ -16,7 +16,7 @@ from ..nats.options import settings_of
 from ..nats.subject import checked_name
 from .arguments import is_cluster
 from .client import insecure_option
-from .failure import Failed, OutputClosed, Refused, TimedOut, Unreachable
+from .failure import Failed, OutputClosed, Refused, TimedOut, Unreachable, reason_of
 from .keys import in_options
 
 __all__ = [
@@ -89,7 +89,7 @@ def cluster_errors(place: str) -> Iterator[None]:
     except (click.ClickException, OutputClosed):
         raise
     except AuthenticationError as error:
-        raise Refused(_at(place, error)) from error
+        raise Refused(_at(place, error), reason=reason_of(error)) from error
     except ConnectionLostError as error:
         raise Unreachable(_at(place, error)) from error
     except RPCTimeoutError as error:
@@ -197,7 +197,7 @@ class Visit:
             Failed: it was so.
         """
         if self._refusal is not None:
-            raise Refused(_at(self._place, self._refusal))
+            raise Refused(_at(self._place, self._refusal), reason="permission")
         with cluster_errors(self._place):
             for error in self._errors:
                 raise error

@@ -3,9 +3,16 @@
 import os
 import signal
 import sys
-from typing import NoReturn
+from itertools import takewhile
+from typing import TYPE_CHECKING, NoReturn
 
 from ..runtime.extra import missing_package
+from .values import json_text
+
+if TYPE_CHECKING:
+    import click
+
+    from .log_json import LogSettings
 
 __all__ = ["main"]
 
@@ -26,28 +33,23 @@ def _run() -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
-        advice = missing_package(f"The berrymq command needs {error.name}", "cli", error.name)
+        what = f"The berrymq command needs {error.name}"
+        advice = str(missing_package(what, "cli", error.name))
+        if _wants_json():
+            advice = json_text({"error": "failed", "message": advice, "exit_code": 1})
         print(advice, file=sys.stderr)
         return 1
 
     from .command import berrymq
-    from .failure import OutputClosed
-    from .log_json import LogSettings, note_text
+    from .failure import Failed, OutputClosed
+    from .log_json import LogSettings
 
     settings = LogSettings()
-
-    def fail(text: str) -> None:
-        print(note_text(text, "error") if settings.as_json else f"Error: {text}", file=sys.stderr)
 
     try:
         berrymq.main(prog_name=_program(), standalone_mode=False, obj=settings)
     except click.ClickException as error:
-        # A wrong command line is for the person who wrote it.
-        if settings.as_json and not isinstance(error, click.UsageError):
-            fail(error.format_message())
-        else:
-            error.show()
-        return error.exit_code
+        return _failed(error, settings)
     except click.Abort:
         # Raised by click on Ctrl-C.
         _end_by(signal.SIGINT)
@@ -57,9 +59,29 @@ def _run() -> int:
         if error.name not in ("nats", "nkeys"):
             raise
         # Any command takes an address of NATS.
-        fail(str(error))
-        return 1
+        return _failed(Failed(str(error)), settings)
     return 0
+
+
+def _failed(error: "click.ClickException", settings: "LogSettings") -> int:
+    """Write an error to standard error; return the exit status."""
+    from .failure import error_object
+    from .log_json import note_text
+
+    entry = error_object(error)
+    # A wrong command line is for the person who wrote it, unless JSON was asked for.
+    if settings.as_json and (_wants_json() or entry["error"] != "usage"):
+        print(note_text(entry.pop("message"), "error", **entry), file=sys.stderr)
+    elif _wants_json():
+        print(json_text(entry), file=sys.stderr)
+    else:
+        error.show()
+    return error.exit_code
+
+
+def _wants_json() -> bool:
+    """Whether ``--json`` was given, on a command line that may be wrong otherwise."""
+    return "--json" in takewhile(lambda argument: argument != "--", sys.argv[1:])
 
 
 def _program() -> str:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import click
 
@@ -26,7 +27,9 @@ __all__ = [
     "TimedOut",
     "Unreachable",
     "diagnose",
+    "error_object",
     "peer_errors",
+    "reason_of",
     "refused",
     "unreachable",
 ]
@@ -43,12 +46,14 @@ class Failed(click.ClickException):
 
     Args:
         text: what went wrong; characters that are not printable are escaped.
+        fields: what else the error says as JSON.
     """
 
     exit_code = 1
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, **fields: Any) -> None:
         super().__init__(printable(text, lines=True))
+        self.fields = fields
 
 
 class Unreachable(Failed):
@@ -67,6 +72,23 @@ class Refused(Failed):
     """The peer refuses this side's key, or does not let its user do this: exit code 5."""
 
     exit_code = 5
+
+    def __init__(self, text: str, *, reason: str) -> None:
+        super().__init__(text, reason=reason)
+
+
+#: The word that each exit code has in an error as JSON.
+WORDS = {1: "failed", 2: "usage", 3: "unreachable", 4: "timeout", 5: "refused"}
+
+
+def error_object(error: click.ClickException) -> dict[str, Any]:
+    """What is written of an error as JSON: a word that stays, the text, the exit code, and more."""
+    return {
+        "error": WORDS[error.exit_code],
+        "message": error.format_message(),
+        "exit_code": error.exit_code,
+        **getattr(error, "fields", {}),
+    }
 
 
 class OutputClosed(Exception):
@@ -121,8 +143,15 @@ _ADVICE = {
 
 def refused(endpoint: str, error: Error) -> Refused:
     """Describe a refusal, in the words of the command's options."""
-    advice = _ADVICE.get(getattr(error, "reason", None) or "")
-    return Refused(_with_endpoint(endpoint, error) if advice is None else f"{endpoint}: {advice}")
+    reason = reason_of(error)
+    advice = _ADVICE.get(reason)
+    text = _with_endpoint(endpoint, error) if advice is None else f"{endpoint}: {advice}"
+    return Refused(text, reason=reason)
+
+
+def reason_of(error: Error) -> str:
+    """The reason of a refusal, in one of the words that `errors.AuthenticationError` has."""
+    return getattr(error, "reason", None) or "permission"
 
 
 async def unreachable(endpoint: str, error: Error) -> Unreachable:

@@ -12,6 +12,7 @@ from ..security import Security
 from .arguments import (
     exportable_identifier,
     is_cluster,
+    json_option,
     place_argument,
     queue_name,
     seconds,
@@ -53,7 +54,7 @@ TTL = 30.0
     help="Take them from the durable queue of a cluster that has this name; it is made if there is "
     "none.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
+@json_option("Write each message as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Do not announce on standard error that it waits.")
 @cluster_options
 @wait_option
@@ -120,14 +121,14 @@ async def _get(
     security: Security | None,
     insecure: bool,
 ) -> None:
-    output, notes = Output(sys.stdout), Output(sys.stderr)
+    output, notes = Output(sys.stdout), Output(sys.stderr, as_json=as_json)
     show_log(notes, exchange=False)
     async with Node(bus=Bus(), connect_timeout=wait, security=security, insecure=insecure) as node:
         async with peer_errors(endpoint, connecting=True):
             connection = await node.connect_via_queue(identifier, endpoint, TTL, shared=shared)
         async with connection, output.watched():
             if not quiet:
-                notes.line((f"waiting for {identifier} at {endpoint}", "dim"))
+                notes.note("waiting", f"waiting for {identifier} at {endpoint}")
             for number in range(count):
                 async with peer_errors(endpoint):
                     try:
@@ -148,7 +149,7 @@ async def _get_from_cluster(
     options: ClusterOptions,
     wait: float,
 ) -> None:
-    output, notes = Output(sys.stdout), Output(sys.stderr)
+    output, notes = Output(sys.stdout), Output(sys.stderr, as_json=as_json)
     show_log(notes, exchange=False, security=False)
     async with Visit.to(place, options, wait) as visit:
         with cluster_errors(place):
@@ -160,8 +161,8 @@ async def _get_from_cluster(
             await visit.settled(wait)
             async with output.watched():
                 if not quiet:
-                    notes.line(
-                        (f"waiting for {identifier} at {place} ({options.namespace})", "dim")
+                    notes.note(
+                        "waiting", f"waiting for {identifier} at {place} ({options.namespace})"
                     )
                 for number in range(count):
                     with cluster_errors(place):

@@ -12,6 +12,7 @@ import click
 
 from ..security import CurveClient, CurveServer, KeyPair, Security
 from ..security.key_pair import PUBLIC_SUFFIX, SECRET_SUFFIX, checked_name, public_key, read_public
+from .arguments import json_option
 from .failure import Failed
 from .output import Output
 
@@ -38,7 +39,8 @@ __all__ = [
     default=Path(),
     help="Where to write the files; made where it is missing.  [default: this folder]",
 )
-def keygen(name: str, folder: Path) -> None:
+@json_option("Write the public key and the files as one line of JSON.")
+def keygen(name: str, folder: Path, as_json: bool) -> None:
     """Make a key pair.
 
     NAME.key is to be given away, NAME.key_secret to be kept: only its owner can read it. Keys that
@@ -52,15 +54,21 @@ def keygen(name: str, folder: Path) -> None:
     except OSError as error:
         raise Failed(f"no key was made: {error}") from error
     output = Output(sys.stdout)
+    public_file = secret.with_suffix(PUBLIC_SUFFIX)
+    if as_json:
+        files = {"public_file": str(public_file), "secret_file": str(secret)}
+        output.json({"event": "generated", "name": name, "public": pair.public, **files})
+        return
     output.line("Public key: ", (pair.public, "bold green"))
-    output.line(f"{secret.with_suffix(PUBLIC_SUFFIX)}: give it to those who are to trust {name}.")
+    output.line(f"{public_file}: give it to those who are to trust {name}.")
     output.line(f"{secret}: keep it secret.")
 
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def authorize(folder: Path, file: Path) -> None:
+@json_option("Write what was done as one line of JSON.")
+def authorize(folder: Path, file: Path, as_json: bool) -> None:
     """Authorize a public key.
 
     FILE is copied into FOLDER, which a server watches. Its name is the name of the user: alice.key
@@ -88,7 +96,9 @@ def authorize(folder: Path, file: Path) -> None:
         _copy(file, target)
     except (OSError, ValueError) as error:
         raise Failed(f"the key was not authorized: {error}") from error
-    Output(sys.stdout).line(f"{file.stem} is authorized: {target}")
+    output = Output(sys.stdout, as_json=as_json)
+    text = f"{file.stem} is authorized: {target}"
+    output.event("authorized", text, name=file.stem, file=str(target))
 
 
 def _copy(file: Path, target: Path) -> None:
@@ -103,7 +113,8 @@ def _copy(file: Path, target: Path) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("name")
-def revoke(folder: Path, name: str) -> None:
+@json_option("Write what was done as one line of JSON.")
+def revoke(folder: Path, name: str, as_json: bool) -> None:
     """Revoke the key of a user.
 
     It is taken out of FOLDER, and so refused; its connections are cut.
@@ -126,7 +137,9 @@ def revoke(folder: Path, name: str) -> None:
             f"{target} was removed, but its key is authorized under another name as well: revoke "
             f"{', '.join(others)}"
         )
-    Output(sys.stdout).line(f"{name} is not authorized any more.")
+    output = Output(sys.stdout, as_json=as_json)
+    text = f"{name} is not authorized any more."
+    output.event("revoked", text, name=name, file=str(target))
 
 
 def _names_of(key: str, folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The JSON-RPC listeners that ``berrymq bridge`` and ``berrymq serve`` open, and their options."""
 
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -62,7 +63,10 @@ class Listeners(NamedTuple):
                 if source is not ParameterSource.ENVIRONMENT:
                     raise click.UsageError("--token is for --http and --tcp: give one of them")
                 # It may be meant for other commands.
-                click.echo("BERRYMQ_TOKEN is not used: there is no --http or --tcp", err=True)
+                as_json = click.get_current_context().params["as_json"]
+                notes = Output(sys.stderr, as_json=as_json)
+                text = "BERRYMQ_TOKEN is not used: there is no --http or --tcp"
+                notes.note("token", text, "yellow")
         for option, values in (("--origin", self.origins), ("--host", self.hosts)):
             if values:
                 raise click.UsageError(f"{option} is for HTTP listeners: give --http as well")
@@ -184,8 +188,12 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                     insecure=listeners.insecure,
                 )
                 socket = url.replace("http", "ws", 1) + "/ws"
-                output.line(
-                    "JSON-RPC over HTTP at ", (url, "bold green"), ", WebSocket at ", socket
+                output.event(
+                    "listening",
+                    *("JSON-RPC over HTTP at ", (url, "bold green"), ", WebSocket at ", socket),
+                    protocol="http",
+                    url=url,
+                    websocket=socket,
                 )
             for host, port in listeners.tcp:
                 url = await bridge.serve_tcp(
@@ -195,10 +203,12 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                     token=listeners.token,
                     insecure=listeners.insecure,
                 )
-                output.line("JSON-RPC over TCP at ", (url, "bold green"))
+                parts = "JSON-RPC over TCP at ", (url, "bold green")
+                output.event("listening", *parts, protocol="tcp", url=url)
             for endpoint in listeners.zeromq:
                 url = await bridge.serve_zeromq(endpoint, insecure=listeners.insecure)
-                output.line("JSON-RPC over ZeroMQ at ", (url, "bold green"))
+                parts = "JSON-RPC over ZeroMQ at ", (url, "bold green")
+                output.event("listening", *parts, protocol="zeromq", url=url)
         except ValueError as error:
             text = (
                 in_options(error)

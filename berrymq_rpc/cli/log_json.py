@@ -88,10 +88,11 @@ def record_text(record: logging.LogRecord) -> str:
     return json.dumps(entry, default=_shown)
 
 
-def note_text(text: str, level: str = "info") -> str:
-    """Return what the command itself says as one line of JSON."""
+def note_text(text: str, level: str = "info", **fields: Any) -> str:
+    """Return what the command itself says as one line of JSON; `fields` say it for programs."""
     now = datetime.now().timestamp()
-    return json.dumps({"time": _time(now), "level": level, "logger": LOGGER, "message": text})
+    entry = {"time": _time(now), "level": level, "logger": LOGGER, "message": text}
+    return json.dumps(entry | fields, default=_shown)
 
 
 def _time(seconds: float) -> str:

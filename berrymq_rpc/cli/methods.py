@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..security import Security
-from .arguments import endpoint_argument, wait_option
+from .arguments import endpoint_argument, json_option, wait_option
 from .client import client_options, opened_client
 from .failure import Failed, peer_errors
 from .output import VALUE, Output, show_log
@@ -50,9 +50,7 @@ class Method:
 
 @click.command()
 @endpoint_argument
-@click.option(
-    "--json", "as_json", is_flag=True, help="Write one line of JSON: an array of objects."
-)
+@json_option("Write one line of JSON: an array of objects.")
 @wait_option
 @client_options
 def methods(
@@ -63,7 +61,7 @@ def methods(
     Each method is shown with its signature and its docstring.
     """
     output = Output(sys.stdout)
-    answer, found = asyncio.run(fetch_methods(endpoint, wait, security, insecure))
+    answer, found = asyncio.run(fetch_methods(endpoint, wait, security, insecure, as_json))
     if as_json:
         output.json(answer)
         return
@@ -82,7 +80,11 @@ def methods(
 
 
 async def fetch_methods(
-    endpoint: str, wait: float, security: Security | None = None, insecure: bool = False
+    endpoint: str,
+    wait: float,
+    security: Security | None = None,
+    insecure: bool = False,
+    as_json: bool = False,
 ) -> tuple[Any, list[Method]]:
     """Ask a server for its methods.
 
@@ -91,6 +93,7 @@ async def fetch_methods(
         wait: seconds for it to appear, and again for its answer.
         security: the keys, if it wants any.
         insecure: whether a NATS server may get a password without TLS.
+        as_json: whether the log is written as JSON.
 
     Returns:
         The methods as the server describes them, and parsed.
@@ -98,7 +101,7 @@ async def fetch_methods(
     Raises:
         Failed: it does not answer, or its answer is malformed.
     """
-    show_log(Output(sys.stderr), security=False)
+    show_log(Output(sys.stderr, as_json=as_json), security=False)
     limit = max(wait, 1.0)
     async with (
         opened_client(

@@ -32,13 +32,16 @@ class Output:
 
     Args:
         stream: `sys.stdout` or `sys.stderr`; ``None`` if it was closed from the start.
+        as_json: whether notes, events and the log are written as JSON, each as `--json` has it.
 
     Attributes:
         is_terminal: whether it is a terminal, which a person reads.
+        as_json: as given.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, *, as_json: bool = False) -> None:
         self._stream = stream
+        self.as_json = as_json
         self.is_terminal = stream is not None and stream.isatty()
         #: Whether its lines are records of the log; see `show_log`.
         self._of_log = False
@@ -66,6 +69,35 @@ class Output:
     def json(self, value: Any) -> None:
         """Write a value as one line of JSON."""
         self._write(json_text(value, ascii_only=not self._is_unicode))
+
+    def note(self, word: str, text: str, style: str = "dim", **fields: Any) -> None:
+        """Write on standard error what happens beside the command's output.
+
+        Args:
+            word: what it is, in JSON.
+            text: the same for a person.
+            style: of the text, in the words of `rich`.
+            fields: what else JSON has about it.
+        """
+        if self._of_log:
+            self._write(note_text(printable(text), note=word, **fields))
+        elif self.as_json:
+            self.json({"note": word, "message": text, **fields})
+        else:
+            self.line((text, style))
+
+    def event(self, word: str, *parts: Part | str, **fields: Any) -> None:
+        """Write on standard output what a command has done.
+
+        Args:
+            word: what it is, in JSON.
+            parts: the line for a person.
+            fields: what JSON has about it.
+        """
+        if self.as_json:
+            self.json({"event": word, **fields})
+        else:
+            self.line(*parts)
 
     def pretty(self, value: Any) -> None:
         """Write a value for a person, on as many lines as it needs."""
@@ -233,6 +265,7 @@ def show_log(output: Output, *, exchange: bool = True, security: bool = True) ->
     """
     if settings().as_json:
         output.make_log()
+    if settings().as_json or output.as_json:
         RecordHandler(output.text).install()
     else:
         logger = logging.getLogger("berrymq_rpc")

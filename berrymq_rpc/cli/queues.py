@@ -6,7 +6,7 @@ import sys
 import click
 
 from ..exchange.durable.info import DurableQueueInfo
-from .arguments import cluster_address, queue_name, wait_option
+from .arguments import cluster_address, json_option, queue_name, wait_option
 from .cluster import ClusterOptions, Visit, cluster_errors, cluster_options
 from .failure import Failed
 from .nats_options import nats_options
@@ -26,7 +26,7 @@ __all__ = ["queues"]
 @click.option(
     "--delete", type=queue_name, metavar="NAME", help="Delete this queue, with what it keeps."
 )
-@click.option("--json", "as_json", is_flag=True, help="Write each queue as one line of JSON.")
+@json_option("Write each queue, or what was done, as one line of JSON.")
 @cluster_options
 @wait_option
 @nats_options()
@@ -57,18 +57,19 @@ async def _queues(
     options: ClusterOptions,
     wait: float,
 ) -> None:
-    output = Output(sys.stdout)
-    show_log(Output(sys.stderr), exchange=False, security=False)
+    output = Output(sys.stdout, as_json=as_json)
+    show_log(Output(sys.stderr, as_json=as_json), exchange=False, security=False)
     async with Visit.to(place, options, wait) as visit:
         with cluster_errors(place):
             if replay is not None:
                 count = await visit.unless_refused(visit.node.replay_dead(replay))
                 letters = "dead letter" if count == 1 else "dead letters"
-                output.line(f"{count} {letters} of {replay} sent again")
+                text = f"{count} {letters} of {replay} sent again"
+                output.event("replayed", text, queue=replay, count=count)
             elif delete is not None:
                 if not await visit.unless_refused(visit.node.delete_durable_queue(delete)):
                     raise Failed(f"{place}: there is no durable queue {delete}")
-                output.line(f"{delete} deleted")
+                output.event("deleted", f"{delete} deleted", queue=delete)
             else:
                 _list(await visit.unless_refused(visit.node.durable_queues()), output, as_json)
 

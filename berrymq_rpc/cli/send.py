@@ -12,6 +12,7 @@ from .arguments import (
     ArgumentsCommand,
     exportable_identifier,
     is_cluster,
+    json_option,
     parse_arguments,
     place_argument,
     wait_option,
@@ -38,6 +39,7 @@ JETSTREAM = "$JS."
     help="To a cluster: fail unless a durable queue keeps the message, or do not ask whether one "
     "does.  [default: wait until those that do have it]",
 )
+@json_option("Write one line of JSON when the message was accepted.")
 @cluster_options
 @wait_option
 @nats_options()
@@ -47,6 +49,7 @@ def send(
     identifier: str,
     arguments: tuple[str, ...],
     durable: bool | None,
+    as_json: bool,
     cluster: ClusterOptions,
     wait: float,
     security: Security | None,
@@ -60,14 +63,18 @@ def send(
     that looks like something else, quote it as JSON: '"3"', '"a=b"'.
     """
     args, kwargs = parse_arguments(arguments)
-    show_log(Output(sys.stderr), exchange=not is_cluster(endpoint), security=False)
+    notes = Output(sys.stderr, as_json=as_json)
+    show_log(notes, exchange=not is_cluster(endpoint), security=False)
     if is_cluster(endpoint):
         without_keys(security)
         asyncio.run(_publish(endpoint, identifier, args, kwargs, durable, cluster, wait))
-        return
-    if durable is not None:
+    elif durable is not None:
         raise click.UsageError("--durable is for a cluster: an address such as nats://host:4222")
-    asyncio.run(_send(endpoint, identifier, args, kwargs, wait, security, cluster.insecure))
+    else:
+        asyncio.run(_send(endpoint, identifier, args, kwargs, wait, security, cluster.insecure))
+    if as_json:
+        output = Output(sys.stdout, as_json=True)
+        output.event("sent", endpoint=str(endpoint), id=identifier, args=args, kwargs=kwargs)
 
 
 async def _publish(
@@ -89,7 +96,8 @@ async def _publish(
             if durable is None and JETSTREAM in refusal.message:
                 raise Refused(
                     f"{refusal.message}. With --no-durable it is not asked whether a durable queue "
-                    "keeps the message"
+                    "keeps the message",
+                    reason="permission",
                 ) from refusal
             raise
         await visit.settled(wait)

@@ -18,9 +18,9 @@ from ..errors import AuthenticationError, ConnectionLostError, Error
 from ..exchange import Node
 from ..nats.options import settings_of
 from ..security import CurveServer, Security
-from .arguments import cluster_address, listening_endpoint
+from .arguments import cluster_address, json_option, listening_endpoint
 from .cluster import DEFAULT_NAMESPACE, namespace_option
-from .failure import Failed, Refused, Unreachable, peer_errors
+from .failure import Failed, Refused, Unreachable, peer_errors, reason_of
 from .keys import in_options, server_keys
 from .listeners import Listeners, listener_options, open_listeners
 from .nats_options import nats_options
@@ -63,7 +63,7 @@ HELLO = "berrymq:hello"
     default=None,
     help="Show the messages that arrive.  [default: on a terminal]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Show each message as one line of JSON.")
+@json_option("Show each message, and where it listens, as one line of JSON.")
 @click.option(
     "--hello",
     is_flag=True,
@@ -94,8 +94,8 @@ def serve(
 
     Its first line says where it listens. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
-    output = Output(sys.stdout)
-    show_log(Output(sys.stderr))
+    output = Output(sys.stdout, as_json=as_json)
+    show_log(Output(sys.stderr, as_json=as_json))
     shows = output.is_terminal or as_json if show is None else show
     if isinstance(security, CurveServer) and len(security.keys) > max(1, len(endpoints)):
         raise click.UsageError("several --key want a --bind each")
@@ -147,13 +147,15 @@ async def _serve(
     ):
         if listeners:
             await stack.enter_async_context(open_listeners(node, listeners, output))
-        _welcome(output, node, shows, options)
+        _ready(output, node, options)
+        if not as_json:
+            _welcome(output, node, shows, options)
         if hello:
             await _greet(node)
         await stop.wait()
     if failures:
         raise failures[0]
-    output.line("The node has ended.")
+    output.event("ended", "The node has ended.")
 
 
 async def _start(
@@ -170,7 +172,7 @@ async def _start(
         except ValueError as error:
             raise click.UsageError(in_options(error)) from error
         except AuthenticationError as error:
-            raise Refused(f"the node cannot start: {error}") from error
+            raise Refused(f"the node cannot start: {error}", reason=reason_of(error)) from error
         except ConnectionLostError as error:
             raise Unreachable(f"the node cannot start: {error}") from error
         except (Error, OSError, ModuleNotFoundError) as error:
@@ -183,27 +185,43 @@ async def _start(
                 continue
             raise Failed(f"the node cannot start: {error}") from error
         if port != FIRST_PORT:
-            output.line(f"Port {FIRST_PORT} is in use; {port} is the next free port.")
+            text = f"Port {FIRST_PORT} is in use; {port} is the next free port."
+            output.event("port in use", text, port=FIRST_PORT)
         return node
     raise Failed(f"no port is free from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
 
 
-def _welcome(output: Output, node: Node, shows: bool, options: dict[str, Any]) -> None:
-    cluster, security = options.get("cluster"), options["security"]
-    rest = ""
+def _ready(output: Output, node: Node, options: dict[str, Any]) -> None:
+    """Say where the node is, for a person and for programs."""
+    cluster, namespace = options.get("cluster"), options["namespace"]
+    if output.as_json:
+        place = None if cluster is None else str(cluster)
+        output.event(
+            "ready",
+            name=node.name,
+            endpoints=list(node.endpoints),
+            cluster=place,
+            namespace=None if place is None else namespace,
+        )
+        return
     if node.endpoints:
         output.line("The node is at ", (", ".join(node.endpoints), "bold green"))
+    if cluster is not None:
+        output.line("The node is in the cluster ", (str(cluster), "bold green"), f" ({namespace})")
+
+
+def _welcome(output: Output, node: Node, shows: bool, options: dict[str, Any]) -> None:
+    """Say what a person may do next."""
+    cluster, security, namespace = options.get("cluster"), options["security"], options["namespace"]
+    rest = ""
+    endpoint = str(cluster)
+    if node.endpoints:
         endpoint = node.endpoints[0]
         if isinstance(security, CurveServer):
             public = shlex.quote(security.keys[0].public)
             rest = f" --key YOURS.key_secret --server-key {public}"
-    if cluster is not None:
-        namespace = options["namespace"]
-        output.line("The node is in the cluster ", (str(cluster), "bold green"), f" ({namespace})")
-        if not node.endpoints:
-            endpoint = str(cluster)
-            if namespace != DEFAULT_NAMESPACE:
-                rest = f" --namespace {namespace}"
+    elif namespace != DEFAULT_NAMESPACE:
+        rest = f" --namespace {namespace}"
     example = f'{_own_command()} send {endpoint} greeting:hello "your words"{rest}'
     output.line("Send it a message from a second terminal: ", (example, "cyan"))
     where = "Messages appear here. " if shows else ""

@@ -9,7 +9,13 @@ from ..bus import AsyncQueue, Bus, Empty, Message
 from ..errors import AuthenticationError, ConnectionLostError, RPCTimeoutError, ServiceClosedError
 from ..exchange import Node, QueueConnection
 from ..security import Security
-from .arguments import exportable_identifier, is_cluster, place_argument, wait_option
+from .arguments import (
+    exportable_identifier,
+    is_cluster,
+    json_option,
+    place_argument,
+    wait_option,
+)
 from .cluster import ClusterOptions, Visit, cluster_options
 from .failure import peer_errors
 from .keys import client_keys, without_keys
@@ -31,7 +37,7 @@ PAUSE = 0.2
 @click.command()
 @place_argument
 @click.argument("identifier", type=exportable_identifier, default="*@*:*")
-@click.option("--json", "as_json", is_flag=True, help="Write each message as one line of JSON.")
+@json_option("Write each message as one line of JSON.")
 @click.option("--quiet", is_flag=True, help="Report nothing on standard error while it works.")
 @cluster_options
 @wait_option
@@ -68,7 +74,7 @@ async def _tail(
     security: Security | None,
     insecure: bool,
 ) -> None:
-    output, notes = Output(sys.stdout), Output(sys.stderr)
+    output, notes = Output(sys.stdout), Output(sys.stderr, as_json=as_json)
     show_log(notes, exchange=False)
     bus = Bus()
     if not quiet:
@@ -78,7 +84,7 @@ async def _tail(
             connection = await node.connect_via_queue(identifier, endpoint, TTL)
         async with connection, output.watched():
             if not quiet:
-                notes.line((f"following {identifier} at {endpoint}", "dim"))
+                notes.note("following", f"following {identifier} at {endpoint}")
             while True:
                 async with peer_errors(endpoint):
                     message = await _next(connection)
@@ -88,7 +94,7 @@ async def _tail(
 async def _tail_cluster(
     place: str, identifier: str, as_json: bool, quiet: bool, options: ClusterOptions, wait: float
 ) -> None:
-    output, notes = Output(sys.stdout), Output(sys.stderr)
+    output, notes = Output(sys.stdout), Output(sys.stderr, as_json=as_json)
     show_log(notes, exchange=False, security=False)
     async with Visit.to(place, options, wait) as visit:
         if not quiet:
@@ -97,7 +103,7 @@ async def _tail_cluster(
         with AsyncQueue(identifier, maxsize=MAX_WAITING, bus=visit.bus) as queue:
             await visit.settled(wait)
             if not quiet:
-                notes.line((f"following {identifier} at {place} ({options.namespace})", "dim"))
+                notes.note("following", f"following {identifier} at {place} ({options.namespace})")
             async with output.watched():
                 while True:
                     message = await visit.unless_refused(queue.get())
@@ -107,11 +113,13 @@ async def _tail_cluster(
 
 def _report_losses(bus: Bus, endpoint: str, notes: Output) -> None:
     def lost(message: Message) -> None:
-        notes.line((f"connection to {endpoint} lost; waiting for it to come back", "yellow"))
+        notes.note("lost", f"connection to {endpoint} lost; waiting for it to come back", "yellow")
 
     def restored(message: Message) -> None:
-        notes.line(
-            (f"connection to {endpoint} restored; messages sent meanwhile may be missing", "green")
+        notes.note(
+            "restored",
+            f"connection to {endpoint} restored; messages sent meanwhile may be missing",
+            "green",
         )
 
     bus.regist_function("connection:lost", lost)
@@ -120,7 +128,8 @@ def _report_losses(bus: Bus, endpoint: str, notes: Output) -> None:
 
 def _missed(notes: Output, message: Message) -> None:
     count, origin = message.kwargs.get("count"), message.kwargs.get("origin")
-    notes.line((f"{count} messages of {origin} were missed", "yellow"))
+    text = f"{count} messages of {origin} were missed"
+    notes.note("missed", text, "yellow", count=count, origin=origin)
 
 
 async def _next(connection: QueueConnection) -> Message:

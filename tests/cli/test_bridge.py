@@ -26,7 +26,7 @@ def url_in(line: str, listener: str) -> str:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_bridge_to_a_node(start, number) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", "--json") as node:
-        endpoint = node.line().removeprefix("The node is at ")
+        (endpoint,) = json.loads(node.line())["endpoints"]
         listeners = ("--http", ":0", "--tcp", "127.0.0.1:0", "--zeromq", "tcp://127.0.0.1:*")
         with start("bridge", "--connect", endpoint, *listeners) as bridge:
             url = url_in(bridge.line(), "HTTP")

@@ -36,7 +36,7 @@ def test_each_option_is_documented(name: str) -> None:
         for option in parameter.secondary_opts
     }
     # These are documented once for all commands; --hello is for `make run`.
-    common = {"--wait", "--key", "--server-key", "--hello", "--namespace", "--insecure"}
+    common = {"--wait", "--key", "--server-key", "--hello", "--namespace", "--insecure", "--json"}
     common |= {"--log-json", "--credentials", "--nkey", "--nats-ca", "--nats-certificate"}
     common |= {"--nats-certificate-key"}
     (usage,) = re.findall(rf"^``berrymq {name}[^\n]*``$", PAGE, re.MULTILINE)

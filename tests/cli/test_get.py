@@ -8,7 +8,7 @@ from .conftest import SILENT
 
 def test_get(node, start, berrymq) -> None:
     with start("get", node.endpoint, "job:*", "--json", "--count", "2") as running:
-        assert running.note() == f"waiting for job:* at {node.endpoint}"
+        assert json.loads(running.note())["message"] == f"waiting for job:* at {node.endpoint}"
         for arguments in (["job:done", "1", "a=b"], ["other:done"], ["job:left"]):
             assert berrymq("send", node.endpoint, *arguments).returncode == 0
         assert running.end() == 0

@@ -11,7 +11,8 @@ def test_tail(node, start, berrymq) -> None:
         start("tail", node.endpoint, "job:*", "--json") as jobs,
     ):
         assert everything.note() == f"following *@*:* at {node.endpoint}"
-        assert jobs.note() == f"following job:* at {node.endpoint}"
+        text = f"following job:* at {node.endpoint}"
+        assert json.loads(jobs.note()) == {"note": "following", "message": text}
         berrymq("send", node.endpoint, "job:done", "1", "a=b")
         berrymq("send", node.endpoint, "other@plant:done", "\x1b[2J")
         berrymq("send", node.endpoint, "job:left")
