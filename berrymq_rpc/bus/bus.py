@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..errors import NotFoundError, ServiceClosedError
+from ..errors import ServiceClosedError
 from ..identifier import Identifier
 from .completion import Completion, track_route
 from .decorators import (
@@ -17,7 +17,7 @@ from .decorators import (
 )
 from .delivery import Delivery, ErrorHandler
 from .diagram import Diagram
-from .durable import ConfirmedMessage, Stored
+from .durable import ConfirmedMessage, Stored, not_kept
 from .gateway import BusGateway, Gateway
 from .message import Message, TalkMessage
 from .message_iterator import Messages
@@ -140,11 +140,7 @@ class Bus(Registry):
         elif not durable:
             message = Message(route.identifier, args, kwargs)
         else:
-            raise NotFoundError(
-                f"no durable queue keeps {str(route.identifier)!r}"
-                if queues is not None
-                else f"no durable queue keeps {str(route.identifier)!r}: the bus has no cluster"
-            )
+            raise not_kept(route.identifier, has_cluster=queues is not None)
         completion: Completion | None = None
         sinks = 0
         if route.reached:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from ..common.coroutine_wrapper import CoroutineWrapper
+from ..errors import NotFoundError
 from ..identifier import Identifier
 from .completion import Waiter
 from .log import logger
@@ -25,6 +26,7 @@ __all__ = [
     "DurableSource",
     "Stored",
     "Taking",
+    "not_kept",
 ]
 
 T = TypeVar("T")
@@ -446,3 +448,13 @@ class DurableBacklog:
 
     def __len__(self) -> int:
         return self.source.fetched
+
+
+def not_kept(identifier: Identifier, has_cluster: bool = True) -> NotFoundError:
+    """The error for a message that is to be stored, and that no durable queue keeps."""
+    advice = (
+        f"open one first, with Queue({str(identifier)!r}, durable=NAME)"
+        if has_cluster
+        else "the bus has no cluster, which Node(cluster=...) gives it"
+    )
+    return NotFoundError(f"no durable queue keeps {str(identifier)!r}: {advice}")

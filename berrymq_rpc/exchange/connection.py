@@ -172,7 +172,9 @@ class Connection(ABC):
         try:
             self._set_token(await self._register())
             if self._is_closed:
-                raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
+                raise ServiceClosedError(
+                    f"the connection to {self._endpoint} is closed: open a new one"
+                )
         except BaseException:
             await self.close()
             raise
@@ -206,7 +208,9 @@ class Connection(ABC):
         more with the next one.
         """
         if self._is_closed:
-            raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
+            raise ServiceClosedError(
+                f"the connection to {self._endpoint} is closed: open a new one"
+            )
         self._owner.check()
         client = client or self._client
         deadline = math.inf if client.timeout is None else self._now() + client.timeout
@@ -234,7 +238,9 @@ class Connection(ABC):
         """Wait for the token, and if it is `old`, for the next one."""
         if self._is_closed:
             # It was closed while the call ran: the peer has forgotten it as it was asked to.
-            raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
+            raise ServiceClosedError(
+                f"the connection to {self._endpoint} is closed: open a new one"
+            )
         if old is not None and self._token == old:
             self._forget_token()
         try:
@@ -242,7 +248,9 @@ class Connection(ABC):
                 while self._token is None:
                     await self._has_token.wait()
                     if self._is_closed:
-                        raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
+                        raise ServiceClosedError(
+                            f"the connection to {self._endpoint} is closed: open a new one"
+                        )
         except TimeoutError:
             raise RPCTimeoutError(
                 f"{self._endpoint} did not restore the connection in time: nothing was sent"

@@ -283,7 +283,9 @@ class QueueConnection(Connection):
     async def settle(self, name: str, message: PulledMessage, *args: Any) -> bool:
         """Tell the node what became of a message. For `PulledMessage`, whose `ack` says more."""
         if self._is_closed:
-            raise ServiceClosedError(f"the connection to {self._endpoint} is closed")
+            raise ServiceClosedError(
+                f"the connection to {self._endpoint} is closed: open a new one"
+            )
         # Not by the next token: another queue does not know the message.
         answer = await self._client.call(name, message._token, message._number, *args)
         if answer == OK:

@@ -194,7 +194,9 @@ class HTTPClient:
         try:
             self._owner.check()
             if self._session.closed or self._loop.is_closed():
-                raise ServiceClosedError(f"the client is closed: {method!r} was not sent")
+                raise ServiceClosedError(
+                    f"the client is closed, {method!r} was not sent: open a new one"
+                )
             if len(self._tasks) >= MAX_CALLS:
                 raise OverloadedError(
                     f"{MAX_CALLS:,} calls are in flight: {method!r} was not sent. Await some first"

@@ -368,7 +368,7 @@ class Connection:
             self._give_up(link)
             raise ConnectionLostError(
                 f"the NATS server at {server} takes messages of up to {_max_payload(link.info):,} "
-                f"bytes alone (max_payload), and {MIN_PAYLOAD:,} are needed"
+                f"bytes alone, and {MIN_PAYLOAD:,} are needed: raise its max_payload"
             )
         return link
 

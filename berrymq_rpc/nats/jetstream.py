@@ -371,7 +371,10 @@ def _raise_error(answer: dict[str, Any], name: str) -> None:
     text = str(error.get("description", "no reason is given"))[:300]
     is_full = number == STORE_FAILED and text.startswith(FULL)
     if is_full or (name == PUBLISH and number in NO_ROOM):
-        raise OverloadedError(f"the stream of durable queues is full: {text}")
+        raise OverloadedError(
+            f"the stream of durable queues is full ({text}): start more consumers, or give it "
+            "Durable(max_bytes=...)"
+        )
     if number in PASSING or number == STORE_FAILED:
         raise ConnectionLostError(f"JetStream cannot take {name} now: {text} (error {number})")
     raise JetStreamError(f"JetStream refuses {name}: {text} (error {number})", number)

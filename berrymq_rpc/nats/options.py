@@ -61,29 +61,35 @@ class Nats:
                 "an address of NATS is text, such as nats://host:4222, or several texts"
             )
         if not texts:
-            raise ValueError("no NATS server is given")
+            raise ValueError("no NATS server is given: write nats://host:4222")
         addresses = [NatsAddress.parse(text) for text in texts]
         first = addresses[0]
         if any(other.tls != first.tls for other in addresses):
-            raise ValueError("the addresses of one cluster are all nats:// or all nats+tls://")
+            raise ValueError(
+                "the addresses of one cluster are all nats:// or all nats+tls://, not some of each"
+            )
         services = {a.service for a in addresses if a.service}
         if self.service is not None:
             services.add(checked_service(self.service))
         if len(services) > 1:
-            raise ValueError(f"one service is meant, not {' and '.join(sorted(services))}")
+            raise ValueError(
+                f"one service is meant, not {' and '.join(sorted(services))}: one client for each"
+            )
         for name in ("user", "password", "token"):
             _check_text(name, getattr(self, name))
         given = {(self.user, self.password, self.token)}
         given |= {(a.user, a.password, a.token) for a in addresses}
         given.discard((None, None, None))
         if len(given) > 1:
-            raise ValueError("one user or token is meant, in the addresses and the arguments")
+            raise ValueError(
+                "the addresses and the arguments name several users or tokens: give one of them"
+            )
         for user, password, token in given:
             object.__setattr__(self, "user", user)
             object.__setattr__(self, "password", password)
             object.__setattr__(self, "token", token)
         if (self.user is None) != (self.password is None):
-            raise ValueError("a user needs a password, and a password a user")
+            raise ValueError("user= needs password=, and password= needs user=")
         if self.tls is not None and not isinstance(self.tls, ssl.SSLContext):
             raise TypeError(f"tls is an ssl.SSLContext, not {type(self.tls).__name__}")
         for name in ("nkey", "credentials"):
@@ -92,7 +98,9 @@ class Nats:
                 object.__setattr__(self, name, os.fspath(value))
         proofs = [self.password, self.token, self.nkey, self.credentials]
         if len([proof for proof in proofs if proof is not None]) > 1:
-            raise ValueError("give one of password, token, nkey and credentials")
+            raise ValueError(
+                "password=, token=, nkey= and credentials= exclude each other: give one of them"
+            )
         checked_prefix(self.inbox_prefix)
         servers = tuple(dict.fromkeys(server for a in addresses for server in a.servers))
         object.__setattr__(
@@ -198,4 +206,4 @@ class Durable:
 def _check_text(name: str, value: object) -> None:
     if value is not None and not (isinstance(value, str) and value):
         # Without the value, which may be a secret.
-        raise TypeError(f"{name} is text that is not empty")
+        raise TypeError(f"{name}= is text that is not empty; leave it away where there is none")

@@ -107,7 +107,9 @@ class ConnectionPool(Runtime):
         # asyncio.get_running_loop would do, but makes a system call before Python 3.12. In one
         # thread one loop runs at a time.
         if self.loop.is_closed():
-            raise ServiceClosedError("the client's event loop is closed")
+            raise ServiceClosedError(
+                "the event loop of this client is closed: open a client on each loop"
+            )
         if get_ident() != self.thread or not self.loop.is_running():
             raise RuntimeError(
                 "this client belongs to another event loop or thread: open one for each loop, or "

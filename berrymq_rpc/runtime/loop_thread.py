@@ -50,7 +50,7 @@ class LoopThread:
 
     def __init__(self, name: str, on_unclaimed: Callable[[Any], object] | None = None) -> None:
         if sys.is_finalizing():
-            raise ServiceClosedError(f"no {name} can be opened at the interpreter's end")
+            raise ServiceClosedError(f"no {name} can be opened now: the program is at its end")
         self.name = name
         self._on_unclaimed = on_unclaimed
         self._owner = OwnerProcess(name)

@@ -97,7 +97,9 @@ class ClusterQueue:
 
     async def _ready(self) -> DurableConsumer:
         if self._is_closed:
-            raise ServiceClosedError("the queue is closed")
+            raise ServiceClosedError(
+                f"the durable queue {self.settings.name!r} is closed: open a new one"
+            )
         if self._consumer is not None:
             return self._consumer
         if self._declaring is None:
@@ -106,7 +108,9 @@ class ClusterQueue:
             if self._consumer is None:
                 await self._host.declare(self.settings)
                 if self._is_closed:
-                    raise ServiceClosedError("the queue was closed")
+                    raise ServiceClosedError(
+                        f"the durable queue {self.settings.name!r} was closed while it was declared"
+                    )
                 self._consumer = self._host.consume(self.settings)
                 self._host.add(self)
             return self._consumer
@@ -146,7 +150,9 @@ class ClusterQueue:
         await self._ready()
         info = await self._host.js.consumer(self._host.stream_of(self.settings), self.settings.name)
         if info is None:
-            raise NotFoundError(f"the durable queue {self.settings.name!r} was deleted")
+            raise NotFoundError(
+                f"the durable queue {self.settings.name!r} was deleted: open a new one"
+            )
         return int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
 
     async def delete(self) -> bool:

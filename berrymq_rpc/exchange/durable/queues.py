@@ -9,10 +9,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
-from ...bus.durable import Stored
+from ...bus.durable import Stored, not_kept
 from ...errors import (
     Error,
-    NotFoundError,
     OverloadedError,
     ProtocolError,
     ServiceClosedError,
@@ -250,7 +249,7 @@ class ClusterQueues:
             )
         seconds = checked_ack_wait(ack_wait)
         if checked_tries(tries) is None or seconds is None:
-            raise ValueError("a durable queue has a number of tries and of seconds for ack_wait")
+            raise ValueError("tries= and ack_wait= of a durable queue are numbers, not None")
         if since is not None and not isinstance(since, datetime):
             raise TypeError(f"since is a datetime with a time zone, not {since!r}")
         start = None if since is None else time_text(since)
@@ -362,7 +361,7 @@ class ClusterQueues:
         self, when: datetime, identifier: Identifier, data: bytes, frames: list[bytes]
     ) -> None:
         if not await self._kept.has(self.host.subject(str(identifier))):
-            raise NotFoundError(f"no durable queue keeps {str(identifier)!r}")
+            raise not_kept(identifier)
         await self.streams.declare_later()
         self._later += 1
         payload = self._records.pack(Batch(self.host.source, self._later, 1, data, frames))
@@ -380,7 +379,7 @@ class ClusterQueues:
     ) -> None:
         subject = subject_of(self._cluster, identifier)
         if not await self._kept.has(subject):
-            raise NotFoundError(f"no durable queue keeps {str(identifier)!r}")
+            raise not_kept(identifier)
         data, frames = self._codec.pack_large(item)
         payload = self._records.pack(Batch(batch.source, batch.first, 1, data, frames))
         await self._store(subject, payload, identity)
@@ -441,4 +440,4 @@ def _id_prefix(source: Source) -> str:
 
 
 def _closed() -> ServiceClosedError:
-    return ServiceClosedError("the node has left the cluster")
+    return ServiceClosedError("the node has left the cluster: its durable queues are closed")

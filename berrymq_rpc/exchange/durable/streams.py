@@ -265,7 +265,9 @@ class DurableStreams:
             await self._js.update_stream({**info["config"], **config})
         bound = int(info["config"].get("max_bytes", -1))
         if 0 < bound * NEARLY_FULL < int(info["state"].get("bytes", 0)):
-            raise OverloadedError(f"the stream {self.later_stream} is nearly full")
+            raise OverloadedError(
+                f"the stream {self.later_stream} is nearly full: too many delayed messages wait"
+            )
         await self._copy_from(self.later_stream)
 
     def _check_schedules(self) -> None:
@@ -274,7 +276,8 @@ class DurableStreams:
         if version and version < SCHEDULES_SINCE:
             text = ".".join(map(str, version))
             raise NotFoundError(
-                f"delayed messages need a NATS server of version 2.12 or newer, and this is {text}"
+                f"delayed messages need a NATS server of version 2.12 or newer, and this is "
+                f"{text}: update it"
             )
 
     async def _copy_from(self, later: str) -> None:
@@ -293,7 +296,10 @@ class DurableStreams:
         for attempt in range(ATTEMPTS):
             info = await self._js.stream(self.stream)
             if info is None:
-                raise NotFoundError("there is no durable queue in this namespace")
+                raise NotFoundError(
+                    "there is no durable queue in this namespace: open one first, with "
+                    "Queue(identifier, durable=NAME)"
+                )
             sources = list(info["config"].get("sources") or ())
             if any(each.get("name") == later for each in sources):
                 return

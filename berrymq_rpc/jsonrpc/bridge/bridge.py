@@ -509,7 +509,7 @@ class Bridge:
     def _running(self) -> BridgeRuntime:
         self._owner.check()
         if self._is_closed:
-            raise ServiceClosedError("the bridge is closed")
+            raise ServiceClosedError("the bridge is closed: make a new one")
         if self._runtime is None:
             raise Error("the bridge is not running: use it with 'async with', or start it")
         return self._runtime

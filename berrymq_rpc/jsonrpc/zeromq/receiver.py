@@ -141,12 +141,15 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
 
     def _enqueue(self, request_id: int | None, text: bytes) -> None:
         if sys.is_finalizing():
-            raise ServiceClosedError("the client's thread has ended with the interpreter")
+            raise ServiceClosedError("the client's thread has ended, as the program is at its end")
         with self._guard:
             if self._is_closed:
                 raise ServiceClosedError("the client is closed: open a new one")
             if len(self._unsent) >= MAX_UNSENT:
-                raise OverloadedError(f"{MAX_UNSENT:,} messages wait for a connection")
+                raise OverloadedError(
+                    f"{MAX_UNSENT:,} messages wait for a connection to {self.endpoint}: is its "
+                    "server running?"
+                )
             self._unsent.append((request_id, text))
         self._waker.wake()
 
@@ -276,7 +279,7 @@ class NotificationReceiverClient(RPCNotifierClient, threading.Thread):
             self._resources.close()
             self._waker.close()
             for answer in list(self._pending.values()):
-                answer.put(ServiceClosedError("the client is closed"))
+                answer.put(ServiceClosedError("the client was closed before the answer came"))
         self._is_over.set()
 
     def wait_for_notifications(self) -> None:

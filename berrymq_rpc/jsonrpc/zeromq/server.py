@@ -147,10 +147,12 @@ class RPCServer(SocketOwner, threading.Thread):
         """
         self._owner.check()
         if sys.is_finalizing():
-            raise ServiceClosedError("no server can be started at the interpreter's end")
+            raise ServiceClosedError("no server can be started now: the program is at its end")
         with self._life:
             if self._is_over.is_set() or self.should_stop:
-                raise RuntimeError("a server that was stopped cannot be started again")
+                raise RuntimeError(
+                    "a server that was stopped cannot be started again: make a new one"
+                )
             if self.is_alive():
                 return
             if not self.daemon:

@@ -197,9 +197,11 @@ class SubscriptionServer(RPCNotificationServer):
         text = encode({"jsonrpc": "2.0", "method": name, "params": kwargs or args})
         self._owner.check()
         if self.should_stop or sys.is_finalizing():
-            raise ServiceClosedError("the server was stopped")
+            raise ServiceClosedError("the server was stopped: its subscribers are gone")
         if len(self._waiting) >= MAX_WAITING:
-            raise OverloadedError(f"{MAX_WAITING:,} notifications wait to be sent")
+            raise OverloadedError(
+                f"{MAX_WAITING:,} notifications wait to be sent: send fewer a second"
+            )
         if not to:
             return
         self._waiting.append((to, is_published, text))
