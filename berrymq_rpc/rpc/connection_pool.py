@@ -196,7 +196,7 @@ class ConnectionPool(Runtime):
         if not self.owner.is_this:
             return
         if self._problem is None:
-            self._problem = ServiceClosedError(reason)
+            self._problem = ServiceClosedError(f"{reason}: open a new one")
         if self.loop.is_closed():
             # What is in flight ended with it.
             self.closing.set()

@@ -274,6 +274,10 @@ async def test_too_many() -> None:
 
 
 async def test_closed() -> None:
+    closed = await rpc.open_client(connect="mem://nobody")
+    closed.close()
+    with pytest.raises(rpc.ServiceClosedError, match="the client is closed: open a new one"):
+        await closed.rpc.order()
     client = rpc.SyncClient(connect="mem://nobody")
     client.close()
     with pytest.raises(rpc.ServiceClosedError, match="the client is closed: open a new one"):
