@@ -38,6 +38,16 @@ MODULES = [
 
 #: What the classes have without a ``_`` for other modules of the package.
 INTERNAL = {
+    # What is measured writes by these.
+    "Meter": {
+        "delayed",
+        "names_left_out",
+        "published",
+        "receiver_failed",
+        "relayed",
+        "replace_lock",
+        "tick",
+    },
     "Call": {
         *("accepted", "accepted_at", "connection", "deadline", "end", "fail", "fail_at_once"),
         *("id", "item", "loop_left", "made_at", "method", "refused", "resend", "sent", "succeed"),

@@ -25,6 +25,7 @@ PAGE = (ROOT / "docs" / "howto" / "security.rst").read_text(encoding="utf-8")
 FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "``rpc.Limits``": (rpc.Limits,),
     "``rpc.start_server``": (rpc.start_server, rpc.open_client, rpc.SyncClient),
+    "``rpc.Meter``": (rpc.Meter,),
     "``Node``": (Node,),
     "``Bridge``": (Bridge,),
     "``jsonrpc.http.open_http_client``": (open_http_client,),
@@ -56,6 +57,8 @@ NOT_REACHED = {
     "bus.thread_pool.MAX_WAITING": "receivers of one process",
     "cli.annotation.MAX_LENGTH": "a text for people",
     "cli.tail.MAX_WAITING": "what the command keeps for the terminal",
+    "common.measures.MAX_IDENTIFIERS": "the default of ``max_identifiers``",
+    "common.measures.MAX_METHODS": "the default of ``max_methods``",
     "common.sizes.MAX_OBJECTS": "how exact an estimate is",
     "endpoint.MAX_PORT": "TCP's",
     "endpoint._MAX_DIGITS": "digits of a port",

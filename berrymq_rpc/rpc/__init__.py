@@ -19,6 +19,7 @@ from ..errors import (
     TooLargeError,
 )
 from ..nats.options import Durable, Nats
+from ..runtime.meter import Meter
 from ..security import CurveClient, CurveServer, KeyPair
 from .call import Call
 from .client import Client, open_client
@@ -50,6 +51,7 @@ __all__ = [
     "GenericError",
     "KeyPair",
     "Limits",
+    "Meter",
     "Nats",
     "NotFoundError",
     "OverloadedError",
