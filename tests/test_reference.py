@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc import AsyncQueue, Node, Queue, SyncNode, rpc
+from berrymq_rpc import AsyncQueue, Bus, Node, Queue, SyncNode, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.rpc.transport import TRANSPORTS
 from berrymq_rpc.rpc.wire import limits
@@ -202,6 +202,7 @@ def test_parameters() -> None:
     expected = {
         "rpc.start_server": numbers_of(rpc.start_server, rpc.open_client),
         "Node": numbers_of(Node, SyncNode) | {"total_queue_bytes": 640 << 20},
+        "Bus": numbers_of(Bus),
         "Queue": numbers_of(Queue, AsyncQueue),
         "Bridge": numbers_of(Bridge),
         "jsonrpc.http.open_http_client": numbers_of(http.open_http_client),

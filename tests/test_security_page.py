@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc import Node, rpc
+from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.exchange import remote_queue
 from berrymq_rpc.jsonrpc import zeromq
 from berrymq_rpc.jsonrpc.bridge import Bridge, bridge
@@ -27,6 +27,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "``rpc.start_server``": (rpc.start_server, rpc.open_client, rpc.SyncClient),
     "``rpc.Meter``": (rpc.Meter,),
     "``Node``": (Node,),
+    "``Bus``": (Bus,),
     "``Bridge``": (Bridge,),
     "``jsonrpc.http.open_http_client``": (open_http_client,),
     "servers and clients of ``jsonrpc.zeromq``": (
@@ -247,6 +248,7 @@ def is_default(module: str, name: str, defaults: set[float]) -> bool:
 
 #: The modules of the defaults.
 DEFAULTS = {
+    "bus.retained_store",
     "exchange.consumer",
     "exchange.functions",
     "exchange.leases",

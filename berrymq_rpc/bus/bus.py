@@ -28,6 +28,8 @@ from .registrations import (
     is_sink,
 )
 from .registry import Registry
+from .retained_store import MAX_RETAINED, MAX_RETAINED_BYTES, RetainedStore
+from .retention import Retention
 from .routing_table import Route
 from .thread_pool import PooledCall, ThreadPool
 
@@ -41,16 +43,34 @@ class Bus(Registry):
 
     Receivers and guards are called with one argument, the `Message`.
 
+    Args:
+        max_retained: how many messages it retains at most; see `retain`.
+        max_retained_bytes: bytes of these together, counted roughly.
+
+    Raises:
+        ValueError, TypeError: a bound is negative, or not an integer.
+
     Attributes:
         gateway: connects the bus with other processes; programs do not need it.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        max_retained: int = MAX_RETAINED,
+        max_retained_bytes: int = MAX_RETAINED_BYTES,
+    ) -> None:
         super().__init__()
         self._delivery = Delivery()
         self._diagram = Diagram()
         self._pool: ThreadPool | None = None
-        self.gateway: Gateway = BusGateway(self._routing_table, self._delivery, self._diagram)
+        store = RetainedStore(
+            _checked_bound("max_retained", max_retained),
+            _checked_bound("max_retained_bytes", max_retained_bytes),
+        )
+        self._retention = Retention(self._routing_table, self._delivery, store)
+        self.gateway: Gateway = BusGateway(
+            self._routing_table, self._delivery, self._diagram, self._retention
+        )
 
     @property
     def on_error(self) -> ErrorHandler | None:
@@ -283,6 +303,53 @@ class Bus(Registry):
         """
         return Messages(self, identifiers, maxsize)
 
+    # -- state -------------------------------------------------------------------------------
+
+    def retain(self, identifier: Identifier | str) -> None:
+        """Keep the last message of each identifier that `identifier` covers, from now on.
+
+        Who follows later, or opens a queue, hears them at once: before `following_function` and
+        the like return, in their thread, after its guard, the one that was sent first first, and
+        before what is sent meanwhile. `Message.retained` is true then. A message that is sent with
+        wildcards is kept as such, if `identifier` covers all that it reaches: ``oven:*`` keeps
+        what was sent as ``oven``, ``oven:log`` does not.
+
+        Over `max_retained` messages, or `max_retained_bytes`, those are dropped that changed first,
+        counted and logged. Answers of `talk` are not kept; of what `twitter_exception` sends, the
+        text is. Other nodes keep the messages as well.
+
+        Args:
+            identifier: which messages; it cannot be undone, but see `forget`.
+
+        Raises:
+            ValueError, TypeError: it is not an identifier.
+        """
+        self._retention.retain(Identifier(identifier))
+
+    def retained(self, identifier: Identifier | str = "*@*:*") -> list[Message]:
+        """The messages that are retained and match, the one that was sent first first.
+
+        Args:
+            identifier: which; by default all.
+
+        Raises:
+            ValueError, TypeError: it is not an identifier.
+        """
+        return [kept.message for kept in self._retention.retained(Identifier(identifier))]
+
+    def forget(self, identifier: Identifier | str) -> int:
+        """Drop the messages that are retained and match; other nodes forget them as well.
+
+        Later messages are retained as before.
+
+        Returns:
+            How many were dropped here.
+
+        Raises:
+            ValueError, TypeError: `identifier` is not an identifier.
+        """
+        return self._retention.forget(Identifier(identifier))
+
     # -- how receivers run -------------------------------------------------------------------
 
     def set_multiplicity(self, number: int) -> None:
@@ -386,7 +453,10 @@ class Bus(Registry):
 
         ``registrations``; ``routes_cached``, identifiers whose receivers are known without a
         lookup; ``changes_waiting``, of registrations; ``async_receivers`` that are running;
-        ``pool_threads``, and ``receivers_running`` and ``receivers_waiting`` on the pool.
+        ``pool_threads``, and ``receivers_running`` and ``receivers_waiting`` on the pool;
+        ``messages_retained`` and ``retained_bytes``. Counts of what has happened:
+        ``retained_dropped``, messages over a bound; ``retained_outdated``, those of other nodes
+        that came after a newer one.
         """
         pool = self._pool
         counts = {
@@ -395,6 +465,7 @@ class Bus(Registry):
             "pool_threads": 0,
             "receivers_running": 0,
             "receivers_waiting": 0,
+            **self._retention.store.statistics(),
         }
         return counts if pool is None else counts | pool.statistics()
 
@@ -403,6 +474,16 @@ class Bus(Registry):
             return self._routing_table.routes[identifier]
         except (KeyError, TypeError):
             return self._routing_table.find(identifier)
+
+
+def _checked_bound(name: str, value: int) -> int:
+    try:
+        bound = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    if bound < 0:
+        raise ValueError(f"{name} must not be negative, as {bound} is")
+    return bound
 
 
 _direct_call = operator.attrgetter("call")

@@ -16,6 +16,7 @@ from .registrations import (
     MethodRegistration,
     Receiver,
     Refusal,
+    Substitute,
     is_sink,
 )
 from .routing_table import Route
@@ -27,6 +28,7 @@ __all__ = [
     "Waiter",
     "WrappedCall",
     "registered_receiver",
+    "track",
     "track_route",
 ]
 
@@ -93,12 +95,19 @@ class TrackedCall(WrappedCall):
         return TrackedCall(self._call, on_end)
 
 
+def track(call: Receiver, on_end: OnEnd) -> WrappedCall:
+    """The same call, whose end is reported."""
+    return call.tracked(on_end) if isinstance(call, WrappedCall) else TrackedCall(call, on_end)
+
+
 def registered_receiver(call: Receiver) -> Any:
     """The receiver of a call of a route, as it was registered."""
     if isinstance(call, WrappedCall):
         return call.receiver()
     if isinstance(call, types.MethodType):
         registration = call.__self__
+        if isinstance(registration, Substitute):
+            registration = registration.registration
         if isinstance(registration, FunctionRegistration | MethodRegistration):
             return registration.receiver()
     return call
@@ -112,13 +121,11 @@ def track_route(route: Route, on_end: OnEnd) -> tuple[Route, int]:
     receivers: list[Receiver] = []
     sinks = 0
     for call in route.receivers:
-        if isinstance(call, WrappedCall):
-            receivers.append(call.tracked(on_end))
-        elif is_sink(call):
+        if is_sink(call):
             receivers.append(call)
             sinks += 1
         else:
-            receivers.append(TrackedCall(call, on_end))
+            receivers.append(track(call, on_end))
     return Route(route.identifier, (*route.forwarders, *receivers), route.reached), sinks
 
 

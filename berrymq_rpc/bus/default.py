@@ -7,10 +7,13 @@ __all__ = [
     "default_bus",
     "following",
     "following_function",
+    "forget",
     "messages",
     "publish",
     "regist_function",
     "regist_method",
+    "retain",
+    "retained",
     "set_multiplicity",
     "show_followers",
     "show_network",
@@ -25,10 +28,13 @@ default_bus = Bus()
 auto_twitter = default_bus.auto_twitter
 following = default_bus.following
 following_function = default_bus.following_function
+forget = default_bus.forget
 messages = default_bus.messages
 publish = default_bus.publish
 regist_function = default_bus.regist_function
 regist_method = default_bus.regist_method
+retain = default_bus.retain
+retained = default_bus.retained
 set_multiplicity = default_bus.set_multiplicity
 show_followers = default_bus.show_followers
 show_network = default_bus.show_network

@@ -4,7 +4,9 @@ What connects processes (the package ``exchange``) works with a `Gateway` and ne
 a bus; programs do not need it.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..common.start_context import StartContext
 from ..identifier import Identifier
@@ -12,14 +14,19 @@ from .completion import OnEnd, track_route
 from .delivery import Delivery
 from .diagram import Diagram, DiagramSource
 from .durable import DurableQueues
-from .message import DeadMessage, Message, OutcomeMessage, RelayedMessage
+from .message import DeadMessage, Message, OutcomeMessage, RelayedMessage, RetainedMessage
 from .registrations import Guard, Receiver, check_callable
+from .retained_store import Kept, Stamp
+from .retention import Retention, RetentionListener
 from .routing_table import FollowListener, Forwarder, Route, RoutingTable
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["BusGateway", "Gateway"]
+__all__ = ["BusGateway", "Gateway", "Later"]
+
+#: Calls a function at a later time, in another thread.
+Later: TypeAlias = Callable[[Callable[[], object]], object]
 
 
 class Gateway(Protocol):
@@ -98,6 +105,54 @@ class Gateway(Protocol):
     def remove_forwarder(self, forwarder: Forwarder) -> None:
         """Undo `add_forwarder`; nothing happens if it is not there."""
 
+    def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
+        """What is retained and matches, the one that changed first first."""
+
+    def take_retained(
+        self,
+        identifier: Identifier | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        origin: object,
+        stamp: Stamp,
+        *,
+        is_late: bool = False,
+        answer: OnEnd | None = None,
+        later: Later | None = None,
+    ) -> bool:
+        """Send a message that another bus has retained, as `relay` does, and retain it here.
+
+        If it is not newer than what is retained here, or was forgotten, nobody gets it.
+
+        Args:
+            stamp: the other bus's.
+            is_late: whether it was sent before: receivers get it as one that is retained.
+            answer: as for `relay`.
+            later: called with a function that calls the receivers; ``None`` to call them now.
+
+        Returns:
+            Whether it was newer.
+
+        Raises:
+            ValueError, TypeError: `identifier` is not an identifier, or is local.
+        """
+
+    def forget(self, identifier: Identifier | str, stamp: Stamp) -> int:
+        """Drop what matches and is older, as another bus has done; return how many that were."""
+
+    def add_retention_listener(
+        self, listener: RetentionListener, instead_of: Forwarder | None = None
+    ) -> None:
+        """Tell `listener` what is retained and forgotten from now on, of other buses as well.
+
+        Args:
+            instead_of: a forwarder that gets no message that is retained, as `listener` carries
+                these.
+        """
+
+    def remove_retention_listener(self, listener: RetentionListener) -> None:
+        """Undo `add_retention_listener`; nothing happens if it is not there."""
+
     def add_follow_listener(self, listener: FollowListener) -> None:
         """Call ``listener(parts, is_followed)`` for each identifier that is followed.
 
@@ -139,10 +194,24 @@ class Gateway(Protocol):
 class BusGateway:
     """The gateway of a bus: what comes is delivered in the thread that calls."""
 
-    __slots__ = ("_delivery", "_diagram", "_routing_table", "_start_context", "durable_queues")
+    __slots__ = (
+        "_delivery",
+        "_diagram",
+        "_retention",
+        "_routing_table",
+        "_start_context",
+        "durable_queues",
+    )
 
-    def __init__(self, routing_table: RoutingTable, delivery: Delivery, diagram: Diagram) -> None:
+    def __init__(
+        self,
+        routing_table: RoutingTable,
+        delivery: Delivery,
+        diagram: Diagram,
+        retention: Retention,
+    ) -> None:
         self._routing_table = routing_table
+        self._retention = retention
         self._delivery = delivery
         self._diagram = diagram
         self._start_context = StartContext()
@@ -172,6 +241,47 @@ class BusGateway:
         if dead is not None:
             message = DeadMessage(route.identifier, args, kwargs, origin, dead)
         return self._start_context.new().run(self._delivery.run, route, message)
+
+    def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
+        return self._retention.retained(Identifier(identifier))
+
+    def take_retained(
+        self,
+        identifier: Identifier | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        origin: object,
+        stamp: Stamp,
+        *,
+        is_late: bool = False,
+        answer: OnEnd | None = None,
+        later: Later | None = None,
+    ) -> bool:
+        def run(route: Route, message: Message) -> None:
+            if answer is not None:
+                route, _ = track_route(route, answer)
+            call = partial(self._start_context.new().run, self._delivery.run, route, message)
+            if later is None:
+                call()
+            else:
+                later(call)
+
+        parsed = Identifier(identifier).require_exportable()
+        message: Message = RelayedMessage(parsed, args, kwargs, origin)
+        if is_late:
+            message = RetainedMessage(message)
+        return self._retention.take(parsed, message, stamp, run)
+
+    def forget(self, identifier: Identifier | str, stamp: Stamp) -> int:
+        return self._retention.forget(Identifier(identifier).require_exportable(), stamp)
+
+    def add_retention_listener(
+        self, listener: RetentionListener, instead_of: Forwarder | None = None
+    ) -> None:
+        self._retention.add_listener(listener, instead_of)
+
+    def remove_retention_listener(self, listener: RetentionListener) -> None:
+        self._retention.remove_listener(listener)
 
     def answer(
         self,

@@ -7,7 +7,16 @@ from typing import Any, TypeVar
 
 from ..identifier import Identifier
 
-__all__ = ["DeadMessage", "Message", "OutcomeMessage", "RelayedMessage", "TalkMessage", "parts_of"]
+__all__ = [
+    "DeadMessage",
+    "Message",
+    "OutcomeMessage",
+    "RelayedMessage",
+    "RetainedMessage",
+    "TalkMessage",
+    "identifier_of",
+    "parts_of",
+]
 
 Result = TypeVar("Result")
 
@@ -70,6 +79,14 @@ class Message:
     def origin(self) -> Any:
         """The name of the node that it comes from; `None` for this process."""
         return None
+
+    @property
+    def retained(self) -> bool:
+        """Whether it was sent before its receiver followed, and the bus has kept it.
+
+        See `Bus.retain`.
+        """
+        return False
 
     @property
     def reply_to(self) -> str | None:
@@ -152,6 +169,34 @@ class DeadMessage(RelayedMessage):
         return self._dead
 
 
+class RetainedMessage(Message):
+    """A message that the bus has kept, for receivers that follow later."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message._identifier, message._args, message._kwargs)
+        self._message = message
+
+    @property
+    def retained(self) -> bool:
+        return True
+
+    @property
+    def origin(self) -> Any:
+        return self._message.origin
+
+    @property
+    def error(self) -> Any:
+        return self._message.error
+
+    def __getattr__(self, name: str) -> Any:
+        # Such as `dead`. A copy that is not filled yet has not even a message.
+        if name == "_message":
+            raise AttributeError(name)
+        return getattr(self._message, name)
+
+
 class TalkMessage(Message):
     """A message whose receivers answer."""
 
@@ -203,6 +248,10 @@ class OutcomeMessage(Message):
 parts_of: Callable[[Message], tuple[str, tuple[Any, ...], dict[str, Any]]] = attrgetter(
     "_identifier._text", "_args", "_kwargs"
 )
+
+
+#: A message's identifier, parsed.
+identifier_of: Callable[[Message], Identifier] = attrgetter("_identifier")
 
 
 def _shown(arguments: object) -> str:

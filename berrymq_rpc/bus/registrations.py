@@ -23,6 +23,7 @@ __all__ = [
     "ReceiverKey",
     "Refusal",
     "Registration",
+    "Substitute",
     "admits",
     "check_callable",
     "check_guard",
@@ -256,6 +257,19 @@ def _refuse(message: Message) -> bool:
 Registration: TypeAlias = FunctionRegistration | MethodRegistration
 
 
+class Substitute:
+    """Has a method that is called instead of a registration's call.
+
+    Attributes:
+        registration: the registration.
+    """
+
+    __slots__ = ("registration",)
+
+    def __init__(self, registration: Registration) -> None:
+        self.registration = registration
+
+
 def sink(function: AnyFunction) -> AnyFunction:
     """Decorate a receiver that only keeps messages, as a queue does.
 
@@ -288,6 +302,8 @@ def _has_mark(receiver: Receiver, mark: str) -> bool:
     function: Any = receiver
     if isinstance(receiver, types.MethodType):
         owner = receiver.__self__
+        if isinstance(owner, Substitute):
+            owner = owner.registration
         if isinstance(owner, FunctionRegistration | MethodRegistration):
             function = owner.function
     return isinstance(function, types.FunctionType) and mark in function.__dict__

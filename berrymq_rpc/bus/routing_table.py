@@ -16,11 +16,11 @@ import threading
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from operator import attrgetter
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
-from ..identifier import WILDCARD, Identifier
+from ..identifier import Identifier
 from .message import Message
 from .registrations import (
     ClassMethodRegistration,
@@ -28,20 +28,22 @@ from .registrations import (
     Guard,
     MethodRegistration,
     Receiver,
-    ReceiverKey,
     Registration,
     check_receiver,
     receiver_key,
 )
+from .subscription_index import FollowListener, Parts, SubscriptionIndex
 
 __all__ = [
     "MAX_ROUTES",
     "FollowListener",
     "Forwarder",
+    "LateJoins",
     "Parts",
     "Route",
     "RoutingTable",
     "SubscriptionIndex",
+    "Work",
 ]
 
 # Routes kept. One takes some 400 bytes, so all of them a few MB; a program that makes up an
@@ -49,13 +51,6 @@ __all__ = [
 MAX_ROUTES = 10_000
 
 Forwarder: TypeAlias = Callable[[Message], object]
-
-#: Namespace, name and action of an identifier.
-Parts: TypeAlias = tuple[str | None, str, str]
-
-#: Called as ``listener(parts, is_followed)`` when an identifier gets its first registration, and
-#: when it loses its last one.
-FollowListener: TypeAlias = Callable[[Parts, bool], object]
 
 
 class Route:
@@ -85,7 +80,73 @@ class Route:
         return self.calls[len(self.calls) - self.reached :]
 
 
+Read = TypeVar("Read")
+
 Routes: TypeAlias = dict[str | Identifier, Route]
+
+
+class LateJoins(Protocol):
+    """What is retained, and who has still to hear of it. Called while the table is locked."""
+
+    def forwarders(
+        self,
+        identifier: Identifier,
+        found: list[Registration],
+        relayed: bool,
+        forwarders: tuple[Receiver, ...],
+    ) -> tuple[Receiver, ...]:
+        """What a route begins with, instead of the table's forwarders."""
+
+    def substitute(self, registration: Registration) -> Receiver | None:
+        """What is called instead of a registration that has not heard everything."""
+
+    def join(self, registration: Registration) -> Callable[[], object] | None:
+        """Return what lets a new registration hear what is retained, if anything is."""
+
+
+class Work:
+    """A change that leaves something to do when the table is not locked any more.
+
+    Attributes:
+        is_done: whether `run` has returned.
+        is_left: whether the thread that asked for it leaves `finish` to the one that makes it.
+    """
+
+    __slots__ = ("is_done", "is_left")
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.is_left = False
+
+    def run(self) -> bool:
+        """Make the change, while the table is locked; return whether it changes routes."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Do the rest, which may call receivers."""
+        raise NotImplementedError
+
+
+class Joining(Work):
+    """The beginning of a registration, which hears what is retained."""
+
+    __slots__ = ("_hear", "_registration", "_table")
+
+    def __init__(self, table: "RoutingTable", registration: Registration) -> None:
+        super().__init__()
+        self._table = table
+        self._registration = registration
+        self._hear: Callable[[], object] | None = None
+
+    def run(self) -> bool:
+        table = self._table
+        if table.add(self._registration) and table.retention is not None:
+            self._hear = table.retention.join(self._registration)
+        return True
+
+    def finish(self) -> None:
+        if self._hear is not None:
+            self._hear()
 
 
 class RoutingTable:
@@ -94,17 +155,23 @@ class RoutingTable:
     Attributes:
         routes: the routes found so far, by what was sent.
         relayed_routes: the same for messages from other processes, which reach no local name.
+        retention: what is retained; ``None`` while nothing is.
+        generation: how often the registrations have changed.
     """
 
     def __init__(self) -> None:
         self.routes: Routes = {}
         self.relayed_routes: Routes = {}
-        self._index = SubscriptionIndex()
+        self.retention: LateJoins | None = None
+        self.generation = 0
+        self._index: SubscriptionIndex[Registration] = SubscriptionIndex()
         self._call: Callable[[Registration], Receiver] = attrgetter("call")
         self._forwarders: tuple[Forwarder, ...] = ()
         self._numbers = itertools.count()
         self._lock = threading.RLock()
-        self._changes: deque[Callable[[], object]] = deque()
+        self._changes: deque[Callable[[], object] | Work] = deque()
+        #: Done, and left to the thread that did it to finish.
+        self._left: deque[Work] = deque()
         self._busy = False
         self._on_collected = _remover(weakref.ref(self))
 
@@ -119,19 +186,23 @@ class RoutingTable:
             registration = kind(receiver, identifier, guard, number, self._on_collected)
         else:
             registration = FunctionRegistration(receiver, identifier, guard, number)
-        self._change(lambda: self._index.add(registration))
+        self.do(Joining(self, registration))
+
+    def add(self, registration: Registration) -> bool:
+        """Add a registration, within a change; ``False`` if it is there already."""
+        return self._index.add(registration)
 
     def unfollow(self, identifier: Identifier, receiver: Receiver) -> int:
         """Remove a receiver's registrations for an identifier; how many there were."""
         key = receiver_key(receiver)
         removed: list[int] = []
-        self._change(lambda: removed.append(self._index.remove(identifier, key)))
+        self.change(lambda: removed.append(self._index.remove(identifier, key)))
         return sum(removed)
 
     def discard(self, registration: Registration) -> None:
         """Remove a registration whose object is gone. Called by garbage collection."""
         # It must not wait for a thread that may itself wait for what this one holds.
-        self._change(lambda: self._index.discard(registration), blocking=False)
+        self.change(lambda: self._index.discard(registration), blocking=False)
 
     def add_forwarder(self, forwarder: Forwarder) -> None:
         """Put a forwarder after the present ones."""
@@ -139,7 +210,7 @@ class RoutingTable:
         def add() -> None:
             self._forwarders = (*self._forwarders, forwarder)
 
-        self._change(add)
+        self.change(add)
 
     def remove_forwarder(self, forwarder: Forwarder) -> None:
         """Remove a forwarder, if it is there."""
@@ -147,7 +218,7 @@ class RoutingTable:
         def remove() -> None:
             self._forwarders = tuple(kept for kept in self._forwarders if kept != forwarder)
 
-        self._change(remove)
+        self.change(remove)
 
     def add_follow_listener(self, listener: FollowListener) -> None:
         """Report each identifier that is followed now, and then every change of them."""
@@ -157,7 +228,7 @@ class RoutingTable:
                 listener(parts, True)
             self._index.follow_listeners += (listener,)
 
-        self._change(add)
+        self.change(add)
 
     def remove_follow_listener(self, listener: FollowListener) -> None:
         """Undo `add_follow_listener`; nothing happens if it is not there."""
@@ -167,7 +238,7 @@ class RoutingTable:
                 kept for kept in self._index.follow_listeners if kept != listener
             )
 
-        self._change(remove)
+        self.change(remove)
 
     def set_call(self, call: Callable[[Registration], Receiver]) -> None:
         """Set how registrations are called: by what `call` returns for each."""
@@ -175,7 +246,7 @@ class RoutingTable:
         def change() -> None:
             self._call = call
 
-        self._change(change)
+        self.change(change)
 
     def find(self, sent: Identifier | str, relayed: bool = False) -> Route:
         """Look up the route of what was sent, and keep it for the next time.
@@ -190,12 +261,16 @@ class RoutingTable:
             # Not a context manager: a program may make up an identifier for each message.
             interrupted, self._busy = self._busy, True
             try:
-                found = self._index.find(identifier)
-                if relayed:
-                    found = [item for item in found if not item.identifier.is_local]
-                calls = tuple(map(self._call, found))
+                found = self.matching(identifier, relayed)
+                forwarders: tuple[Receiver, ...] = ()
                 if not identifier.is_local:
-                    calls = (*self._forwarders, *calls)
+                    forwarders = self._forwarders
+                retention = self.retention
+                if retention is None:
+                    calls = (*forwarders, *map(self._call, found))
+                else:
+                    forwarders = retention.forwarders(identifier, found, relayed, forwarders)
+                    calls = (*forwarders, *map(self.call_of, found))
                 route = Route(identifier, calls, len(found))
                 routes = self.relayed_routes if relayed else self.routes
                 if len(routes) >= MAX_ROUTES:
@@ -207,12 +282,31 @@ class RoutingTable:
             self._make_changes(blocking=False)
         return route
 
+    def matching(self, identifier: Identifier, relayed: bool) -> list[Registration]:
+        """Who follows what a message has as its identifier; while the table is locked."""
+        found = self._index.find(identifier)
+        return [item for item in found if not item.identifier.is_local] if relayed else found
+
+    def call_of(self, registration: Registration) -> Receiver:
+        """How a registration is called now."""
+        retention = self.retention
+        substitute = None if retention is None else retention.substitute(registration)
+        return self._call(registration) if substitute is None else substitute
+
+    def later_call_of(self, registration: Registration) -> Receiver:
+        """How a registration is called that has caught up."""
+        return self._call(registration)
+
     def registrations(self) -> list[Registration]:
         """All registrations, oldest first."""
+        return self.read(self._index.all)
+
+    def read(self, read: Callable[[], Read]) -> Read:
+        """Return what `read` does while nothing changes."""
         with self._lock:
             interrupted, self._busy = self._busy, True
             try:
-                found = self._index.all()
+                found = read()
             finally:
                 self._busy = interrupted
         if self._changes:
@@ -230,10 +324,20 @@ class RoutingTable:
     def __len__(self) -> int:
         return len(self._index)
 
-    def _change(self, change: Callable[[], object], blocking: bool = True) -> None:
+    def change(self, change: Callable[[], object], blocking: bool = True) -> None:
         """Make a change of the registrations; when this returns, it is in force."""
         self._changes.append(change)
         self._make_changes(blocking)
+
+    def do(self, work: Work) -> None:
+        """Make a change, and then do what it leaves to do."""
+        self._changes.append(work)
+        self._make_changes(blocking=True)
+        if work.is_done:
+            work.finish()
+        else:
+            # It is made when what this thread was interrupted in is complete.
+            work.is_left = True
 
     def _make_changes(self, blocking: bool) -> None:
         """Make the changes that wait, or leave them to the thread that holds the lock."""
@@ -243,17 +347,40 @@ class RoutingTable:
                     # This thread was interrupted in the middle of a change or a lookup.
                     return
                 self._busy = True
+                generation = self.generation
                 try:
                     while self._changes:
-                        self._changes.popleft()()
+                        self._make(self._changes.popleft())
                 finally:
                     self._busy = False
-                    self.routes, self.relayed_routes = {}, {}
+                    if self.generation != generation:
+                        self.routes, self.relayed_routes = {}, {}
             finally:
                 self._lock.release()
+            while self._left:
+                try:
+                    left = self._left.popleft()
+                except IndexError:
+                    # Another thread was faster.
+                    break
+                left.finish()
             # Another thread may have added a change, and left without the lock.
             if not self._changes:
                 return
+
+    def _make(self, change: Callable[[], object] | Work) -> None:
+        is_changed = True
+        try:
+            if isinstance(change, Work):
+                is_changed = change.run()
+                change.is_done = True
+                if change.is_left:
+                    self._left.append(change)
+            else:
+                change()
+        finally:
+            # Afterwards, as a lookup that comes in the middle of it may not see all of it.
+            self.generation += is_changed
 
 
 def _remover(reference: "weakref.ref[RoutingTable]") -> Callable[[MethodRegistration], None]:
@@ -265,162 +392,3 @@ def _remover(reference: "weakref.ref[RoutingTable]") -> Callable[[MethodRegistra
             table.discard(registration)
 
     return on_collected
-
-
-#: Parts at some of the positions.
-SomeParts: TypeAlias = tuple[str | None, ...]
-
-# The registrations of one receiver for one identifier differ in their guards only.
-Bucket: TypeAlias = dict[ReceiverKey, tuple[Registration, ...]]
-
-# Namespace, name, action.
-PARTS = 3
-
-_number = attrgetter("number")
-
-
-class SubscriptionIndex:
-    """The registrations of a bus, by what they follow; a lookup skips those that do not match.
-
-    Registrations lie in one bucket for each identifier. A message's identifier has three parts, and
-    each matches its equal and the wildcard: a message without wildcards finds its buckets by
-    2**3 = 8 lookups. A part of the message that is a wildcard itself matches every part of a
-    receiver; for each such combination of parts, once a message has one, there is an index of the
-    receivers' identifiers by their other parts.
-
-    It has no lock: `RoutingTable` serializes changes and lookups. One exception is allowed, since
-    garbage collection runs foreign code at any point: a lookup may come in the middle of a change
-    or of another lookup, by the same thread. So no lookup adds a key to a dict that a change
-    iterates over, and no change relies on what a lookup may have built.
-    """
-
-    __slots__ = ("_buckets", "_partial", "follow_listeners")
-
-    def __init__(self) -> None:
-        self.follow_listeners: tuple[FollowListener, ...] = ()
-        self._buckets: dict[Parts, Bucket] = {}
-        # By the positions of the parts that are no wildcards in the message, the receivers'
-        # identifiers by those parts; `None` until a message needs it. The innermost is a dict for
-        # want of an ordered set.
-        self._partial: dict[tuple[int, ...], dict[SomeParts, dict[Parts, None]] | None] = {
-            positions: None
-            for length in range(PARTS)
-            for positions in itertools.combinations(range(PARTS), length)
-        }
-
-    def add(self, registration: Registration) -> bool:
-        """Add a registration; `False` if the same receiver and guard are there already."""
-        parts = parts_of(registration.identifier)
-        bucket = self._buckets.get(parts)
-        if bucket is None:
-            bucket = self._buckets[parts] = {}
-            for positions, keys in self._partial.items():
-                if keys is not None:
-                    keys.setdefault(_project(parts, positions), {})[parts] = None
-        present = bucket.get(registration.key, ())
-        if any(other.guard is registration.guard for other in present):
-            return False
-        is_first = not bucket
-        bucket[registration.key] = (*present, registration)
-        if is_first:
-            self._report(parts, True)
-        return True
-
-    def discard(self, registration: Registration) -> bool:
-        """Remove this registration; `False` if it was not there."""
-        parts = parts_of(registration.identifier)
-        present = self._buckets.get(parts, {}).get(registration.key, ())
-        left = tuple(other for other in present if other is not registration)
-        if len(left) == len(present):
-            return False
-        if left:
-            self._buckets[parts][registration.key] = left
-        else:
-            self._drop(parts, registration.key)
-        return True
-
-    def remove(self, identifier: Identifier, key: ReceiverKey) -> int:
-        """Remove all of a receiver's registrations for an identifier; how many there were."""
-        parts = parts_of(identifier)
-        present = self._buckets.get(parts, {}).get(key, ())
-        if present:
-            self._drop(parts, key)
-        return len(present)
-
-    def find(self, identifier: Identifier) -> list[Registration]:
-        """The registrations that a message of this identifier reaches, oldest first."""
-        found: list[Registration] = []
-        for parts in self.candidates(parts_of(identifier)):
-            bucket = self._buckets.get(parts)
-            if bucket is not None:
-                for registrations in bucket.values():
-                    found += registrations
-        found.sort(key=_number)
-        return found
-
-    def all(self) -> list[Registration]:
-        """All registrations, oldest first."""
-        found: list[Registration] = []
-        for bucket in self._buckets.values():
-            for registrations in bucket.values():
-                found += registrations
-        found.sort(key=_number)
-        return found
-
-    def identifiers(self) -> list[Parts]:
-        """The identifiers that have registrations."""
-        return list(self._buckets)
-
-    def candidates(self, parts: Parts) -> Iterable[Parts]:
-        """The receivers' identifiers that may match; not all of them need be there."""
-        if WILDCARD not in parts:
-            namespace, name, action = parts
-            return itertools.product((namespace, WILDCARD), (name, WILDCARD), (action, WILDCARD))
-        positions = tuple(place for place, part in enumerate(parts) if part != WILDCARD)
-        keys = self._partial[positions]
-        if keys is None:
-            keys = {}
-            for known in self._buckets:
-                keys.setdefault(_project(known, positions), {})[known] = None
-            self._partial[positions] = keys
-        found: list[Parts] = []
-        for projected in itertools.product(*((parts[place], WILDCARD) for place in positions)):
-            found += keys.get(projected, ())
-        return found
-
-    @property
-    def keys_held(self) -> int:
-        """How many identifiers, and parts of them, it holds; 0 without registrations."""
-        return len(self._buckets) + sum(len(keys) for keys in self._partial.values() if keys)
-
-    def __len__(self) -> int:
-        return sum(len(group) for bucket in self._buckets.values() for group in bucket.values())
-
-    def _report(self, parts: Parts, is_followed: bool) -> None:
-        for listener in self.follow_listeners:
-            listener(parts, is_followed)
-
-    def _drop(self, parts: Parts, key: ReceiverKey) -> None:
-        bucket = self._buckets[parts]
-        del bucket[key]
-        if bucket:
-            return
-        del self._buckets[parts]
-        for positions, keys in self._partial.items():
-            if keys is None:
-                continue
-            projected = _project(parts, positions)
-            group = keys.get(projected, {})
-            group.pop(parts, None)
-            if not group:
-                keys.pop(projected, None)
-        self._report(parts, False)
-
-
-def parts_of(identifier: Identifier) -> Parts:
-    """Namespace, name and action."""
-    return identifier.namespace, identifier.name, identifier.action
-
-
-def _project(parts: Parts, positions: tuple[int, ...]) -> SomeParts:
-    return tuple(parts[place] for place in positions)

@@ -8,8 +8,10 @@ from ..bus import Message
 from ..bus.completion import OnEnd
 from ..bus.diagram import DiagramSource
 from ..bus.durable import DurableQueues
-from ..bus.gateway import Gateway
+from ..bus.gateway import Gateway, Later
 from ..bus.registrations import Guard, Receiver
+from ..bus.retained_store import Kept, Stamp
+from ..bus.retention import RetentionListener
 from ..bus.routing_table import FollowListener, Forwarder
 from ..common.sizes import approximate_size
 from ..identifier import Identifier
@@ -37,6 +39,7 @@ class ThreadedBus(Gateway):
         #: What the node has registered on the bus.
         self._forwarders: dict[Forwarder, None] = {}
         self._follow_listeners: dict[FollowListener, None] = {}
+        self._retention_listeners: dict[RetentionListener, None] = {}
         self._followings: dict[tuple[Identifier, Receiver], None] = {}
 
     @property
@@ -76,6 +79,36 @@ class ThreadedBus(Gateway):
         )
         return 0
 
+    def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
+        return self._gateway.retained(identifier)
+
+    def take_retained(
+        self,
+        identifier: Identifier | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        origin: object,
+        stamp: Stamp,
+        *,
+        is_late: bool = False,
+        answer: OnEnd | None = None,
+        later: Later | None = None,
+    ) -> bool:
+        size = OVERHEAD + approximate_size(args) + (approximate_size(kwargs) if kwargs else 0)
+        return self._gateway.take_retained(
+            identifier,
+            args,
+            kwargs,
+            origin,
+            stamp,
+            is_late=is_late,
+            answer=answer,
+            later=lambda call: self._thread.put(call, size),
+        )
+
+    def forget(self, identifier: Identifier | str, stamp: Stamp) -> int:
+        return self._gateway.forget(identifier, stamp)
+
     def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
         self._gateway.report(error, message, receiver, problem)
 
@@ -97,6 +130,16 @@ class ThreadedBus(Gateway):
     def remove_forwarder(self, forwarder: Forwarder) -> None:
         self._gateway.remove_forwarder(forwarder)
         self._forwarders.pop(forwarder, None)
+
+    def add_retention_listener(
+        self, listener: RetentionListener, instead_of: Forwarder | None = None
+    ) -> None:
+        self._gateway.add_retention_listener(listener, instead_of)
+        self._retention_listeners[listener] = None
+
+    def remove_retention_listener(self, listener: RetentionListener) -> None:
+        self._gateway.remove_retention_listener(listener)
+        self._retention_listeners.pop(listener, None)
 
     def add_follow_listener(self, listener: FollowListener) -> None:
         self._gateway.add_follow_listener(listener)
@@ -123,5 +166,7 @@ class ThreadedBus(Gateway):
             self.remove_forwarder(forwarder)
         for listener in list(self._follow_listeners):
             self.remove_follow_listener(listener)
+        for carrier in list(self._retention_listeners):
+            self.remove_retention_listener(carrier)
         for identifier, receiver in list(self._followings):
             self.unfollow(identifier, receiver)
