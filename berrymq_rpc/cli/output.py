@@ -115,7 +115,8 @@ class Output:
         Args:
             message: from a bus, or from another node's queue.
             as_json: as JSON: an object with ``time``, ``id``, ``args`` and ``kwargs``, and
-                ``redelivered`` if it may have been delivered before.
+                ``redelivered`` if it may have been delivered before, ``retained`` if it was sent
+                before the queue was opened.
         """
         now = datetime.now().astimezone()
         redelivered = bool(getattr(message, "redelivered", False))
@@ -128,6 +129,8 @@ class Output:
             }
             if redelivered:
                 entry["redelivered"] = True
+            if message.retained:
+                entry["retained"] = True
             self.json(entry)
             return
         head, _, action = message.id.rpartition(":")
@@ -144,6 +147,8 @@ class Output:
             parts += ["  ", (f"{name}=", "yellow"), (python_text(value), VALUE)]
         if redelivered:
             parts += ["  ", ("(perhaps delivered before)", "red")]
+        if message.retained:
+            parts += ["  ", ("(retained)", "dim")]
         self.line(*parts)
 
     @asynccontextmanager

@@ -132,6 +132,8 @@ class Consumers:
             answer["redelivered"] = stored.redelivered
         elif stored.redelivered:
             answer["redelivered"] = True
+        if stored.retained:
+            answer["retained"] = True
         if stored.dropped:
             answer["dropped"] = stored.dropped
         return answer

@@ -363,9 +363,10 @@ class ExportedFunctions(AttrHandler):
 
         Returns:
             {"id", "args", "kwargs"}, "invalid token" or "timeout"; with "redelivered" if the
-            message was sent before and its receipt was not confirmed, with "dropped", a
-            number, if the queue has dropped so many messages since the last one that it gave, and
-            with "number", for acknowledge, refuse and in_progress, if the queue has an ack_wait.
+            message was sent before and its receipt was not confirmed, with "retained" if it was
+            sent before the queue was opened and the bus has kept it, with "dropped", a number, if
+            the queue has dropped so many messages since the last one that it gave, and with
+            "number", for acknowledge, refuse and in_progress, if the queue has an ack_wait.
         """
         seconds = _checked_timeout(timeout)
         if context().is_notification:

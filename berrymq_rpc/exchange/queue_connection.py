@@ -24,7 +24,7 @@ logger = Log("berrymq_rpc.exchange")
 class QueuedMessage(Message):
     """What messages from a queue at another node have in common."""
 
-    __slots__ = ("_dropped", "_origin", "_redelivered")
+    __slots__ = ("_dropped", "_origin", "_redelivered", "_retained")
 
     def __init__(
         self,
@@ -35,11 +35,18 @@ class QueuedMessage(Message):
         origin: str,
         redelivered: bool,
         dropped: int = 0,
+        retained: bool = False,
     ) -> None:
         super().__init__(identifier, args, kwargs)
         self._origin = origin
         self._redelivered = redelivered
         self._dropped = dropped
+        self._retained = retained
+
+    @property
+    def retained(self) -> bool:
+        """Whether it was sent before the queue was opened, and the node's bus has kept it."""
+        return self._retained
 
     @property
     def origin(self) -> str:
@@ -85,12 +92,19 @@ class PulledMessage(QueuedMessage):
         origin: str,
         redelivered: bool,
         dropped: int = 0,
+        retained: bool = False,
         connection: "QueueConnection | None" = None,
         token: str | None = None,
         number: int | None = None,
     ) -> None:
         super().__init__(
-            identifier, args, kwargs, origin=origin, redelivered=redelivered, dropped=dropped
+            identifier,
+            args,
+            kwargs,
+            origin=origin,
+            redelivered=redelivered,
+            dropped=dropped,
+            retained=retained,
         )
         self._connection = connection
         self._token = token
@@ -356,6 +370,7 @@ class QueueConnection(Connection):
                 origin=self._endpoint,
                 redelivered=bool(answer.get("redelivered", False)),
                 dropped=int(answer.get("dropped", 0)),
+                retained=bool(answer.get("retained", False)),
                 connection=self,
                 token=self._token,
                 number=None if self._ack_wait is None else answer["number"],

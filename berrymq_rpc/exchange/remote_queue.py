@@ -130,6 +130,7 @@ class RemoteQueue:
                 self._count_dropped(1, "a message cannot be packed")
             self._report_dropped(message)
             raise
+        stored.retained = message.retained
         victims: Iterable[RemoteQueue] = ()
         with self._lock:
             if self.is_closed:

@@ -29,9 +29,20 @@ class StoredMessage:
         redelivered: whether it was sent to a consumer before that did not confirm it.
         dropped: how many messages were dropped just before this one, while it is on its way.
         tries: how often it was sent to a consumer.
+        retained: whether it was sent before its queue was opened.
     """
 
-    __slots__ = ("data", "dropped", "frames", "id", "number", "redelivered", "size", "tries")
+    __slots__ = (
+        "data",
+        "dropped",
+        "frames",
+        "id",
+        "number",
+        "redelivered",
+        "retained",
+        "size",
+        "tries",
+    )
 
     def __init__(self, identifier: str, data: bytes, frames: Sequence[Any] = ()) -> None:
         self.id = identifier
@@ -42,6 +53,7 @@ class StoredMessage:
         if frames:
             self.size += sum(map(len, frames))
         self.redelivered = False
+        self.retained = False
         self.dropped = 0
         self.tries = 0
 

@@ -29,6 +29,7 @@ class TakenMessage(QueuedMessage):
             origin=pulled.origin,
             redelivered=pulled.redelivered,
             dropped=pulled.dropped,
+            retained=pulled.retained,
         )
         self._pulled = pulled
         #: Runs a coroutine where the message came from.

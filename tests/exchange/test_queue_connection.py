@@ -34,6 +34,33 @@ async def queue(
         yield bus, server, connection
 
 
+async def test_a_new_queue_begins_with_what_is_retained() -> None:
+    bus = Bus()
+    bus.retain("*:*")
+    bus.twitter("job:a", 1)
+    bus.twitter("job:b", 2)
+    bus.twitter("_job:b", 3)
+    async with (
+        Node("tcp://127.0.0.1:0", bus) as server,
+        Node(None, Bus()) as node,
+        await node.connect_via_queue("*:*", server.endpoints[0], shared=True) as first,
+    ):
+        bus.twitter("job:a", 4)
+        async with await node.connect_via_queue("*:*", server.endpoints[0], shared=True) as second:
+            got = [await queue.get() for queue in (first, second, first)]
+            assert [(each.args, each.retained) for each in got] == [
+                ((1,), True),
+                ((2,), True),
+                ((4,), False),
+            ]
+            with pytest.raises(Empty):
+                await second.get_nowait()
+        async with await rpc.open_client(connect=server.endpoints[0]) as client:
+            token = await client.rpc.connect_via_queue("job:a")
+            answer = await client.rpc.get(token)
+            assert answer == {"id": "job:a", "args": (4,), "kwargs": {}, "retained": True}
+
+
 def queue_of(server: Node) -> RemoteQueue:
     (queue,) = server.handler.queues
     assert isinstance(queue, RemoteQueue)

@@ -116,7 +116,7 @@ class BusSource(MessageSource):
                 if self._kept:
                     message, size = self._kept.popleft()
                     self._count(-size)
-                    return Sent(message.id, message.args, message.kwargs)
+                    return Sent(message.id, message.args, message.kwargs, message.retained)
                 if self._is_closed:
                     return None
                 waiter = self._waiter = Waiter()

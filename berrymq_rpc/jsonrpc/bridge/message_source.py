@@ -28,11 +28,13 @@ class Sent(NamedTuple):
     Args:
         id: what it is about.
         args, kwargs: its arguments.
+        retained: whether it was sent before the subscription began.
     """
 
     id: str
     args: Any
     kwargs: Any
+    retained: bool = False
 
 
 class MessageSource(ABC):
@@ -107,7 +109,8 @@ class RemoteSource(MessageSource):
                 continue
             if isinstance(answer, Mapping):
                 self.dropped += int(answer.get("dropped", 0))
-                return Sent(answer["id"], answer["args"], answer["kwargs"])
+                retained = bool(answer.get("retained", False))
+                return Sent(answer["id"], answer["args"], answer["kwargs"], retained)
             if answer == "invalid token":
                 self._token = None
             elif answer != "timeout":

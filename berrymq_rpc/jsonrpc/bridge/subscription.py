@@ -76,6 +76,8 @@ class Subscription:
                 "args": sent.args,
                 "kwargs": sent.kwargs,
             }
+            if sent.retained:
+                params["retained"] = True
             dropped = self.dropped
             if dropped > reported:
                 params["dropped"] = dropped - reported

@@ -147,8 +147,9 @@ class Subscriptions(ABC):
     def subscribe(self, identifier: str) -> Any:
         """Have messages sent as notifications of the method "message".
 
-        Their params are {"subscription", "id", "args", "kwargs"}, and "dropped" where messages
-        were dropped before this one, as the peer did not read fast enough.
+        Their params are {"subscription", "id", "args", "kwargs"}, "retained": true where a message
+        was sent before and the bus has kept it, and "dropped" where messages were dropped before
+        this one, as the peer did not read fast enough.
 
         Args:
             identifier: which messages, such as "job:*".

@@ -53,6 +53,48 @@ async def test_messages_come_as_they_are_sent(
         assert (await line.ask(ended))["error"]["code"] == -32000
 
 
+async def test_what_is_retained_comes_at_once(
+    bus: Bus, line_to: Any, pushing_listener: str
+) -> None:
+    bus.retain("*:*")
+    bus.twitter("oven:heat", 20)
+    bus.twitter("oven:door", "open", by="me")
+    bus.twitter("_oven:secret", 1)
+    async with (
+        Node("tcp://127.0.0.1:0", bus) as node,
+        Bridge(node) as bridge,
+        line_to(bridge, pushing_listener) as line,
+    ):
+        await subscribe(line, "*:*")
+        bus.twitter("oven:heat", 21)
+        got = [json.loads(await line.receive())["params"] for _ in range(3)]
+        for params in got:
+            del params["subscription"]
+        assert got == [
+            {"id": "oven:heat", "args": [20], "kwargs": {}, "retained": True},
+            {"id": "oven:door", "args": ["open"], "kwargs": {"by": "me"}, "retained": True},
+            {"id": "oven:heat", "args": [21], "kwargs": {}},
+        ]
+
+
+async def test_what_a_remote_node_retains(bus: Bus, line_to: Any) -> None:
+    bus.retain("*:*")
+    bus.twitter("oven:heat", 20)
+    async with (
+        Node("tcp://127.0.0.1:0", bus) as node,
+        await rpc.open_client(connect=node.endpoints[0]) as client,
+        Bridge(client) as bridge,
+        line_to(bridge, "tcp") as line,
+    ):
+        await subscribe(line, "oven:*")
+        bus.twitter("oven:heat", 21)
+        got = [json.loads(await line.receive())["params"] for _ in range(2)]
+        assert [(each["args"], each.get("retained")) for each in got] == [
+            ([20], True),
+            ([21], None),
+        ]
+
+
 async def test_version_1_is_sent_version_1(bus: Bus, line_to: Any, pushing_listener: str) -> None:
     async with (
         Node("tcp://127.0.0.1:0", bus) as node,
