@@ -95,6 +95,7 @@ THIRD_PARTY = {
     "click": ["berrymq_rpc.cli"],
     "rich": ["berrymq_rpc.cli"],
     "uvloop": ["berrymq_rpc.cli"],
+    "watchfiles": ["berrymq_rpc.bus.adapters.file_watch"],
 }
 
 # Modules that import each other, with the reason why they are not one module or cut elsewhere.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc import AsyncQueue, Bus, Node, Queue, SyncNode, rpc
+from berrymq_rpc import AsyncQueue, Bus, FileObserver, Node, Queue, SyncNode, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.rpc.transport import TRANSPORTS
 from berrymq_rpc.rpc.wire import limits
@@ -205,6 +205,7 @@ def test_parameters() -> None:
         "Bus": numbers_of(Bus),
         "Queue": numbers_of(Queue, AsyncQueue),
         "Bridge": numbers_of(Bridge),
+        "FileObserver": numbers_of(FileObserver),
         "jsonrpc.http.open_http_client": numbers_of(http.open_http_client),
     }
     units = {"MiB": 1 << 20, "": 1}

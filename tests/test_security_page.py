@@ -52,6 +52,7 @@ COMPUTED = {
 
 #: Constants that begin with ``MAX_`` and are not in a table, and why.
 NOT_REACHED = {
+    "bus.adapters.file_observer.MAX_CHANGES": "files of this host; a row of the limits page",
     "bus.delivery.MAX_DEPTH": "messages of receivers of one process",
     "bus.message.MAX_REPR": "a text for people",
     "bus.routing_table.MAX_ROUTES": "a cache",

@@ -4,6 +4,7 @@ Nothing here knows of other processes: the package ``exchange`` connects a bus w
 `bus.gateway`.
 """
 
+from .adapters import FileObserver, Interval
 from .bus import Bus
 from .condition import Condition, cond
 from .default import (
@@ -36,8 +37,10 @@ __all__ = [
     "Bus",
     "Condition",
     "Empty",
+    "FileObserver",
     "Follower",
     "FollowerBase",
+    "Interval",
     "Message",
     "Messages",
     "Queue",

@@ -83,6 +83,15 @@ asyncio.run(over_nats())
 """,
         "True\n",
     ),
+    "files": (
+        "import pathlib, tempfile\n"
+        "import berrymq_rpc as berrymq\n"
+        "folder = tempfile.mkdtemp()\n"
+        "with berrymq.FileObserver(folder, 'files'), berrymq.Queue('files') as queue:\n"
+        "    pathlib.Path(folder, 'a').touch()\n"
+        "    print(queue.get(timeout=20).id)\n",
+        "files:created\n",
+    ),
     "nats-server": (
         "import subprocess, sys, pathlib\n"
         "from berrymq_rpc.testing.nats_server import find_nats_server\n"
