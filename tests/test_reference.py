@@ -40,7 +40,9 @@ MODULES = [
 INTERNAL = {
     # What is measured writes by these.
     "Meter": {
+        "call_totals",
         "delayed",
+        "message_totals",
         "names_left_out",
         "published",
         "receiver_failed",
@@ -50,7 +52,18 @@ INTERNAL = {
     },
     "Call": {
         *("accepted", "accepted_at", "connection", "deadline", "end", "fail", "fail_at_once"),
-        *("id", "item", "loop_left", "made_at", "method", "refused", "resend", "sent", "succeed"),
+        *(
+            "id",
+            "item",
+            "loop_left",
+            "made_at",
+            "make_stream",
+            "method",
+            "refused",
+            "resend",
+            "sent",
+            "succeed",
+        ),
         *("timeout", "usage"),
         # It passes for a coroutine by them; users have `aclose` and ``async for``.
         *("close", "read", "send", "throw"),

@@ -275,6 +275,24 @@ class Measures:
                 "period": PERIOD,
             }
 
+    def call_totals(self) -> dict[str, int]:
+        """How many calls ended how, by the names in `statistics`."""
+        with self._lock:
+            served, made = _outcomes(self.served.methods), _outcomes(self.made.methods)
+        return {f"calls_{name}": count for name, count in served.items()} | {
+            f"calls_made_{name}": count for name, count in made.items()
+        }
+
+    def message_totals(self) -> dict[str, int]:
+        """How many messages there were, by the names in `statistics`."""
+        with self._lock:
+            figures = [each for _, each in self.messages.items()]
+            return {
+                "messages_published": sum(each.published for each in figures),
+                "messages_relayed": sum(each.relayed for each in figures),
+                "receiver_errors": self.receiver_errors,
+            }
+
     @property
     def names_left_out(self) -> int:
         """How many events were counted under ``"(other)"``."""
@@ -286,6 +304,13 @@ class Measures:
             f"<{type(self).__name__}: {served} methods served, {made} called, "
             f"{len(self.messages)} identifiers>"
         )
+
+
+def _outcomes(series: Series[CallFigures]) -> dict[str, int]:
+    totals = [0] * len(OUTCOMES)
+    for _, figures in series.items():
+        totals = [total + more for total, more in zip(totals, figures.outcomes, strict=True)]
+    return dict(zip(OUTCOMES, totals, strict=True))
 
 
 def _snapshots(series: Series[Any]) -> dict[str, Any]:

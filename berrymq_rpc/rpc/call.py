@@ -128,10 +128,14 @@ class Call(asyncio.Future[Any]):
 
     # -- a stream ------------------------------------------------------------------------
 
+    def make_stream(self) -> Stream:
+        """Make what takes its place in the session."""
+        return Stream(self, self.timeout, self.get_loop())
+
     def _become_stream(self) -> Stream:
         handle = self._stream
         if handle is None:
-            stream = Stream(self, self.timeout, self.get_loop())
+            stream = self.make_stream()
             # From now on the user alone keeps this object: when it is collected, so is the
             # handle, and the stream ends at the peer.
             handle = self._stream = StreamHandle(stream)

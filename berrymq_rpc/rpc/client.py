@@ -6,6 +6,7 @@ from dataclasses import replace
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.meter import Meter
 from ..security import Security
 from .call import Call
 from .connection_pool import ConnectionPool
@@ -99,6 +100,22 @@ class Client(asyncio.AbstractServer):
         """Counts, under the names that `Server.statistics` explains: here the peers are servers."""
         return self.pool.statistics()
 
+    @property
+    def metrics(self) -> Meter | None:
+        """What counts its calls, or ``None``."""
+        return self.pool.meter
+
+    def measure(self, meter: Meter | None = None) -> Meter:
+        """Begin to count its calls, if that was not asked for as it was opened.
+
+        Args:
+            meter: what counts from now on; ``None`` for what does already, or else a new one.
+
+        Returns:
+            What counts.
+        """
+        return self.pool.measure(meter)
+
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it belongs to."""
         return self.pool.loop
@@ -170,6 +187,7 @@ async def open_client(
     ipc_mode: int = IPC_MODE,
     security: Security | None = None,
     authorize: Authorize | None = None,
+    metrics: bool | Meter = False,
     max_servers: int = MAX_SERVERS,
 ) -> Client:
     """Open a client. It need not find a server yet: calls wait for one.
@@ -203,6 +221,7 @@ async def open_client(
             connect.
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         authorize: for `handler`, as in `start_server`.
+        metrics: count the calls, as in `start_server`.
         max_servers: at a ``nats://`` address, with how many of the service's servers it connects.
             The calls go to the least loaded of them.
 
@@ -226,6 +245,7 @@ async def open_client(
         ipc_mode=ipc_mode,
         security=security,
         authorize=authorize,
+        metrics=metrics,
         max_servers=max_servers,
         connect_timeout=connect_timeout,
         slow_handler=slow_handler,

@@ -115,6 +115,7 @@ class Connection:
         "is_behind",
         "key",
         "loop",
+        "new_call",
         "port",
         "session",
         "thread",
@@ -134,6 +135,8 @@ class Connection:
         self.port = port
         self.key = key
         self.loop = loop
+        #: Makes the calls of this side: `Call`, or what its dispatcher has in place of it.
+        self.new_call: Callable[..., Call] = Call
         #: The thread of the event loop, which alone may use it.
         self.thread = get_ident()
         #: Whether a message has arrived since `PortHandler.read_complete`.
@@ -192,7 +195,7 @@ class Connection:
                 closing; returns whether it was sent elsewhere.
         """
         now = monotonic()
-        call = Call(loop=self.loop)
+        call = self.new_call(loop=self.loop)
         call.connection = self
         call.method = method
         call.made_at = now

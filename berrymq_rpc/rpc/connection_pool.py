@@ -15,7 +15,7 @@ from .port_connections import PortConnections
 from .runtime import Runtime
 from .stream import PendingCall
 from .transport.port import PortOptions
-from .wire.session import Session, State, Unsent
+from .wire.session import State, Unsent
 
 __all__ = ["ConnectionPool"]
 
@@ -70,7 +70,8 @@ class ConnectionPool(Runtime):
         try:
             connection = self.choose(method)
         except ServiceClosedError as error:
-            call = Call(loop=self.loop)
+            call = self.dispatcher.new_call(loop=self.loop)
+            call.method = method
             call.fail_at_once(error)
             return call
         call = connection.call(method, args, kwargs, options, resend)
@@ -120,8 +121,8 @@ class ConnectionPool(Runtime):
             return live[0]
         return min(live, key=_load) if live else self._waiting
 
-    def sessions(self) -> list[Session]:
-        return [*super().sessions(), self._waiting.session]
+    def all_connections(self) -> list[Connection]:
+        return [*super().connections, self._waiting]
 
     # -- connections ---------------------------------------------------------------------
 

@@ -4,11 +4,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from ..common.measures import CANCELLED, EXPIRED, REFUSED
 from ..common.start_context import StartContext
+from ..errors import RPCTimeoutError
 from ..runtime.daemon_executor import DaemonExecutor
 from ..runtime.fork import OwnerProcess
 from ..runtime.log import Log
+from ..runtime.meter import Meter, meter_of
+from .call import Call
 from .describe import describe as describe_methods
+from .metering import NewCall, new_call_for
 from .method import Kind, Method
 from .method_table import HandlerTable
 from .options import Options
@@ -16,7 +21,7 @@ from .turns import Turns
 from .wire.codec import Codec
 from .wire.exception_codec import Failure, describe
 
-__all__ = ["DESCRIBE", "Dispatcher", "call_back"]
+__all__ = ["DESCRIBE", "Dispatcher", "call_back", "outcome_of_refusal"]
 
 logger = Log("berrymq_rpc.rpc")
 
@@ -62,6 +67,10 @@ class Dispatcher:
         #: What is counted for `statistics`.
         self.notifications_dropped = 0
         self.malformed = 0
+        #: What counts the calls; ``None`` where nothing does.
+        self.meter: Meter | None = None
+        #: Makes the calls to peers.
+        self.new_call: NewCall = Call
         self._options = options
         self._owner = OwnerProcess("server")
         self._executor: DaemonExecutor | None = None
@@ -78,6 +87,21 @@ class Dispatcher:
             for name, method in self._methods.items()
             if method.kind is Kind.SYNC and method.allow is None and self.authorize is None
         }
+        self.measure(meter_of(options.metrics))
+
+    def measure(self, meter: Meter | None) -> None:
+        """Have a meter count all calls from now on."""
+        self.meter = meter
+        self.new_call = new_call_for(meter)
+
+    def count(self, name: str, outcome: int, seconds: float | None) -> None:
+        """Count a call that has ended, if something counts them.
+
+        Args:
+            seconds: how long it ran; ``None`` for one that was not begun.
+        """
+        if self.meter is not None:
+            self.meter.served.ended(name, outcome, seconds, name in self._methods)
 
     def _describe(self) -> dict[str, Any]:
         if self._described is None:
@@ -97,9 +121,15 @@ class Dispatcher:
     def drop_notification(self, name: str, reason: object) -> None:
         """Count a notification that is not served, and log some of them."""
         self.notifications_dropped += 1
+        self.count(name, outcome_of_refusal(reason), None)
         logger.warning(
             "notification %.100r dropped (%d so far): %s", name, self.notifications_dropped, reason
         )
+
+    def call_expired(self, name: str, args: Any, kwargs: Any) -> None:
+        """Note a call whose deadline had passed before its turn."""
+        self.count(name, EXPIRED, None)
+        self.table.call_expired(name, args, kwargs)
 
     # -- threads ---------------------------------------------------------------------------
 
@@ -144,6 +174,13 @@ class Dispatcher:
         logger.warning(
             "malformed message from peer %s (%d so far): %.200s", peer, self.malformed, error
         )
+
+
+def outcome_of_refusal(reason: object) -> int:
+    """How a call has ended that was not begun."""
+    if isinstance(reason, RPCTimeoutError):
+        return EXPIRED
+    return CANCELLED if isinstance(reason, asyncio.CancelledError) else REFUSED
 
 
 def call_back(callback: Callable[[bool], object] | None, delivered: bool) -> None:

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 from ..common.awaitable import PLAIN, is_awaitable
+from ..common.measures import CANCELLED, ERROR, EXPIRED, OK
 from ..errors import (
     Error,
     OverloadedError,
@@ -21,7 +22,7 @@ from ..runtime.log import Log
 from .call_bytes import MESSAGE, CallBytes
 from .connection import Connection
 from .context import Context as CallContext
-from .dispatcher import Dispatcher, call_back
+from .dispatcher import Dispatcher, call_back, outcome_of_refusal
 from .inbound_call import InboundCall, Returned, SyncCalls, current, warn_slow
 from .method import Kind, Method
 from .peer import Peer
@@ -93,7 +94,7 @@ class Inbound:
         self.connection = connection
         self.session = connection.session
         self.session.report_dropped = dispatcher.drop_notification
-        self.session.report_expired = dispatcher.table.call_expired
+        self.session.report_expired = dispatcher.call_expired
         self.loop = connection.loop
         self.dispatcher = dispatcher
         self.slow_handler = dispatcher.slow_handler
@@ -126,6 +127,7 @@ class Inbound:
         self._is_admitting = False
         self._peer: Peer | None = None
         connection.inbound = self
+        connection.new_call = dispatcher.new_call
 
     @property
     def peer(self) -> Peer:
@@ -166,6 +168,9 @@ class Inbound:
         answered = controls = 0
         is_blocked = self._is_blocked()
         frame = SyncCalls(self)
+        meter = dispatcher.meter
+        #: How the call has ended that is being served; ``None`` if it runs on.
+        outcome: int | None = OK
         start_context = dispatcher.start_context
         context = start_context.new()
         context.run(current.set, frame)
@@ -200,10 +205,11 @@ class Inbound:
                     value = run(function, *args, **kwargs) if kwargs else run(function, *args)
                     if call_id is None or frame.call is not None:
                         if type(value) not in PLAIN and is_awaitable(value):
+                            outcome = None
                             self._await(event, frame, value, own, len(events))
                             is_blocked = len(self.started) >= self.max_started
-                        elif frame.call is not None:
-                            self._answer(frame.call, value)
+                        elif frame.call is not None and not self._answer(frame.call, value):
+                            outcome = ERROR
                     else:
                         session.result(call_id, value)
                 except BaseException as error:
@@ -213,11 +219,13 @@ class Inbound:
                         and is_awaitable(value)
                     ):
                         # It could not be packed, as it has to be awaited first.
+                        outcome = None
                         self._await(event, frame, value, own, len(events))
                         is_blocked = len(self.started) >= self.max_started
                     elif dispatcher.is_left:
                         raise
                     else:
+                        outcome = ERROR
                         dispatcher.log_error(name, error, answered=call_id is not None)
                         if frame.call is not None:
                             self._answer_error(frame.call, error)
@@ -229,6 +237,10 @@ class Inbound:
                 ended = monotonic()
                 if ended - now > slow_handler:
                     warn_slow(method, ended - now)
+                if meter is not None:
+                    if outcome is not None:
+                        dispatcher.count(name, outcome, ended - now)
+                    outcome = OK
                 now = ended
                 if now > end:
                     is_blocked = True
@@ -307,7 +319,9 @@ class Inbound:
         closing = self.dispatcher.closing
         if call_id is None:
             self.dispatcher.drop_notification(name, error)
-        elif closing is not None and isinstance(error, ServiceClosedError):
+            return
+        self.dispatcher.count(name, outcome_of_refusal(error), None)
+        if closing is not None and isinstance(error, ServiceClosedError):
             self.session.closed(call_id, closing, began=False)
         else:
             self.session.error(call_id, self.dispatcher.describe(error))
@@ -522,6 +536,8 @@ class Inbound:
         else:
             self.waiting += 1
             self.dispatcher.waiting += 1
+        if self.dispatcher.meter is not None:
+            call.began = monotonic()
         try:
             executor = self.dispatcher.executor_for(method)
             context.run(call.start, self.loop, executor)
@@ -595,10 +611,13 @@ class Inbound:
     def finished(self, call: InboundCall, value: Any) -> None:
         """A call ended with a result."""
         if self._ended(call):
+            outcome = OK
             if call.cancelled:
                 self._answer_error(call, self._reason(call, asyncio.CancelledError()))
-            else:
-                self._answer(call, value)
+                outcome = EXPIRED if call.expired else CANCELLED
+            elif not self._answer(call, value):
+                outcome = ERROR
+            self._count(call, outcome)
             self.connection.schedule_flush()
 
     def failed(self, call: InboundCall, error: BaseException) -> None:
@@ -609,13 +628,22 @@ class Inbound:
             return
         self.dispatcher.log_error(call.method.name, error, answered=call.id is not None)
         if self._ended(call):
+            outcome = ERROR
             if isinstance(error, asyncio.CancelledError):
+                outcome = EXPIRED if call.expired else CANCELLED
                 error = self._reason(call, error)
+            self._count(call, outcome)
             self._answer_error(call, error)
             self.connection.schedule_flush()
             if isinstance(error, KeyboardInterrupt):
                 # The event loop is about to end.
                 self.connection.flush()
+
+    def _count(self, call: InboundCall, outcome: int) -> None:
+        """Count a call that ran and has ended, if something counts them."""
+        if self.dispatcher.meter is not None:
+            seconds = None if call.began is None else monotonic() - call.began
+            self.dispatcher.count(call.method.name, outcome, seconds)
 
     def _reason(self, call: InboundCall, error: BaseException) -> BaseException:
         """Make the error that the caller of a cancelled call gets."""
@@ -625,16 +653,20 @@ class Inbound:
             return ServiceClosedError(self.dispatcher.closing)
         return error
 
-    def _answer(self, call: InboundCall, value: Any) -> None:
-        """Send a result; one that cannot be sent is answered with the error that says so."""
+    def _answer(self, call: InboundCall, value: Any) -> bool:
+        """Send a result; one that cannot be sent is answered with the error that says so.
+
+        Returns:
+            Whether it can be sent.
+        """
         session = self.session
         if call.id is None:
             call_back(call.on_delivery, False)
-            return
+            return True
         try:
             if call.is_stream:
                 session.end(call.id)
-                return
+                return True
             wants = call.on_delivery is not None and session.acknowledges
             session.result(call.id, value, acknowledge=wants)
         except KeyboardInterrupt:
@@ -643,12 +675,13 @@ class Inbound:
             # A value may run code of its own while it is packed, and that may raise anything.
             self.dispatcher.log_error(call.method.name, error, answered=True)
             self._answer_error(call, error)
-            return
+            return False
         if call.on_delivery is not None:
             if wants:
                 self.unacknowledged[call.id] = call
             else:
                 call_back(call.on_delivery, True)
+        return True
 
     def _answer_error(self, call: InboundCall, error: BaseException) -> None:
         """Send an exception as the answer."""
@@ -705,6 +738,12 @@ class Inbound:
 
     def stop(self) -> None:
         """Cancel what runs for the peer, and drop what waits."""
+        if self.dispatcher.meter is not None:
+            waiting = [
+                event for event, *_ in (*self.queue.values(), *(self.stalled or {}).values())
+            ]
+            for event in waiting:
+                self.dispatcher.count(event[2], CANCELLED, None)
         self._forget_queue()
         for call in list(self.running.values()):
             call.cancel()
@@ -716,6 +755,7 @@ class Inbound:
         for calls in waiting:
             for call_id, (event, *_) in list(calls.items()):
                 if event[0] == CALL:
+                    self.dispatcher.count(event[2], CANCELLED, None)
                     del calls[call_id]
 
     def lost(self) -> None:

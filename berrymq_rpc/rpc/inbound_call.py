@@ -67,6 +67,7 @@ class InboundCall(Coroutine[Any, Any, None]):
         "_coroutine",
         "_credited",
         "arguments",
+        "began",
         "cancelled",
         "credit",
         "deadline",
@@ -94,6 +95,8 @@ class InboundCall(Coroutine[Any, Any, None]):
         self.method = method
         self.arguments = (args, kwargs)
         self.deadline = deadline
+        #: When it was started, where calls are counted.
+        self.began: float | None = None
         self.cancelled = False
         #: Whether it was cancelled because its deadline passed.
         self.expired = False

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..endpoint import check_exposure
 from ..nats.options import is_nats
+from ..runtime.meter import Meter, meter_of
 from ..security import CurveServer, Security, checked_security
 from .transport.port import IPC_MODE, MAX_SERVERS
 from .validation import (
@@ -69,6 +70,7 @@ class Options:
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         ipc_mode: of the file of an ``ipc://`` endpoint that is bound.
         authorize: decides on each call of a peer.
+        metrics: what counts the calls; ``None`` for nothing, once it is checked.
         untranslated: see `Codec`; a node passes on what it has no entry for, others refuse it.
 
     Raises:
@@ -94,6 +96,7 @@ class Options:
     ipc_mode: int = IPC_MODE
     security: Security | None = None
     authorize: Authorize | None = None
+    metrics: "bool | Meter | None" = None
 
     def __post_init__(self) -> None:
         security = self.security
@@ -131,6 +134,7 @@ class Options:
             authorize=checked_authorize(self.authorize),
             exclude_log_exceptions=checked_exceptions(self.exclude_log_exceptions),
             security=checked_security(self.security),
+            metrics=meter_of(self.metrics),
         )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from ..errors import AuthenticationError, OverloadedError, ServiceClosedError
 from ..nats.options import is_nats
 from ..runtime.fork import OwnerProcess, leave_loop_in_child
 from ..runtime.log import Log
+from ..runtime.loop_delay import sample_loop
+from ..runtime.meter import Meter
 from ..security import CurveServer
 from .connection import Connection
 from .dialects import make_dialects
@@ -83,6 +85,10 @@ class Runtime:
         #: Set once `close` was called.
         self.closing = asyncio.Event()
         self._closed: asyncio.Task[None] | None = None
+        #: Ends the samples of the event loop's delay.
+        self._end_samples: Callable[[], None] = _do_nothing
+        if self.dispatcher.meter is not None:
+            self._end_samples = sample_loop(self.loop, self.dispatcher.meter)
 
     # -- ports ---------------------------------------------------------------------------
 
@@ -197,9 +203,13 @@ class Runtime:
     def peer_closing(self, connection: Connection) -> None:
         """A peer takes no more calls."""
 
+    def all_connections(self) -> list[Connection]:
+        """All connections, and what holds the calls that wait for one."""
+        return self.connections
+
     def sessions(self) -> list[Session]:
         """The call state of all connections."""
-        return [connection.session for connection in self.connections]
+        return [connection.session for connection in self.all_connections()]
 
     def statistics(self) -> dict[str, int]:
         """Counts of what exists and of what was lost; see `Server.statistics`."""
@@ -216,7 +226,25 @@ class Runtime:
         }
         for name in _COUNTED:
             counts[name] = self._counts[name] + sum(getattr(s, name) for s in sessions)
-        return counts
+        return counts if self.meter is None else counts | self.meter.call_totals()
+
+    @property
+    def meter(self) -> Meter | None:
+        """What counts the calls, or ``None``."""
+        return self.dispatcher.meter
+
+    def measure(self, meter: Meter | None = None) -> Meter:
+        """Begin to count calls; see `Server.measure`."""
+        dispatcher = self.dispatcher
+        if meter is None:
+            meter = dispatcher.meter or Meter()
+        if meter is not dispatcher.meter and not self.closing.is_set():
+            dispatcher.measure(meter)
+            for connection in self.all_connections():
+                connection.new_call = dispatcher.new_call
+            self._end_samples()
+            self._end_samples = sample_loop(self.loop, meter)
+        return meter
 
     # -- the end -------------------------------------------------------------------------
 
@@ -225,6 +253,7 @@ class Runtime:
         if self.closing.is_set() or not self.owner.is_this:
             return
         self.closing.set()
+        self._end_samples()
         self.dispatcher.closing = reason
         if self.loop.is_closed():
             return
@@ -288,10 +317,15 @@ class Runtime:
     def abort(self) -> None:
         """Close the ports at once, when opening another failed."""
         self.closing.set()
+        self._end_samples()
         for port in self.ports:
             port.close()
         with contextlib.suppress(RuntimeError):
             self.dispatcher.close()
+
+
+def _do_nothing() -> None:
+    """Nothing samples the event loop."""
 
 
 def _say_goodbye(connection: Connection, reason: str) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..runtime.meter import Meter
 from ..security import CurveServer, Security
 from .method_table import HandlerTable, collect_methods
 from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
@@ -44,8 +45,28 @@ class Server(asyncio.AbstractServer):
         * ``expired``: calls that were read after their deadline, and so not run.
         * ``notifications_dropped``: notifications of the peers that were not served.
         * ``notifications_lost``: notifications to the peers that are known not to have arrived.
+
+        With ``metrics``, also how many calls of the peers have ended how: ``calls_ok``,
+        ``calls_error``, ``calls_cancelled``, ``calls_expired``, ``calls_refused``; and of those to
+        the peers: ``calls_made_ok`` and so on. These are the meter's, for all that it counts.
         """
         return self._runtime.statistics()
+
+    @property
+    def metrics(self) -> Meter | None:
+        """What counts its calls, or ``None``."""
+        return self._runtime.meter
+
+    def measure(self, meter: Meter | None = None) -> Meter:
+        """Begin to count its calls, if that was not asked for as it was opened.
+
+        Args:
+            meter: what counts from now on; ``None`` for what does already, or else a new one.
+
+        Returns:
+            What counts.
+        """
+        return self._runtime.measure(meter)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it runs on."""
@@ -132,6 +153,7 @@ async def start_server(
     ipc_mode: int = IPC_MODE,
     security: Security | None = None,
     authorize: Authorize | None = None,
+    metrics: bool | Meter = False,
 ) -> Server:
     """Start to serve a handler's methods.
 
@@ -169,6 +191,8 @@ async def start_server(
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         authorize: a plain function of the `Context` and the method's full name, called before each
             call; unless it returns ``True``, the call fails with `PermissionDeniedError`.
+        metrics: count the calls by method and outcome, with their seconds, and the event loop's
+            delay; an `rpc.Meter` counts those of several.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -192,6 +216,7 @@ async def start_server(
         ipc_mode=ipc_mode,
         security=security,
         authorize=authorize,
+        metrics=metrics,
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,
         exclude_log_exceptions=exclude_log_exceptions,

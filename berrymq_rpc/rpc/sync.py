@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RPCTimeoutError
 from ..runtime.loop_thread import LoopThread
+from ..runtime.meter import Meter
 from .call import Call
 from .client import open_client
 from .dispatcher import DESCRIBE
@@ -141,6 +142,23 @@ class SyncClient:
         other._options = replace(self._options, timeout=timeout)
         other._make_names()
         return other
+
+    @property
+    def metrics(self) -> Meter | None:
+        """What counts its calls, or ``None``."""
+        return self._client.metrics
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, as `Client.statistics` gives them.
+
+        Raises:
+            ServiceClosedError: it is closed.
+        """
+
+        async def count() -> dict[str, int]:
+            return self._client.statistics()
+
+        return self._loop_thread.run(count())
 
     @property
     def endpoints(self) -> tuple[str, ...]:
