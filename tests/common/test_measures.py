@@ -171,3 +171,27 @@ def test_everything_is_counted_and_read_under_the_lock() -> None:
     for number, step in enumerate(steps, 1):
         step()
         assert Lock.taken == number
+
+
+def test_totals_by_the_names_of_statistics() -> None:
+    measures = new()
+    for method in ("add", "subtract"):
+        measures.served.ended(method, OK, 0.1)
+    measures.served.ended("add", REFUSED, None)
+    measures.made.ended("log", EXPIRED, 0.1)
+    measures.published("oven:log")
+    measures.published("door:open")
+    measures.relayed("oven:log", is_followed=True)
+    measures.receiver_failed()
+    counts = measures.call_totals()
+    assert {name: count for name, count in counts.items() if count} == {
+        "calls_ok": 2,
+        "calls_refused": 1,
+        "calls_made_expired": 1,
+    }
+    assert len(counts) == 2 * len(OUTCOMES)
+    assert measures.message_totals() == {
+        "messages_published": 2,
+        "messages_relayed": 1,
+        "receiver_errors": 1,
+    }
