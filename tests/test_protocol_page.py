@@ -642,7 +642,8 @@ def test_batches() -> None:
 def test_what_an_envelope_has() -> None:
     error = describe(ValueError("no"), CODEC)[:3]
     batch = Batch(("a", 1), 2, 1, b"", (), ("b", 2), error, withheld=1)
-    assert [f"``{key}``" for key in batch.envelope()] == table("key")
+    keys = [*batch.envelope(), "presence"]
+    assert [f"``{key}``" for key in keys] == table("key")
 
 
 def test_the_methods_of_a_node() -> None:

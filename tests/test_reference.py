@@ -71,7 +71,17 @@ INTERNAL = {
     "Condition": {"parts"},
     "Connection": {"open"},
     "ExportedFunctions": {
-        *("close", "expect", "keep", "keep_alive", "leases", "mesh", "queues", "remove_key"),
+        *(
+            "close",
+            "expect",
+            "introduce",
+            "keep",
+            "keep_alive",
+            "leases",
+            "mesh",
+            "queues",
+            "remove_key",
+        ),
         *("send_messages", "statistics", "wait_closed"),
     },
     "Identifier": {"require_exportable"},
@@ -221,10 +231,10 @@ def test_parameters() -> None:
         "FileObserver": numbers_of(FileObserver),
         "jsonrpc.http.open_http_client": numbers_of(http.open_http_client),
     }
-    units = {"MiB": 1 << 20, "": 1}
+    units = {"MiB": 1 << 20, "KiB": 1 << 10, "": 1}
     found: dict[str, dict[str, float]] = {}
     for table in PAGES["reference/limits.rst"].split(".. list-table:: ``")[1:]:
-        rows = re.findall(r"   \* - ``(\w+)``\n     - ([\d.,]+) ?(MiB|)\n     - \S", table)
+        rows = re.findall(r"   \* - ``(\w+)``\n     - ([\d.,]+) ?(MiB|KiB|)\n     - \S", table)
         found[table.partition("``")[0]] = {
             name: float(number.replace(",", "")) * units[unit] for name, number, unit in rows
         }

@@ -255,6 +255,7 @@ DEFAULTS = {
     "exchange.leases",
     "exchange.remote_queue",
     "exchange.send_buffer",
+    "exchange.will",
     "jsonrpc.bridge.bridge",
     "jsonrpc.bridge.subscriptions",
     "jsonrpc.http",

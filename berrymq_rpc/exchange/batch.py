@@ -10,26 +10,33 @@ The numbers of an origin's messages begin with 1 in each epoch and increase by o
 node that asked, and ``"error"``, if a receiver failed. Where the receiver may not get the messages
 before these, ``"withheld"`` is how many.
 
+An envelope with ``"presence"`` is about whether a node is there, and `PresenceBatch` has what it
+says; its number is not one of the messages.
+
 The messages are an array in msgpack of ``[identifier, args[, kwargs[, reply_to]]]``. Where bytes
 cannot travel, as in JSON, they and the long byte strings are text in base64.
 """
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from ..bus.durable import Stored
 
 __all__ = [
     "MAX_COUNT",
+    "MAX_DELAY",
     "MAX_NAME_LENGTH",
     "MAX_NUMBER",
     "Batch",
+    "Presence",
+    "PresenceBatch",
     "Source",
     "checked_name",
     "parse_batch",
     "plain_batch",
+    "presence_of",
 ]
 
 #: A node during one run: its name and epoch.
@@ -79,6 +86,9 @@ class Batch:
         "target",
         "withheld",
     )
+
+    #: What it says about a node, if that is what it is for.
+    presence: "Presence | None" = None
 
     def __init__(
         self,
@@ -133,6 +143,118 @@ class Batch:
         return f"<{kind} {numbers} of {self.source[0]}>"
 
 
+class Presence(NamedTuple):
+    """What is said about whether a node is there.
+
+    Args:
+        kind: one of `PRESENCE_KINDS`:
+
+            * ``"node"``: I am this node, and this is my will, if there is one.
+            * ``"lost"``: who still has a connection with this node?
+            * ``"here"``: I have, or I am it. Also: it is back.
+            * ``"bye"``: it has closed.
+            * ``"will"``: it is lost, and this is its will.
+        node: whom it is about.
+        id: what the node chose at random when it started; only those know it whom it has told.
+        round: how many of its wills were published before.
+        delay: in a ``"node"``, seconds that it has to come back.
+        is_held: in a ``"here"``, whether who says so will publish the will when the node is lost.
+    """
+
+    kind: str
+    node: Source
+    id: str
+    round: int = 0
+    delay: float = 0.0
+    is_held: bool = False
+
+
+#: See `Presence.kind`.
+PRESENCE_KINDS = ("node", "lost", "here", "bye", "will")
+
+#: Seconds that a lost node may have to come back.
+MAX_DELAY = 86400.0
+
+
+class PresenceBatch(Batch):
+    """What is said about a node, with its will in ``"node"`` and ``"will"``, and no message else.
+
+    Args:
+        presence: what is said.
+        source: of a ``"will"`` the lost node, otherwise who says it.
+        first: of a ``"will"`` the number after the last message of the lost node, as far as it was
+            heard; otherwise a number of its own.
+        data, frames: the will, packed as a batch of one message is; nothing for none.
+    """
+
+    __slots__ = ("presence",)
+
+    def __init__(
+        self,
+        presence: Presence,
+        source: Source,
+        first: int,
+        data: bytes = b"",
+        frames: Sequence[bytes] = (),
+    ) -> None:
+        super().__init__(source, first, 1, data, frames)
+        self.presence = presence
+
+    def envelope(self) -> dict[str, Any]:
+        envelope = super().envelope()
+        envelope["presence"] = self.fields()
+        return envelope
+
+    def in_parts(self, *, in_text: bool) -> tuple[bytes | str, list[bytes | str]]:
+        """Its messages and frames; as text in base64 where bytes cannot travel."""
+        if not in_text:
+            return self.data, list(self.frames)
+        data, *frames = (b64encode(part).decode("ascii") for part in (self.data, *self.frames))
+        return data, list(frames)
+
+    def fields(self) -> dict[str, Any]:
+        """The presence, as it travels."""
+        presence = self.presence
+        assert presence is not None
+        fields: dict[str, Any] = {
+            "kind": presence.kind,
+            "node": presence.node,
+            "id": presence.id,
+            "round": presence.round,
+        }
+        if presence.delay:
+            fields["delay"] = presence.delay
+        if presence.is_held:
+            fields["held"] = True
+        return fields
+
+
+def presence_of(fields: Any) -> Presence:
+    """Check what a peer says about a node.
+
+    Raises:
+        TypeError, ValueError: a part is invalid.
+    """
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"presence must be a map, not {type(fields).__name__}")
+    kind, node = fields.get("kind"), fields.get("node")
+    if kind not in PRESENCE_KINDS:
+        raise ValueError(f"kind must be one of {PRESENCE_KINDS}")
+    if not isinstance(node, list | tuple) or len(node) != 2:
+        raise TypeError("node must be an array of a name and an epoch")
+    delay = fields.get("delay", 0.0)
+    if not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY:
+        raise ValueError(f"delay must be a number of seconds from 0 to {MAX_DELAY:,.0f}")
+    return Presence(
+        kind,
+        _source(*node),
+        checked_name(fields.get("id")),
+        _number("round", fields.get("round", 0), 0),
+        float(delay),
+        fields.get("held") is True,
+    )
+
+
 def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
     """Check what a peer has sent and make a batch of it; its messages are not unpacked yet.
 
@@ -151,6 +273,8 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
     first: Any = envelope.get("seq")
     source = _source(envelope.get("origin"), envelope.get("epoch"))
     _check_numbers(first, count)
+    if (fields := envelope.get("presence")) is not None:
+        return PresenceBatch(presence_of(fields), source, first, data, frames)
     target, error = envelope.get("to"), envelope.get("error")
     withheld = _number("withheld", envelope.get("withheld", 0), 0)
     if withheld >= first:

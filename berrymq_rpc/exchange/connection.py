@@ -3,7 +3,7 @@
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Protocol, Self
 
@@ -315,5 +315,17 @@ class OnewayConnection(Connection):
 
     style = "02"
 
+    def __init__(
+        self,
+        *args: Any,
+        introduce: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """As `Connection`; `introduce` leaves the node's will at the peer, by the token."""
+        super().__init__(*args)
+        self._introduce = introduce
+
     async def _register(self) -> str:
-        return str(await self._client.rpc.connect_oneway(self._ttl))
+        token = str(await self._client.rpc.connect_oneway(self._ttl))
+        if self._introduce is not None:
+            await self._introduce(token)
+        return token

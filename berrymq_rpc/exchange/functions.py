@@ -27,6 +27,7 @@ from .remote_queues import RemoteQueues
 from .served_connections import ServedConnection, ServedConnections
 from .status import INVALID_TOKEN, OK, TIMEOUT, UNKNOWN_NUMBER
 from .validation import keywords_of, positional_of
+from .wills import introduction_of
 
 __all__ = ["MAX_PEER_LINKS", "TTL", "ExportedFunctions"]
 
@@ -39,7 +40,7 @@ TTL = 1000.0
 
 
 class ExportedFunctions(AttrHandler):
-    """berryMQ's seven functions, and five more: serve it with `rpc.start_server`.
+    """berryMQ's seven functions, and six more: serve it with `rpc.start_server`.
 
     `Node` serves one itself. Everything but the answers documented here reaches the caller as an
     exception: `ValueError` and `TypeError` for invalid arguments, local identifiers among them, and
@@ -182,6 +183,7 @@ class ExportedFunctions(AttrHandler):
             link.on_down = partial(self._connections.report_lost, served, link)
             served.attach(added, peer)
         else:
+            self._connections.watch(served, link)
             served.dial_back = DialBack(
                 target,
                 added,
@@ -247,10 +249,58 @@ class ExportedFunctions(AttrHandler):
             # The node calls itself.
             self._own_tokens[token] = True
         try:
+            # Closed in good order: its will is not published.
+            self._mesh.wills.release(self._leases.use(token, self._clock()))
             self._leases.remove(token, self._clock())
         except TokenError:
             return INVALID_TOKEN
         return OK
+
+    @method
+    def introduce(self, token: str, envelope: Any, messages: Any = b"", frames: Any = ()) -> Any:
+        """Tell who the caller is, and leave its will here. For nodes.
+
+        A will is a message that this node publishes when the caller is lost.
+
+        Args:
+            token: from interconnect or connect_oneway.
+            envelope: of the caller, with "presence".
+            messages, frames: its will, as in send_messages; nothing for none.
+
+        Returns:
+            The same about this node: {"envelope", "messages", "frames"}; or "invalid token" or
+            "timeout".
+        """
+        try:
+            served = self._leases.use(token, self._clock())
+        except TokenError as refused:
+            return refused.status
+        batch = introduction_of(parse_batch(envelope, messages, frames))
+        peer, link = context().peer, served.link
+        self._check_name(batch.source[0], link, peer.user or peer.key)
+        self._mesh.wills.hold(
+            served,
+            batch,
+            peer.user or peer.key,
+            peer.account,
+            # By HTTP, nothing is kept alive: only the end of the token tells of its loss.
+            is_reached=not peer.can_be_called,
+        )
+        if link is not None:
+            link.send_buffer.takes_presence = True
+        data, frames = (mine := self._mesh.wills.introduction()).in_parts(
+            in_text=not peer.takes_bytes
+        )
+        return {"envelope": mine.envelope(), "messages": data, "frames": frames}
+
+    def _check_name(self, name: str, link: Link | None, user: str | None) -> None:
+        """Raise `ValueError` for a node that calls itself by the name of another one."""
+        others = [other for other in self._mesh.links if other.user != user]
+        if (link is not None and link.node != name) or name in (
+            self._mesh.name,
+            *(other.node for other in others),
+        ):
+            raise ValueError(f"{name!r} is the name of another node")
 
     # It waits, so that a closing server ends it at once.
     @method(waits=True)
@@ -486,7 +536,10 @@ class ExportedFunctions(AttrHandler):
         self._connections.add(served, ttl, token, None, key)
 
     def remove_key(self, key: str) -> None:
-        """End the connections of a key that is not authorized any more."""
+        """End the connections of a key that is not authorized any more, without their wills."""
+        for lease in self._leases:
+            if lease.owner == key:
+                self._mesh.wills.release(lease.value)
         self._leases.remove_key(key)
 
     def keep(self, token: str) -> None:
@@ -496,6 +549,7 @@ class ExportedFunctions(AttrHandler):
 
     def close(self) -> None:
         """End all connections."""
+        self._mesh.wills.close()
         self._connections.close()
         self._mesh.stop()
 

@@ -91,6 +91,8 @@ class HTTPLinkKeeper:
         self._functions.expect(link, token, self._ttl)
         try:
             given = await self._ask_for(token)
+            if self._is_node:
+                await self._incoming.introduce(self._client.call, str(given), in_text=True)
         except BaseException:
             self._functions.close_connection(token)
             raise

@@ -27,13 +27,28 @@ class IncomingMessages(AttrHandler):
 
     def __init__(self, mesh: Mesh, endpoint: str, user: str | None = None) -> None:
         self._mesh = mesh
+        self._user = user
         self.link = mesh.add_link(endpoint, user=user)
+        self.link.on_change = self._link_changed
         #: The interconnection's token, chosen here before the peer is asked for one.
         self.token: str | None = None
 
     def set_leaf(self) -> None:
         """Note that the peer is not a node that numbers its messages."""
         self._mesh.set_leaf(self.link)
+
+    async def introduce(
+        self, call: Callable[..., Any], token: str, *, in_text: bool = False
+    ) -> None:
+        """Tell the peer about this node, and hold the peer's will; as `Wills.introduce`."""
+        await self._mesh.wills.introduce(call, token, self.link, self._user, in_text=in_text)
+
+    def _link_changed(self, is_up: bool) -> None:
+        wills = self._mesh.wills
+        if is_up:
+            wills.reached(self.link)
+        else:
+            wills.lost(self.link)
 
     @method
     def send_message(
@@ -111,6 +126,8 @@ class StreamLinkKeeper:
             self._functions.expect(self._incoming.link, token, self._ttl, self._key)
         try:
             given = await self._ask_for(token)
+            if self._is_node:
+                await self._incoming.introduce(self._client.call, str(given))
         except BaseException:
             self._expect_nothing(token)
             raise

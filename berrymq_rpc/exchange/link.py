@@ -100,6 +100,8 @@ class Link:
         self.places: frozenset[tuple[str, int]] = frozenset()
         #: Called when sending has shown that the peer is gone; the link is down then.
         self.on_down: Callable[[], object] = lambda: None
+        #: Called with whether there is a carrier, when there is one again, or none any more.
+        self.on_change: Callable[[bool], object] = lambda is_up: None
         self._host = host
         self._lock = host.lock
         self._loop = asyncio.get_running_loop()
@@ -150,6 +152,7 @@ class Link:
         self._channel = channel
         self._carrier = carrier
         self._host.wake()
+        self.on_change(True)
 
     def cut(self, channel: Hashable) -> bool:
         """Stop using a carrier that is gone; return whether it was in use."""
@@ -157,6 +160,7 @@ class Link:
             return False
         self._channel = None
         self._down()
+        self.on_change(False)
         return True
 
     def close(self) -> None:
@@ -342,6 +346,7 @@ class Link:
 
     def _fail(self) -> None:
         self._down()
+        self.on_change(False)
         self.on_down()
 
     def _down(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..bus.diagram import DiagramNode
@@ -20,6 +20,8 @@ from .policy import Grants, Policy
 from .reorder import FIRST_PATIENCE
 from .router import Router
 from .send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
+from .will import MAX_WILL_BYTES, WILL_DELAY, OwnWill
+from .wills import Wills
 
 __all__ = ["Attachment", "Mesh"]
 
@@ -67,8 +69,10 @@ class Mesh:
         translation_table: for values of the user's own, as for `rpc.open_client`.
         max_messages, max_bytes: the bounds of each link's send buffer.
         policy: what each user may send and get; ``None`` for everything.
+        will, will_delay, will_bytes: as for `Node`.
 
     Attributes:
+        wills: those that this node holds, and its own.
         policy: the same.
         denied: how many messages came whose senders may not send them.
     """
@@ -83,6 +87,9 @@ class Mesh:
         max_messages: int = MAX_MESSAGES,
         max_bytes: int = MAX_BYTES,
         policy: Policy | None = None,
+        will: Sequence[Any] | None = None,
+        will_delay: float = WILL_DELAY,
+        will_bytes: int = MAX_WILL_BYTES,
     ) -> None:
         self.policy = Policy() if policy is None else policy
         self.denied = 0
@@ -95,6 +102,13 @@ class Mesh:
             limits=limits,
             translation_table=translation_table,
             wake=self._wake_from_any_thread,
+        )
+        self.wills = Wills(
+            self.router,
+            self.policy,
+            self._deny_will,
+            OwnWill(self.router.source, self.router.codec, will, will_delay, will_bytes),
+            will_bytes,
         )
         self.gateway = gateway
         self._max_messages = max_messages
@@ -122,6 +136,7 @@ class Mesh:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.get_ident()
+            self.wills.start()
             self.gateway.add_forwarder(self.router.forward)
             self.gateway.add_diagram_source(self.diagram_nodes)
             call_in_child(self._forget_links)
@@ -129,6 +144,7 @@ class Mesh:
     def _forget_links(self) -> None:
         """Have nothing to do with the links in the child of a fork: they are the parent's."""
         self.router.forget_links()
+        self.wills.forget()
         self._links.clear()
         attachment, self._attachment = self._attachment, None
         if attachment is not None:
@@ -138,6 +154,7 @@ class Mesh:
         """Close all links, and leave the bus."""
         if self._loop is None:
             return
+        self.wills.close()
         self.gateway.remove_forwarder(self.router.forward)
         self.gateway.remove_diagram_source(self.diagram_nodes)
         for link in self.links:
@@ -220,7 +237,7 @@ class Mesh:
         else:
             # It knows which messages it has left out last.
             link.filter = former.filter
-        link.is_leaf = not has_envelopes
+        link.is_leaf = send_buffer.is_to_leaf = not has_envelopes
         self._links[link] = None
         self._links_changed()
         return link
@@ -252,7 +269,7 @@ class Mesh:
 
     def set_leaf(self, link: Link) -> None:
         """Expect no envelopes from a link's peer: no missed message can come by it."""
-        link.is_leaf = True
+        link.is_leaf = link.send_buffer.is_to_leaf = True
         self.router.set_leaf(link.send_buffer, time.monotonic())
 
     # -- messages --------------------------------------------------------------------------
@@ -269,6 +286,9 @@ class Mesh:
                 "an envelope says which node a message is from, and comes from nodes alone: give "
                 "interconnect the name of yours, or leave the envelope out"
             )
+        if batch.presence is not None:
+            self._receive_presence(link, batch)
+            return
         batches = [batch]
         if link.filter is not None:
             filtered = self.router.permitted(link.filter, batch)
@@ -276,6 +296,15 @@ class Mesh:
             if filtered.left_out:
                 self._deny(link, filtered.left_out, filtered.example)
         self.take(link.send_buffer, batches)
+
+    def _receive_presence(self, link: Link, batch: Batch) -> None:
+        """Take what is said about a node: a will is a message, which the peer may not send."""
+        if batch.data and link.filter is not None:
+            identifier = self.wills.identifier_of(batch)
+            if not link.filter.grants.covers_text(identifier):
+                self._deny(link, 1, identifier)
+                return
+        self.wills.receive(link.send_buffer, batch)
 
     def take(self, send_buffer: SendBuffer, batches: list[Batch]) -> None:
         """Take batches of messages that the sender may send.
@@ -366,6 +395,13 @@ class Mesh:
         )
         self.report("refused", endpoint=link.peer, user=link.user, count=count, example=example)
 
+    def _deny_will(self, user: str | None, identifier: str) -> None:
+        """Count and report the will of a lost node whose user may not send it."""
+        self.denied += 1
+        example = identifier[:MAX_EXAMPLE]
+        audit.warning("the will of %s was refused, %s: not allowed", user, example)
+        self.report("refused", endpoint=None, user=user, count=1, example=example)
+
     @property
     def withheld(self) -> int:
         """How many messages were left out for nodes that may not get them."""
@@ -397,6 +433,7 @@ class Mesh:
         self.router.reorder.renew_link(link.send_buffer)
 
     def discard(self, link: Link) -> None:
+        self.wills.release(link)
         if link in self._links:
             del self._links[link]
             self._withheld += _withheld_of(link)

@@ -87,6 +87,14 @@ class MessageFilter:
             self._left_out[source] = (since, batch.last)
         return Filtered(parts, count, example)
 
+    def admits(self, batch: Batch) -> bool:
+        """Whether all of a batch may pass that is in no order with others.
+
+        Raises:
+            ProtocolError: the messages are malformed.
+        """
+        return all(self.grants.covers_text(message[0]) for message in self._codec.unpack(batch))
+
     def _part(
         self, batch: Batch, messages: tuple[tuple[object, ...], ...], first: int, withheld: int
     ) -> list[Batch]:
@@ -136,3 +144,9 @@ class FilteredSendBuffer(SendBuffer):
         self.withheld += filtered.left_out
         for part in filtered.parts:
             super().put(part)
+
+    def put_presence(self, batch: Batch) -> None:
+        if batch.data and not self._filter.admits(batch):
+            self.withheld += 1
+            return
+        super().put_presence(batch)

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -57,6 +58,7 @@ from .quota import PEER_SHARE
 from .remote_queue import MAX_BYTES, MAX_MESSAGES
 from .send_buffer import MAX_BYTES as MAX_LINK_BYTES
 from .send_buffer import MAX_MESSAGES as MAX_LINK_MESSAGES
+from .will import MAX_WILL_BYTES, WILL_DELAY
 
 if TYPE_CHECKING:
     from .cluster.cluster import Cluster
@@ -136,6 +138,13 @@ class Node:
             is the first node to open one; ``None`` for its defaults, or whatever others have said.
             A later one with other settings gets a `ValueError` from its queues.
         namespace: of the cluster, 1 to 64 letters, digits, ``_`` and ``-``.
+        will: a message, as ``(identifier, *args)``, such as ``("sensor:gone", "oven 3")``: what its
+            peers publish, once, when this node is lost: killed, frozen, or cut off from all of
+            them. Not after `close`, nor while one of them reaches it. Its origin is this node.
+            ``None`` for none.
+        will_delay: seconds that it has to come back, in this run or, with the same `name`, in a
+            new one.
+        will_bytes: bytes that a will may have, its own or that of a peer.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
 
@@ -174,6 +183,9 @@ class Node:
         cluster: NatsPlace | None = None,
         namespace: str = "default",
         durable: Durable | None = None,
+        will: Sequence[Any] | None = None,
+        will_delay: float = WILL_DELAY,
+        will_bytes: int = MAX_WILL_BYTES,
         gateway: Gateway | None = None,
     ) -> None:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
@@ -192,6 +204,9 @@ class Node:
             max_messages=line_size,
             max_bytes=line_bytes,
             policy=Policy(allow_send, allow_receive),
+            will=will,
+            will_delay=will_delay,
+            will_bytes=will_bytes,
         )
         #: All clients that the node opens have these, those that call back included.
         self._client_options = ClientOptions(
@@ -506,7 +521,13 @@ class Node:
         address, endpoint, ttl = self._target(addr, ttl)
         client = await self._open_client(address, server)
         keeper = _keeper(endpoint, client)
-        connection = OnewayConnection(keeper, endpoint, client, ttl, self._timeout, self._closed)
+        wills = self._mesh.wills
+        introduce = None
+        if wills.own.is_there:
+            introduce = partial(wills.introduce, client.call, in_text=is_url(endpoint))
+        connection = OnewayConnection(
+            keeper, endpoint, client, ttl, self._timeout, self._closed, introduce=introduce
+        )
         await self._opened(connection)
         if not self._has_warned:
             self._mesh.router.on_unsent = self._warn_unsent
@@ -672,11 +693,13 @@ class Node:
         node's own messages that could not be sent
         (``messages_refused``), messages of other nodes that were missed (``messages_missed``),
         duplicates, which are not a loss (``doubles``), and malformed messages that came
-        (``messages_malformed``). Of a cluster: whether there is a NATS server now
+        (``messages_malformed``); the wills of other nodes that it holds (``wills_held``), those
+        that were refused as they took too many bytes (``wills_refused``), and those that it has
+        published (``wills_published``). Of a cluster: whether there is a NATS server now
         (``cluster_connected``, 1 or 0), messages that came from it (``cluster_received``), those
         that it has not confirmed yet
         (``cluster_waiting``), and those that were dropped as too many waited
-        (``cluster_dropped``).
+        (``cluster_dropped``); and how many nodes there hold this one's will (``will_holders``).
         """
         router = self._mesh.router
         counts = self._functions.statistics() | {
@@ -684,6 +707,9 @@ class Node:
             "messages_missed": router.reorder.missed,
             "doubles": router.reorder.duplicates,
             "messages_malformed": router.malformed,
+            "wills_held": len(self._mesh.wills.table),
+            "wills_refused": self._mesh.wills.table.refused,
+            "wills_published": self._mesh.wills.published,
         }
         if (cluster := self._cluster) is not None:
             buffer = cluster.send_buffer
@@ -694,6 +720,7 @@ class Node:
             counts["cluster_received"] = cluster.received
             counts["cluster_waiting"] = buffer.messages
             counts["cluster_dropped"] = buffer.dropped
+            counts["will_holders"] = cluster.watch.holders
         return counts
 
     async def close(self) -> None:
@@ -702,6 +729,7 @@ class Node:
             return
         self._is_running = False
         self._stop_listening()
+        self._mesh.wills.close()
         await asyncio.gather(*(connection.close() for connection in self._connections))
         # What was sent before goes to the nodes that have connected to this one, too.
         await self._mesh.drain(FAREWELL)

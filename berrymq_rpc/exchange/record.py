@@ -5,11 +5,11 @@
     0  version, 1        1  length of the head, 4 bytes        5  head, messages, frames
 
 The head is an array in msgpack: ``[origin, epoch, first, count, previous, withheld, sizes, via, to,
-error]``, of which the last ones may be missing, or ``nil``. `origin` to `count` are as in the
-envelope of a batch, as are `withheld`, `to` and `error`. `previous` is the number of the origin's
-message before these on this subject, 0 if the publisher knows none. `sizes` are those of the
-frames, the long byte strings. `via` is the name and epoch of the node that has published it, where
-that is not the origin.
+error, presence]``, of which the last ones may be missing, or ``nil``. `origin` to `count` are as in
+the envelope of a batch, as are `withheld`, `to`, `error` and `presence`. `previous` is the number
+of the origin's message before these on this subject, 0 if the publisher knows none. `sizes` are
+those of the frames, the long byte strings. `via` is the name and epoch of the node that has
+published it, where that is not the origin.
 """
 
 import struct
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ..errors import ProtocolError
 from ..rpc.wire.codec import Codec
 from ..rpc.wire.translation import Untranslated
-from .batch import Batch, Source, parse_batch, plain_batch
+from .batch import Batch, PresenceBatch, Source, parse_batch, plain_batch
 
 __all__ = ["HEAD_BYTES", "Record", "RecordCodec"]
 
@@ -32,7 +32,7 @@ PREFIX = _PREFIX.size
 HEAD_BYTES = 1024
 
 #: Elements of a head.
-FEWEST, MOST = 4, 10
+FEWEST, MOST = 4, 11
 
 
 class Record(NamedTuple):
@@ -64,6 +64,8 @@ class RecordCodec:
             via: the node that publishes it, if it is not the origin.
         """
         head: list[Any] = [*batch.source, batch.first, batch.count]
+        if isinstance(batch, PresenceBatch):
+            return self._pack_presence(head, batch)
         if batch.frames or batch.withheld or via is not None or batch.target is not None:
             sizes = [len(frame) for frame in batch.frames]
             further = (previous, batch.withheld, sizes, via, batch.target, batch.error)
@@ -75,6 +77,12 @@ class RecordCodec:
             if previous:
                 head.append(previous)
             packed = self._codec.fast_pack(head)
+        return b"".join((_PREFIX.pack(VERSION, len(packed)), packed, batch.data, *batch.frames))
+
+    def _pack_presence(self, head: list[Any], batch: PresenceBatch) -> bytes:
+        sizes = [len(frame) for frame in batch.frames] or None
+        head += (None, None, sizes, None, None, None, batch.fields())
+        packed = self._codec.pack(head, "the head")
         return b"".join((_PREFIX.pack(VERSION, len(packed)), packed, batch.data, *batch.frames))
 
     def parse(self, payload: bytes) -> Record:
@@ -94,11 +102,11 @@ class RecordCodec:
             raise ProtocolError("the head of a record is cut off")
         head: Any = self._codec.unpack(payload[PREFIX:start])
         if type(head) is not tuple or not FEWEST <= len(head) <= MOST:
-            raise ProtocolError("the head of a record must be an array of 4 to 10 elements")
+            raise ProtocolError("the head of a record must be an array of 4 to 11 elements")
         if len(head) <= FEWEST + 1:
             return _plain_record(payload[start:], *head)
         full = [*head, *[None] * (MOST - len(head))]
-        origin, epoch, first, count, previous, withheld, sizes, via, to, error = full
+        origin, epoch, first, count, previous, withheld, sizes, via, to, error, presence = full
         try:
             end, frames = _frames(payload, start, sizes)
             envelope = {
@@ -109,6 +117,7 @@ class RecordCodec:
                 "withheld": withheld or 0,
                 "to": to,
                 "error": error,
+                "presence": presence,
             }
             batch = parse_batch(envelope, payload[start:end], frames)
             _check_previous(previous, first)

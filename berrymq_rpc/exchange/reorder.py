@@ -210,6 +210,10 @@ class ReorderBuffer:
         stream = self._streams.get(source)
         return 0 if stream is None else stream.next - 1
 
+    def is_holding(self, source: Source) -> bool:
+        """Whether messages of a source wait for others."""
+        return source in self._gaps
+
     @property
     def held(self) -> int:
         """How many messages wait for others."""

@@ -364,6 +364,29 @@ class Router:
         data, frames = self.codec.pack_large(item)
         return Batch(batch.source, batch.first, 1, data, frames, batch.target, batch.error)
 
+    def put_presence(self, batch: Batch, but: Hashable = None) -> None:
+        """Send what is said about a node to all links but one."""
+        with self.lock:
+            self.collect()
+            for send_buffer in self._send_buffers:
+                if send_buffer is not but:
+                    send_buffer.put_presence(batch)
+            self._wake_up()
+
+    def deliver_will(self, send_buffer: SendBuffer | None, batch: Batch) -> None:
+        """Publish the will of a lost node here, and send it to all other links.
+
+        Args:
+            send_buffer: of the link by which it came; ``None`` for a will that was held here.
+
+        Raises:
+            ProtocolError: it is malformed.
+        """
+        messages = self.unpack(batch)
+        # Before it is published, so that it goes out before what its receivers send.
+        self.put_presence(batch, send_buffer)
+        self._relay(batch.source, messages)
+
     def expire(self, now: float) -> None:
         """Stop waiting for messages that have not arrived in time."""
         self._act(self.reorder.expire(now))

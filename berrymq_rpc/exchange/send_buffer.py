@@ -34,6 +34,8 @@ class SendBuffer:
         bytes: how many these take.
         dropped: how many messages were dropped.
         refused: how many messages the peer, or the way to it, did not accept.
+        is_to_leaf: whether the peer gets messages, and nothing that nodes say to each other.
+        takes_presence: whether it takes what is said about nodes that are lost or back.
     """
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
@@ -43,6 +45,8 @@ class SendBuffer:
         self.bytes = 0
         self.dropped = 0
         self.refused = 0
+        self.is_to_leaf = False
+        self.takes_presence = False
         self._waiting: deque[Batch] = deque()
         self._sent: deque[Batch] = deque()
         #: How many batches were acknowledged.
@@ -61,6 +65,11 @@ class SendBuffer:
             self._remove(oldest)
             self.dropped += oldest.count
             self._drop(oldest)
+
+    def put_presence(self, batch: Batch) -> None:
+        """Add what is said about a node, if the peer takes such; any takes the message in it."""
+        if self.takes_presence or (self.is_to_leaf and batch.data):
+            SendBuffer.put(self, batch)
 
     def take(self, max_batches: int, max_bytes: int) -> list[Batch]:
         """Take the batches to send next: at least one if there is one.

@@ -186,6 +186,7 @@ class ServedConnections:
 
     def restored(self, served: ServedConnection) -> None:
         """Report that the peer is there again, if it was lost."""
+        self._mesh.wills.reached(served)
         if served.is_lost and isinstance(served.resource, Link):
             served.is_lost = False
             self._mesh.report("restored", endpoint=served.resource.peer, style="01")
@@ -195,6 +196,19 @@ class ServedConnections:
         link = served.resource
         if isinstance(link, Link) and link.cut(peer):
             self.report_lost(served, link)
+        if not served.watchers and not (isinstance(link, Link) and link.is_up):
+            self._mesh.wills.lost(served)
+
+    def watch(self, served: ServedConnection, link: Link) -> None:
+        """Note whether a peer is there by its link, where it is called back."""
+
+        def changed(is_up: bool) -> None:
+            if is_up:
+                self._mesh.wills.reached(served)
+            elif not served.watchers:
+                self._mesh.wills.lost(served)
+
+        link.on_change = changed
 
     def report_lost(self, served: ServedConnection, link: Link) -> None:
         """Report once that the peer is gone."""
@@ -208,6 +222,7 @@ class ServedConnections:
     def _free(self, served: ServedConnection) -> None:
         """Free what a connection has whose lease has ended."""
         served.is_ended = True
+        self._mesh.wills.end(served)
         resource = served.resource
         if served.consumer is not None:
             self._consumers.close(served.consumer)

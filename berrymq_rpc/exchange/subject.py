@@ -4,6 +4,9 @@
 
     berrymq.<cluster namespace>.<name>.<action>[.<namespace of the identifier>]
     berrymq-node.<cluster namespace>.<name of a node>.<its epoch>.talk
+    berrymq-node.<cluster namespace>.<name of a node>.<its epoch>.watch
+    berrymq-node.<cluster namespace>.watch
+    berrymq-node.<cluster namespace>.presence
 
 A ``*`` in the identifier of a message is the token ``%2A``: a subject that is published to has no
 wildcards. So a receiver subscribes to several subjects; with a ``*`` of NATS where it follows one.
@@ -16,7 +19,15 @@ from ..bus.routing_table import Parts
 from ..identifier import WILDCARD, Identifier
 from ..nats.subject import ANY, escape
 
-__all__ = ["all_subjects", "inbox", "patterns_of", "subject_of"]
+__all__ = [
+    "all_subjects",
+    "inbox",
+    "patterns_of",
+    "presence_subject",
+    "subject_of",
+    "watch_inbox",
+    "watch_subject",
+]
 
 #: The first token of all messages, and of what is for one node.
 PREFIX = "berrymq"
@@ -73,3 +84,19 @@ def inbox(cluster: str, node: tuple[str, int]) -> str:
     """The subject of what is for one node alone, by its name and epoch."""
     name, epoch = node
     return f"{NODE_PREFIX}.{escape(cluster)}.{escape(name)}.{epoch}.talk"
+
+
+def presence_subject(cluster: str) -> str:
+    """The subject of what all nodes are told about a node that is lost or back."""
+    return f"{NODE_PREFIX}.{escape(cluster)}.presence"
+
+
+def watch_subject(cluster: str) -> str:
+    """The subject of nodes that look for another one to hold their wills."""
+    return f"{NODE_PREFIX}.{escape(cluster)}.watch"
+
+
+def watch_inbox(cluster: str, node: tuple[str, int]) -> str:
+    """The subject of what a node and those that hold its will tell each other."""
+    name, epoch = node
+    return f"{NODE_PREFIX}.{escape(cluster)}.{escape(name)}.{epoch}.watch"

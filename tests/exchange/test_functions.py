@@ -101,6 +101,7 @@ async def test_the_names_are_berrymqs() -> None:
             "get_nowait",
             "in_progress",
             "interconnect",
+            "introduce",
             "keep_alive",
             "refuse",
             "send_message",

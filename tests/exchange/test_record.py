@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berrymq_rpc.errors import ProtocolError
-from berrymq_rpc.exchange.batch import MAX_COUNT, MAX_NUMBER, Batch
+from berrymq_rpc.exchange.batch import MAX_COUNT, MAX_NUMBER, Batch, Presence, PresenceBatch
 from berrymq_rpc.exchange.record import HEAD_BYTES, RecordCodec
 from berrymq_rpc.rpc.wire.codec import Codec
 
@@ -50,6 +50,14 @@ def test_an_answer_comes_back() -> None:
     assert (parsed.target, parsed.error) == (("b", 2), error)
 
 
+@pytest.mark.parametrize("will", [(b"", ()), (b"\x91\x92\xa3a:b\x90", (b"long", b"bytes"))])
+def test_what_is_said_about_a_node_comes_back(will: tuple[bytes, tuple[bytes, ...]]) -> None:
+    presence = Presence("here", ("lost", 3), "id", 4, 0.5, is_held=True)
+    parsed = CODEC.parse(CODEC.pack(PresenceBatch(presence, ("a", 1), 7, *will))).batch
+    assert parsed.presence == presence
+    assert (parsed.source, parsed.first, parsed.data, tuple(parsed.frames)) == (("a", 1), 7, *will)
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes(payload: bytes) -> None:
     for each in (payload, b"\x01\x00\x00\x00" + payload):
@@ -63,7 +71,9 @@ def test_any_bytes(payload: bytes) -> None:
         None,
         [],
         ["a", 1, 1],
-        ["a", 1, 1, 1, 0, 0, None, None, None, None, None],
+        ["a", 1, 1, 1, 0, 0, None, None, None, None, None, None],
+        ["a", 1, 1, 1, 0, 0, None, None, None, None, "here"],
+        ["a", 1, 1, 1, 0, 0, None, None, None, None, {"kind": "here"}],
         ["", 1, 1, 1],
         ["a" * 101, 1, 1, 1],
         ["a", -1, 1, 1],

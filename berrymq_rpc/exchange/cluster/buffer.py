@@ -20,7 +20,7 @@ from ..message_filter import MessageFilter
 from ..record import HEAD_BYTES, RecordCodec
 from ..reorder import MAX_SOURCES
 from ..send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
-from ..subject import inbox, subject_of
+from ..subject import inbox, presence_subject, subject_of
 
 __all__ = ["ClusterBuffer", "Publication", "Refused"]
 
@@ -118,6 +118,20 @@ class ClusterBuffer(SendBuffer):
             # It came from another node; what cannot be looked at has no subject.
             logger.warning("%r is not published: %.200s", batch, error)
             self.refused += batch.count
+
+    def put_presence(self, batch: Batch) -> None:
+        try:
+            subject = presence_subject(self._cluster)
+            if batch.data:
+                if self._filter is not None and not self._filter.admits(batch):
+                    self.withheld += 1
+                    return
+                subject = self.subject(self._codec.unpack(batch)[0][0])
+        except (ProtocolError, ValueError) as error:
+            logger.warning("%r is not published: %.200s", batch, error)
+            self.refused += 1
+            return
+        super().put(Publication(batch, subject, self._records.pack(batch)))
 
     def _pass_on(self, batch: Batch, parts: list[Batch]) -> None:
         """Have a message that its sender waits for still be one after the filter."""

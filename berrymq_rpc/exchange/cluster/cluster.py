@@ -27,6 +27,7 @@ from .buffer import ClusterBuffer, Publication
 from .intake import ClusterIntake
 from .interest import CONFIRM_TIMEOUT, ClusterInterest
 from .order import ClusterOrder
+from .watch import ClusterWatch
 
 __all__ = ["Cluster"]
 
@@ -70,6 +71,7 @@ class Cluster:
     Attributes:
         publisher: publishes what is to be stored.
         queues: the durable queues.
+        watch: who holds whose will.
     """
 
     def __init__(
@@ -120,6 +122,9 @@ class Cluster:
             mesh,
             self.send_buffer,
             self._intake,
+        )
+        self.watch = ClusterWatch(
+            self._connection, namespace, router, mesh.wills, self._intake, heartbeat
         )
         #: Increased when the link to the server is lost.
         self._generation = 0
@@ -187,6 +192,7 @@ class Cluster:
             self._mesh.gateway.add_follow_listener(self._interest.followed)
             self._mesh.gateway.set_durable_queues(self.queues)
             self._interest.update()
+            self.watch.start()
             await self._connection.flush(timeout)
         except BaseException:
             await self.close(0.0)
@@ -209,6 +215,7 @@ class Cluster:
                 await self.drain(timeout)
         finally:
             self._is_closed = True
+            self.watch.close()
             if self._is_attached:
                 self._mesh.gateway.remove_follow_listener(self._interest.followed)
                 self._mesh.detach()
@@ -277,6 +284,7 @@ class Cluster:
 
     def forget(self) -> None:
         self._is_closed = True
+        self.watch.close()
         self._interest.close()
         self._mesh.gateway.set_durable_queues(None)
 
@@ -381,6 +389,7 @@ class Cluster:
         if self._ager is not None:
             self._ager.cancel()
         if self._connection.links > 1:
+            self.watch.restored()
             self._restoring = self._loop.create_task(
                 self._report_restored(self._generation), name=f"{self!r}: restored"
             )

@@ -62,7 +62,7 @@ class ClusterIntake:
             if batch.target is not None:
                 raise ProtocolError("an answer is no message for all")
             self.received += batch.count
-            if batch.source == router.source:
+            if batch.source == router.source and batch.presence is None:
                 return
             router.check_size(batch)
         except ProtocolError as error:
@@ -75,6 +75,9 @@ class ClusterIntake:
             return
         if not self._is_about(subject, messages):
             router.count_malformed(ProtocolError(f"a message that is not about {subject}"))
+            return
+        if batch.presence is not None:
+            self._take_will(batch, messages[0][0])
             return
         if not reply:
             # What JetStream is to keep may be published again by any node.
@@ -93,6 +96,29 @@ class ClusterIntake:
             self._mesh.take(self._send_buffer, batches)
         else:
             self._take_some(subject, batch, previous, messages if batches else None)
+
+    def _take_will(self, batch: Batch, identifier: str) -> None:
+        if self._filter is not None and not self._filter.grants.covers_text(identifier):
+            self._deny(1, identifier)
+            return
+        self._take_presence(batch)
+
+    def receive_presence(self, subject: str, reply: str, payload: bytes, headers: bytes) -> None:
+        """Take what another node says about one that is lost or back."""
+        try:
+            batch = self._records.parse(payload).batch
+            if batch.presence is None or batch.data:
+                raise ProtocolError("a message came where nodes tell who is lost")
+        except ProtocolError as error:
+            self._router.count_malformed(error)
+            return
+        self._take_presence(batch)
+
+    def _take_presence(self, batch: Batch) -> None:
+        try:
+            self._mesh.wills.receive(self._send_buffer, batch)
+        except ProtocolError as error:
+            self._router.count_malformed(error)
 
     def _take_some(
         self,
