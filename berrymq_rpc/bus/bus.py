@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
+from ..runtime.meter import Meter, meter_of
+from .backlog import Backlog
 from .completion import Completion, track_route
 from .decorators import (
     EntryExit,
@@ -46,9 +48,12 @@ class Bus(Registry):
     Args:
         max_retained: how many messages it retains at most; see `retain`.
         max_retained_bytes: bytes of these together, counted roughly.
+        metrics: count its messages by identifier, and the receivers that raise; an `rpc.Meter`
+            counts those of several buses, and what else it is given to.
 
     Raises:
-        ValueError, TypeError: a bound is negative, or not an integer.
+        ValueError, TypeError: a bound is negative, or not an integer; or `metrics` is not what it
+            may be.
 
     Attributes:
         gateway: connects the bus with other processes; programs do not need it.
@@ -58,6 +63,7 @@ class Bus(Registry):
         self,
         max_retained: int = MAX_RETAINED,
         max_retained_bytes: int = MAX_RETAINED_BYTES,
+        metrics: "bool | Meter" = False,
     ) -> None:
         super().__init__()
         self._delivery = Delivery()
@@ -71,6 +77,10 @@ class Bus(Registry):
         self.gateway: Gateway = BusGateway(
             self._routing_table, self._delivery, self._diagram, self._retention
         )
+        self._meter: Meter | None = None
+        meter = meter_of(metrics)
+        if meter is not None:
+            self.measure(meter)
 
     @property
     def on_error(self) -> ErrorHandler | None:
@@ -448,26 +458,64 @@ class Bus(Registry):
         """
         return self._routing_table.registrations()
 
+    @property
+    def metrics(self) -> Meter | None:
+        """What counts its messages, or `None`."""
+        return self._meter
+
+    def measure(self, meter: Meter | None = None) -> Meter:
+        """Begin to count its messages, if that was not asked for as it was made.
+
+        Args:
+            meter: what counts from now on; ``None`` for what does already, or else a new one.
+
+        Returns:
+            What counts.
+        """
+        if meter is None:
+            meter = self._meter or Meter()
+        if meter is not self._meter:
+            self._meter = meter
+            self._delivery.meter = meter
+            self._routing_table.measure(meter)
+        return meter
+
     def statistics(self) -> dict[str, int]:
         """Counts of what there is at this moment.
 
         ``registrations``; ``routes_cached``, identifiers whose receivers are known without a
         lookup; ``changes_waiting``, of registrations; ``async_receivers`` that are running;
         ``pool_threads``, and ``receivers_running`` and ``receivers_waiting`` on the pool;
+        ``queues`` that are open in this process, those that share their messages being one,
+        ``messages_waiting`` in them and ``messages_dropped`` by them;
         ``messages_retained`` and ``retained_bytes``. Counts of what has happened:
         ``retained_dropped``, messages over a bound; ``retained_outdated``, those of other nodes
         that came after a newer one.
+
+        With ``metrics``, also ``messages_published`` by this process, ``messages_relayed`` from
+        other processes, and ``receiver_errors``: receivers and guards that raised. These are the
+        meter's, for all that it counts.
         """
         pool = self._pool
+        backlogs = {
+            backlog
+            for registration in self.registrations()
+            if isinstance(backlog := getattr(registration.receiver(), "__self__", None), Backlog)
+        }
         counts = {
             **self._routing_table.statistics(),
+            "queues": len(backlogs),
+            "messages_waiting": sum(map(len, backlogs)),
+            "messages_dropped": sum(backlog.dropped for backlog in backlogs),
             "async_receivers": len(self._delivery.async_receivers),
             "pool_threads": 0,
             "receivers_running": 0,
             "receivers_waiting": 0,
             **self._retention.store.statistics(),
         }
-        return counts if pool is None else counts | pool.statistics()
+        if pool is not None:
+            counts |= pool.statistics()
+        return counts if self._meter is None else counts | self._meter.message_totals()
 
     def _route(self, identifier: Identifier | str) -> Route:
         try:

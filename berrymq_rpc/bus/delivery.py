@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 from ..common.awaitable import PLAIN, as_coroutine, is_awaitable
+from ..common.measures import Measures
 from .async_receivers import AsyncReceivers
 from .completion import WrappedCall, registered_receiver
 from .log import describe, logger
@@ -36,13 +37,15 @@ class Delivery:
 
     Attributes:
         on_error: that of the `Bus`.
+        meter: counts the receivers and guards that raise; ``None`` while nothing does.
         async_receivers: the ``async def`` receivers that are running.
     """
 
-    __slots__ = ("async_receivers", "on_error")
+    __slots__ = ("async_receivers", "meter", "on_error")
 
     def __init__(self) -> None:
         self.on_error: ErrorHandler | None = None
+        self.meter: Measures | None = None
         self.async_receivers = AsyncReceivers()
 
     def run(self, route: Route, message: Message) -> int:
@@ -111,6 +114,8 @@ class Delivery:
         """Log an error and hand it to `on_error`, as `Gateway.report` says."""
         name = describe(receiver)
         logger.error("receiver %s %s: %r", name, problem, message, exc_info=error, about=name)
+        if self.meter is not None:
+            self.meter.receiver_failed()
         if self.on_error is None:
             return
         try:

@@ -258,6 +258,9 @@ class BusGateway:
         later: Later | None = None,
     ) -> bool:
         def run(route: Route, message: Message) -> None:
+            meter = self._delivery.meter
+            if meter is not None:
+                meter.relayed(str(parsed), is_followed=route.reached > 0)
             if answer is not None:
                 route, _ = track_route(route, answer)
             call = partial(self._start_context.new().run, self._delivery.run, route, message)
@@ -298,6 +301,10 @@ class BusGateway:
         except (KeyError, TypeError):
             route = self._routing_table.find(callback_identifier, relayed)
         message = OutcomeMessage(route.identifier, (result,), {}, error, origin)
+        meter = self._delivery.meter
+        if meter is not None:
+            # Its place is before the forwarders, too.
+            route.calls[0](message)
         route = Route(route.identifier, route.receivers, route.reached)
         if not relayed:
             return self._delivery.run(route, message)

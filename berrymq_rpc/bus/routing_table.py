@@ -20,6 +20,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Protocol, TypeAlias, TypeVar
 
+from ..common.measures import LOCAL, Measures
 from ..identifier import Identifier
 from .message import Message
 from .registrations import (
@@ -156,6 +157,8 @@ class RoutingTable:
         routes: the routes found so far, by what was sent.
         relayed_routes: the same for messages from other processes, which reach no local name.
         retention: what is retained; ``None`` while nothing is.
+        meter: counts the messages; ``None`` while nothing does. Its place in a route is before the
+            forwarders.
         generation: how often the registrations have changed.
     """
 
@@ -163,6 +166,7 @@ class RoutingTable:
         self.routes: Routes = {}
         self.relayed_routes: Routes = {}
         self.retention: LateJoins | None = None
+        self.meter: Measures | None = None
         self.generation = 0
         self._index: SubscriptionIndex[Registration] = SubscriptionIndex()
         self._call: Callable[[Registration], Receiver] = attrgetter("call")
@@ -248,6 +252,14 @@ class RoutingTable:
 
         self.change(change)
 
+    def measure(self, meter: Measures) -> None:
+        """Have a meter count the messages from now on."""
+
+        def change() -> None:
+            self.meter = meter
+
+        self.change(change)
+
     def find(self, sent: Identifier | str, relayed: bool = False) -> Route:
         """Look up the route of what was sent, and keep it for the next time.
 
@@ -271,6 +283,8 @@ class RoutingTable:
                 else:
                     forwarders = retention.forwarders(identifier, found, relayed, forwarders)
                     calls = (*forwarders, *map(self.call_of, found))
+                if self.meter is not None:
+                    calls = (_counter(self.meter, identifier, len(found), relayed), *calls)
                 route = Route(identifier, calls, len(found))
                 routes = self.relayed_routes if relayed else self.routes
                 if len(routes) >= MAX_ROUTES:
@@ -381,6 +395,19 @@ class RoutingTable:
         finally:
             # Afterwards, as a lookup that comes in the middle of it may not see all of it.
             self.generation += is_changed
+
+
+def _counter(meter: Measures, identifier: Identifier, found: int, relayed: bool) -> Receiver:
+    """What counts the messages of a route."""
+    name = LOCAL if identifier.is_local else str(identifier)
+
+    def count(message: Message) -> None:
+        meter.published(name)
+
+    def count_relayed(message: Message) -> None:
+        meter.relayed(name, is_followed=found > 0)
+
+    return count_relayed if relayed else count
 
 
 def _remover(reference: "weakref.ref[RoutingTable]") -> Callable[[MethodRegistration], None]:

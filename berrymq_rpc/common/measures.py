@@ -31,6 +31,7 @@ __all__ = [
     "CANCELLED",
     "ERROR",
     "EXPIRED",
+    "LOCAL",
     "MAX_IDENTIFIERS",
     "MAX_METHODS",
     "OK",
@@ -48,6 +49,10 @@ OK, ERROR, CANCELLED, EXPIRED, REFUSED = range(5)
 #: Their names: a result; an exception of the method; given up by the caller; not answered within
 #: its timeout; not begun, as it was not allowed, not found, malformed, or too many ran.
 OUTCOMES = ("ok", "error", "cancelled", "expired", "refused")
+
+#: What the messages are counted under that never leave the process: who sees the figures need not
+#: know their identifiers.
+LOCAL = "(local)"
 
 #: How many methods and identifiers have figures of their own.
 MAX_METHODS = 200

@@ -13,6 +13,7 @@ from ..identifier import Identifier
 from ..rpc import Call, Client
 from ..runtime.fork import OwnerProcess
 from ..runtime.log import Log
+from ..runtime.meter import Meter
 from .status import INVALID_TOKEN, OK, TIMEOUT
 
 __all__ = ["Connection", "Keeper", "OnewayConnection", "StreamKeeper"]
@@ -100,6 +101,13 @@ class Connection(ABC):
         self._is_closed = False
         #: Called with ``"lost"`` or ``"restored"`` and what is known about it; set by the node.
         self.report: Callable[..., object] = lambda action, **about: None
+
+    def measure(self, meter: Meter) -> None:
+        """Have a meter count the calls to the peer from now on."""
+        client: object = self._client
+        # Those over plain HTTP have another kind, which counts nothing.
+        if isinstance(client, Client):
+            client.measure(meter)
 
     @property
     def endpoint(self) -> str:

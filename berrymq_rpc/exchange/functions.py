@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..rpc import AttrHandler, context, method
 from ..rpc.inbound_call import current
 from ..rpc.options import ClientOptions
 from ..rpc.validation import check_count
+from ..runtime.meter import Meter
 from .batch import checked_name, parse_batch
 from .consumer import MAX_UNACKNOWLEDGED, Consumer, checked_ack_wait, checked_delay, checked_tries
 from .consumers import Consumers
@@ -502,6 +504,10 @@ class ExportedFunctions(AttrHandler):
     def queues(self) -> tuple[RemoteQueue, ...]:
         """The queues that are kept for other processes."""
         return tuple(self._queues)
+
+    def measure(self, meter: Meter) -> None:
+        """Have a meter count the calls of the clients that call back from now on."""
+        self._client_options = replace(self._client_options, metrics=meter)
 
     def statistics(self) -> dict[str, int]:
         """Counts: connections, consumers and messages that wait, and dropped messages."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -18,6 +19,7 @@ from ..nats.options import Durable, Nats, NatsPlace, nats_of
 from ..nats.subject import checked_name
 from ..rpc import Limits, Server
 from ..rpc.options import CallOptions, ClientOptions, ServerOptions
+from ..rpc.runtime import COUNTS
 from ..rpc.server import start_server_with
 from ..rpc.transport import endpoints_of
 from ..rpc.transport.port import IPC_MODE
@@ -25,6 +27,8 @@ from ..rpc.validation import checked_limits, checked_seconds
 from ..rpc.wire.translation import Untranslated
 from ..runtime.fork import OwnerProcess
 from ..runtime.log import Log
+from ..runtime.loop_delay import sample_loop
+from ..runtime.meter import Meter, meter_of
 from ..security import CurveServer, PublicKey, Security
 from ..security.key_pair import public_key
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
@@ -145,6 +149,7 @@ class Node:
         will_delay: seconds that it has to come back, in this run or, with the same `name`, in a
             new one.
         will_bytes: bytes that a will may have, its own or that of a peer.
+        metrics: count the messages of the bus and the calls of the node; see `rpc.start_server`.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
 
@@ -186,6 +191,7 @@ class Node:
         will: Sequence[Any] | None = None,
         will_delay: float = WILL_DELAY,
         will_bytes: int = MAX_WILL_BYTES,
+        metrics: bool | Meter = False,
         gateway: Gateway | None = None,
     ) -> None:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
@@ -196,6 +202,10 @@ class Node:
             raise ValueError("a handler is served at an address: give bind=")
         self._bus = default_bus if bus is None else bus
         self._gateway = self._bus.gateway if gateway is None else gateway
+        # One for both: that of the bus, if it has one.
+        self._meter = self._bus.measure() if metrics is True else meter_of(metrics)
+        if self._meter is not None:
+            self._bus.measure(self._meter)
         self._mesh = Mesh(
             self._gateway,
             name,
@@ -219,6 +229,7 @@ class Node:
             security=security,
             insecure=insecure,
             ipc_mode=ipc_mode,
+            metrics=self._meter,
         )
         self._functions = ExportedFunctions(
             self._bus,
@@ -261,6 +272,8 @@ class Node:
         self._owner = OwnerProcess("node")
         #: Ends that this node hears of keys which are removed.
         self._stop_listening: Callable[[], None] = lambda: None
+        #: Ends the samples of the event loop's delay.
+        self._end_samples: Callable[[], None] = lambda: None
 
     @property
     def bus(self) -> Bus:
@@ -335,6 +348,8 @@ class Node:
             self._stop_listening = security.authorization.add_listener(
                 lambda key: self._key_removed(loop, key)
             )
+        if self._meter is not None:
+            self._end_samples = sample_loop(asyncio.get_running_loop(), self._meter)
         # For async receivers, if the sender's thread has no loop.
         self._gateway.set_loop(asyncio.get_running_loop())
         self._mesh.start()
@@ -493,6 +508,7 @@ class Node:
             untranslated=self._client_options.untranslated,
             security=self._client_options.security,
             ipc_mode=self._client_options.ipc_mode,
+            metrics=self._meter,
         )
         server = await start_server_with(self._handler, options)
         self._servers.append(server)
@@ -663,6 +679,35 @@ class Node:
         await self._opened(connection)
         return connection
 
+    @property
+    def metrics(self) -> Meter | None:
+        """What counts its calls and the messages of its bus, or ``None``."""
+        return self._meter
+
+    def measure(self, meter: Meter | None = None) -> Meter:
+        """Begin to count calls and messages, if that was not asked for as the node was made.
+
+        Args:
+            meter: what counts from now on; ``None`` for what does already, or else that of the bus,
+                or a new one.
+
+        Returns:
+            What counts.
+        """
+        meter = self._bus.measure(meter or self._meter)
+        if meter is not self._meter:
+            self._meter = meter
+            self._client_options = replace(self._client_options, metrics=meter)
+            self._functions.measure(meter)
+            for server in self._servers:
+                server.measure(meter)
+            for connection in self._connections:
+                connection.measure(meter)
+            if self._is_running:
+                self._end_samples()
+                self._end_samples = sample_loop(asyncio.get_running_loop(), meter)
+        return meter
+
     def overview(self, limit: int | None = None) -> dict[str, list[dict[str, Any]]]:
         """Its connections, and the queues that it keeps for other processes, in plain values.
 
@@ -692,20 +737,28 @@ class Node:
         those left out for nodes that may not get them (``messages_withheld``). Between nodes: this
         node's own messages that could not be sent
         (``messages_refused``), messages of other nodes that were missed (``messages_missed``),
-        duplicates, which are not a loss (``doubles``), and malformed messages that came
-        (``messages_malformed``); the wills of other nodes that it holds (``wills_held``), those
-        that were refused as they took too many bytes (``wills_refused``), and those that it has
-        published (``wills_published``). Of a cluster: whether there is a NATS server now
-        (``cluster_connected``, 1 or 0), messages that came from it (``cluster_received``), those
-        that it has not confirmed yet
-        (``cluster_waiting``), and those that were dropped as too many waited
-        (``cluster_dropped``); and how many nodes there hold this one's will (``will_holders``).
+        duplicates, which are not a loss (``messages_duplicated``, and by an older name
+        ``doubles``), and malformed messages that came (``messages_malformed``); the wills of other
+        nodes that it holds (``wills_held``), those that were refused as they took too many bytes
+        (``wills_refused``), and those that it has published (``wills_published``). Of a cluster:
+        whether there is a NATS server now (``cluster_connected``, 1 or 0), messages that came from
+        it (``cluster_received``), those that it has not confirmed yet (``cluster_waiting``), and
+        those that were dropped as too many waited (``cluster_dropped``); and how many nodes there
+        hold this one's will (``will_holders``).
+
+        Of its servers, all that `Server.statistics` has, such as ``peers`` and ``calls``. With
+        ``metrics``, also what that and `Bus.statistics` have then.
         """
         router = self._mesh.router
-        counts = self._functions.statistics() | {
+        counts = dict.fromkeys(COUNTS, 0)
+        for server in self._servers:
+            theirs = server.statistics()
+            for name in COUNTS:
+                counts[name] += theirs[name]
+        counts |= self._functions.statistics() | {
             "messages_refused": router.refused,
             "messages_missed": router.reorder.missed,
-            "doubles": router.reorder.duplicates,
+            "messages_duplicated": router.reorder.duplicates,
             "messages_malformed": router.malformed,
             "wills_held": len(self._mesh.wills.table),
             "wills_refused": self._mesh.wills.table.refused,
@@ -715,13 +768,15 @@ class Node:
             buffer = cluster.send_buffer
             counts["messages_refused"] += buffer.refused
             counts["messages_missed"] += cluster.order.missed
-            counts["doubles"] += cluster.order.duplicates
+            counts["messages_duplicated"] += cluster.order.duplicates
             counts["cluster_connected"] = int(cluster.is_connected)
             counts["cluster_received"] = cluster.received
             counts["cluster_waiting"] = buffer.messages
             counts["cluster_dropped"] = buffer.dropped
             counts["will_holders"] = cluster.watch.holders
-        return counts
+        counts["doubles"] = counts["messages_duplicated"]
+        meter = self._meter
+        return counts if meter is None else counts | meter.call_totals() | meter.message_totals()
 
     async def close(self) -> None:
         """Close the connections to other nodes, and stop listening. Can be called again."""
@@ -730,6 +785,7 @@ class Node:
         self._is_running = False
         self._stop_listening()
         self._mesh.wills.close()
+        self._end_samples()
         await asyncio.gather(*(connection.close() for connection in self._connections))
         # What was sent before goes to the nodes that have connected to this one, too.
         await self._mesh.drain(FAREWELL)

@@ -15,6 +15,7 @@ from ..identifier import Identifier
 from ..rpc.validation import checked_seconds
 from ..runtime.fork import call_in_child
 from ..runtime.log import Log
+from ..runtime.meter import Meter
 from ..security import PublicKey
 from .functions import TTL
 from .peer_client import Place, endpoint_of_node, endpoint_to_show
@@ -89,6 +90,12 @@ class SyncNode:
         """Counts, as `Node.statistics` gives them; empty while the node does not run."""
         running = self._running()
         return {} if running is None else running.loop_thread.run(running.statistics())
+
+    @property
+    def metrics(self) -> Meter | None:
+        """What counts its calls and the messages of its bus, or ``None``."""
+        running = self._running()
+        return None if running is None else running.node.metrics
 
     def start(self) -> Self:
         """Start it now, if it does not run: a node with a ``cluster`` joins it.

@@ -28,7 +28,7 @@ from .wire.session import Dialect, Session
 if TYPE_CHECKING:
     from .nats_service import NatsService
 
-__all__ = ["Runtime"]
+__all__ = ["COUNTS", "Runtime"]
 
 logger = Log("berrymq_rpc.rpc")
 
@@ -42,6 +42,12 @@ FAREWELL_PAUSE = 0.002
 
 #: What sessions count, by the names of their attributes.
 _COUNTED = ("malformed", "expired", "notifications_lost")
+
+#: The names of what `Runtime.statistics` has without a meter.
+COUNTS = (
+    *("peers", "calls_in_flight", "calls", "calls_running", "call_bytes_queued", "bytes_queued"),
+    *("malformed_messages", "notifications_dropped", *_COUNTED),
+)
 
 
 class Runtime:

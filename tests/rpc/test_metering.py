@@ -12,6 +12,7 @@ import pytest
 from berrymq_rpc import rpc
 from berrymq_rpc.common.measures import OUTCOMES
 from berrymq_rpc.common.series import OTHER
+from berrymq_rpc.rpc.runtime import COUNTS
 from berrymq_rpc.runtime.loop_delay import sample_loop
 from berrymq_rpc.runtime.loop_thread import LoopThread
 
@@ -391,3 +392,8 @@ async def test_metrics_are_true_or_a_meter(metrics: Any) -> None:
         await rpc.open_client(connect="tcp://127.0.0.1:9", metrics=metrics)
     with pytest.raises(TypeError, match="metrics must be"):
         await rpc.start_server({}, bind="tcp://127.0.0.1:*", metrics=metrics)
+
+
+async def test_the_names_of_what_is_counted(pair: Pair) -> None:
+    async with pair(Handler()) as (server, client):
+        assert set(server.statistics()) == set(client.statistics()) == set(COUNTS)

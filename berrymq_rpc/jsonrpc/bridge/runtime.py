@@ -150,7 +150,10 @@ class BridgeRuntime:
             "posts_refused": self.host_calls.refused,
             "tokens_refused": self.tokens_refused,
             "calls": sum(dialect.calls for dialect in self._dialects),
+            "calls_running": self.in_progress,
             "calls_in_progress": self.in_progress,
+            "call_bytes_queued": self.dispatcher.queued_bytes,
+            "notifications_dropped": self.dispatcher.notifications_dropped,
             "bytes_queued": sum(connection.queued_bytes() for connection in self.connections),
             "malformed_messages": self.dispatcher.malformed
             + sum(dialect.malformed for dialect in self._dialects),
