@@ -10,7 +10,7 @@ import pytest
 from berrymq_rpc import rpc
 
 #: Each fault is tried with keys as well.
-pytestmark = pytest.mark.keys
+pytestmark = [pytest.mark.keys, pytest.mark.slow]
 
 Until = Callable[..., Awaitable[None]]
 

@@ -17,7 +17,7 @@ from berrymq_rpc import rpc
 from berrymq_rpc.rpc.wire.codec import Codec
 
 #: Each fault is tried with keys as well.
-pytestmark = pytest.mark.keys
+pytestmark = [pytest.mark.keys, pytest.mark.slow]
 
 #: Seconds that a busy machine may take longer than is asked for.
 SLACK = 2.0

@@ -21,6 +21,9 @@ pytest.importorskip("nats", reason="NATS needs nats-py")
 
 from berrymq_rpc.nats import connection
 
+# Each of these needs servers of its own, and most of them seconds.
+pytestmark = pytest.mark.slow
+
 Until = Callable[..., Any]
 StartNats = Callable[..., NatsServer]
 

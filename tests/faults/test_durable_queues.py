@@ -24,6 +24,9 @@ from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
+# Each of these needs servers of its own, and most of them seconds.
+pytestmark = pytest.mark.slow
+
 StartNats = Callable[..., NatsServer]
 Until = Callable[..., Any]
 

@@ -14,6 +14,9 @@ from berrymq_rpc.testing.nats_server import NatsServer
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
 
+# Each of these needs servers of its own, and most of them seconds.
+pytestmark = pytest.mark.slow
+
 Until = Callable[..., Any]
 StartNats = Callable[..., NatsServer]
 

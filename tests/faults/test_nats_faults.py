@@ -19,7 +19,7 @@ from berrymq_rpc import AsyncQueue, Bus, Empty, Node, rpc
 from berrymq_rpc.testing.nats_server import NatsServer
 
 # Keys are ZeroMQ's.
-pytestmark = pytest.mark.keys(never=True)
+pytestmark = [pytest.mark.keys(never=True), pytest.mark.slow]
 
 StartNats = Callable[..., NatsServer]
 Until = Callable[..., Awaitable[None]]

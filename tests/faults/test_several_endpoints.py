@@ -6,7 +6,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from berrymq_rpc import rpc
+
+# Each of these needs servers of its own, and most of them seconds.
+pytestmark = pytest.mark.slow
 
 Until = Callable[..., Awaitable[None]]
 

@@ -162,6 +162,7 @@ greetings = st.binary(max_size=100) | st.builds(
 )
 
 
+@settings(max_examples=30)
 @given(greetings, st.booleans())
 async def test_greetings(greeting: bytes, has_keys: bool) -> None:
     """Whatever a server says, a client gets a reason, or none, and no other error."""
