@@ -21,6 +21,7 @@ COMMANDS = {
     "stub": "stub",
     "bridge": "bridge",
     "queues": "queues",
+    "doctor": "doctor.command",
     "keygen": "keys",
     "authorize": "keys",
     "revoke": "keys",

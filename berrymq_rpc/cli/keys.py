@@ -21,6 +21,7 @@ __all__ = [
     "bridge_keys",
     "client_keys",
     "in_options",
+    "key_files",
     "keygen",
     "revoke",
     "server_keys",
@@ -200,6 +201,11 @@ def client_keys(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**options, security=_client_security(key, server_key))
 
     return _key_option(_server_key_option(command))
+
+
+def key_files(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--key`` and ``--server-key``; the command gets both as they are, unread."""
+    return _key_option(_server_key_option(function))
 
 
 def server_keys(function: Callable[..., Any]) -> Callable[..., Any]:

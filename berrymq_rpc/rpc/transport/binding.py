@@ -19,7 +19,7 @@ from ...endpoint import Endpoint
 from .port import IPC_MODE
 from .zap import set_endpoint
 
-__all__ = ["bind_error", "bind_socket", "is_name", "needs_ipv6", "uses_ipv6"]
+__all__ = ["bind_error", "bind_socket", "is_name", "library_versions", "needs_ipv6", "uses_ipv6"]
 
 _IPC = "ipc://"
 
@@ -152,3 +152,8 @@ def _check_path(path: str) -> None:
         # A socket of another kind, or that this user may not reach, is in use as well.
         if probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT):
             raise zmq.ZMQError(errno.EADDRINUSE)
+
+
+def library_versions() -> tuple[str, str]:
+    """The versions of pyzmq and of the libzmq that it uses."""
+    return zmq.pyzmq_version(), zmq.zmq_version()
