@@ -35,9 +35,11 @@ BUFFERS = {"Bounded", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue", "deq
 #: Each module that makes a buffer: the beginning of its row, or why it has none.
 MODULES = {
     "bus/backlog.py": "messages in a ``Queue``",
+    "bus/catch_up.py": "no buffer: what one receiver that is new has to hear first",
     "bus/routing_table.py": "no buffer: changes that are made at once, before the next route",
     "bus/thread_pool.py": "receivers that wait for the pool",
     "common/bounded.py": "no buffer: the class of buffers",
+    "common/history.py": "no buffer: the rates of the last minutes",
     "exchange/cluster/interest.py": "no buffer: changes of what is followed, until the next turn",
     "exchange/durable/consumer.py": "messages of a durable queue in a process",
     "exchange/link.py": "no buffer: the rest of one batch",

@@ -273,7 +273,7 @@ async def test_who_is_not_named_gets_nothing(folder: Path, until: Any) -> None:
         bob.bus.twitter("job:by_bob")
         plant.bus.twitter("job:by_plant")
         alice.bus.twitter("job:by_alice")
-        await until(lambda: len(at_plant) == 2 and at_alice)
+        await until(lambda: len(at_plant) == 2 == len(at_alice))
         await until(lambda: plant.statistics()["messages_denied"] == 1)
         assert at_bob == ["job:by_bob"]
         assert sorted(at_plant) == ["job:by_alice", "job:by_plant"]
