@@ -26,7 +26,7 @@ LAYERS = {
         "berrymq_rpc.nats.headers",
         "berrymq_rpc.nats.subject",
     ],
-    "runtime": ["berrymq_rpc.runtime", "berrymq_rpc.security"],
+    "runtime": ["berrymq_rpc.runtime", "berrymq_rpc.security", "berrymq_rpc.opentelemetry"],
     "bus": ["berrymq_rpc.bus"],
     "wire": [
         "berrymq_rpc.rpc.wire",
@@ -89,6 +89,7 @@ THIRD_PARTY = {
         "berrymq_rpc.testing.opened_sockets",
     ],
     "aiohttp": ["berrymq_rpc.jsonrpc"],
+    "opentelemetry": ["berrymq_rpc.opentelemetry"],
     "msgspec": ["berrymq_rpc.jsonrpc.protocols"],
     "nats": ["berrymq_rpc.nats.link"],
     "nkeys": ["berrymq_rpc.nats.link"],

@@ -165,7 +165,11 @@ def opened(dialect: Any = NATIVE, limits: Limits | None = None, first_id: int = 
 
 def begin(session: Session, method: str, *args: Any, now: float = 0.0, **more: Any) -> Caller:
     caller = Caller(method, more.get("deadline"))
-    session.call(caller, method, args, more.get("kwargs", {}), now)
+    kwargs, metadata = more.get("kwargs", {}), more.get("metadata")
+    if metadata is None:
+        session.call(caller, method, args, kwargs, now)
+    else:
+        session.call_with(caller, method, args, kwargs, now, metadata)
     return caller
 
 
@@ -269,29 +273,51 @@ def test_bytes_of_a_record(example: Example) -> None:
     assert arrays(CODEC.unpack(example.data)) == example.value
 
 
-def call_fields(fields: list[Any]) -> tuple[str, tuple[Any, ...], dict[str, Any], float | None]:
-    """Method, args, kwargs and the deadline in seconds."""
+def call_fields(
+    fields: list[Any],
+) -> tuple[str, tuple[Any, ...], dict[str, Any], float | None, dict[str, Any] | None]:
+    """Method, args, kwargs, the deadline in seconds, and the metadata."""
     kwargs = fields[2] if len(fields) > 2 else {}
-    deadline = fields[3] / 1e6 if len(fields) > 3 else None
-    return fields[0], tuple(fields[1]), kwargs, deadline
+    deadline = fields[3] / 1e6 if len(fields) > 3 and fields[3] is not None else None
+    return fields[0], tuple(fields[1]), kwargs, deadline, fields[4] if len(fields) > 4 else None
+
+
+def notify_fields(
+    fields: list[Any],
+) -> tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any] | None]:
+    """Method, args, kwargs and the metadata."""
+    method, args, kwargs, *_ = call_fields(fields[:3])
+    return method, args, kwargs, fields[3] if len(fields) > 3 else None
+
+
+def greeted(session: Any) -> Any:
+    """The session, once the peer has said what it takes."""
+    (example,) = (example for example in RECORDS if example.kind == "HELLO")
+    session.receive(as_message(example), 0.0)
+    return session
 
 
 def say(example: Example) -> Any:
     """Have a session send that record, by the method that its owner calls."""
     _, *fields = example.value
     if example.kind == "HELLO":
-        properties = {name: value for name, value in fields[0].items() if name != "versions"}
+        ours = ("versions", "metadata")
+        properties = {name: value for name, value in fields[0].items() if name not in ours}
         session = NATIVE.session(Limits(**properties))
         session.connected(0.0)
         return session.messages(0.0)
     session = opened(first_id=fields[0] if example.kind in ("CALL", "CANCEL", "ACKNOWLEDGE") else 1)
     match example.kind:
         case "CALL":
-            method, args, kwargs, deadline = call_fields(fields[1:])
-            begin(session, method, *args, kwargs=kwargs, deadline=deadline)
+            method, args, kwargs, deadline, metadata = call_fields(fields[1:])
+            more = {"kwargs": kwargs, "deadline": deadline, "metadata": metadata}
+            begin(greeted(session), method, *args, **more)
         case "NOTIFY":
-            method, args, kwargs, _ = call_fields(fields)
-            session.notify(method, args, kwargs, 0.0)
+            method, args, kwargs, metadata = notify_fields(fields)
+            if metadata is None:
+                session.notify(method, args, kwargs, 0.0)
+            else:
+                greeted(session).notify_with(method, args, kwargs, 0.0, metadata)
         case "ACCEPTED":
             session.accepted(*fields)
         case "RESULT":
@@ -347,12 +373,12 @@ def test_a_session_reads_it(example: Example) -> None:
         case "HELLO":
             assert session.window == fields[0]["window"]
         case "CALL":
-            method, args, kwargs, deadline = call_fields(fields[1:])
+            method, args, kwargs, deadline, metadata = call_fields(fields[1:])
             when = None if deadline is None else pytest.approx(deadline)
-            assert asked == [(CALL, fields[0], method, args, kwargs, when)]
+            assert asked == [(CALL, fields[0], method, args, kwargs, when, metadata)]
         case "NOTIFY":
-            method, args, kwargs, _ = call_fields(fields)
-            assert asked == [(kind, None, method, args, kwargs, None)]
+            method, args, kwargs, metadata = notify_fields(fields)
+            assert asked == [(kind, None, method, args, kwargs, None, metadata)]
         case "ACCEPTED":
             assert [caller.events for caller in callers] == [
                 [("ACCEPTED", call_id in fields[1])] for call_id in fields[0]
@@ -385,11 +411,11 @@ def test_a_session_reads_it(example: Example) -> None:
             assert asked == []
             assert session.pending_records == 0
         case "GOODBYE":
-            assert asked == [(kind, None, fields[0], (), NO_KWARGS, None)]
+            assert asked == [(kind, None, fields[0], (), NO_KWARGS, None, None)]
         case "CREDIT":
-            assert asked == [(kind, fields[0], "", (fields[1],), NO_KWARGS, None)]
+            assert asked == [(kind, fields[0], "", (fields[1],), NO_KWARGS, None, None)]
         case _:
-            assert asked == [(kind, fields[0], "", (), NO_KWARGS, None)]
+            assert asked == [(kind, fields[0], "", (), NO_KWARGS, None, None)]
 
 
 # -- messages --------------------------------------------------------------------------------
@@ -443,7 +469,8 @@ def test_the_whole_exchange() -> None:
     add = begin(client, "math.add", 1, 2, now=5.0, deadline=7.0)
     server.connected(100.0)
     next_is(client, server)
-    assert asked.pop() == (CALL, 1, "math.add", (1, 2), {}, pytest.approx(102.0, abs=0.1))
+    asking = (CALL, 1, "math.add", (1, 2), {}, pytest.approx(102.0, abs=0.1), None)
+    assert asked.pop() == asking
     server.accepted([1], [])
     next_is(server, client)
     assert client.window == 500
@@ -556,7 +583,7 @@ def test_aiozmq_call() -> None:
     session = opened(AIOZMQ, first_id=7)
     begin(session, "math.add", 1, 2)
     assert session.messages(2.5) == [frames]
-    assert opened(AIOZMQ).receive(frames, 0.0) == [(CALL, 7, "math.add", (1, 2), {}, None)]
+    assert opened(AIOZMQ).receive(frames, 0.0) == [(CALL, 7, "math.add", (1, 2), {}, None, None)]
     assert AIOZMQ.recognises(frames)
     assert not NATIVE.recognises(frames)
 

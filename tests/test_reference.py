@@ -32,6 +32,7 @@ MODULES = [
     "berrymq_rpc.jsonrpc.bridge",
     "berrymq_rpc.jsonrpc.zeromq",
     "berrymq_rpc.monitor",
+    "berrymq_rpc.opentelemetry",
     "berrymq_rpc.rpc",
     "berrymq_rpc.testing",
 ]
@@ -53,7 +54,7 @@ INTERNAL = {
     "Call": {
         *("accepted", "accepted_at", "connection", "deadline", "end", "fail", "fail_at_once"),
         *("id", "item", "loop_left", "made_at", "make_stream", "method", "refused", "resend"),
-        *("sent", "succeed", "timeout", "usage"),
+        *("sent", "succeed", "timeout", "usage", "is_stream", "on_end"),
         # It passes for a coroutine by them; users have `aclose` and ``async for``.
         *("close", "read", "send", "throw"),
     },

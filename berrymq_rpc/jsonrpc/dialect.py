@@ -106,8 +106,14 @@ class JSONRPCSession(ForeignSession):
 
         return self._events(self._read(frames[-1], answered), now)
 
-    def _events(self, message: IncomingMessage, now: float) -> list[InboundEvent]:
-        """Take the answers in a message, and return what it asks."""
+    def _events(
+        self, message: IncomingMessage, now: float, metadata: dict[str, Any] | None = None
+    ) -> list[InboundEvent]:
+        """Take the answers in a message, and return what it asks.
+
+        Args:
+            metadata: what came with the message.
+        """
         if message.malformed:
             self.malformed += message.malformed
         if message.responses:
@@ -117,9 +123,9 @@ class JSONRPCSession(ForeignSession):
         if message.calls and not self._called_first:
             self._version = message.calls[-1].protocol
         return [
-            (NOTIFY, None, request.method, request.args, request.kwargs, None)
+            (NOTIFY, None, request.method, request.args, request.kwargs, None, metadata)
             if request.is_notification
-            else (CALL, request, request.method, request.args, request.kwargs, None)
+            else (CALL, request, request.method, request.args, request.kwargs, None, metadata)
             for request in message.calls
         ]
 

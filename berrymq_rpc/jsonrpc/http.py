@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, Self
 from urllib.parse import unquote
 
+from ..common.tracing import Span, Tracing, installed
 from ..endpoint import Endpoint, split_user, without_password
 from ..errors import (
     AuthenticationError,
@@ -115,6 +116,7 @@ class HTTPClient:
         self._error_table = error_table
         self._max_size = max_size
         self.security = security
+        self._tracing = installed()
         self._ids = count(1)
         self._owner = OwnerProcess("client")
         self._loop = asyncio.get_running_loop() if loop is None else loop
@@ -171,11 +173,37 @@ class HTTPClient:
     ) -> "asyncio.Task[Any]":
         call_id = next(self._ids)
         body = self._body(method, args, kwargs, call_id)
-        return self._start(method, self._ask(method, body, call_id))
+        if self._tracing is None:
+            return self._start(method, self._ask(method, body, call_id, self._headers))
+        span, headers = self._begin(self._tracing, method)
+        try:
+            task = self._start(method, self._ask(method, body, call_id, headers))
+        except BaseException as error:
+            span.end(error)
+            raise
+        task.add_done_callback(partial(_ended, span))
+        return task
+
+    def _begin(self, tracing: Tracing, method: str) -> tuple[Span, Mapping[str, str]]:
+        """The span of a call, and the headers that it is sent with."""
+        span = tracing.call(method, "jsonrpc")
+        span.at(self._shown)
+        return span, {**self._headers, **span.carrier}
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Version 1.0 has an id of null for it, for which berryMQ 0.3 sends an answer all the same.
-        task = self._start(method, self._tell(method, self._body(method, args, kwargs, None)))
+        body = self._body(method, args, kwargs, None)
+        headers, span = self._headers, None
+        if self._tracing is not None:
+            span, headers = self._begin(self._tracing, method)
+        try:
+            task = self._start(method, self._tell(method, body, headers))
+        except BaseException as error:
+            if span is not None:
+                span.end(error)
+            raise
+        if span is not None:
+            task.add_done_callback(partial(_ended, span))
         task.add_done_callback(partial(self._told, method))
 
     def _told(self, method: str, task: "asyncio.Task[Any]") -> None:
@@ -209,8 +237,8 @@ class HTTPClient:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _ask(self, method: str, body: bytes, call_id: int) -> Any:
-        status, answer = await self._post(method, body)
+    async def _ask(self, method: str, body: bytes, call_id: int, headers: Mapping[str, str]) -> Any:
+        status, answer = await self._post(method, body, headers)
         response = self._response(answer)
         error = None if response is None else response.result
         has_error = isinstance(error, RPCError)
@@ -243,8 +271,8 @@ class HTTPClient:
         response = JSONRPCLoose.payload_to_response({"id": None, **payload})
         return None if response.malformed else response
 
-    async def _tell(self, method: str, body: bytes) -> None:
-        status, answer = await self._post(method, body)
+    async def _tell(self, method: str, body: bytes, headers: Mapping[str, str]) -> None:
+        status, answer = await self._post(method, body, headers)
         if status >= 300:
             raise self._refused(status, answer)
 
@@ -260,7 +288,9 @@ class HTTPClient:
             error.reason = _REASONS[status]
         return error
 
-    async def _post(self, method: str, body: bytes) -> tuple[int, bytes]:
+    async def _post(
+        self, method: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
         """The status and the body of the response."""
         aiohttp = _aiohttp()
         try:
@@ -268,7 +298,7 @@ class HTTPClient:
                 asyncio.timeout(self._timeout),
                 # A redirect would carry the call, and the token with it, to another server.
                 self._session.post(
-                    self._url, data=body, headers=self._headers, allow_redirects=False
+                    self._url, data=body, headers=headers, allow_redirects=False
                 ) as response,
             ):
                 data: bytes = await response.content.read(self._max_size + 1)
@@ -321,6 +351,11 @@ class HTTPClient:
 
     def __repr__(self) -> str:
         return f"<HTTPClient {self._shown}>"
+
+
+def _ended(span: Span, task: "asyncio.Task[Any]") -> None:
+    # To ask by `exception` would count as having seen it.
+    span.end(asyncio.CancelledError() if task.cancelled() else task._exception)
 
 
 def _is_about_certificates(error: BaseException) -> bool:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..common.tracing import TRACE_FIELDS
 from ..errors import (
     GenericError,
     NotFoundError,
@@ -163,9 +164,10 @@ class MicroSession(ForeignSession):
             if reply:
                 self._fail(request, full_name(type(error)), (str(error),), str(error))
             return []
+        metadata = {name: headers[name] for name in TRACE_FIELDS if name in headers} or None
         if reply:
-            return [(CALL, request, name, args, kwargs, deadline)]
-        return [(NOTIFY, None, name, args, kwargs, None)]
+            return [(CALL, request, name, args, kwargs, deadline, metadata)]
+        return [(NOTIFY, None, name, args, kwargs, None, metadata)]
 
     def _arguments(self, body: bytes, is_msgpack: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not body:

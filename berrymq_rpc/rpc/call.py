@@ -55,6 +55,8 @@ class Call(asyncio.Future[Any]):
     accepted_at: float | None = None
     #: Sends it to another server when the first is closing and did not run it; see `PendingCall`.
     resend: Callable[[PendingCall], bool] | None = None
+    #: Called with the error, or ``None``, when a stream that it has become is over.
+    on_end: Callable[[BaseException | None], object] | None = None
     #: What the errors about streams advise; a client of another kind sets its own.
     usage: Usage = AWAITED
     _stream: StreamHandle | None = None
@@ -88,6 +90,11 @@ class Call(asyncio.Future[Any]):
 
     def end(self) -> None:
         self._become_stream().end()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it has become a stream."""
+        return self._stream is not None
 
     # -- cancelling ----------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from ..common.tracing import installed
 from ..runtime.meter import Meter
 from ..security import Security
 from .call import Call
-from .connection_pool import ConnectionPool
+from .connection_pool import ConnectionPool, TracedPool
 from .dispatcher import DESCRIBE
 from .method_table import HandlerTable, collect_methods
 from .options import SLOW_HANDLER, CallOptions, ClientOptions
@@ -84,7 +85,9 @@ class Client(asyncio.AbstractServer):
         have several.
         """
         connection = self.pool.only
-        return None if connection is None else Peer(connection)
+        if connection is None:
+            return None
+        return Peer(connection, tracing=self.pool.options.tracing)
 
     @property
     def timeout(self) -> float | None:
@@ -164,6 +167,13 @@ class Client(asyncio.AbstractServer):
 
     def __repr__(self) -> str:
         return f"<Client {', '.join(self.endpoints)}>"
+
+
+class TracedClient(Client):
+    """A client whose calls are spans: all come by its pool."""
+
+    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        return self.pool.call(method, args, kwargs, self.options)
 
 
 async def open_client(
@@ -252,6 +262,7 @@ async def open_client(
         log_exceptions=log_exceptions,
         exclude_log_exceptions=exclude_log_exceptions,
         threads=threads,
+        tracing=installed(),
     )
     return await open_client_with(options, handler)
 
@@ -259,7 +270,7 @@ async def open_client(
 async def open_client_with(options: ClientOptions, handler: Any = None) -> Client:
     """Open a client by options that were checked before; see `open_client`."""
     table = HandlerTable({}, {}) if handler is None else collect_methods(handler)
-    pool = ConnectionPool(table, options)
+    pool = (ConnectionPool if options.tracing is None else TracedPool)(table, options)
     greeting = pool.dialects[0]
     # A server of another dialect that connects says nothing until it is called.
     single = greeting.name != "native"
@@ -271,4 +282,4 @@ async def open_client_with(options: ClientOptions, handler: Any = None) -> Clien
     except BaseException:
         pool.abort()
         raise
-    return Client(pool, options.call)
+    return (Client if options.tracing is None else TracedClient)(pool, options.call)

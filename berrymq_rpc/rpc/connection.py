@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
 from time import monotonic
@@ -204,8 +204,12 @@ class Connection:
             call.timeout = timeout
             call.deadline = now + timeout
         session = self.session
+        metadata = options.metadata
         try:
-            session.call(call, method, args, kwargs, now)
+            if metadata is None:
+                session.call(call, method, args, kwargs, now)
+            else:
+                session.call_with(call, method, args, kwargs, now, metadata)
         except Exception as error:
             call.fail_at_once(error)
             return call
@@ -223,8 +227,17 @@ class Connection:
             self.set_timer()
         return call
 
-    def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def notify(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Send a notification.
+
+        Args:
+            metadata: as `CallOptions` has it checked.
 
         Raises:
             OverloadedError: the peer does not read fast enough; this one was not sent.
@@ -239,7 +252,10 @@ class Connection:
             session.note_unsent(error, method)
             raise error
         try:
-            session.notify(method, args, kwargs, 0.0 if session.window else monotonic())
+            if metadata is None:
+                session.notify(method, args, kwargs, 0.0 if session.window else monotonic())
+            else:
+                session.notify_with(method, args, kwargs, monotonic(), metadata)
         except Exception as error:
             # Where it was raised inside says nothing to the caller.
             raise error.with_traceback(None) from error.__cause__

@@ -1,5 +1,6 @@
 """The connections of a client: which one takes a call, and what waits while there is none."""
 
+from collections.abc import Mapping
 from threading import get_ident
 from typing import Any
 
@@ -14,10 +15,11 @@ from .options import CallOptions, ClientOptions
 from .port_connections import PortConnections
 from .runtime import Runtime
 from .stream import PendingCall
+from .tracing import begin_call, follow
 from .transport.port import PortOptions
 from .wire.session import State, Unsent
 
-__all__ = ["ConnectionPool"]
+__all__ = ["ConnectionPool", "TracedPool"]
 
 
 class ConnectionPool(Runtime):
@@ -79,7 +81,13 @@ class ConnectionPool(Runtime):
             self._fail_refused()
         return call
 
-    def notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def notify(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Send a notification to one of the servers."""
         connection = self.only
         if (
@@ -89,7 +97,7 @@ class ConnectionPool(Runtime):
             or not (connection.flush_scheduled or self.loop.is_running())
         ):
             connection = self.choose(method)
-        connection.notify(method, args, kwargs)
+        connection.notify(method, args, kwargs, metadata)
 
     def choose(self, method: str) -> Connection:
         """The connection for a call of a method.
@@ -217,6 +225,42 @@ class ConnectionPool(Runtime):
         """Refuse further use in the child of a fork: the sockets are the parent's."""
         self.only = None
         self._problem = self.owner.error()
+
+
+class TracedPool(ConnectionPool):
+    """The same, for a client whose calls are spans."""
+
+    def __init__(self, table: HandlerTable, options: ClientOptions) -> None:
+        super().__init__(table, options)
+        assert options.tracing is not None
+        self._tracing = options.tracing
+        self._dialect = self.dialects[0].name
+
+    def call(
+        self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Call:
+        span, options = begin_call(self._tracing, method, self._dialect, options)
+        try:
+            return follow(span, super().call(method, args, kwargs, options))
+        except BaseException as error:
+            span.end(error)
+            raise
+
+    def notify(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        options = CallOptions(metadata=metadata)
+        span, options = begin_call(self._tracing, method, self._dialect, options)
+        try:
+            super().notify(method, args, kwargs, options.metadata)
+        except BaseException as error:
+            span.end(error)
+            raise
+        span.end()
 
 
 def _load(connection: Connection) -> int:

@@ -1,7 +1,8 @@
 """What a handler can learn about the call that it serves: `berrymq_rpc.rpc.context`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
+from types import MappingProxyType
 
 from ..errors import Error
 from .inbound_call import InboundCall, current
@@ -23,6 +24,15 @@ class Context:
         self._call = call
         self.method = call.method.name
         self.peer = call.inbound.peer
+
+    @property
+    def metadata(self) -> Mapping[str, str | bytes | int | float]:
+        """What the caller sent beside the arguments; empty where there is nothing.
+
+        Anybody who may call may send anything here. It is not a call's place to pass it on: what a
+        handler calls in turn gets none of it.
+        """
+        return MappingProxyType(self._call.metadata or {})
 
     @property
     def deadline(self) -> float | None:

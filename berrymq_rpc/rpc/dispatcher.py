@@ -17,6 +17,7 @@ from .metering import NewCall, new_call_for
 from .method import Kind, Method
 from .method_table import HandlerTable
 from .options import Options
+from .traced_method import traced
 from .turns import Turns
 from .wire.codec import Codec
 from .wire.exception_codec import Failure, describe
@@ -80,6 +81,11 @@ class Dispatcher:
         self._methods = dict(table.methods)
         # A table that forwards calls has its own.
         self._methods.setdefault(DESCRIBE, Method.of(DESCRIBE, self._describe))
+        #: Makes a span for each call, or ``None``.
+        self.tracing = options.tracing
+        if self.tracing is not None:
+            for name, method in self._methods.items():
+                self._methods[name] = traced(method, self.tracing)
         #: Those that end when they return and that everybody may call: the method, its function,
         #: and the least and greatest number of positional arguments.
         self.simple: dict[str, tuple[Method, Callable[..., Any], int, float]] = {
@@ -116,7 +122,12 @@ class Dispatcher:
         Raises:
             NotFoundError: there is none.
         """
-        return self._methods.get(name) or self.table.find(name)
+        method = self._methods.get(name)
+        if method is None:
+            method = self.table.find(name)
+            if self.tracing is not None:
+                method = traced(method, self.tracing)
+        return method
 
     def drop_notification(self, name: str, reason: object) -> None:
         """Count a notification that is not served, and log some of them."""

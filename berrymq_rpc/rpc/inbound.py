@@ -133,8 +133,13 @@ class Inbound:
     def peer(self) -> Peer:
         """Who calls."""
         if self._peer is None:
-            self._peer = Peer(self.connection)
+            self._peer = Peer(self.connection, tracing=self.dispatcher.tracing)
         return self._peer
+
+    @property
+    def dialect(self) -> str:
+        """What the peer speaks."""
+        return self.session.dialect
 
     @property
     def stream_credit(self) -> int:
@@ -177,7 +182,7 @@ class Inbound:
         new_context = start_context.copier(context)
         try:
             for event in events:
-                kind, call_id, name, args, kwargs, _ = event
+                kind, call_id, name, args, kwargs, _, _ = event
                 if kind != NOTIFY and kind != CALL:
                     controls += 1
                     self._control(kind, call_id, args)
@@ -260,7 +265,7 @@ class Inbound:
 
     def _find(self, event: InboundEvent, count: int) -> Method | None:
         """The method to call at once; one that does not end at once is started here."""
-        _, call_id, name, args, kwargs, _ = event
+        _, call_id, name, args, kwargs, _, _ = event
         try:
             method = self.dispatcher.find(name)
             if method.allow is not None or self.dispatcher.authorize is not None:
@@ -280,11 +285,11 @@ class Inbound:
         self, event: InboundEvent, frame: SyncCalls, value: Any, context: Context, count: int
     ) -> None:
         """Await what a plain function has returned: its call runs on."""
-        _, call_id, _, _, _, deadline = event
+        _, call_id, _, _, _, deadline, metadata = event
         method = replace(frame.method, function=Returned(value), kind=Kind.COROUTINE)
         call: InboundCall | None = frame.call
         if call is None:
-            call = InboundCall(self, call_id, method, (), {}, deadline)
+            call = InboundCall(self, call_id, method, (), {}, deadline, metadata)
         else:
             # Its handler has asked for it, and may have set `on_delivery`.
             call.method, call.arguments = method, ((), {})
@@ -296,8 +301,8 @@ class Inbound:
         allowed: object = method.allow is None or user in method.allow
         authorize = self.dispatcher.authorize
         if allowed and authorize is not None:
-            _, call_id, _, args, kwargs, deadline = event
-            call = InboundCall(self, call_id, method, args, kwargs, deadline)
+            _, call_id, _, args, kwargs, deadline, metadata = event
+            call = InboundCall(self, call_id, method, args, kwargs, deadline, metadata)
             try:
                 own = self.dispatcher.start_context.new()
                 allowed = own.run(authorize, CallContext(call), method.name)
@@ -457,7 +462,7 @@ class Inbound:
 
     def _is_late(self, event: InboundEvent, now: float) -> bool:
         """Whether a call waited past its deadline; if so, it is answered."""
-        _, call_id, name, args, kwargs, deadline = event
+        _, call_id, name, args, kwargs, deadline, _ = event
         if deadline is None or deadline > now:
             return False
         self.dispatcher.table.call_expired(name, args, kwargs)
@@ -473,7 +478,7 @@ class Inbound:
         """Start what does not end at once, queue it, or refuse it."""
         dispatcher = self.dispatcher
         limits = dispatcher.limits
-        _, call_id, name, _, _, _ = event
+        _, call_id, name, *_ = event
         if call_id is None and method.kind is Kind.STREAM:
             dispatcher.drop_notification(name, "a stream needs a reader")
         elif method.kind is Kind.STREAM and not self.session.reads_streams:
@@ -521,10 +526,10 @@ class Inbound:
             self.call_bytes.hold(cost)
 
     def _start(self, event: InboundEvent, method: Method, begun: Begun | None) -> None:
-        _, call_id, _, args, kwargs, deadline = event
+        _, call_id, _, args, kwargs, deadline, metadata = event
         if begun is None:
             context = self.dispatcher.start_context.new()
-            call = InboundCall(self, call_id, method, args, kwargs, deadline)
+            call = InboundCall(self, call_id, method, args, kwargs, deadline, metadata)
         else:
             context, call = begun
         self.running[call if call_id is None else call_id] = call

@@ -39,6 +39,10 @@ class Responder(Protocol):
         """Who calls."""
 
     @property
+    def dialect(self) -> str:
+        """What the peer speaks."""
+
+    @property
     def stream_credit(self) -> int:
         """Items that a stream may send before the peer asks for more."""
 
@@ -74,6 +78,7 @@ class InboundCall(Coroutine[Any, Any, None]):
         "expired",
         "id",
         "inbound",
+        "metadata",
         "method",
         "on_delivery",
         "task",
@@ -88,6 +93,7 @@ class InboundCall(Coroutine[Any, Any, None]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         deadline: float | None,
+        metadata: dict[str, Any] | None,
     ) -> None:
         self.inbound = inbound
         #: ``None`` for a notification, which is not answered.
@@ -97,6 +103,8 @@ class InboundCall(Coroutine[Any, Any, None]):
         self.deadline = deadline
         #: When it was started, where calls are counted.
         self.began: float | None = None
+        #: What came beside the arguments; ``None`` for nothing.
+        self.metadata = metadata
         self.cancelled = False
         #: Whether it was cancelled because its deadline passed.
         self.expired = False
@@ -295,6 +303,9 @@ class SyncCalls:
 
     __slots__ = ("call", "event", "inbound", "method")
 
+    #: No call of these is ever cancelled.
+    expired = False
+
     method: Method
 
     def __init__(self, inbound: Responder) -> None:
@@ -303,6 +314,11 @@ class SyncCalls:
         #: An `InboundCall` once a handler has asked for its context. Any, as a type checker takes
         #: what `dispatch` sets for what is there after the handler ran.
         self.call: Any = None
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """That of the call of this moment."""
+        return None if self.event is None else self.event[6]
 
     def end(self) -> None:
         """Refuse further use, by tasks or callbacks that a handler has left behind."""
@@ -322,9 +338,9 @@ class SyncCalls:
                     "the call is over: ask for rpc.context() in the method itself, not in a task "
                     "or callback that it leaves behind"
                 )
-            _, call_id, _, args, kwargs, deadline = self.event
+            _, call_id, _, args, kwargs, deadline, metadata = self.event
             call = self.call = InboundCall(
-                self.inbound, call_id, self.method, args, kwargs, deadline
+                self.inbound, call_id, self.method, args, kwargs, deadline, metadata
             )
         return call
 

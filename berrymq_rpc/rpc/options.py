@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..common.tracing import Tracing
 from ..endpoint import check_exposure
 from ..nats.options import is_nats
 from ..runtime.meter import Meter, meter_of
@@ -22,6 +23,7 @@ from .validation import (
     checked_timeout,
 )
 from .wire.limits import CONNECT_TIMEOUT, Limits
+from .wire.metadata import checked_metadata
 from .wire.translation import refuse_untranslated
 
 __all__ = [
@@ -50,15 +52,19 @@ class CallOptions:
 
     Args:
         timeout: seconds for the call, and for each item of a stream; ``None`` for no limit.
+        metadata: what travels beside the arguments, in the native dialect alone.
 
     Raises:
         TypeError, ValueError: an option is invalid.
     """
 
     timeout: float | None = None
+    metadata: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         _set(self, timeout=checked_timeout(self.timeout))
+        if self.metadata is not None:
+            _set(self, metadata=checked_metadata(self.metadata) or None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,7 @@ class Options:
         ipc_mode: of the file of an ``ipc://`` endpoint that is bound.
         authorize: decides on each call of a peer.
         metrics: what counts the calls; ``None`` for nothing, once it is checked.
+        tracing: makes a span for each call of both sides; ``None`` for none.
         untranslated: see `Codec`; a node passes on what it has no entry for, others refuse it.
 
     Raises:
@@ -97,6 +104,7 @@ class Options:
     security: Security | None = None
     authorize: Authorize | None = None
     metrics: "bool | Meter | None" = None
+    tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
         security = self.security

@@ -5,11 +5,13 @@ from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
+from ..common.tracing import Tracing
 from ..endpoint import host_key
 from .call import Call
 from .connection import Connection
 from .options import CallOptions
 from .proxy import Namespace
+from .tracing import begin_call, follow
 from .transport.port import Credentials
 
 __all__ = ["Peer"]
@@ -30,20 +32,40 @@ class Peer:
         notify: ``peer.notify.method(...)``, one way.
     """
 
-    __slots__ = ("_connection", "_options", "identity", "notify", "rpc")
+    __slots__ = ("_connection", "_options", "_tracing", "identity", "notify", "rpc")
 
-    def __init__(self, connection: Connection, options: CallOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        options: CallOptions = DEFAULT_OPTIONS,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._connection = connection
         self._options = options
+        self._tracing = tracing
         self.identity = connection.identity
         self.rpc: Namespace[Call] = Namespace(self._call)
         self.notify: Namespace[None] = Namespace(self._notify)
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return self._checked().call(method, args, kwargs, self._options)
+        connection, options = self._checked(), self._options
+        if self._tracing is None:
+            return connection.call(method, args, kwargs, options)
+        span, options = begin_call(self._tracing, method, connection.session.dialect, options)
+        return follow(span, connection.call(method, args, kwargs, options))
 
     def _notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._checked().notify(method, args, kwargs)
+        connection, options = self._checked(), self._options
+        if self._tracing is None:
+            connection.notify(method, args, kwargs)
+            return
+        span, options = begin_call(self._tracing, method, connection.session.dialect, options)
+        try:
+            connection.notify(method, args, kwargs, options.metadata)
+        except BaseException as error:
+            span.end(error)
+            raise
+        span.end()
 
     def _checked(self) -> Connection:
         connection = self._connection
@@ -109,7 +131,7 @@ class Peer:
         Raises:
             TypeError, ValueError: `timeout` is not a number of seconds above 0.
         """
-        return Peer(self._connection, replace(self._options, timeout=timeout))
+        return Peer(self._connection, replace(self._options, timeout=timeout), self._tracing)
 
     @property
     def timeout(self) -> float | None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..common.tracing import installed
 from ..runtime.meter import Meter
 from ..security import CurveServer, Security
 from .method_table import HandlerTable, collect_methods
@@ -222,6 +223,7 @@ async def start_server(
         exclude_log_exceptions=exclude_log_exceptions,
         send_traceback=send_traceback,
         threads=threads,
+        tracing=installed(),
     )
     return await start_server_with(handler, options)
 

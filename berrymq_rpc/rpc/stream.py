@@ -59,6 +59,8 @@ class PendingCall(Caller, Protocol):
     resend: "Callable[[PendingCall], bool] | None"
     accepted_at: float | None
     usage: Usage
+    #: Called with the error, or ``None``, when it is a stream and over.
+    on_end: "Callable[[BaseException | None], object] | None"
 
 
 class Stream:
@@ -91,6 +93,7 @@ class Stream:
         "in_loop",
         "made_at",
         "method",
+        "on_end",
         "resend",
         "sent",
         "usage",
@@ -106,6 +109,7 @@ class Stream:
         self.sent = call.sent
         self.accepted_at = call.accepted_at
         self.resend = call.resend
+        self.on_end = call.on_end
         self.usage = call.usage
         #: The timeout is for each item; the call as a whole has none.
         self.deadline: float | None = None
@@ -130,6 +134,7 @@ class Stream:
             self._over = True
             self._error = error
             self._wake()
+            self._report_end(error)
 
     def refused(self, error: BaseException, /) -> None:
         if self.resend is None or not self.resend(self):
@@ -145,6 +150,11 @@ class Stream:
     def end(self) -> None:
         self._over = True
         self._wake()
+        self._report_end(None)
+
+    def _report_end(self, error: BaseException | None) -> None:
+        if self.on_end is not None:
+            self.on_end(error)
 
     # -- reading -------------------------------------------------------------------------
 
@@ -212,6 +222,8 @@ class Stream:
         self._items.clear()
         self.connection.cancel(self.id)
         self._wake()
+        # Its reader has seen enough: no failure.
+        self._report_end(GeneratorExit())
         return True
 
     def loop_left(self) -> None:

@@ -83,6 +83,17 @@ asyncio.run(over_nats())
 """,
         "True\n",
     ),
+    "otel": (
+        CALL
+        + """
+from opentelemetry import trace
+from berrymq_rpc.opentelemetry import instrument
+
+instrument()
+asyncio.run(main())
+""",
+        "3\n",
+    ),
     "files": (
         "import pathlib, tempfile\n"
         "import berrymq_rpc as berrymq\n"

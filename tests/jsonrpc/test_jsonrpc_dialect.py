@@ -233,8 +233,8 @@ def test_calls_of_the_peer() -> None:
         {"jsonrpc": "2.0", "method": "a", "id": "x"},
     ]
     first, note, last = session.receive([b"", text(payload)], 0.0)
-    assert note == (NOTIFY, None, "b", (), {"c": 1}, None)
-    assert (first[0], first[2:]) == (CALL, ("a", (1,), {}, None))
+    assert note == (NOTIFY, None, "b", (), {"c": 1}, None, None)
+    assert (first[0], first[2:]) == (CALL, ("a", (1,), {}, None, None))
     # The peer may use an id twice.
     assert first[1] != last[1]
     session.result(last[1], {2})

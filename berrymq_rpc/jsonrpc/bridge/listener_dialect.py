@@ -62,8 +62,9 @@ class ListenerSession(JSONRPCSession):
 class PostSession(ListenerSession):
     """Calls of a peer that can only be answered.
 
-    A text without an answer is answered by an empty text. Only answers are ever sent, so `_out`
-    holds their texts.
+    After a text, its message has the headers that are metadata of its calls, a name and a value in
+    turn. A text without an answer is answered by an empty text. Only answers are ever sent, so
+    `_out` holds their texts.
     """
 
     can_be_pushed = False
@@ -72,10 +73,11 @@ class PostSession(ListenerSession):
         return False
 
     def receive(self, frames: Frames, now: float) -> list[InboundEvent]:
-        message = self._read(frames[0], self._answered_by)
+        text, *headers = frames
+        message = self._read(text, self._answered_by)
         if message.is_answered and not message.text():
             self._answered_by(b"")
-        return self._events(message, now)
+        return self._events(message, now, _metadata(headers) if headers else None)
 
     def _answered_by(self, text: bytes) -> None:
         self.large_bytes += len(text)
@@ -89,6 +91,12 @@ class PostSession(ListenerSession):
         texts, self._out = self._out, []
         self.large_bytes = 0
         return [(text,) for text in texts]
+
+
+def _metadata(headers: Frames) -> dict[str, str]:
+    """The headers that came with a text: a name and a value in turn."""
+    texts = [bytes(header).decode("utf-8", "replace") for header in headers]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 class ListenerDialect(JSONRPCDialect):

@@ -4,10 +4,12 @@ Where its requests come from several users, it is one for each of them.
 """
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
 
+from ...common.tracing import TRACE_FIELDS
 from ..message import IncomingMessage
 from .listener import ListenerPeer, ListenerPort
 from .runtime import BridgeRuntime
@@ -55,6 +57,8 @@ class PostPath:
     ) -> None:
         self._runtime = runtime
         self._connections = runtime.attach(port, posts=True, message_type=message_type)
+        #: The headers that are metadata of the calls, if any are.
+        self._headers = None if runtime.dispatcher.tracing is None else TRACE_FIELDS
         #: By connections, and by users: a proxy may send the requests of several by one.
         self._peers: dict[Any, dict[str | None, _PostPeer]] = {}
 
@@ -72,7 +76,8 @@ class PostPath:
         peer = self._peers.get(request.protocol, {}).get(user)
         if peer is None:
             peer = self._new_peer(request, host, user)
-        self._connections.message_received(peer, (body,))
+        message = (body,) if self._headers is None else (body, *_named(request, self._headers))
+        self._connections.message_received(peer, message)
         self._connections.read_complete()
         return await peer.answer()
 
@@ -91,3 +96,12 @@ class PostPath:
         """Note that a connection was closed."""
         for peer in self._peers.pop(protocol, {}).values():
             self._runtime.hang_up(self._connections, peer)
+
+
+def _named(request: web.BaseRequest, names: tuple[str, ...]) -> Iterator[bytes]:
+    """The names and values of those headers that a request has."""
+    for name in names:
+        value = request.headers.get(name)
+        if value is not None:
+            yield name.encode()
+            yield value.encode("utf-8", "replace")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...common.tracing import installed
 from ...errors import AuthenticationError, OverloadedError
 from ...rpc.connection import Connection
 from ...rpc.dispatcher import Dispatcher
@@ -73,7 +74,9 @@ class BridgeRuntime:
         self.refused = 0
         #: How many requests and connections came without a valid token.
         self.tokens_refused = 0
-        self.dispatcher = Dispatcher(table, Options(limits=limits, **options), Codec())
+        self.dispatcher = Dispatcher(
+            table, Options(limits=limits, tracing=installed(), **options), Codec()
+        )
         #: The calls of each host by plain HTTP.
         self.host_calls = HostCalls(self.dispatcher)
         self._max_batch = max_batch

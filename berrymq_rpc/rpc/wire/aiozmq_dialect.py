@@ -174,7 +174,7 @@ class AiozmqSession(ForeignSession):
             self.malformed += 1
             self.error(call_id, describe(error, self._codec))
             return []
-        return [(kinds.CALL, call_id, name, tuple(values), named, None)]
+        return [(kinds.CALL, call_id, name, tuple(values), named, None, None)]
 
     def _take_answer(self, frames: Frames, now: float) -> None:
         _, _, wire_id, _, is_error = _RESPONSE.unpack(frames[-2])

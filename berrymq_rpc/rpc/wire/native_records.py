@@ -16,12 +16,14 @@ its msgpack ext 127 values are the numbers of the frames after the head.
 """
 
 import struct
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...errors import ProtocolError, TooLargeError
 from .codec import Codec
 from .exception_codec import Failure
 from .limits import Limits
+from .metadata import metadata_bytes
 from .record import CALL, ITEM, NOTIFY, RESULT
 from .safe_repr import safe_repr
 from .session import Buffer, Frames
@@ -39,6 +41,7 @@ __all__ = [
     "PREFIX",
     "VERSION",
     "Detached",
+    "Marked",
     "RecordPacking",
     "check_call",
     "is_id",
@@ -104,11 +107,38 @@ class Detached(NamedTuple):
     frames: list[Buffer]
 
 
+class Marked(NamedTuple):
+    """A call or notification with metadata, before it is known whether the peer takes that.
+
+    Args:
+        encoded: the packed record; it ends with the metadata.
+        packed: bytes of that as they are packed.
+        size: bytes of it that count against a bound.
+    """
+
+    encoded: Any
+    packed: int
+    size: int
+
+    def taken_by(self, most: int) -> Any:
+        """Return the record as a peer takes it that allows `most` bytes of metadata."""
+        if self.size <= most:
+            return self.encoded
+        if type(self.encoded) is Detached:
+            return Detached(self._without(self.encoded.encoded), self.encoded.frames)
+        return self._without(self.encoded)
+
+    def _without(self, encoded: bytes) -> bytes:
+        # The first byte is that of an array of few elements: one less, and the last one cut off.
+        return bytes((encoded[0] - 1,)) + encoded[1 : -self.packed]
+
+
 class RecordPacking:
     """The packing half of a session: values to records, and records to messages."""
 
     # Of the session.
     large_bytes: int
+    peer_metadata: int | None
     _out: list[Any]
 
     def __init__(self, codec: Codec, max_message: int, max_frame: int) -> None:
@@ -189,6 +219,25 @@ class RecordPacking:
             else:
                 return record
         return self._encode(record)
+
+    def _encode_with(
+        self,
+        call_id: int | None,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+        metadata: Mapping[str, Any],
+    ) -> Any:
+        record: tuple[Any, ...]
+        if call_id is None:
+            record = (NOTIFY, method, args, kwargs, metadata)
+        else:
+            when = None if deadline is None else int(deadline * 1e6)
+            record = (CALL, call_id, method, args, kwargs, when, metadata)
+        size = len(self._codec.pack(metadata, "metadata"))
+        encoded = Marked(self._encode(record), size, metadata_bytes(metadata))
+        return encoded if self.peer_metadata is None else encoded.taken_by(self.peer_metadata)
 
     def _encode_notify(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._encode((NOTIFY, method, args, kwargs) if kwargs else (NOTIFY, method, args))

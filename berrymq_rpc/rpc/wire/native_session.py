@@ -18,6 +18,7 @@ from .clock import PeerClock
 from .codec import Codec, Part
 from .exception_codec import Failure, describe, restore
 from .limits import CONNECT_TIMEOUT, Limits
+from .metadata import MAX_METADATA, read_metadata
 from .native_records import (
     ARRAY_32,
     HEAD,
@@ -28,6 +29,7 @@ from .native_records import (
     PLAIN_VALUES,
     PREFIX,
     VERSION,
+    Marked,
     RecordPacking,
     check_call,
     is_id,
@@ -158,6 +160,11 @@ class NativeSession(RecordPacking, Session):
         super()._abandon(call_id)
         self._out.append((CANCEL, call_id))
 
+    def _as_taken(self, encoded: Any) -> Any:
+        if type(encoded) is not Marked:
+            return encoded
+        return None if self.peer_metadata is None else encoded.taken_by(self.peer_metadata)
+
     def _first_window(self) -> int:
         return min(FIRST_WINDOW, self.limits.window)
 
@@ -171,6 +178,7 @@ class NativeSession(RecordPacking, Session):
             "max_waiting": limits.max_waiting,
             "stream_window": limits.stream_window,
             "heartbeat": limits.heartbeat,
+            "metadata": MAX_METADATA,
         }
         self._out.append(self._encode((HELLO, properties)))
 
@@ -266,13 +274,13 @@ class NativeSession(RecordPacking, Session):
                         and type(call_id) is int
                         and call_id >= 0
                     ):
-                        incoming.append((CALL, call_id, method, args, NO_KWARGS, None))
+                        incoming.append((CALL, call_id, method, args, NO_KWARGS, None, None))
                     else:
                         self._take_call(record, incoming, now)
                 elif kind == NOTIFY and len(record) == 3:
                     _, method, args = record
                     if type(method) is str and type(args) is tuple:
-                        incoming.append((NOTIFY, None, method, args, NO_KWARGS, None))
+                        incoming.append((NOTIFY, None, method, args, NO_KWARGS, None, None))
                     else:
                         self._take_notify(record, incoming, now)
                 else:
@@ -324,7 +332,7 @@ class NativeSession(RecordPacking, Session):
 
     def _take_call(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, call_id, method, args, *rest = record
-        when = None
+        when = metadata = None
         kwargs = NO_KWARGS
         if rest:
             kwargs = rest[0]
@@ -332,6 +340,8 @@ class NativeSession(RecordPacking, Session):
                 if not is_id(rest[1]):
                     raise ProtocolError("a deadline is a whole number of microseconds")
                 when = self._clock.local(rest[1], now)
+            if len(rest) > 2:
+                metadata = read_metadata(rest[2]) or None
         check_call(method, args, kwargs)
         if not is_id(call_id):
             raise ProtocolError("the id of a call must be a whole number")
@@ -340,13 +350,14 @@ class NativeSession(RecordPacking, Session):
             self.report_expired(method, tuple(args), kwargs)
             self._refuse(call_id, RPCTimeoutError("the call was read after its deadline"))
             return
-        incoming.append((CALL, call_id, method, tuple(args), kwargs, when))
+        incoming.append((CALL, call_id, method, tuple(args), kwargs, when, metadata))
 
     def _take_notify(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, method, args, *rest = record
         kwargs = rest[0] if rest else NO_KWARGS
+        metadata = (read_metadata(rest[1]) or None) if len(rest) > 1 else None
         check_call(method, args, kwargs)
-        incoming.append((NOTIFY, None, method, tuple(args), kwargs, None))
+        incoming.append((NOTIFY, None, method, tuple(args), kwargs, None, metadata))
 
     def _take_result(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, call_id, value, acknowledge = record
@@ -406,13 +417,13 @@ class NativeSession(RecordPacking, Session):
         kind, call_id = record
         if not is_id(call_id):
             raise ProtocolError("the id of a call must be a whole number")
-        incoming.append((kind, call_id, "", (), NO_KWARGS, None))
+        incoming.append((kind, call_id, "", (), NO_KWARGS, None, None))
 
     def _take_credit(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, call_id, items = record
         if not (is_id(call_id) and is_id(items)):
             raise ProtocolError("credit is a whole number of items")
-        incoming.append((CREDIT, call_id, "", (items,), NO_KWARGS, None))
+        incoming.append((CREDIT, call_id, "", (items,), NO_KWARGS, None, None))
 
     def _take_ping(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, number = record
@@ -433,7 +444,7 @@ class NativeSession(RecordPacking, Session):
         if self.state is State.OPEN:
             self.enter(State.CLOSING)
             self.window = 0
-        incoming.append((GOODBYE, None, self.goodbye_reason, (), NO_KWARGS, None))
+        incoming.append((GOODBYE, None, self.goodbye_reason, (), NO_KWARGS, None, None))
 
     def _take_closed(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, call_id, *_ = record
@@ -452,6 +463,8 @@ class NativeSession(RecordPacking, Session):
 
     def _take_hello(self, record: Any, incoming: list[InboundEvent], now: float) -> None:
         _, properties = record
+        # What waits for this does so no longer, whatever it says.
+        self.peer_metadata = self.peer_metadata or 0
         versions = properties.get("versions", ())
         if VERSION not in versions:
             shown = safe_repr(versions, 100)
@@ -465,6 +478,11 @@ class NativeSession(RecordPacking, Session):
             return
         limits = self.limits
         window, max_message, max_frame, stream_window = read_limits(properties, limits)
+        # A peer that says nothing of it does not know it.
+        metadata = properties.get("metadata", 0)
+        if not is_id(metadata):
+            raise ProtocolError("a limit must be a whole number")
+        self.peer_metadata = metadata
         if self.state is State.OPEN:
             self.window = window
         self._max_message = min(limits.max_message, max_message)

@@ -6,8 +6,8 @@ A record is a msgpack array whose first element is its kind:
 kind   name          the elements after the kind
 =====  ============  ==============================================================
 0      HELLO         map of properties
-1      CALL          id, method, args[, kwargs[, deadline]]
-2      NOTIFY        method, args[, kwargs]
+1      CALL          id, method, args[, kwargs[, deadline[, metadata]]]
+2      NOTIFY        method, args[, kwargs[, metadata]]
 3      ACCEPTED      ids, ids that have left the window
 4      RESULT        id, value[, whether an ACKNOWLEDGE is wanted]
 5      ERROR         id, type, args, text[, traceback]
@@ -72,7 +72,10 @@ CLOSED: Final = 14
 #: 3. the positional arguments; for `CREDIT` the number of items alone
 #: 4. the named arguments
 #: 5. this side's clock, in seconds, at which the caller gives up, or ``None``
-InboundEvent: TypeAlias = tuple[int, Any, str, tuple[Any, ...], dict[str, Any], float | None]
+#: 6. the metadata, or ``None``; never empty
+InboundEvent: TypeAlias = tuple[
+    int, Any, str, tuple[Any, ...], dict[str, Any], float | None, dict[str, Any] | None
+]
 
 #: The named arguments of a call without any: shared, never changed.
 NO_KWARGS: Final[dict[str, Any]] = {}

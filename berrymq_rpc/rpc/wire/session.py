@@ -17,7 +17,7 @@ CONNECTING keeps calls in the backlog. CLOSING takes no new calls, but answers t
 import enum
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -136,6 +136,8 @@ class Session(ABC):
     #: Whether the peer can be sent anything but answers: not one that waits for the answer to each
     #: of its requests, and would take anything else for it. Set before `connected`.
     can_be_pushed = True
+    #: Bytes of metadata that the peer takes with a call; ``None`` before it has said so.
+    peer_metadata: int | None = None
     #: How many records of the last message are not taken yet; see `receive_rest`.
     unread = 0
 
@@ -242,6 +244,74 @@ class Session(ABC):
             self.note_unsent(error, method)
             raise
 
+    def call_with(
+        self,
+        caller: Caller,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        now: float,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        """Send a call with metadata, which a peer that knows none does not get.
+
+        Until the peer has said what it takes, the call waits: for a round trip after connecting.
+
+        Raises:
+            ValueError: this dialect has no metadata; nothing was sent.
+            Exception: as `call` does.
+        """
+        call_id = caller.id = next(self.ids)
+        deadline = caller.deadline
+        try:
+            encoded = self._encode_with(call_id, method, args, kwargs, deadline, metadata)
+            self._check_open()
+        except Error as error:
+            self.note_unsent(error, method)
+            raise
+        caller.sent = None
+        self.backlog.append(Unsent(caller, encoded, now))
+        self.pending[call_id] = caller
+        if deadline is not None:
+            self._deadlines.add(deadline, call_id)
+        self._release(now)
+
+    def notify_with(
+        self,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        now: float,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        """Send a notification with metadata; see `call_with`."""
+        try:
+            encoded = self._encode_with(None, method, args, kwargs, None, metadata)
+            self._check_open()
+        except Error as error:
+            self.note_unsent(error, method)
+            raise
+        if self.window and self.peer_metadata is not None:
+            self._out.append(encoded)
+        else:
+            self.backlog.append(Unsent(None, encoded, now))
+
+    def _encode_with(
+        self,
+        call_id: int | None,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+        metadata: Mapping[str, Any],
+    ) -> Any:
+        """Encode a call, or a notification without an id, with its metadata."""
+        raise ValueError(f"metadata does not travel to a peer that speaks {self.dialect}")
+
+    def _as_taken(self, encoded: Any) -> Any:
+        """What the peer takes of something encoded; ``None`` before that is known."""
+        return encoded
+
     def _check_open(self) -> None:
         if not self.can_be_pushed:
             raise ServiceClosedError(
@@ -292,6 +362,9 @@ class Session(ABC):
         pending = self.pending
         while backlog:
             unsent, encoded, _ = backlog[0]
+            encoded = self._as_taken(encoded)
+            if encoded is None:
+                return
             if unsent is None:
                 if self.window == 0:
                     return
@@ -317,7 +390,7 @@ class Session(ABC):
                 self.fail(entry.caller, error, now)
 
     def packed(self, caller: Caller) -> Any:
-        """What `call` has just encoded for `caller`."""
+        """What `call` or `call_with` has just encoded for `caller`."""
         return self.backlog[-1].encoded if caller.sent is None else self._out[-1]
 
     def take_backlog(self) -> list[Unsent]:

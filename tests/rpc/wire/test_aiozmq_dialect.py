@@ -129,7 +129,9 @@ def test_does_not_recognise_native_messages() -> None:
 def test_a_call_of_theirs() -> None:
     session = connected()
     frames = their_call(5, "ns.add", (1, 2), {"key": "value"})
-    assert session.receive(frames, 1.0) == [(CALL, 5, "ns.add", (1, 2), {"key": "value"}, None)]
+    assert session.receive(frames, 1.0) == [
+        (CALL, 5, "ns.add", (1, 2), {"key": "value"}, None, None)
+    ]
     session.result(5, (3, "x"))
     (answer,) = session.messages(2.5)
     assert answer[0] == ANSWER_HEADER.pack(0x1111, 0x2222, 5, 2.5, False)
@@ -137,7 +139,7 @@ def test_a_call_of_theirs() -> None:
 
 
 def test_calls_without_named_arguments_share_a_map_that_stays_empty() -> None:
-    ((*_, kwargs, _),) = connected().receive(their_call(1, "method"), 0.0)
+    ((*_, kwargs, _, _),) = connected().receive(their_call(1, "method"), 0.0)
     assert kwargs is NO_KWARGS
 
 
@@ -163,7 +165,7 @@ def test_calls_without_named_arguments_share_a_map_that_stays_empty() -> None:
 )
 def test_values_in_both_directions(value: Any) -> None:
     session = connected()
-    ((*_, args, kwargs, _),) = session.receive(their_call(1, "m", (value,), {"k": value}), 0.0)
+    ((*_, args, kwargs, _, _),) = session.receive(their_call(1, "m", (value,), {"k": value}), 0.0)
     assert args == (value,)
     assert kwargs == {"k": value}
     session.result(1, value)
@@ -638,7 +640,7 @@ def test_any_call(
 ) -> None:
     session = connected()
     frames = [*route, *their_call(request, name, args, kwargs)]
-    ((kind, call_id, method, given_args, given_kwargs, when),) = session.receive(frames, 0.0)
+    ((kind, call_id, method, given_args, given_kwargs, when, _),) = session.receive(frames, 0.0)
     assert (kind, method, given_args, given_kwargs, when) == (CALL, name, tuple(args), kwargs, None)
     session.result(call_id, args)
     (answer,) = session.messages(0.0)

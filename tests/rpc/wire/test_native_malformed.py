@@ -146,7 +146,8 @@ def exchange(record: Any, session: NativeSession | None = None) -> tuple[Any, An
     assert session.state is State.CLOSING or other.value == "other"
     assert len(caller.outcomes) <= 1
     check(session)
-    for kind, call_id, method, args, kwargs, deadline in asked:
+    for kind, call_id, method, args, kwargs, deadline, metadata in asked:
+        assert metadata is None or type(metadata) is dict
         # What the owner relies on without looking.
         assert type(method) is str
         assert type(args) is tuple

@@ -128,6 +128,7 @@ def test_says_hello_first() -> None:
             "max_waiting": 20_000,
             "stream_window": 64,
             "heartbeat": 0.5,
+            "metadata": 8192,
         },
     ]
     assert second == [CALL, 1, "method", []]
@@ -263,7 +264,9 @@ def test_hello_of_a_closing_peer_does_not_open_the_window() -> None:
         ((CALL, 5, "ns.add", (1, 2), {}), {}),
         ((CALL, 5, "ns.add", (1, 2), {"key": 3}), {"key": 3}),
         ((CALL, 5, "ns.add", (1, 2), {"key": 3}, None), {"key": 3}),
-        ((CALL, 5, "ns.add", (1, 2), {}, None, "of a later version"), {}),
+        ((CALL, 5, "ns.add", (1, 2), {}, None, None), {}),
+        ((CALL, 5, "ns.add", (1, 2), {}, None, {}), {}),
+        ((CALL, 5, "ns.add", (1, 2), {}, None, None, "of a later version"), {}),
     ],
 )
 @pytest.mark.parametrize("use_list", [False, True])
@@ -271,7 +274,9 @@ def test_takes_a_call(record: Any, kwargs: dict[str, Any], use_list: bool) -> No
     from berrymq_rpc.rpc.wire.codec import Codec
 
     session = opened(NativeSession(Codec(use_list=use_list), Limits(), {}))
-    assert session.receive(message(record), 1.0) == [(CALL, 5, "ns.add", (1, 2), kwargs, None)]
+    assert session.receive(message(record), 1.0) == [
+        (CALL, 5, "ns.add", (1, 2), kwargs, None, None)
+    ]
     assert session.pending_records == 0
 
 
@@ -281,16 +286,19 @@ def test_takes_a_call(record: Any, kwargs: dict[str, Any], use_list: bool) -> No
         ((NOTIFY, "log", (1,)), {}),
         ((NOTIFY, "log", (1,), {}), {}),
         ((NOTIFY, "log", (1,), {"key": 3}), {"key": 3}),
-        ((NOTIFY, "log", (1,), {"key": 3}, "of a later version"), {"key": 3}),
+        ((NOTIFY, "log", (1,), {"key": 3}, None), {"key": 3}),
+        ((NOTIFY, "log", (1,), {"key": 3}, None, "of a later version"), {"key": 3}),
     ],
 )
 def test_takes_a_notification(record: Any, kwargs: dict[str, Any]) -> None:
     session = connected()
-    assert session.receive(message(record), 1.0) == [(NOTIFY, None, "log", (1,), kwargs, None)]
+    assert session.receive(message(record), 1.0) == [
+        (NOTIFY, None, "log", (1,), kwargs, None, None)
+    ]
 
 
 def test_calls_without_named_arguments_share_a_map_that_stays_empty() -> None:
-    ((*_, kwargs, _),) = connected().receive(message((CALL, 1, "method", ())), 0.0)
+    ((*_, kwargs, _, _),) = connected().receive(message((CALL, 1, "method", ())), 0.0)
     assert kwargs is NO_KWARGS
 
 
@@ -313,7 +321,7 @@ def test_sends_no_more_than_a_call_needs() -> None:
 def test_takes_its_messages_as_any_buffers() -> None:
     (data,) = message((CALL, 1, "method", (b"value",)))
     for kind in (bytes, bytearray, memoryview):
-        ((*_, args, _, _),) = connected().receive((kind(data),), 0.0)
+        ((*_, args, _, _, _),) = connected().receive((kind(data),), 0.0)
         assert args == (b"value",)
 
 
@@ -547,7 +555,7 @@ def test_a_deadline_travels_by_the_callers_clock(offset: float) -> None:
     pair = Pair(offset=offset).settled()
     pair.call("slow", timeout=2.0)
     pair.shuttle()
-    ((*_, deadline),) = pair.right.asked
+    ((*_, deadline, _),) = pair.right.asked
     assert deadline == pytest.approx(pair.now + offset + 2.0, abs=0.001)
 
 
@@ -625,7 +633,7 @@ def test_a_deadline_that_is_none_is_malformed(deadline: Any) -> None:
 @pytest.mark.parametrize("deadline", [1 << 63, (1 << 64) - 1])
 def test_a_deadline_may_be_far_away(deadline: int) -> None:
     session = connected()
-    ((*_, when),) = session.receive(message((CALL, 3, "method", (), {}, deadline)), 0.0)
+    ((*_, when, _),) = session.receive(message((CALL, 3, "method", (), {}, deadline)), 0.0)
     assert when == pytest.approx(deadline * 1e-6, rel=0.01)
 
 
@@ -734,7 +742,7 @@ def test_a_stream() -> None:
     assert pair.client.in_window == 0
     pair.client.credit(call_id, 2)
     pair.shuttle()
-    assert pair.right.asked[1] == (CREDIT, call_id, "", (2,), NO_KWARGS, None)
+    assert pair.right.asked[1] == (CREDIT, call_id, "", (2,), NO_KWARGS, None, None)
     pair.server.end(call_id)
     pair.shuttle()
     assert caller.outcomes == [("end",)]
@@ -789,7 +797,7 @@ def test_a_result_is_acknowledged_where_that_is_wanted() -> None:
     pair.server.result(2, "two", acknowledge=False)
     pair.shuttle()
     assert [caller.value for caller in callers] == ["one", "two"]
-    assert pair.right.asked[2:] == [(ACKNOWLEDGE, 1, "", (), NO_KWARGS, None)]
+    assert pair.right.asked[2:] == [(ACKNOWLEDGE, 1, "", (), NO_KWARGS, None, None)]
 
 
 def test_a_result_that_nobody_waits_for_is_not_acknowledged() -> None:
@@ -879,7 +887,7 @@ def test_goodbye_lets_what_is_in_flight_finish() -> None:
     pair.shuttle()
     pair.server.goodbye("closing for repairs")
     pair.shuttle()
-    assert pair.left.asked == [(GOODBYE, None, "closing for repairs", (), NO_KWARGS, None)]
+    assert pair.left.asked == [(GOODBYE, None, "closing for repairs", (), NO_KWARGS, None, None)]
     assert pair.client.state is State.CLOSING
     assert pair.client.goodbye_reason == "closing for repairs"
     assert pair.server.state is State.OPEN

@@ -103,7 +103,7 @@ def test_result(dialect: str) -> None:
     caller = pair.call("add", 1, 2, key="value")
     assert caller.sent == pair.now
     pair.shuttle()
-    ((kind, call_id, method, args, kwargs, deadline),) = pair.right.asked
+    ((kind, call_id, method, args, kwargs, deadline, _),) = pair.right.asked
     assert (kind, method, args, kwargs, deadline) == (CALL, "add", (1, 2), {"key": "value"}, None)
     pair.server.result(call_id, 3)
     pair.shuttle()
@@ -140,7 +140,7 @@ def test_notification(dialect: str) -> None:
     pair.client.notify("log", ("done",), {"level": 2}, pair.now)
     assert pair.client.in_window == 0
     pair.shuttle()
-    ((kind, _, method, args, kwargs, _),) = pair.right.asked
+    ((kind, _, method, args, kwargs, _, _),) = pair.right.asked
     # An aiozmq.rpc peer knows none: it answers, and the answer is dropped.
     assert kind == (NOTIFY if dialect == "native" else CALL)
     assert (method, args, kwargs) == ("log", ("done",), {"level": 2})

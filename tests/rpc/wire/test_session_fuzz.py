@@ -35,7 +35,7 @@ def feed(session: Any, frames: Any, now: float = 1.0) -> None:
         asked = []
     for event in asked:
         # What the owner relies on without looking.
-        kind, call_id, method, args, kwargs, deadline = event
+        kind, call_id, method, args, kwargs, deadline, _ = event
         assert type(kind) is int
         assert type(method) is str
         assert type(args) is tuple
