@@ -58,6 +58,7 @@ NOT_REACHED = {
     "bus.routing_table.MAX_ROUTES": "a cache",
     "bus.thread_pool.MAX_WAITING": "receivers of one process",
     "cli.annotation.MAX_LENGTH": "a text for people",
+    "cli.completion.MAX_OFFERED": "what this side offers a shell",
     "cli.doctor.conversation.MAX_FRAME": "what the doctor reads of a peer that it asks",
     "cli.doctor.first_words.MAX_ANSWER": "what the doctor reads of a peer that it asks",
     "cli.doctor.native.MAX_VERSIONS": "what the doctor reads of a peer that it asks",

@@ -25,6 +25,7 @@ COMMANDS = {
     "keygen": "keys",
     "authorize": "keys",
     "revoke": "keys",
+    "completion": "completion",
 }
 
 EXIT_CODES = """\b

@@ -13,6 +13,7 @@ import click
 from ..security import CurveClient, CurveServer, KeyPair, Security
 from ..security.key_pair import PUBLIC_SUFFIX, SECRET_SUFFIX, checked_name, public_key, read_public
 from .arguments import json_option
+from .completion import completes_files, completes_names
 from .failure import Failed
 from .output import Output
 
@@ -67,7 +68,11 @@ def keygen(name: str, folder: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    shell_complete=completes_files(PUBLIC_SUFFIX),
+)
 @json_option("Write what was done as one line of JSON.")
 def authorize(folder: Path, file: Path, as_json: bool) -> None:
     """Authorize a public key.
@@ -113,7 +118,7 @@ def _copy(file: Path, target: Path) -> None:
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("name")
+@click.argument("name", shell_complete=completes_names("folder", PUBLIC_SUFFIX))
 @json_option("Write what was done as one line of JSON.")
 def revoke(folder: Path, name: str, as_json: bool) -> None:
     """Revoke the key of a user.
@@ -165,6 +170,7 @@ _key_option = click.option(
     "--key",
     metavar="FILE",
     envvar=KEY_VARIABLE,
+    shell_complete=completes_files(SECRET_SUFFIX),
     help="This side's secret key, as made by keygen; or the variable BERRYMQ_KEY.",
 )
 
@@ -173,6 +179,7 @@ _server_key_option = click.option(
     "--server-key",
     metavar="KEY",
     envvar="BERRYMQ_SERVER_KEY",
+    shell_complete=completes_files(PUBLIC_SUFFIX),
     help="The server's public key or its file; or the variable BERRYMQ_SERVER_KEY. No other "
     "server is talked to.",
 )
@@ -223,6 +230,7 @@ def server_keys(function: Callable[..., Any]) -> Callable[..., Any]:
         "keys",
         metavar="FILE",
         multiple=True,
+        shell_complete=completes_files(SECRET_SUFFIX),
         help="This side's secret key, as made by keygen; or the variable BERRYMQ_KEY. While a new "
         "one replaces an old one, each with a --bind.",
     )

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from ..jsonrpc.bridge import Bridge
 from ..security import Security
 from .arguments import listening_endpoint, socket_address
+from .completion import completes_files
 from .failure import Failed
 from .keys import in_options
 from .output import Output
@@ -113,14 +114,19 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--certificate",
                 metavar="FILE",
+                shell_complete=completes_files(),
                 help="Speak TLS over HTTP and TCP, with this certificate.",
             ),
             click.option(
-                "--certificate-key", metavar="FILE", help="The secret key of the certificate."
+                "--certificate-key",
+                metavar="FILE",
+                shell_complete=completes_files(),
+                help="The secret key of the certificate.",
             ),
             click.option(
                 "--client-ca",
                 metavar="FILE",
+                shell_complete=completes_files(),
                 help="Let in only clients with a certificate of this authority.",
             ),
             click.option(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..nats.options import Nats, NatsEndpoint, is_nats, settings_of
+from .completion import completes_files
 
 __all__ = ["LOGIN_VARIABLE", "nats_options"]
 
@@ -18,25 +19,34 @@ LOGIN_VARIABLE = "BERRYMQ_NATS_LOGIN"
 
 _OPTIONS = (
     click.option(
-        "--credentials", metavar="FILE", help="At NATS: the .creds file of this side's user."
+        "--credentials",
+        metavar="FILE",
+        shell_complete=completes_files(".creds"),
+        help="At NATS: the .creds file of this side's user.",
     ),
     click.option(
-        "--nkey", metavar="FILE", help="At NATS: the file with the seed of this side's nkey."
+        "--nkey",
+        metavar="FILE",
+        shell_complete=completes_files(),
+        help="At NATS: the file with the seed of this side's nkey.",
     ),
     click.option(
         "--nats-ca",
         metavar="FILE",
+        shell_complete=completes_files(),
         help="At NATS: the authority that has to have signed the server's certificate. TLS is a "
         "must then.",
     ),
     click.option(
         "--nats-certificate",
         metavar="FILE",
+        shell_complete=completes_files(),
         help="At NATS: this side's certificate, with its secret key. TLS is a must then.",
     ),
     click.option(
         "--nats-certificate-key",
         metavar="FILE",
+        shell_complete=completes_files(),
         help="The secret key, if the file of the certificate does not have it.",
     ),
 )
