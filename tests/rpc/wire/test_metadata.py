@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc.errors import ProtocolError
+from berrymq_rpc.errors import ProtocolError, ServiceClosedError
 from berrymq_rpc.rpc.wire.codec import Codec
 from berrymq_rpc.rpc.wire.limits import Limits
 from berrymq_rpc.rpc.wire.metadata import (
@@ -16,6 +16,8 @@ from berrymq_rpc.rpc.wire.metadata import (
 from berrymq_rpc.rpc.wire.native_records import HEAD, MIN_DETACHED, PAYLOAD
 from berrymq_rpc.rpc.wire.native_session import NativeDialect, NativeSession
 from berrymq_rpc.rpc.wire.record import CALL, HELLO, NOTIFY, RESULT
+
+from .joined import AIOZMQ
 
 CODEC = Codec()
 DIALECT = NativeDialect(CODEC, {})
@@ -88,6 +90,21 @@ def test_it_arrives() -> None:
     assert asked[5] == pytest.approx(5.0)
     assert asked[6] == GIVEN
     assert noted == (NOTIFY, None, "log", ("x",), {}, None, GIVEN)
+
+
+def test_what_is_not_sent() -> None:
+    session = opened()
+    session.lost(ServiceClosedError("the client is closed"), 1.0)
+    for ask in (call, lambda session: session.notify_with("add", (), {}, 0.0, GIVEN)):
+        with pytest.raises(ServiceClosedError) as refused:
+            ask(session)
+        assert (refused.value.method, refused.value.sent) == ("add", False)
+
+
+def test_dialects_without() -> None:
+    session = AIOZMQ.session(Limits())
+    with pytest.raises(ValueError, match=r"does not travel to a peer that speaks aiozmq"):
+        session.call_with(Caller(), "add", (), {}, 0.0, GIVEN)
 
 
 def test_it_waits_for_what_the_peer_takes() -> None:
