@@ -61,8 +61,9 @@ INTERNAL = {
     "Condition": {"parts"},
     "Connection": {"measure", "open"},
     "ExportedFunctions": {
-        *("close", "expect", "introduce", "keep", "keep_alive", "leases", "measure", "mesh"),
-        *("queues", "remove_key", "send_messages", "statistics", "wait_closed"),
+        *("ask_retained", "close", "expect", "introduce", "keep", "keep_alive", "leases"),
+        *("measure", "mesh", "queues", "remove_key", "send_messages", "send_retained"),
+        *("statistics", "wait_closed"),
     },
     "Identifier": {"require_exportable"},
     "Interconnection": {"measure", "open"},

@@ -83,6 +83,8 @@ NOT_REACHED = {
     "exchange.durable.delivered.MAX_REASON": "a text for people",
     "exchange.durable.kept.MAX_KNOWN": "a cache",
     "exchange.durable.queues.MAX_UNSTORED": "in the table of buffers",
+    "exchange.retained_exchange.MAX_BUFFERED": "what this side sends at a time",
+    "exchange.retained_exchange.MAX_CHANGES": "names of what this side has to send",
     "exchange.mesh.MAX_EXAMPLE": "a text that this side makes",
     "exchange.node.MAX_DELAY": "this side's own messages",
     "exchange.policy.MAX_REMEMBERED": "a cache",

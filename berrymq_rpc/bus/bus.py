@@ -348,9 +348,10 @@ class Bus(Registry):
         return [kept.message for kept in self._retention.retained(Identifier(identifier))]
 
     def forget(self, identifier: Identifier | str) -> int:
-        """Drop the messages that are retained and match; other nodes forget them as well.
+        """Drop the messages that are retained and that `identifier` covers.
 
-        Later messages are retained as before.
+        Later messages are retained as before. Other nodes forget them as well, even those that are
+        away now.
 
         Returns:
             How many were dropped here.

@@ -16,7 +16,7 @@ from .diagram import Diagram, DiagramSource
 from .durable import DurableQueues
 from .message import DeadMessage, Message, OutcomeMessage, RelayedMessage, RetainedMessage
 from .registrations import Guard, Receiver, check_callable
-from .retained_store import Kept, Stamp
+from .retained_store import Forgotten, Kept, Share, Stamp
 from .retention import Retention, RetentionListener
 from .routing_table import FollowListener, Forwarder, Route, RoutingTable
 
@@ -108,6 +108,12 @@ class Gateway(Protocol):
     def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
         """What is retained and matches, the one that changed first first."""
 
+    def retained_as(self, text: str) -> Kept | None:
+        """What is retained with exactly this identifier, in its canonical form."""
+
+    def forgotten(self) -> list[Forgotten]:
+        """What was forgotten lately, so that no older message of it may come back."""
+
     def take_retained(
         self,
         identifier: Identifier | str,
@@ -119,6 +125,7 @@ class Gateway(Protocol):
         is_late: bool = False,
         answer: OnEnd | None = None,
         later: Later | None = None,
+        share: Share | None = None,
     ) -> bool:
         """Send a message that another bus has retained, as `relay` does, and retain it here.
 
@@ -129,6 +136,7 @@ class Gateway(Protocol):
             is_late: whether it was sent before: receivers get it as one that is retained.
             answer: as for `relay`.
             later: called with a function that calls the receivers; ``None`` to call them now.
+            share: of the peer that it came from; ``None`` where the bounds of the bus are enough.
 
         Returns:
             Whether it was newer.
@@ -245,6 +253,12 @@ class BusGateway:
     def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
         return self._retention.retained(Identifier(identifier))
 
+    def retained_as(self, text: str) -> Kept | None:
+        return self._retention.get(text)
+
+    def forgotten(self) -> list[Forgotten]:
+        return self._retention.forgotten()
+
     def take_retained(
         self,
         identifier: Identifier | str,
@@ -256,6 +270,7 @@ class BusGateway:
         is_late: bool = False,
         answer: OnEnd | None = None,
         later: Later | None = None,
+        share: Share | None = None,
     ) -> bool:
         def run(route: Route, message: Message) -> None:
             meter = self._delivery.meter
@@ -273,7 +288,7 @@ class BusGateway:
         message: Message = RelayedMessage(parsed, args, kwargs, origin)
         if is_late:
             message = RetainedMessage(message)
-        return self._retention.take(parsed, message, stamp, run)
+        return self._retention.take(parsed, message, stamp, run, share)
 
     def forget(self, identifier: Identifier | str, stamp: Stamp) -> int:
         return self._retention.forget(Identifier(identifier).require_exportable(), stamp)

@@ -15,6 +15,7 @@ __all__ = [
     "RetainedMessage",
     "TalkMessage",
     "identifier_of",
+    "original_of",
     "parts_of",
 ]
 
@@ -249,6 +250,9 @@ parts_of: Callable[[Message], tuple[str, tuple[Any, ...], dict[str, Any]]] = att
     "_identifier._text", "_args", "_kwargs"
 )
 
+
+#: The message of which one that is retained was made.
+original_of: Callable[[RetainedMessage], Message] = attrgetter("_message")
 
 #: A message's identifier, parsed.
 identifier_of: Callable[[Message], Identifier] = attrgetter("_identifier")

@@ -19,7 +19,7 @@ from .delivery import Delivery
 from .log import logger
 from .message import Message, RetainedMessage, identifier_of, parts_of
 from .registrations import Receiver, Registration
-from .retained_store import Forgotten, Kept, RetainedStore, Stamp
+from .retained_store import Forgotten, Kept, RetainedStore, Share, Stamp
 from .routing_table import Forwarder, Route, RoutingTable, Work
 
 __all__ = ["MAX_AHEAD", "Retention", "RetentionListener"]
@@ -114,7 +114,16 @@ class Taking(Work):
         route: whom it reaches; ``None`` where it is outdated.
     """
 
-    __slots__ = ("_kept", "_message", "_retention", "_run", "dropped", "route")
+    __slots__ = (
+        "_is_live",
+        "_kept",
+        "_message",
+        "_retention",
+        "_run",
+        "_share",
+        "dropped",
+        "route",
+    )
 
     def __init__(
         self,
@@ -122,20 +131,26 @@ class Taking(Work):
         kept: Kept,
         message: Message,
         run: Callable[[Route, Message], object],
+        share: Share | None,
     ) -> None:
         super().__init__()
         self._run = run
+        self._share = share
         self.dropped = 0
         self.route: Route | None = None
         self._retention = retention
         self._kept = kept
         self._message = message
+        #: One that was sent before is outdated, or of the same age, as a rule.
+        self._is_live = message is not kept.message
 
     def run(self) -> bool:
         retention, kept = self._retention, self._kept
         table = retention.table
         if not retention.store.is_newer(kept.identifier, kept.stamp):
-            retention.store.outdated += 1
+            known = retention.store.get(str(kept.identifier))
+            if self._is_live and (known is None or known.stamp != kept.stamp):
+                retention.store.outdated += 1
             return False
         table.retention = retention
         is_new = not retention.store.wants(kept.identifier)
@@ -143,7 +158,7 @@ class Taking(Work):
         found = table.matching(kept.identifier, True)
         calls = tuple(map(table.call_of, found))
         self.route = Route(kept.identifier, calls, len(calls))
-        self.dropped = retention.put(kept)
+        self.dropped = retention.put(kept, self._share)
         # This bus has to keep its own messages of this identifier now.
         return is_new
 
@@ -172,8 +187,9 @@ class Forgetting(Work):
         else:
             retention.see(stamp)
         forgotten = Forgotten(self._identifier, stamp)
+        is_news = retention.store.is_news(forgotten)
         self.count = retention.store.forget(forgotten)
-        if not self._identifier.is_local:
+        if is_news and not self._identifier.is_local:
             retention.note(forgotten)
         # What is not wanted any more needs no keeper.
         return bool(self.count)
@@ -217,6 +233,14 @@ class Retention:
         """What matches, that which changed first first."""
         return self.table.read(lambda: self.store.find(identifier))
 
+    def get(self, text: str) -> Kept | None:
+        """The message with exactly this identifier."""
+        return self.table.read(lambda: self.store.get(text))
+
+    def forgotten(self) -> list[Forgotten]:
+        """What was forgotten, so that no older message of it may come back."""
+        return self.table.read(self.store.forgotten)
+
     def forget(self, identifier: Identifier, stamp: Stamp | None = None) -> int:
         """As `Bus.forget`.
 
@@ -233,16 +257,18 @@ class Retention:
         message: Message,
         stamp: Stamp,
         run: Callable[[Route, Message], object],
+        share: Share | None = None,
     ) -> bool:
         """Take a message that another bus has retained; return whether it was newer.
 
         Args:
             message: what receivers get.
             run: delivers it.
+            share: of the peer that it came from.
         """
         retained = message if isinstance(message, RetainedMessage) else RetainedMessage(message)
         kept = Kept(identifier, retained, stamp, size_of(message))
-        work = Taking(self, kept, message, run)
+        work = Taking(self, kept, message, run, share)
         self.table.do(work)
         return work.route is not None
 
@@ -302,9 +328,9 @@ class Retention:
         """Make later stamps greater than that of another bus."""
         self._last = max(self._last, stamp[0])
 
-    def put(self, kept: Kept) -> int:
+    def put(self, kept: Kept, share: Share | None = None) -> int:
         """Keep a message, and note it for other processes; return how many were dropped."""
-        dropped = self.store.put(kept)
+        dropped = self.store.put(kept, share)
         if not kept.identifier.is_local:
             self.note(kept)
         return dropped

@@ -8,7 +8,8 @@ The envelope says where they come from::
 The numbers of an origin's messages begin with 1 in each epoch and increase by one. The answers of
 ``talk`` are numbered separately, and have two more elements: ``"to"``, the name and epoch of the
 node that asked, and ``"error"``, if a receiver failed. Where the receiver may not get the messages
-before these, ``"withheld"`` is how many.
+before these, ``"withheld"`` is how many. A message that the bus of its origin has retained travels
+alone, with ``"retained"``: when that was, as `retained_batch` says.
 
 An envelope with ``"presence"`` is about whether a node is there, and `PresenceBatch` has what it
 says; its number is not one of the messages.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from ..bus.durable import Stored
+    from ..bus.retained_store import Stamp
 
 __all__ = [
     "MAX_COUNT",
@@ -34,7 +36,9 @@ __all__ = [
     "PresenceBatch",
     "Source",
     "checked_name",
+    "packed_parts",
     "parse_batch",
+    "parse_stamp",
     "plain_batch",
     "presence_of",
 ]
@@ -70,6 +74,7 @@ class Batch:
 
     Attributes:
         identifier: of all its messages, where that is known without unpacking them.
+        stamp: of a single message that was retained where it was sent: when that was.
         stored: of a single message of this node: what waits for the word of the cluster on it.
     """
 
@@ -82,6 +87,7 @@ class Batch:
         "identifier",
         "size",
         "source",
+        "stamp",
         "stored",
         "target",
         "withheld",
@@ -89,6 +95,8 @@ class Batch:
 
     #: What it says about a node, if that is what it is for.
     presence: "Presence | None" = None
+    #: The function that takes it.
+    method = "send_messages"
 
     def __init__(
         self,
@@ -111,6 +119,7 @@ class Batch:
         self.withheld = withheld
         self.identifier: str | None = None
         self.stored: Stored | None = None
+        self.stamp: Stamp | None = None
         self.size = len(data) + OVERHEAD
         if frames:
             self.size += sum(map(len, frames))
@@ -131,6 +140,8 @@ class Batch:
         }
         if self.withheld:
             envelope["withheld"] = self.withheld
+        if self.stamp is not None:
+            envelope["retained"] = self.stamp
         if self.target is not None:
             envelope["to"] = self.target
             if self.error is not None:
@@ -263,12 +274,7 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
     """
     if not isinstance(envelope, Mapping):
         raise TypeError(f"envelope must be a map, not {type(envelope).__name__}")
-    if type(data) is not bytes:
-        data = _bytes_of("messages", data)
-    if not isinstance(frames, list | tuple):
-        raise TypeError(f"frames must be an array, not {type(frames).__name__}")
-    if frames and not all(type(frame) is bytes for frame in frames):
-        frames = [_bytes_of("a frame", frame) for frame in frames]
+    data, frames = packed_parts(data, frames)
     count: Any = envelope.get("count", 1)
     first: Any = envelope.get("seq")
     source = _source(envelope.get("origin"), envelope.get("epoch"))
@@ -280,7 +286,13 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
     if withheld >= first:
         raise ValueError("withheld must be less than the number of the first message")
     if target is None:
-        return Batch(source, first, count, data, frames, withheld=withheld)
+        batch = Batch(source, first, count, data, frames, withheld=withheld)
+        stamp = envelope.get("retained")
+        if stamp is not None:
+            if count != 1:
+                raise ValueError("a message that is retained must travel alone")
+            batch.stamp = parse_stamp(stamp)
+        return batch
     if not isinstance(target, list | tuple) or len(target) != 2:
         raise TypeError("to must be an array of a name and an epoch")
     if count != 1:
@@ -288,6 +300,21 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
     if error is not None and not _is_failure(error):
         raise TypeError("error must be an array of a type, args and a text")
     return Batch(source, first, 1, data, frames, _source(*target), error)
+
+
+def packed_parts(data: Any, frames: Any) -> tuple[bytes, Sequence[bytes]]:
+    """Check the messages and the long byte strings of a batch, which may be text in base64.
+
+    Raises:
+        TypeError, ValueError: one is neither.
+    """
+    if type(data) is not bytes:
+        data = _bytes_of("messages", data)
+    if not isinstance(frames, list | tuple):
+        raise TypeError(f"frames must be an array, not {type(frames).__name__}")
+    if frames and not all(type(frame) is bytes for frame in frames):
+        frames = [_bytes_of("a frame", frame) for frame in frames]
+    return data, frames
 
 
 def plain_batch(name: Any, epoch: Any, first: Any, count: Any, data: bytes) -> Batch:
@@ -311,6 +338,22 @@ def checked_name(name: Any) -> str:
     if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError(f"the name of a node must be 1 to {MAX_NAME_LENGTH} printable characters")
     return name
+
+
+def parse_stamp(value: Any) -> "Stamp":
+    """Check when a message was retained.
+
+    Raises:
+        TypeError, ValueError: it is malformed.
+    """
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise TypeError("a stamp must be an array of two numbers")
+    when, number = value
+    if type(when) is not int or type(number) is not int:
+        raise TypeError("a stamp must have two whole numbers")
+    if not 0 <= when <= MAX_NUMBER or not 0 <= number <= MAX_NUMBER:
+        raise ValueError("the numbers of a stamp must be from 0 to 2**63 - 1")
+    return when, number
 
 
 def _bytes_of(name: str, value: Any) -> bytes:

@@ -63,7 +63,15 @@ class Carrier(NamedTuple):
 def _in_text(call: Callable[..., T]) -> Callable[..., T]:
     """Make a function that sends batches by `call` to a peer that does not take bytes."""
 
-    def send(name: str, token: str, envelope: Any, data: bytes, frames: Sequence[bytes] = ()) -> T:
+    def send(
+        name: str,
+        token: str,
+        envelope: Any = None,
+        data: bytes = b"",
+        frames: Sequence[bytes] = (),
+    ) -> T:
+        if envelope is None:
+            return call(name, token)
         if "error" in envelope:
             type_name, args, text = envelope["error"]
             envelope = envelope | {"error": (type_name, list(map(writable, args)), text)}

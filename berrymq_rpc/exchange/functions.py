@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 from ..bus import Bus, default_bus
+from ..bus.retained_store import Share
+from ..endpoint import host_key
 from ..errors import OverloadedError
 from ..identifier import Identifier
-from ..rpc import AttrHandler, context, method
+from ..rpc import AttrHandler, Peer, context, method
 from ..rpc.inbound_call import current
 from ..rpc.options import ClientOptions
 from ..rpc.validation import check_count
@@ -42,7 +44,7 @@ TTL = 1000.0
 
 
 class ExportedFunctions(AttrHandler):
-    """berryMQ's seven functions, and six more: serve it with `rpc.start_server`.
+    """berryMQ's seven functions, and eight more: serve it with `rpc.start_server`.
 
     `Node` serves one itself. Everything but the answers documented here reaches the caller as an
     exception: `ValueError` and `TypeError` for invalid arguments, local identifiers among them, and
@@ -112,6 +114,7 @@ class ExportedFunctions(AttrHandler):
             self._client_options.translation_table,
         )
         self._max_peer_links = max_peer_links
+        self._peer_share = peer_share
         self._consumers = Consumers(self._gateway, self._queues, max_unacknowledged)
         self._clock = clock
         self._connections = ServedConnections(
@@ -178,6 +181,7 @@ class ExportedFunctions(AttrHandler):
             node=name,
             user=peer.user or peer.key,
         )
+        link.send_buffer.share = Share(_holder(peer), self._peer_share)
         served.resource = served.link = link
         if name is None and target is not None:
             link.places = target.places
@@ -404,6 +408,50 @@ class ExportedFunctions(AttrHandler):
             self._mesh.receive(served.link, parse_batch(envelope, messages, frames))
         return OK
 
+    @method
+    def ask_retained(self, token: str) -> str:
+        """Send what this node retains to the caller, and what it retains or forgets later.
+
+        For interconnected nodes; they call this when a connection is made.
+
+        Args:
+            token: of an interconnection.
+
+        Returns:
+            "ok", "invalid token" or "timeout".
+        """
+        try:
+            served = self._leases.use(token, self._clock())
+        except TokenError as refused:
+            return refused.status
+        if served.link is None or not served.takes_batches:
+            return INVALID_TOKEN
+        self._mesh.retained.answer(served.link)
+        return OK
+
+    @method
+    def send_retained(self, token: str, envelope: Any, messages: Any, frames: Any = ()) -> str:
+        """Take what another node retains. For interconnected nodes.
+
+        Args:
+            token: of an interconnection.
+            envelope: {"retained": [[origin, when, number], ...], "forgotten": [[identifier, when,
+                number], ...]}: of each message where it comes from and when it was retained, in
+                microseconds since 1970, with a number of the bus that did; and what was forgotten.
+            messages, frames: as for send_messages.
+
+        Returns:
+            "ok", "invalid token" or "timeout".
+        """
+        try:
+            served = self._leases.use(token, self._clock())
+        except TokenError as refused:
+            return refused.status
+        if served.link is None or not served.takes_batches:
+            return INVALID_TOKEN
+        self._mesh.receive_retained(served.link, envelope, messages, frames)
+        return OK
+
     @method(waits=True)
     async def get(self, token: str, block: bool = True, timeout: float | None = None) -> Any:
         """Take the oldest message of a queue.
@@ -584,6 +632,14 @@ class ExportedFunctions(AttrHandler):
 def _account() -> Hashable:
     """The account of the peer that calls; ``None`` where the program itself does."""
     return None if current.get() is None else context().peer.account
+
+
+def _holder(peer: Peer) -> Hashable:
+    """Who has a share in what is retained, which stays when the peer leaves."""
+    host = host_key(peer.address)
+    named = peer.user or peer.key
+    # Several programs of this host are several peers.
+    return named or (peer.account if host in ("", "127") else ("host", host))
 
 
 def _user() -> str | None:

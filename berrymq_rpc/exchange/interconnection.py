@@ -30,6 +30,7 @@ class IncomingMessages(AttrHandler):
         self._user = user
         self.link = mesh.add_link(endpoint, user=user)
         self.link.on_change = self._link_changed
+        self.link.ask_retained()
         #: The interconnection's token, chosen here before the peer is asked for one.
         self.token: str | None = None
 
@@ -68,6 +69,22 @@ class IncomingMessages(AttrHandler):
         if self.token is None or token != self.token:
             return INVALID_TOKEN
         self._mesh.receive(self.link, parse_batch(envelope, messages, frames))
+        return OK
+
+    @method
+    def ask_retained(self, token: str) -> str:
+        """Send what this node retains to the caller; as in ExportedFunctions."""
+        if self.token is None or token != self.token:
+            return INVALID_TOKEN
+        self._mesh.retained.answer(self.link)
+        return OK
+
+    @method
+    def send_retained(self, token: str, envelope: Any, messages: Any, frames: Any = ()) -> str:
+        """Take what another node retains; as in ExportedFunctions."""
+        if self.token is None or token != self.token:
+            return INVALID_TOKEN
+        self._mesh.receive_retained(self.link, envelope, messages, frames)
         return OK
 
 

@@ -7,9 +7,16 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Protocol
 
+from ..bus.retained_store import Forgotten
 from ..common.backoff import Backoff
 from ..common.log_limiter import LogLimiter
-from ..errors import ConnectionLostError, OverloadedError, RPCTimeoutError, ServiceClosedError
+from ..errors import (
+    ConnectionLostError,
+    NotFoundError,
+    OverloadedError,
+    RPCTimeoutError,
+    ServiceClosedError,
+)
 from ..rpc import Call
 from ..runtime.log import Log
 from .batch import Batch
@@ -61,6 +68,9 @@ class LinkHost(Protocol):
     def unpack(self, batch: Batch) -> tuple[tuple[Any, ...], ...]:
         """Unpack the messages of a batch."""
 
+    def feed(self, link: "Link") -> None:
+        """Put some of what waits in `Link.retained` into its send buffer."""
+
     def renew(self, link: "Link") -> None:
         """Note that another process may be at the link's other end."""
 
@@ -94,6 +104,12 @@ class Link:
         self.filter: MessageFilter | None = None
         self.refusals = LogLimiter()
         self.unreported_refusals = 0
+        #: Whether the peer has asked for what is retained, and what of it waits to be sent: the
+        #: identifiers of messages, and what was forgotten.
+        self.wants_retained = False
+        #: Whether this side asks the peer: the one that has connected does so first.
+        self.asks_retained = False
+        self.retained: dict[str | Forgotten, None] = {}
         #: Whether the peer is not a node: its messages have no envelopes.
         self.is_leaf = False
         #: Of a leaf: the IP addresses, each with the port, at which it listens, as far as is known.
@@ -151,8 +167,26 @@ class Link:
             self._host.renew(self)
         self._channel = channel
         self._carrier = carrier
+        if self.asks_retained:
+            self.ask_retained()
         self._host.wake()
         self.on_change(True)
+
+    def ask_retained(self) -> None:
+        """Have the peer send what it retains, when there is a carrier and whenever it is renewed.
+
+        One of an older version does not know the question.
+        """
+        self.asks_retained = True
+        carrier = self._carrier
+        if carrier is None or not carrier.takes_batches:
+            return
+        try:
+            call = carrier.call("ask_retained", carrier.token)
+        except Exception as error:
+            logger.debug("%r: not asked for what is retained: %.200s", self, error)
+            return
+        call.add_done_callback(_ignore)
 
     def cut(self, channel: Hashable) -> bool:
         """Stop using a carrier that is gone; return whether it was in use."""
@@ -222,6 +256,8 @@ class Link:
         carrier = self._carrier
         if carrier is None or self._retry is not None:
             return
+        if self.retained:
+            self._host.feed(self)
         if not carrier.takes_batches:
             self._flush_singles(carrier)
             return
@@ -249,9 +285,9 @@ class Link:
                 arguments = (*arguments, batch.frames)
             try:
                 if batch is not last:
-                    carrier.notify("send_messages", *arguments)
+                    carrier.notify(batch.method, *arguments)
                     continue
-                call = carrier.call("send_messages", *arguments)
+                call = carrier.call(batch.method, *arguments)
             except (ServiceClosedError, ConnectionLostError):
                 self._fail()
                 return False
@@ -341,6 +377,11 @@ class Link:
             self._release_drainers()
 
     def _refuse(self, batch: Batch, error: BaseException) -> None:
+        if batch.method == "send_retained" and isinstance(error, NotFoundError):
+            # A node of an older version is there now.
+            self.wants_retained = False
+            self.retained.clear()
+            return
         self.send_buffer.refuse(batch)
         logger.warning("%r: %r refused by the peer: %.200s", self, batch, error)
 
@@ -408,3 +449,9 @@ class Link:
             self._reported = self.send_buffer.dropped
             logger.warning("%r: dropped %s messages: %s", self, f"{count:,}", reason)
             self._host.report("dropped", endpoint=self.peer, count=count, reason=reason)
+
+
+def _ignore(call: Any) -> None:
+    """Look at how a call ended, so that nothing is logged of it."""
+    if not call.cancelled():
+        call.exception()

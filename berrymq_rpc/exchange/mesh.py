@@ -8,16 +8,17 @@ from typing import Any, Protocol
 
 from ..bus.diagram import DiagramNode
 from ..bus.gateway import Gateway
-from ..errors import PermissionDeniedError
+from ..errors import PermissionDeniedError, ProtocolError
 from ..identifier import Identifier
 from ..rpc import Limits
 from ..runtime.fork import call_in_child
 from ..runtime.log import Log
-from .batch import Batch
+from .batch import Batch, packed_parts
 from .link import Link
 from .message_filter import FilteredSendBuffer
 from .policy import Grants, Policy
 from .reorder import FIRST_PATIENCE
+from .retained_exchange import RetainedExchange
 from .router import Router
 from .send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
 from .will import MAX_WILL_BYTES, WILL_DELAY, OwnWill
@@ -111,6 +112,7 @@ class Mesh:
             will_bytes,
         )
         self.gateway = gateway
+        self.retained = RetainedExchange(gateway, self.router.codec, self)
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._links: dict[Link, None] = {}
@@ -138,6 +140,7 @@ class Mesh:
             self._thread = threading.get_ident()
             self.wills.start()
             self.gateway.add_forwarder(self.router.forward)
+            self.gateway.add_retention_listener(self.router, instead_of=self.router.forward)
             self.gateway.add_diagram_source(self.diagram_nodes)
             call_in_child(self._forget_links)
 
@@ -155,8 +158,7 @@ class Mesh:
         if self._loop is None:
             return
         self.wills.close()
-        self.gateway.remove_forwarder(self.router.forward)
-        self.gateway.remove_diagram_source(self.diagram_nodes)
+        self._leave_bus()
         for link in self.links:
             link.close()
         while self.router.is_behind:
@@ -421,10 +423,41 @@ class Mesh:
     def flush(self) -> None:
         self.router.rest()
         self.router.collect()
+        forgotten = self.router.forgotten
+        if forgotten:
+            self.retained.offer([forgotten.popleft() for _ in range(len(forgotten))])
         for link in self.links:
             link.flush()
         if self._attachment is not None:
             self._attachment.flush()
+
+    def feed(self, link: Link) -> None:
+        with self.lock:
+            self.retained.feed(link)
+
+    def receiving(self, user: str | None) -> Grants | None:
+        """What a user may get; ``None`` for everything."""
+        return self.policy.receiving(user)
+
+    def deny(self, link: Link, count: int, example: str) -> None:
+        """Count and report messages that a link's peer may not send."""
+        self._deny(link, count, example)
+
+    def receive_retained(self, link: Link, envelope: Any, data: Any, frames: Any) -> None:
+        """Take what a peer retains.
+
+        Raises:
+            TypeError, ValueError: a part is invalid, or the peer is not a node.
+            ProtocolError: the messages are malformed.
+        """
+        if link.is_leaf:
+            raise ValueError("only a node retains messages for others")
+        data, frames = packed_parts(data, frames)
+        try:
+            self.retained.receive(link, envelope, data, frames, link.send_buffer.share)
+        except ProtocolError as error:
+            self.router.count_malformed(error)
+            raise
 
     def unpack(self, batch: Batch) -> tuple[tuple[Any, ...], ...]:
         return self.router.unpack(batch)
@@ -459,8 +492,12 @@ class Mesh:
                 loop.call_soon_threadsafe(self.flush)
         except RuntimeError:
             # The loop was closed, and the node was not.
-            self.gateway.remove_forwarder(self.router.forward)
-            self.gateway.remove_diagram_source(self.diagram_nodes)
+            self._leave_bus()
+
+    def _leave_bus(self) -> None:
+        self.gateway.remove_retention_listener(self.router)
+        self.gateway.remove_forwarder(self.router.forward)
+        self.gateway.remove_diagram_source(self.diagram_nodes)
 
     def _set_timer(self) -> None:
         when = self.router.reorder.next_expiry()

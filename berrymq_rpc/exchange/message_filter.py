@@ -100,7 +100,9 @@ class MessageFilter:
     ) -> list[Batch]:
         source, count = batch.source, len(messages)
         if count == batch.count:
-            return [Batch(source, first, count, batch.data, batch.frames, withheld=withheld)]
+            whole = Batch(source, first, count, batch.data, batch.frames, withheld=withheld)
+            whole.stamp = batch.stamp
+            return [whole]
         if not batch.frames:
             data = self._codec.pack_all(list(messages))
             return [Batch(source, first, count, data, withheld=withheld)]

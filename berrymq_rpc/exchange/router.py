@@ -12,6 +12,7 @@ belongs to one thread.
 """
 
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -21,7 +22,8 @@ from typing import Any, Protocol
 from ..bus import Message
 from ..bus.durable import ConfirmedMessage
 from ..bus.gateway import Gateway
-from ..bus.message import TalkMessage, parts_of
+from ..bus.message import TalkMessage, original_of, parts_of
+from ..bus.retained_store import Forgotten, Kept, Stamp
 from ..errors import ProtocolError
 from ..identifier import Identifier
 from ..rpc.wire.exception_codec import Failure, describe, restore
@@ -32,6 +34,7 @@ from .message_codec import BATCH_BYTES, LARGE, MessageCodec
 from .message_filter import Filtered, MessageFilter
 from .policy import Grants
 from .reorder import MAX_SOURCES, Gap, InOrder, Outcome, ReorderBuffer
+from .retained_batch import is_ahead
 from .send_buffer import SendBuffer
 
 __all__ = ["Router"]
@@ -120,6 +123,11 @@ class Router:
         #: time to pack all of them at once. Appending takes no lock.
         self._pending: deque[bytes | tuple[Any, ...]] = deque()
         self._pending_bytes = 0
+        #: Own messages that the bus has retained, in the order in which it has. Appending takes no
+        #: lock.
+        self._noted: deque[Kept] = deque()
+        #: What was forgotten on the bus, for the mesh.
+        self.forgotten: deque[Forgotten] = deque()
         self._is_collecting = False
         self._next = 1
         self._next_answer = 1
@@ -179,6 +187,8 @@ class Router:
         self.lock = threading.RLock()
         self._send_buffers = ()
         self._pending.clear()
+        self._noted.clear()
+        self.forgotten.clear()
 
     def set_leaf(self, send_buffer: SendBuffer, now: float) -> None:
         """Expect no messages with envelopes from a link's peer any more."""
@@ -267,6 +277,50 @@ class Router:
             self._put(batch)
             self._wake_up()
 
+    def note(self, change: Kept | Forgotten) -> None:
+        """Take what the bus has retained or forgotten, as a `RetentionListener`."""
+        if isinstance(change, Forgotten):
+            self.forgotten.append(change)
+        elif change.message.origin is None:
+            self._noted.append(change)
+
+    def forward_noted(self, message: Message | None = None) -> None:
+        """Number the messages that were noted. From any thread."""
+        if self._noted:
+            self.collect()
+        if self.forgotten:
+            self._wake_up()
+
+    def _put_noted(self, kept: Kept) -> Exception | None:
+        """Take a message that is retained: it travels alone; return why it cannot."""
+        if not self._send_buffers:
+            self._next += 1
+            return None
+        message = original_of(kept.message)
+        identifier, args, kwargs = parts_of(message)
+        item: tuple[Any, ...] = (identifier, args, kwargs) if kwargs else (identifier, args)
+        if message.reply_to is not None:
+            item = (identifier, args, kwargs, message.reply_to)
+        stored = message.stored if isinstance(message, ConfirmedMessage) else None
+        try:
+            data, frames = self.codec.pack_one(item)
+        except Exception as error:
+            self.refused += 1
+            if stored is None:
+                return error
+            stored.is_claimed = True
+            stored.end(error)
+            return None
+        batch = Batch(self.source, self._next, 1, data, frames)
+        batch.stamp = kept.stamp
+        if stored is not None:
+            batch.stored = stored
+            batch.identifier = identifier
+        self._next += 1
+        self._put(batch)
+        self._wake_up()
+        return None
+
     def publish(
         self,
         send_buffer: SendBuffer,
@@ -291,6 +345,8 @@ class Router:
 
     def collect(self) -> None:
         """Put what was sent on the bus into the send buffers. From any thread."""
+        problems: list[tuple[Exception, Message]] = []
+        unsent: list[Message] = []
         with self.lock:
             if self._is_collecting:
                 # Garbage collection has interrupted the loop below, which takes this message too.
@@ -305,8 +361,22 @@ class Router:
                     first = self._next
                     self._next += count
                     self._put(Batch(self.source, first, count, self.codec.pack_all(messages)))
+                while self._noted:
+                    kept = self._noted.popleft()
+                    if self.on_unsent is not None and not self._send_buffers:
+                        unsent.append(kept.message)
+                    problem = self._put_noted(kept)
+                    if problem is not None:
+                        problems.append((problem, kept.message))
             finally:
                 self._is_collecting = False
+            on_unsent = self.on_unsent
+            if unsent:
+                self.on_unsent = None
+        for problem, message in problems:
+            self._gateway.report(problem, message, self, "cannot carry")
+        if unsent and on_unsent is not None:
+            on_unsent(unsent[0])
 
     def rest(self) -> None:
         """Wake again for later messages. The caller collects after this."""
@@ -362,7 +432,9 @@ class Router:
         if reply_to is not None:
             item = (*item, str(Identifier(reply_to).require_exportable()))
         data, frames = self.codec.pack_large(item)
-        return Batch(batch.source, batch.first, 1, data, frames, batch.target, batch.error)
+        made = Batch(batch.source, batch.first, 1, data, frames, batch.target, batch.error)
+        made.stamp = batch.stamp
+        return made
 
     def put_presence(self, batch: Batch, but: Hashable = None) -> None:
         """Send what is said about a node to all links but one."""
@@ -442,7 +514,28 @@ class Router:
             with self.lock:
                 self._put(batch, link)
             self._wake_up()
+        if batch.stamp is not None and not is_ahead(batch.stamp, time.time()):
+            self._relay_retained(source, messages[0], batch.stamp, link)
+            return
         self._relay(source, messages[skip:] if skip else messages)
+
+    def _relay_retained(
+        self, source: Source, message: tuple[Any, ...], stamp: Stamp, link: Hashable
+    ) -> None:
+        """Publish a message that the bus of its origin has retained."""
+        identifier, args, *rest = message
+        kwargs = rest[0] if rest else {}
+        share = link.share if isinstance(link, SendBuffer) else None
+        try:
+            answer = None
+            if len(rest) > 1:
+                callback = Identifier(rest[1]).require_exportable()
+                answer = partial(self._answer, source, str(callback))
+            self._gateway.take_retained(
+                identifier, args, kwargs, source[0], stamp, answer=answer, share=share
+            )
+        except (TypeError, ValueError) as error:
+            self.count_malformed(error)
 
     def deliver(
         self, send_buffer: SendBuffer, source: Source, messages: tuple[tuple[Any, ...], ...]

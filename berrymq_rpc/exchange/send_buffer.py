@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from ..bus.retained_store import Share
 from .batch import Batch
 
 __all__ = ["MAX_BYTES", "MAX_MESSAGES", "SendBuffer"]
@@ -36,6 +37,7 @@ class SendBuffer:
         refused: how many messages the peer, or the way to it, did not accept.
         is_to_leaf: whether the peer gets messages, and nothing that nodes say to each other.
         takes_presence: whether it takes what is said about nodes that are lost or back.
+        share: of the peer in what this node's bus retains; ``None`` where it needs no bound.
     """
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
@@ -47,6 +49,7 @@ class SendBuffer:
         self.refused = 0
         self.is_to_leaf = False
         self.takes_presence = False
+        self.share: Share | None = None
         self._waiting: deque[Batch] = deque()
         self._sent: deque[Batch] = deque()
         #: How many batches were acknowledged.
@@ -70,6 +73,10 @@ class SendBuffer:
         """Add what is said about a node, if the peer takes such; any takes the message in it."""
         if self.takes_presence or (self.is_to_leaf and batch.data):
             SendBuffer.put(self, batch)
+
+    def put_retained(self, batch: Batch) -> None:
+        """Add a batch of what is retained, of which nothing has to be left out."""
+        SendBuffer.put(self, batch)
 
     def take(self, max_batches: int, max_bytes: int) -> list[Batch]:
         """Take the batches to send next: at least one if there is one.

@@ -10,7 +10,7 @@ from ..bus.diagram import DiagramSource
 from ..bus.durable import DurableQueues
 from ..bus.gateway import Gateway, Later
 from ..bus.registrations import Guard, Receiver
-from ..bus.retained_store import Kept, Stamp
+from ..bus.retained_store import Forgotten, Kept, Share, Stamp
 from ..bus.retention import RetentionListener
 from ..bus.routing_table import FollowListener, Forwarder
 from ..common.sizes import approximate_size
@@ -82,6 +82,12 @@ class ThreadedBus(Gateway):
     def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
         return self._gateway.retained(identifier)
 
+    def retained_as(self, text: str) -> Kept | None:
+        return self._gateway.retained_as(text)
+
+    def forgotten(self) -> list[Forgotten]:
+        return self._gateway.forgotten()
+
     def take_retained(
         self,
         identifier: Identifier | str,
@@ -93,6 +99,7 @@ class ThreadedBus(Gateway):
         is_late: bool = False,
         answer: OnEnd | None = None,
         later: Later | None = None,
+        share: Share | None = None,
     ) -> bool:
         size = OVERHEAD + approximate_size(args) + (approximate_size(kwargs) if kwargs else 0)
         return self._gateway.take_retained(
@@ -104,6 +111,7 @@ class ThreadedBus(Gateway):
             is_late=is_late,
             answer=answer,
             later=lambda call: self._thread.put(call, size),
+            share=share,
         )
 
     def forget(self, identifier: Identifier | str, stamp: Stamp) -> int:

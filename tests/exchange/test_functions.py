@@ -94,6 +94,7 @@ async def test_the_names_are_berrymqs() -> None:
         methods = (await it.client.describe())["methods"]
         assert [method["name"] for method in methods] == [
             "acknowledge",
+            "ask_retained",
             "close_connection",
             "connect_oneway",
             "connect_via_queue",
@@ -106,6 +107,7 @@ async def test_the_names_are_berrymqs() -> None:
             "refuse",
             "send_message",
             "send_messages",
+            "send_retained",
         ]
         assert all(method["doc"] for method in methods)
 
