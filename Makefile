@@ -19,7 +19,7 @@ PURE_TESTS := $(wildcard tests/test_errors.py tests/test_identifier.py tests/com
 PURE_TESTS := $(PURE_TESTS) $(wildcard tests/jsonrpc/test_*.py)
 
 .PHONY: help run test test-all test-others test-slow test-uvloop test-debian
-.PHONY: lint types docs links coverage dist clean
+.PHONY: lint types docs screenshots links coverage dist clean
 # Two targets at once would set up the same environment twice.
 .NOTPARALLEL:
 
@@ -34,6 +34,7 @@ help:
 	@echo "make lint      ruff: rules and format"
 	@echo "make types     mypy --strict on the package"
 	@echo "make docs      the manual, in docs/_build/html, and its spelling"
+	@echo "make screenshots   the pictures of the live page in the manual; needs Chromium"
 	@echo "make links     ask the hosts that the manual links to; needs a network"
 	@echo "make coverage  branch coverage of the layers that do no I/O: must be 100 %"
 	@echo "make dist      the sdist and the wheel of a release, in dist, and what PyPI would refuse of them"
@@ -105,6 +106,11 @@ docs:
 	@$(BIN) -m codespell_lib *.rst docs berrymq_rpc benchmarks examples tools
 	@$(BIN) -m sphinx -W --keep-going --nitpicky --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Needs Chromium.
+screenshots:
+	@tools/environment $(VENV) "$(BASE)" test,cli
+	@$(BIN) tools/screenshots
 
 links:
 	@tools/environment $(VENV) "$(BASE)" docs

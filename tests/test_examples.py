@@ -1,6 +1,7 @@
 """Run each program in ``examples`` as its user does."""
 
 import contextlib
+import json
 import os
 import re
 import runpy
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -391,6 +393,19 @@ def test_bridge_and_lines() -> None:
             "greeting:hello 'you'\nthe bridge has ended\n",
             "",
         )
+
+
+@pytest.mark.parametrize("options", [[], ["--many"]])
+def test_the_live_page(options: list[str]) -> None:
+    pytest.importorskip("aiohttp", reason="the HTTP listener needs it")
+    with running("live_page.py", "0", *options) as bakery:
+        url = line_of(bakery)
+        with urllib.request.urlopen(f"{url}/state", timeout=10) as response:
+            state = json.load(response)
+        assert state["name"] == "bakery"
+        assert (len(state["graph"]["nodes"]) > 50) is bool(options)
+        status, _, errors = end_of(bakery, signal.SIGINT)
+        assert (status, "Traceback" in errors) == (0, False)
 
 
 #: What grow.py shows of its calls, but for who has served the last ones.

@@ -57,7 +57,6 @@ MODULES = {
     "rpc/stream.py": "items of a stream",
     "rpc/transport/memory.py": "answers that a peer does not read",
     "rpc/transport/nats/channel.py": "answers that a peer does not read",
-    "monitor/rates.py": "no buffer: the rates of the last minute",
     "rpc/transport/zeromq.py": "no buffer: events of the socket, one for each connection",
     "rpc/transport/zeromq_socket.py": "answers that a peer does not read",
     "rpc/turns.py": "no buffer: each peer once",

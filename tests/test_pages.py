@@ -26,6 +26,7 @@ from typing import NamedTuple
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import aiohttp
 import pytest
 import zmq
 import zmq.asyncio
@@ -107,6 +108,7 @@ TOGETHER = {
     ("howto/bridge.rst", 1): "test_a_bridge_to_berrymq_03",
     ("howto/bridge.rst", 2): "test_a_bridge",
     **{("howto/cluster.rst", number): "test_cluster_page.py" for number in range(3)},
+    ("howto/page.rst", 0): "test_a_page",
     ("howto/programs.rst", 0): "test_a_notebook",
     ("reference/command.rst", 0): "test_a_stub",
     ("reference/jsonrpc.rst", 2): "test_the_port_of_a_server",
@@ -381,6 +383,14 @@ async def test_a_bridge(page: str, tmp_path: Path) -> None:
         command = shlex.split(with_ports(found[1], ports).replace("\\\n", ""))
         answer = await asyncio.to_thread(output_of, [*command, "--silent"], tmp_path)
         assert json.loads(answer) == json.loads(found[2])
+
+
+async def test_a_page(tmp_path: Path) -> None:
+    ports: dict[int, int] = {}
+    with running(program("howto/page.rst", 0, ports), tmp_path) as node:
+        url = await line_of(node)
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            assert "/page/app.js" in await response.text()
 
 
 async def test_a_bridge_to_berrymq_03(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class Listeners(NamedTuple):
         insecure: whether listeners may bind beyond loopback without authentication.
         tls: makes HTTP and TCP TLS.
         security: who may connect over ZeroMQ.
+        page: whether HTTP listeners have a page that shows what runs.
+        page_write: whether it may send messages and call methods.
     """
 
     http: tuple[tuple[str, int], ...]
@@ -44,6 +46,8 @@ class Listeners(NamedTuple):
     insecure: bool
     tls: ssl.SSLContext | None = None
     security: Security | None = None
+    page: bool = False
+    page_write: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.http or self.tcp or self.zeromq)
@@ -68,7 +72,12 @@ class Listeners(NamedTuple):
                 notes = Output(sys.stderr, as_json=as_json)
                 text = "BERRYMQ_TOKEN is not used: there is no --http or --tcp"
                 notes.note("token", text, "yellow")
-        for option, values in (("--origin", self.origins), ("--host", self.hosts)):
+        given = (
+            ("--origin", self.origins),
+            ("--host", self.hosts),
+            ("--http-write", self.page_write),
+        )
+        for option, values in given:
             if values:
                 raise click.UsageError(f"{option} is for HTTP listeners: give --http as well")
         return self
@@ -192,6 +201,8 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                     origins=listeners.origins,
                     hosts=listeners.hosts,
                     insecure=listeners.insecure,
+                    page=listeners.page,
+                    page_write=listeners.page_write,
                 )
                 socket = url.replace("http", "ws", 1) + "/ws"
                 output.event(
@@ -201,6 +212,9 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                     url=url,
                     websocket=socket,
                 )
+                if listeners.page:
+                    parts = "What runs is shown in a browser at ", (url, "bold green")
+                    output.event("page", *parts, url=url)
             for host, port in listeners.tcp:
                 url = await bridge.serve_tcp(
                     host,

@@ -70,6 +70,11 @@ HELLO = "berrymq:hello"
     help="Send the node a first message over the network, as a test.",
 )
 @listener_options
+@click.option(
+    "--http-write",
+    is_flag=True,
+    help="Let the page of --http, which shows what runs, also send messages and call methods.",
+)
 @nats_options("cluster")
 @server_keys
 def serve(
@@ -87,6 +92,7 @@ def serve(
     token: str | None,
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
+    http_write: bool,
     tls: SSLContext | None,
     security: Security | None,
 ) -> None:
@@ -106,7 +112,17 @@ def serve(
     if hello and cluster is not None and not endpoints:
         raise click.UsageError("--hello is for a node with an address: give --bind")
     listeners = Listeners(
-        http, tcp, zeromq, token, origins, hosts, insecure, tls, security
+        http,
+        tcp,
+        zeromq,
+        token,
+        origins,
+        hosts,
+        insecure,
+        tls,
+        security,
+        page=True,
+        page_write=http_write,
     ).checked()
     options: dict[str, Any] = {"name": name, "security": security, "namespace": namespace}
     if cluster is not None:

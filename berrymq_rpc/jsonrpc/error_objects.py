@@ -33,7 +33,7 @@ from .items import RPCError
 from .protocols.base import JSONRPC
 from .protocols.json_codec import MAX_DEPTH, encode
 
-__all__ = ["SERVER_ERROR", "standard", "to_error", "to_exception", "writable"]
+__all__ = ["PERMISSION_DENIED", "SERVER_ERROR", "standard", "to_error", "to_exception", "writable"]
 
 #: The first of the codes that the specification leaves to servers.
 SERVER_ERROR = -32000

@@ -1,22 +1,26 @@
 """The graph of who sends and follows what, bounded, and without what never leaves the process."""
 
 from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from ..bus import Bus
-from ..identifier import Identifier
+from ..identifier import WILDCARD, Identifier
 from .plain_text import plain_text
 
 __all__ = ["graph_of"]
 
 
-def graph_of(bus: Bus, limit: int) -> dict[str, Any]:
+def graph_of(bus: Bus, limit: int, sent: Iterable[str] = ()) -> dict[str, Any]:
     """The graph of a bus, as `Bus.network` gives it, and how many registrations are left out.
 
     Args:
         limit: of how many registrations at most, and how many nodes.
+        sent: identifiers of messages that there were. They lead to the wildcards that match them.
     """
     network = bus.network(limit)
+    _add_sent(network, islice(sent, limit // 2))
     hidden = {
         node["id"]
         for node in network["nodes"]
@@ -37,3 +41,33 @@ def graph_of(bus: Bus, limit: int) -> dict[str, Any]:
         ],
         "omitted": max(0, registrations - limit) + max(0, len(nodes) - limit),
     }
+
+
+def _add_sent(network: dict[str, list[dict[str, Any]]], sent: Iterable[str]) -> None:
+    """Add edges from identifiers to the wildcards that are followed and match them."""
+    names = {node["label"]: node["id"] for node in network["nodes"] if node["kind"] == "identifier"}
+    followed = {edge["from"] for edge in network["edges"] if edge["kind"] == "follows"}
+    known = {(edge["from"], edge["to"]) for edge in network["edges"]}
+    wildcards = [
+        Identifier(label) for label, name in names.items() if WILDCARD in label and name in followed
+    ]
+    for text in sent:
+        try:
+            identifier = Identifier(text)
+        except ValueError:
+            # It stands for several, for which there was no place.
+            continue
+        if identifier.is_local:
+            continue
+        for wildcard in wildcards:
+            if identifier == wildcard or not identifier.is_match(wildcard):
+                continue
+            start = names.get(text)
+            if start is None:
+                start = names[text] = f"s{len(names)}"
+                about = {"id": start, "kind": "identifier", "label": text, "objects": 1}
+                network["nodes"].append(about)
+            ends = {"from": start, "to": names[str(wildcard)]}
+            if (start, ends["to"]) not in known:
+                more = {"kind": "matches", "label": "", "guarded": False}
+                network["edges"].append(ends | more)

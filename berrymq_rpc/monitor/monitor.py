@@ -9,15 +9,20 @@ from ..bus import Bus
 from ..bus.queues import Backlog
 from .graph import graph_of
 from .plain_text import plain_text
-from .rates import Rates
 
-__all__ = ["MAX_ITEMS", "VERSION", "Monitor"]
+__all__ = ["MAX_ITEMS", "STATE", "VERSION", "Monitor"]
 
 #: The version of the shape of a snapshot. A reader that knows it may meet further keys.
 VERSION = 1
 
 #: Entries of each list of a snapshot, and of its graph: more can neither be read nor drawn.
 MAX_ITEMS = 200
+
+#: The method by which a page asks for the snapshot.
+STATE = "rpc.state"
+
+#: Rates of a history, the latest: two minutes.
+HISTORY = 60
 
 #: Seconds for which a snapshot is kept: those who watch at the same time get the same one.
 MAX_AGE = 0.5
@@ -35,6 +40,13 @@ class Viewed(Counting, Protocol):
 
     def overview(self, limit: int | None = None) -> dict[str, list[dict[str, Any]]]:
         """What it has, in lists of plain values."""
+
+
+class Measuring(Protocol):
+    """What counts calls and messages by their names: a `runtime.meter.Meter`."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """The figures, in the form of `common.measures.Measures.snapshot`."""
 
 
 class Named(Viewed, Protocol):
@@ -64,14 +76,14 @@ class Listening(Viewed, Protocol):
 class Monitor:
     """Looks at what runs in this process, and answers it as one plain value.
 
-    It belongs to the event loop of the node and the bridge. Call `sample` about once a second: the
-    rates and their history come from the difference.
+    It belongs to the event loop of the node and the bridge.
 
     Args:
         bus: whose followers, queues and messages; ``None`` for none.
         node: the node on it.
         servers: clients and servers, by the names that they have in ``counts``.
         bridge: the bridge.
+        meter: has the figures of calls and messages, which are empty without one.
         title: the name in the snapshot where there is no node.
         max_items: entries of each list at most.
         clock: seconds that do not go back.
@@ -85,6 +97,7 @@ class Monitor:
         node: Named | None = None,
         servers: Mapping[str, Counting] | None = None,
         bridge: Listening | None = None,
+        meter: Measuring | None = None,
         title: str = "berrymq_rpc",
         max_items: int = MAX_ITEMS,
         clock: Callable[[], float] = time.monotonic,
@@ -93,6 +106,7 @@ class Monitor:
         self._bus = bus
         self._node = node
         self._bridge = bridge
+        self._meter = meter
         self._title = title
         self._max_items = max_items
         self._clock = clock
@@ -103,16 +117,8 @@ class Monitor:
         if bridge is not None:
             self._counting["bridge"] = bridge
         self._began = clock()
-        self._messages = Rates(max_items)
-        self._calls = Rates(max_items)
         self._kept: dict[str, Any] | None = None
         self._kept_at = 0.0
-
-    def sample(self) -> None:
-        """Note the counts, for the rates. About once a second."""
-        now = self._clock()
-        self._messages.sample(now, self._message_counts())
-        self._calls.sample(now, {})
 
     def snapshot(self) -> dict[str, Any]:
         """What runs, in values that JSON and msgpack have.
@@ -132,19 +138,23 @@ class Monitor:
 
     def _make(self, now: float) -> dict[str, Any]:
         node, bridge = self._node, self._bridge
+        figures = {} if self._meter is None else self._meter.snapshot()
         views = [part.overview(self._max_items + 1) for part in (node, bridge) if part is not None]
         counts = {name: dict(part.statistics()) for name, part in self._counting.items()}
         graph: dict[str, Any] = {"nodes": [], "edges": [], "omitted": 0}
         queues = [queue for view in views for queue in view.get("queues", ())]
         if self._bus is not None:
             counts["bus"] = self._bus.statistics()
-            graph = graph_of(self._bus, self._max_items)
+            graph = graph_of(self._bus, self._max_items, figures.get("messages", ()))
             queues[:0] = islice(_local_queues(self._bus), self._max_items + 1)
         lists = {
             "connections": [each for view in views for each in view["connections"]],
-            "identifiers": self._identifiers(),
+            "identifiers": _identifiers(figures.get("messages", {})),
             "queues": queues,
-            "calls": [],
+            "calls": [
+                *_calls(figures.get("served", {}), "in"),
+                *_calls(figures.get("made", {}), "out"),
+            ],
         }
         totals = {
             "connections": _count(counts, "node", "connections") + _count(counts, "bridge", "peers")
@@ -163,26 +173,11 @@ class Monitor:
             "cluster": None if node is None or node.cluster is None else plain_text(node.cluster),
             **{name: _plain(items[: self._max_items]) for name, items in lists.items()},
             "graph": graph,
-            "loop": None,
+            "loop": _loop(figures.get("loop_delay")),
             "counts": counts,
             "drops": dict(_drops(counts)),
             "omitted": omitted,
         }
-
-    def _message_counts(self) -> dict[str, int]:
-        return {}
-
-    def _identifiers(self) -> list[dict[str, Any]]:
-        counts = self._message_counts()
-        return [
-            {
-                "identifier": name,
-                "messages": count,
-                "rate": self._messages.rate(name),
-                "history": self._messages.history(name),
-            }
-            for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        ]
 
 
 #: Parts of the names of counts that count what was lost or refused.
@@ -205,6 +200,52 @@ def _plain(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {key: plain_text(value) if isinstance(value, str) else value for key, value in each.items()}
         for each in items
     ]
+
+
+def _identifiers(messages: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures of each identifier, those with the most messages first."""
+    found = [
+        {
+            "identifier": name,
+            "messages": each["published"] + each["relayed"],
+            "rate": each["rate"],
+            "history": each["history"][-HISTORY:],
+        }
+        for name, each in messages.items()
+        if not name.startswith("_")
+    ]
+    return sorted(found, key=lambda each: (-each["messages"], each["identifier"]))
+
+
+def _calls(methods: Mapping[str, Any], direction: str) -> list[dict[str, Any]]:
+    """The figures of each method, those with the most calls first."""
+    found = []
+    for name, each in methods.items():
+        if name.startswith("rpc."):
+            # Those who watch call them all the time.
+            continue
+        outcomes = {outcome: count for outcome, count in each.items() if type(count) is int}
+        calls = sum(outcomes.values())
+        found.append(
+            {
+                "direction": direction,
+                "method": name,
+                "calls": calls,
+                "errors": calls - outcomes["ok"],
+                "outcomes": outcomes,
+                "p50": each["seconds"]["p50"],
+                "p99": each["seconds"]["p99"],
+                "rate": each["rate"],
+                "history": each["history"][-HISTORY:],
+            }
+        )
+    return sorted(found, key=lambda each: (-each["calls"], each["method"]))
+
+
+def _loop(delay: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not delay or not delay["count"]:
+        return None
+    return {"p50": delay["p50"], "p99": delay["p99"], "max": delay["greatest"]}
 
 
 def _local_queues(bus: Bus) -> Iterable[dict[str, Any]]:

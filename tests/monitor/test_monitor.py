@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 from berrymq_rpc.bus import Bus, Message, Queue
+from berrymq_rpc.common.measures import ERROR, OK
 from berrymq_rpc.exchange import Node
 from berrymq_rpc.monitor import VERSION, Monitor
 from berrymq_rpc.monitor.plain_text import MAX_TEXT, plain_text
+from berrymq_rpc.runtime.meter import Meter
 
 KEYS = {
     "version",
@@ -102,6 +104,53 @@ def test_hostile_text() -> None:
     snapshot = Monitor(bus).snapshot()
     json.dumps(snapshot, ensure_ascii=False).encode("utf-8")
     assert labels(snapshot, "function") == [rf"{__name__}.<img onerror=alert(1)>\ud800\u202e"]
+
+
+def edges(snapshot: dict[str, Any]) -> set[tuple[str, str, str]]:
+    names = {node["id"]: node["label"] for node in snapshot["graph"]["nodes"]}
+    return {
+        (names[edge["from"]], names[edge["to"]], edge["kind"])
+        for edge in snapshot["graph"]["edges"]
+    }
+
+
+def test_what_is_sent_leads_to_the_wildcards() -> None:
+    bus = Bus()
+    meter = bus.measure()
+    bus.regist_function("oven:*", follow)
+    bus.regist_function("oven:heat", follow)
+    for sent in ("oven:heat", "oven:off", "door:open", "_own:off"):
+        bus.twitter(sent)
+    snapshot = Monitor(bus, meter=meter).snapshot()
+    followed = f"{__name__}.follow"
+    assert edges(snapshot) == {
+        ("oven:*", followed, "follows"),
+        ("oven:heat", followed, "follows"),
+        ("oven:heat", "oven:*", "matches"),
+        ("oven:off", "oven:*", "matches"),
+    }
+
+
+def test_messages_and_calls() -> None:
+    meter = Meter()
+    for _ in range(3):
+        meter.published("job:done")
+    meter.relayed("job:done", is_followed=True)
+    meter.published("job:new")
+    meter.served.ended("add", OK, 0.002)
+    meter.served.ended("add", ERROR, 0.004)
+    meter.served.ended("rpc.state", OK, 0.001)
+    meter.made.ended("get", OK, 1.0)
+    meter.delayed(0.25)
+    snapshot = Monitor(meter=meter).snapshot()
+    shown = [(each["identifier"], each["messages"]) for each in snapshot["identifiers"]]
+    assert shown == [("job:done", 4), ("job:new", 1)]
+    add, get = snapshot["calls"]
+    assert (add["method"], add["direction"], add["calls"], add["errors"]) == ("add", "in", 2, 1)
+    assert (add["outcomes"]["ok"], add["outcomes"]["error"]) == (1, 1)
+    assert 0.001 < add["p50"] < 0.003 < add["p99"] <= 0.004
+    assert (get["method"], get["direction"], get["errors"]) == ("get", "out", 0)
+    assert snapshot["loop"]["max"] == 0.25
 
 
 class Clock:

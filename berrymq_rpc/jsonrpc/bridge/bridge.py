@@ -5,11 +5,14 @@ import re
 import ssl as ssl_module
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self
 
 from ...endpoint import check_exposure, checked_host_and_port
 from ...errors import Error, ServiceClosedError
 from ...exchange import Node
+from ...monitor import Monitor
 from ...nats.options import is_nats
 from ...rpc import Client, Limits
 from ...rpc.connection import Connection
@@ -30,13 +33,16 @@ from ...rpc.validation import (
 )
 from ...runtime.extra import missing_package
 from ...runtime.fork import OwnerProcess
+from ...runtime.meter import Meter
 from ...security import CurveServer, Security, checked_security
 from ..message import MAX_BATCH
 from .discovery import Discovery, RemoteDiscovery
 from .exposure import check_listener
 from .forwarding_handler import ForwardingTable
 from .http_access import Access
-from .listener import Listener
+from .listener import Listener, ListenerPort
+from .page_table import STATE
+from .peer_overview import peer_of
 from .places import PlaceBounds
 from .runtime import BridgeRuntime
 from .subscriptions import (
@@ -51,6 +57,9 @@ from .subscriptions import (
     Subscriptions,
 )
 from .tokens import Token, Tokens
+
+if TYPE_CHECKING:
+    from .page import Page
 
 __all__ = ["GRACE", "MAX_BODY", "MAX_PEERS", "Bridge"]
 
@@ -79,6 +88,10 @@ DISCOVER = "rpc.discover"
 #: What clients may post to, but for what is there already.
 _PATH = re.compile(r"/[\w.~/-]*", re.ASCII)
 _RESERVED_PATHS = ("/JSON", "/ws")
+
+#: Where there is something else if there is a page.
+STATE_PATH = "/state"
+PAGE_FOLDER = "/page"
 
 _NOTIFICATION_STATUSES = (200, 202, 204)
 
@@ -235,6 +248,9 @@ class Bridge:
                     "the handler may not have methods with the names of the bridge's own: "
                     + ", ".join(clashes)
                 )
+        self._title = title
+        #: What the pages show, where there is one.
+        self._monitor: Monitor | None = None
         self._runtime: BridgeRuntime | None = None
         self._listeners: list[Listener] = []
         #: Which of several keys have no listener yet.
@@ -259,6 +275,8 @@ class Bridge:
         path: str = "/",
         notification_status: int = 204,
         require_content_type: bool = True,
+        page: bool = False,
+        page_write: bool = False,
     ) -> str:
         """Serve HTTP: POST at `path`, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
 
@@ -283,6 +301,10 @@ class Bridge:
             require_content_type: refuse a body that does not say that it is JSON. Without, there
                 has to be a token, and pages still have to say so: a form of any page could post
                 otherwise.
+            page: have a page at ``/`` that shows what runs, and the same as JSON at ``/state``. The
+                calls and messages of the target are counted from then on, as with ``metrics``.
+            page_write: let the page send messages and call methods. Otherwise the server refuses
+                it to all pages that came from this address and are not in `origins`.
 
         Returns:
             The URL, such as ``"http://127.0.0.1:8080"``, without the path.
@@ -303,6 +325,10 @@ class Bridge:
             raise ValueError(f"path is one such as '/' or '/rpc', not {path!r}")
         if notification_status not in _NOTIFICATION_STATUSES:
             raise ValueError(f"notification_status is 200, 202 or 204, not {notification_status!r}")
+        if page_write and not page:
+            raise ValueError("page_write=True is for a page: give page=True")
+        if page and (path == STATE_PATH or path.startswith(f"{PAGE_FOLDER}/")):
+            raise ValueError(f"the page has the path {path!r}: choose another path")
         if not require_content_type and token is None:
             raise ValueError("require_content_type=False needs a token")
         try:
@@ -317,9 +343,33 @@ class Bridge:
             path=path,
             notification_status=notification_status,
             require_content_type=require_content_type,
+            page=partial(self._new_page, runtime, page_write) if page else None,
         )
         await listener.open(host, port, ssl)
         return await self._opened(listener)
+
+    def _new_page(self, runtime: BridgeRuntime, may_write: bool, port: ListenerPort) -> "Page":
+        from .page import Page
+
+        if self._monitor is None:
+            self._monitor = self._new_monitor(runtime)
+        state = Method.of(STATE, self._monitor.snapshot)
+        return Page(runtime, port, runtime.dispatcher.table, state, may_write=may_write)
+
+    def _new_monitor(self, runtime: BridgeRuntime) -> Monitor:
+        """What the pages show; from now on there are figures of calls and messages."""
+        target, title = self._target, self._title
+        if isinstance(target, Node):
+            meter = target.measure()
+            monitor = Monitor(target.bus, node=target, bridge=self, meter=meter, title=title)
+        elif isinstance(target, Client):
+            meter = target.measure()
+            monitor = Monitor(servers={"client": target}, bridge=self, meter=meter, title=title)
+        else:
+            meter = Meter()
+            monitor = Monitor(bridge=self, meter=meter, title=title)
+        runtime.measure(meter)
+        return monitor
 
     async def serve_tcp(
         self,
@@ -424,6 +474,19 @@ class Bridge:
         """The addresses of the listeners, in the order in which they were opened."""
         return tuple(listener.url for listener in self._listeners)
 
+    def overview(self, limit: int | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Its peers, in plain values.
+
+        Args:
+            limit: how many at most; ``None`` for all.
+
+        Returns:
+            ``{"connections": [...]}``; their keys are those of the same part of
+            `monitor.Monitor.snapshot`.
+        """
+        connections = () if self._runtime is None else self._runtime.connections
+        return {"connections": [peer_of(each) for each in islice(connections, limit)]}
+
     def statistics(self) -> dict[str, int]:
         """Counts: peers, calls, bytes queued, and what was refused or dropped."""
         if self._runtime is None:
@@ -483,7 +546,7 @@ class Bridge:
         if isinstance(self._target, Node):
             for listener in self._listeners:
                 self._target.reached_at(listener.url, gone=True)
-        runtime.dispatcher.closing = "the bridge is closing"
+        runtime.refuse_calls("the bridge is closing")
         if self._table is not None:
             # Forwarded calls wait at a remote server, which is not closing: they get `grace`.
             for connection in runtime.connections:

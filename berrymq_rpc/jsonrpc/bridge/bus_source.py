@@ -5,6 +5,7 @@ from collections import deque
 
 from ...bus import Bus, Message
 from ...bus.completion import Waiter
+from ...bus.diagram import DiagramNode
 from ...bus.registrations import sink
 from ...common.sizes import approximate_size
 from ...exchange.policy import Grants, guard_of
@@ -73,6 +74,10 @@ class BusSource(MessageSource):
     def movable(self) -> int:
         """Bytes that can make way for others: all."""
         return self._bytes
+
+    def bus_diagram_nodes(self) -> list[DiagramNode]:
+        """How `Bus.show_network` draws it."""
+        return [DiagramNode("connection", "subscription of a peer")]
 
     @sink
     def put(self, message: Message) -> None:

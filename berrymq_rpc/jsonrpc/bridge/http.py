@@ -1,11 +1,14 @@
 """The HTTP listener: POST at ``/``, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
 
+With a page, there is something to GET as well (`page`).
+
 ======  =====================================================================================
 status  when
 ======  =====================================================================================
 200     there is an answer, an error object included
 204     there is no answer: the text had notifications alone (or `notification_status`); or a page
         of another origin is allowed to post
+304     the client has this file of the page
 401     the token is missing or wrong
 403     the host is not one of this server's, or the page may not use it
 404     another path
@@ -24,7 +27,7 @@ if its head is in order.
 
 import asyncio
 import ssl as ssl_module
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import HttpVersion11, web
@@ -35,6 +38,7 @@ from .acceptor import REFUSAL_TIMEOUT, Acceptor
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
 from .listener import SEND_TIMEOUT, Listener, ListenerPort, certified_user, url_of
+from .page import PAGE_WEBSOCKET, Page
 from .places import Place
 from .post_path import PostPath
 from .runtime import BridgeRuntime
@@ -59,6 +63,9 @@ SMALL = 64 << 10
 #: Where clients of berryMQ 0.3 post to, and where the WebSocket is.
 LEGACY_PATH = "/JSON"
 WEBSOCKET_PATH = "/ws"
+
+#: How a page is asked for.
+_GET = ("GET", "HEAD")
 
 _HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
 
@@ -141,6 +148,7 @@ class HTTPListener(Listener):
         path: where clients post to.
         notification_status: of the response where there is no answer.
         require_content_type: whether to refuse what does not say that it is JSON.
+        page: makes the page, for this listener's port; ``None`` for no page.
     """
 
     def __init__(
@@ -151,6 +159,7 @@ class HTTPListener(Listener):
         path: str = "/",
         notification_status: int = 204,
         require_content_type: bool = True,
+        page: Callable[[ListenerPort], Page] | None = None,
     ) -> None:
         super().__init__(runtime.port_options)
         self._runtime = runtime
@@ -163,7 +172,10 @@ class HTTPListener(Listener):
             path: PostPath(runtime, self._port, IncomingMessage),
             LEGACY_PATH: PostPath(runtime, self._port, LegacyMessage),
         }
-        self._web_sockets = WebSockets(runtime, self._port)
+        self._web_sockets = {WEBSOCKET_PATH: WebSockets(runtime, self._port)}
+        self._page = None if page is None else page(self._port)
+        if self._page is not None:
+            self._web_sockets[PAGE_WEBSOCKET] = self._page.web_sockets
         self._runner: web.ServerRunner | None = None
         self._acceptor: Acceptor | None = None
         self._is_closing = False
@@ -186,7 +198,7 @@ class HTTPListener(Listener):
             )
 
         server = _Server(
-            self._paths.values(),
+            (*self._paths.values(), *([] if self._page is None else [self._page.state_path])),
             self._handle,
             request_factory=make_request,
             handler_cancellation=True,
@@ -224,7 +236,7 @@ class HTTPListener(Listener):
             self._idle.set()
         if self._acceptor is not None:
             self._acceptor.close()
-        await self._web_sockets.close()
+        await asyncio.gather(*(each.close() for each in self._web_sockets.values()))
         try:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
@@ -257,8 +269,13 @@ class HTTPListener(Listener):
             return response
         self._serving += 1
         try:
-            if path == WEBSOCKET_PATH:
-                return await self._web_sockets.serve(request, protocol.place, found)
+            if path in self._web_sockets:
+                return await self._web_sockets[path].serve(request, protocol.place, found)
+            if self._page is not None and request.method in _GET:
+                protocol.place.busy()
+                response = await self._page.get(request, path, protocol.place, found)
+                response.headers.update(shared)
+                return response
             content = request.content
             # Almost always, the body has arrived with the head.
             body = content.read_nowait() if content.is_eof() else await self._rest(request)
@@ -311,9 +328,17 @@ class HTTPListener(Listener):
             return _refusal(user)
         if user is None:
             user = certified
+        if path in self._web_sockets and request.method != "GET":
+            return _refusal(Refusal(405, "a WebSocket is opened with GET"), {"Allow": "GET"})
+        page = self._page
+        if path == PAGE_WEBSOCKET and page is not None:
+            return user
+        if page is not None and request.method in _GET and page.has(path):
+            return user
+        if page is not None and not page.may_write and self._access.is_own_page(headers):
+            # It has a WebSocket of its own, for what it may do.
+            return _refusal(Refusal(403, "the page of this address may look only"))
         if path == WEBSOCKET_PATH:
-            if request.method != "GET":
-                return _refusal(Refusal(405, "a WebSocket is opened with GET"), {"Allow": "GET"})
             return user
         if path not in self._paths:
             where = f"calls are posted to {self._path}, and the WebSocket is at {WEBSOCKET_PATH}"

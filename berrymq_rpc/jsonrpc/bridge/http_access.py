@@ -148,6 +148,11 @@ class Access:
             return Refusal(403, f"pages of {origin[:100]!r} may not use this server")
         return None
 
+    def is_own_page(self, headers: Mapping[str, str]) -> bool:
+        """Whether it is a page that sends the request, and not one of ``origins``."""
+        origin = headers.get("Origin")
+        return origin is not None and not self._names_origin(origin)
+
     def user(self, headers: Mapping[str, str]) -> Refusal | str | None:
         """The user who sends a request, why it is refused, or ``None`` for one without a name."""
         if not self._tokens:

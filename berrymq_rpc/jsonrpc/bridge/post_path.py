@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from ...common.tracing import TRACE_FIELDS
+from ...rpc.dispatcher import Dispatcher
 from ..message import IncomingMessage
 from .listener import ListenerPeer, ListenerPort
 from .runtime import BridgeRuntime
@@ -47,6 +48,7 @@ class PostPath:
         runtime: of the bridge.
         port: of the listener.
         message_type: reads the texts.
+        dispatcher: serves the calls; ``None`` for that of the bridge.
     """
 
     def __init__(
@@ -54,9 +56,12 @@ class PostPath:
         runtime: BridgeRuntime,
         port: ListenerPort,
         message_type: type[IncomingMessage],
+        dispatcher: Dispatcher | None = None,
     ) -> None:
         self._runtime = runtime
-        self._connections = runtime.attach(port, posts=True, message_type=message_type)
+        self._connections = runtime.attach(
+            port, posts=True, message_type=message_type, dispatcher=dispatcher
+        )
         #: The headers that are metadata of the calls, if any are.
         self._headers = None if runtime.dispatcher.tracing is None else TRACE_FIELDS
         #: By connections, and by users: a proxy may send the requests of several by one.

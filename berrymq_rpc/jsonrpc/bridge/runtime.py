@@ -17,6 +17,8 @@ from ...rpc.wire.codec import Codec
 from ...rpc.wire.limits import Limits
 from ...runtime.fork import leave_loop_in_child
 from ...runtime.log import Log
+from ...runtime.loop_delay import sample_loop
+from ...runtime.meter import Meter
 from ...security import Security
 from ..message import IncomingMessage
 from .acceptor import Handshakes
@@ -74,9 +76,11 @@ class BridgeRuntime:
         self.refused = 0
         #: How many requests and connections came without a valid token.
         self.tokens_refused = 0
-        self.dispatcher = Dispatcher(
-            table, Options(limits=limits, tracing=installed(), **options), Codec()
-        )
+        self._options = Options(limits=limits, tracing=installed(), **options)
+        self.dispatcher = Dispatcher(table, self._options, Codec())
+        #: Those of listeners that serve other methods.
+        self._further: list[Dispatcher] = []
+        self._end_samples: Callable[[], None] = lambda: None
         #: The calls of each host by plain HTTP.
         self.host_calls = HostCalls(self.dispatcher)
         self._max_batch = max_batch
@@ -93,6 +97,7 @@ class BridgeRuntime:
         posts: bool = False,
         message_type: type[IncomingMessage] = IncomingMessage,
         connections_type: type[PortConnections] = PortConnections,
+        dispatcher: Dispatcher | None = None,
     ) -> PortConnections:
         """Make the connections of a port.
 
@@ -101,13 +106,14 @@ class BridgeRuntime:
                 their first text on.
             posts: whether its peers can only be answered.
             message_type: reads the texts.
+            dispatcher: serves the calls; ``None`` for that of the bridge.
         """
         dialect = (PostDialect if posts else ListenerDialect)(
             self.max_size, self._max_batch, message_type
         )
         connections = connections_type(
             self,
-            self.dispatcher,
+            self.dispatcher if dispatcher is None else dispatcher,
             self.limits,
             [dialect],
             lambda dialect: dialect.session(self.limits),
@@ -119,6 +125,20 @@ class BridgeRuntime:
         self._ports.append(connections)
         self._dialects.append(dialect)
         return connections
+
+    def new_dispatcher(self, table: HandlerTable) -> Dispatcher:
+        """Make the dispatcher of a listener that serves other methods, with the same options."""
+        dispatcher = Dispatcher(table, self._options, Codec())
+        dispatcher.measure(self.dispatcher.meter)
+        self._further.append(dispatcher)
+        return dispatcher
+
+    def measure(self, meter: Meter) -> None:
+        """Have a meter count all calls from now on, and sample the event loop."""
+        for dispatcher in (self.dispatcher, *self._further):
+            dispatcher.measure(meter)
+        self._end_samples()
+        self._end_samples = sample_loop(self._loop, meter)
 
     # -- counts ----------------------------------------------------------------------------
 
@@ -158,7 +178,7 @@ class BridgeRuntime:
             "call_bytes_queued": self.dispatcher.queued_bytes,
             "notifications_dropped": self.dispatcher.notifications_dropped,
             "bytes_queued": sum(connection.queued_bytes() for connection in self.connections),
-            "malformed_messages": self.dispatcher.malformed
+            "malformed_messages": sum(each.malformed for each in (self.dispatcher, *self._further))
             + sum(dialect.malformed for dialect in self._dialects),
         }
 
@@ -240,9 +260,16 @@ class BridgeRuntime:
         for connection in connections:
             connection.flush()
 
+    def refuse_calls(self, reason: str) -> None:
+        """Accept no more calls, for this reason."""
+        for dispatcher in (self.dispatcher, *self._further):
+            dispatcher.closing = reason
+
     def close(self) -> None:
         """Drop all peers."""
+        self._end_samples()
         for port in self._ports:
             for key in list(port.connections):
                 port.peer_lost(key, "the bridge is closed")
-        self.dispatcher.close()
+        for dispatcher in (self.dispatcher, *self._further):
+            dispatcher.close()

@@ -5,6 +5,7 @@ from functools import partial
 
 from aiohttp import WSMsgType, web
 
+from ...rpc.dispatcher import Dispatcher
 from ...runtime.log import Log
 from .http_access import offered_protocols
 from .listener import ListenerPort, StreamPeer
@@ -29,11 +30,19 @@ _GOING_AWAY = 1001
 
 
 class WebSockets:
-    """The WebSockets of one listener."""
+    """The WebSockets of one listener.
 
-    def __init__(self, runtime: BridgeRuntime, port: ListenerPort) -> None:
+    Args:
+        runtime: of the bridge.
+        port: of the listener.
+        dispatcher: serves the calls; ``None`` for that of the bridge.
+    """
+
+    def __init__(
+        self, runtime: BridgeRuntime, port: ListenerPort, dispatcher: Dispatcher | None = None
+    ) -> None:
         self._runtime = runtime
-        self._connections = runtime.attach(port)
+        self._connections = runtime.attach(port, dispatcher=dispatcher)
         self._open: set[web.WebSocketResponse] = set()
 
     def __len__(self) -> int:
