@@ -94,6 +94,7 @@ THIRD_PARTY = {
     "nats": ["berrymq_rpc.nats.link"],
     "nkeys": ["berrymq_rpc.nats.link"],
     "click": ["berrymq_rpc.cli"],
+    "prometheus_client": ["berrymq_rpc.monitor.prometheus"],
     "rich": ["berrymq_rpc.cli"],
     "uvloop": ["berrymq_rpc.cli"],
     "watchfiles": ["berrymq_rpc.bus.adapters.file_watch"],

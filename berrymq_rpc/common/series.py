@@ -73,10 +73,15 @@ class Series(Generic[F]):
             found = self._figures[OTHER] = self._make()
         return found
 
-    def merge(self, other: "Series[F]") -> None:
-        """Add what another has, within the bound."""
+    def merge(self, other: "Series[F]", rename: Callable[[str], str] = str) -> None:
+        """Add what another has, within the bound.
+
+        Args:
+            rename: answers the name for each of the other's.
+        """
         left_out = self.left_out + other.left_out
-        for name, figures in other.items():
+        for theirs, figures in other.items():
+            name = rename(theirs)
             mine = self.other() if name == OTHER else self.find(name)
             mine.merge(figures)
         self.left_out = left_out

@@ -680,6 +680,15 @@ class Node:
         return connection
 
     @property
+    def is_connected(self) -> bool:
+        """Whether it runs, and NATS answers wherever it depends on that: its cluster, its place."""
+        return (
+            self._is_running
+            and (self._cluster is None or self._cluster.is_connected)
+            and all(server.is_connected for server in self._servers)
+        )
+
+    @property
     def metrics(self) -> Meter | None:
         """What counts its calls and the messages of its bus, or ``None``."""
         return self._meter

@@ -104,6 +104,11 @@ class Client(asyncio.AbstractServer):
         return self.pool.statistics()
 
     @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection to a server now."""
+        return self.pool.is_connected
+
+    @property
     def metrics(self) -> Meter | None:
         """What counts its calls, or ``None``."""
         return self.pool.meter

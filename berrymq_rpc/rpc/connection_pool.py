@@ -129,6 +129,11 @@ class ConnectionPool(Runtime):
             return live[0]
         return min(live, key=_load) if live else self._waiting
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a server now."""
+        return bool(self._live)
+
     def all_connections(self) -> list[Connection]:
         return [*super().connections, self._waiting]
 

@@ -170,6 +170,12 @@ class Runtime:
         """The real addresses of all ports."""
         return tuple(endpoint for port in self.ports for endpoint in port.endpoints)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether peers can reach it, as far as its ports know."""
+        ports = [port.port for port in self.ports]
+        return not any(port.trouble for port in ports if port is not None)
+
     # -- connections ---------------------------------------------------------------------
 
     @property

@@ -54,6 +54,11 @@ class Server(asyncio.AbstractServer):
         return self._runtime.statistics()
 
     @property
+    def is_connected(self) -> bool:
+        """Whether clients can reach it, as far as it knows: not while NATS is away."""
+        return self._runtime.is_connected
+
+    @property
     def metrics(self) -> Meter | None:
         """What counts its calls, or ``None``."""
         return self._runtime.meter

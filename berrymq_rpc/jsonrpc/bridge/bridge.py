@@ -3,7 +3,7 @@
 import asyncio
 import re
 import ssl as ssl_module
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -33,7 +33,7 @@ from ...rpc.validation import (
 )
 from ...runtime.extra import missing_package
 from ...runtime.fork import OwnerProcess
-from ...runtime.meter import Meter
+from ...runtime.meter import Meter, meter_of
 from ...security import CurveServer, Security, checked_security
 from ..message import MAX_BATCH
 from .discovery import Discovery, RemoteDiscovery
@@ -60,6 +60,8 @@ from .tokens import Token, Tokens
 
 if TYPE_CHECKING:
     from .page import Page
+    from ...monitor.monitor import Counting
+    from .observation import Exposition
 
 __all__ = ["GRACE", "MAX_BODY", "MAX_PEERS", "Bridge"]
 
@@ -87,7 +89,7 @@ DISCOVER = "rpc.discover"
 
 #: What clients may post to, but for what is there already.
 _PATH = re.compile(r"/[\w.~/-]*", re.ASCII)
-_RESERVED_PATHS = ("/JSON", "/ws")
+_RESERVED_PATHS = ("/JSON", "/ws", "/healthz", "/readyz", "/metrics")
 
 #: Where there is something else if there is a page.
 STATE_PATH = "/state"
@@ -140,6 +142,8 @@ class Bridge:
             tokens and certificates.
         authorize: decides on each call at all listeners, as in `rpc.start_server`: a plain
             function of the `rpc.Context` and the method's name, the bridge's own methods included.
+        metrics: count the calls at all listeners, and what `target` does where it is a node or a
+            client; see `rpc.start_server`.
 
     Raises:
         TypeError: `target` is none of them, or an argument has another type.
@@ -172,6 +176,7 @@ class Bridge:
         slow_handler: float = SLOW_HANDLER,
         security: Security | None = None,
         authorize: Authorize | None = None,
+        metrics: bool | Meter = False,
     ) -> None:
         counts: dict[str, Any] = {
             "max_body": max_body,
@@ -251,6 +256,13 @@ class Bridge:
         self._title = title
         #: What the pages show, where there is one.
         self._monitor: Monitor | None = None
+        meter = meter_of(metrics)
+        if metrics is True and isinstance(target, Node | Client):
+            # One for both: that of the target, if it has one.
+            meter = target.metrics or meter
+        #: Counts once it `is_measured`.
+        self._meter = Meter() if meter is None else meter
+        self._is_measured = meter is not None
         self._runtime: BridgeRuntime | None = None
         self._listeners: list[Listener] = []
         #: Which of several keys have no listener yet.
@@ -277,6 +289,7 @@ class Bridge:
         require_content_type: bool = True,
         page: bool = False,
         page_write: bool = False,
+        metrics: bool = False,
     ) -> str:
         """Serve HTTP: POST at `path`, a WebSocket at ``/ws``, and berryMQ 0.3 at ``/JSON``.
 
@@ -305,12 +318,16 @@ class Bridge:
                 calls and messages of the target are counted from then on, as with ``metrics``.
             page_write: let the page send messages and call methods. Otherwise the server refuses
                 it to all pages that came from this address and are not in `origins`.
+            metrics: answer ``GET /metrics`` for Prometheus, behind the `token` if there is one, and
+                begin to `measure`. ``/healthz`` and ``/readyz`` are there in any case, and answer
+                everybody.
 
         Returns:
             The URL, such as ``"http://127.0.0.1:8080"``, without the path.
 
         Raises:
-            ModuleNotFoundError: aiohttp is not installed; it comes with the extra ``http``.
+            ModuleNotFoundError: aiohttp is not installed, which comes with the extra ``http``; or
+                for `metrics`, prometheus-client, which comes with the extra ``metrics``.
             OSError: the address cannot be bound.
             TypeError, ValueError: there is no such host or port; `host` is beyond loopback, and
                 there is neither a `token` with `ssl`, nor an `ssl` that wants certificates, nor
@@ -333,10 +350,12 @@ class Bridge:
             raise ValueError("require_content_type=False needs a token")
         try:
             from .http import HTTPListener
+            from .observation import Observation
         except ModuleNotFoundError as error:
             if error.name != "aiohttp":
                 raise
             raise missing_package("serve_http needs aiohttp", "http", "aiohttp") from None
+        observation = Observation(self._is_ready, self._scraping() if metrics else None)
         listener = HTTPListener(
             runtime,
             access,
@@ -344,6 +363,7 @@ class Bridge:
             notification_status=notification_status,
             require_content_type=require_content_type,
             page=partial(self._new_page, runtime, page_write) if page else None,
+            observation=observation,
         )
         await listener.open(host, port, ssl)
         return await self._opened(listener)
@@ -352,24 +372,35 @@ class Bridge:
         from .page import Page
 
         if self._monitor is None:
-            self._monitor = self._new_monitor(runtime)
+            self._monitor = self._new_monitor()
         state = Method.of(STATE, self._monitor.snapshot)
         return Page(runtime, port, runtime.dispatcher.table, state, may_write=may_write)
 
-    def _new_monitor(self, runtime: BridgeRuntime) -> Monitor:
+    def _new_monitor(self) -> Monitor:
         """What the pages show; from now on there are figures of calls and messages."""
-        target, title = self._target, self._title
+        target, about = self._target, {"bridge": self, "meter": self.measure(), "title": self._title}
         if isinstance(target, Node):
-            meter = target.measure()
-            monitor = Monitor(target.bus, node=target, bridge=self, meter=meter, title=title)
-        elif isinstance(target, Client):
-            meter = target.measure()
-            monitor = Monitor(servers={"client": target}, bridge=self, meter=meter, title=title)
-        else:
-            meter = Meter()
-            monitor = Monitor(bridge=self, meter=meter, title=title)
-        runtime.measure(meter)
-        return monitor
+            return Monitor(target.bus, node=target, **about)
+        return Monitor(servers={"client": target} if isinstance(target, Client) else {}, **about)
+
+    def _is_ready(self) -> bool:
+        """Whether it takes calls, and what it serves is connected."""
+        target = self._target
+        return not self._is_closed and (
+            not isinstance(target, Node | Client) or target.is_connected
+        )
+
+    def _scraping(self) -> "Callable[[str], Exposition]":
+        """Begin to measure, and return what answers a scrape."""
+        from ...monitor.prometheus import MetricsCollector
+
+        self.measure()
+        parts: dict[str, Counting] = {"bridge": self}
+        if isinstance(self._target, Node):
+            parts |= {"node": self._target, "bus": self._target.bus}
+        elif isinstance(self._target, Client):
+            parts["client"] = self._target
+        return MetricsCollector(self._meter, parts).exposition
 
     async def serve_tcp(
         self,
@@ -487,16 +518,51 @@ class Bridge:
         connections = () if self._runtime is None else self._runtime.connections
         return {"connections": [peer_of(each) for each in islice(connections, limit)]}
 
+    @property
+    def metrics(self) -> Meter | None:
+        """What counts its calls, or ``None``."""
+        return self._meter if self._is_measured else None
+
+    def measure(self) -> Meter:
+        """Begin to count, if that was not asked for as it was made.
+
+        A node or a client that it serves begins as well.
+
+        Returns:
+            What counts.
+        """
+        target = self._target
+        if not self._is_measured and isinstance(target, Node | Client):
+            self._meter = target.metrics or self._meter
+        self._is_measured = True
+        if isinstance(target, Node | Client):
+            target.measure(self._meter)
+        if self._runtime is not None and self._runtime.dispatcher.meter is not self._meter:
+            self._runtime.measure(self._meter)
+        return self._meter
+
     def statistics(self) -> dict[str, int]:
-        """Counts: peers, calls, bytes queued, and what was refused or dropped."""
+        """Counts.
+
+        Those of `rpc.Server.statistics` that a bridge has, with the same meaning: ``peers``,
+        ``calls``, ``calls_running`` (``calls_in_progress`` is its older name),
+        ``call_bytes_queued``, ``bytes_queued``, ``malformed_messages``, ``notifications_dropped``;
+        with metrics, how many calls have ended how. And its own: ``peers_refused``;
+        ``peers_closed``, to make way for others; ``bytes_held`` of texts that are not whole or wait
+        to be sent; ``posts_refused``, as their host had too many; ``tokens_refused``;
+        ``subscriptions``, ``subscription_bytes``, ``subscriptions_refused``, and
+        ``messages_dropped`` by full subscriptions.
+        """
         if self._runtime is None:
             return {}
         subscriptions = self._subscriptions
+        counted = self._meter.call_totals() if self._is_measured else {}
         return self._runtime.statistics() | {
             "subscriptions": 0 if subscriptions is None else subscriptions.count,
             "subscription_bytes": 0 if subscriptions is None else subscriptions.bytes,
             "subscriptions_refused": 0 if subscriptions is None else subscriptions.refused,
             "messages_dropped": 0 if subscriptions is None else subscriptions.dropped,
+            **counted,
         }
 
     async def _opened(self, listener: Listener) -> str:
@@ -532,6 +598,8 @@ class Bridge:
             **self._bounds,
             **options,
         )
+        if self._is_measured:
+            self.measure()
         return self
 
     async def close(self) -> None:

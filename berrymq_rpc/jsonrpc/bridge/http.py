@@ -38,6 +38,7 @@ from .acceptor import REFUSAL_TIMEOUT, Acceptor
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
 from .listener import SEND_TIMEOUT, Listener, ListenerPort, certified_user, url_of
+from .observation import Observation
 from .page import PAGE_WEBSOCKET, Page
 from .places import Place
 from .post_path import PostPath
@@ -149,6 +150,7 @@ class HTTPListener(Listener):
         notification_status: of the response where there is no answer.
         require_content_type: whether to refuse what does not say that it is JSON.
         page: makes the page, for this listener's port; ``None`` for no page.
+        observation: its health, and its metrics.
     """
 
     def __init__(
@@ -160,6 +162,7 @@ class HTTPListener(Listener):
         notification_status: int = 204,
         require_content_type: bool = True,
         page: Callable[[ListenerPort], Page] | None = None,
+        observation: Observation,
     ) -> None:
         super().__init__(runtime.port_options)
         self._runtime = runtime
@@ -167,6 +170,7 @@ class HTTPListener(Listener):
         self._path = path
         self._notification_status = notification_status
         self._require_content_type = require_content_type
+        self._observation = observation
         self._port = ListenerPort()
         self._paths = {
             path: PostPath(runtime, self._port, IncomingMessage),
@@ -314,6 +318,9 @@ class HTTPListener(Listener):
             path: its path.
             certified: the user of the connection's certificate.
         """
+        health = self._observation.health(request.method, path, is_closing=self._is_closing)
+        if health is not None:
+            return health
         if self._is_closing:
             return _refusal(Refusal(503, "the server is closing"))
         headers = request.headers
@@ -328,6 +335,9 @@ class HTTPListener(Listener):
             return _refusal(user)
         if user is None:
             user = certified
+        metrics = self._observation.metrics(request.method, path, headers)
+        if metrics is not None:
+            return metrics
         if path in self._web_sockets and request.method != "GET":
             return _refusal(Refusal(405, "a WebSocket is opened with GET"), {"Allow": "GET"})
         page = self._page

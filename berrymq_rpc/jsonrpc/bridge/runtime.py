@@ -137,6 +137,8 @@ class BridgeRuntime:
         """Have a meter count all calls from now on, and sample the event loop."""
         for dispatcher in (self.dispatcher, *self._further):
             dispatcher.measure(meter)
+        for connection in self.connections:
+            connection.new_call = self.dispatcher.new_call
         self._end_samples()
         self._end_samples = sample_loop(self._loop, meter)
 

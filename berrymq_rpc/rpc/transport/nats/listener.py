@@ -89,6 +89,12 @@ class NatsListener(NatsPort):
         if self._problem is not None:
             raise self._problem
 
+    @property
+    def trouble(self) -> str | None:
+        if self.connection.is_connected:
+            return None
+        return f"no NATS server answers ({self.connection.last_error}): is it running?"
+
     def stop_accepting(self) -> None:
         if self._accepts:
             self._accepts = False
