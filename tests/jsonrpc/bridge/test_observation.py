@@ -113,9 +113,14 @@ async def test_a_peer_cannot_grow_the_labels() -> None:
         Bridge(client) as bridge,
     ):
         url = await bridge.serve_http(metrics=True)
-        for number in range(300):
-            answer = await post(url, f'made up {number}\n"')
-            assert "error" in answer
+        made_up = [
+            {"jsonrpc": "2.0", "method": f'made up {number}\n"', "id": number}
+            for number in range(300)
+        ]
+        async with aiohttp.ClientSession() as session:
+            for some in (made_up[:100], made_up[100:200], made_up[200:]):
+                async with session.post(url, json=some) as response:
+                    assert all("error" in answer for answer in await response.json())
         assert (await post(url, "add", 1, 2))["result"] == 3
         _, text = await fetch(url + "/metrics")
         found = samples(text)
