@@ -31,6 +31,7 @@ PARTS = (
     ("__init__.py", ""),
     ("identifier.py", "bus"),
     ("endpoint.py", "calls"),
+    ("monitor/prometheus.py", "metrics"),
     ("opentelemetry.py", "tracing"),
     # It makes the error for those that call it.
     ("runtime/extra.py", ""),

@@ -48,6 +48,7 @@ INTERNAL = {
         "published",
         "receiver_failed",
         "relayed",
+        "renamed",
         "replace_lock",
         "tick",
     },

@@ -59,9 +59,9 @@ from .subscriptions import (
 from .tokens import Token, Tokens
 
 if TYPE_CHECKING:
-    from .page import Page
     from ...monitor.monitor import Counting
     from .observation import Exposition
+    from .page import Page
 
 __all__ = ["GRACE", "MAX_BODY", "MAX_PEERS", "Bridge"]
 
@@ -378,10 +378,11 @@ class Bridge:
 
     def _new_monitor(self) -> Monitor:
         """What the pages show; from now on there are figures of calls and messages."""
-        target, about = self._target, {"bridge": self, "meter": self.measure(), "title": self._title}
+        target, meter, title = self._target, self.measure(), self._title
         if isinstance(target, Node):
-            return Monitor(target.bus, node=target, **about)
-        return Monitor(servers={"client": target} if isinstance(target, Client) else {}, **about)
+            return Monitor(target.bus, node=target, bridge=self, meter=meter, title=title)
+        clients = {"client": target} if isinstance(target, Client) else {}
+        return Monitor(servers=clients, bridge=self, meter=meter, title=title)
 
     def _is_ready(self) -> bool:
         """Whether it takes calls, and what it serves is connected."""
