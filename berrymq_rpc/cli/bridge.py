@@ -49,6 +49,7 @@ def bridge(
     token: str | None,
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
+    metrics: bool,
     tls: SSLContext | None,
     timeout: float | None,
     as_json: bool,
@@ -62,7 +63,7 @@ def bridge(
     Its first lines say where it listens. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
     listeners = Listeners(
-        http, tcp, zeromq, token, origins, hosts, cluster.insecure, tls, listener_security
+        http, tcp, zeromq, token, origins, hosts, cluster.insecure, tls, listener_security, metrics
     ).checked()
     if not listeners:
         raise click.UsageError("nothing to open: give --http :8080, --tcp or --zeromq")

@@ -33,6 +33,7 @@ class Listeners(NamedTuple):
         insecure: whether listeners may bind beyond loopback without authentication.
         tls: makes HTTP and TCP TLS.
         security: who may connect over ZeroMQ.
+        metrics: whether HTTP listeners have ``/metrics``.
         page: whether HTTP listeners have a page that shows what runs.
         page_write: whether it may send messages and call methods.
     """
@@ -46,6 +47,7 @@ class Listeners(NamedTuple):
     insecure: bool
     tls: ssl.SSLContext | None = None
     security: Security | None = None
+    metrics: bool = False
     page: bool = False
     page_write: bool = False
 
@@ -75,6 +77,7 @@ class Listeners(NamedTuple):
         given = (
             ("--origin", self.origins),
             ("--host", self.hosts),
+            ("--metrics", self.metrics),
             ("--http-write", self.page_write),
         )
         for option, values in given:
@@ -150,6 +153,11 @@ def listener_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="A further host name that HTTP clients may use.",
             ),
+            click.option(
+                "--metrics",
+                is_flag=True,
+                help="Answer /metrics for Prometheus at --http, with the token if there is one.",
+            ),
         )
     ):
         function = option(function)
@@ -201,6 +209,7 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                     origins=listeners.origins,
                     hosts=listeners.hosts,
                     insecure=listeners.insecure,
+                    metrics=listeners.metrics,
                     page=listeners.page,
                     page_write=listeners.page_write,
                 )
@@ -212,6 +221,9 @@ async def open_listeners(target: Any, listeners: Listeners, output: Output) -> A
                     url=url,
                     websocket=socket,
                 )
+                if listeners.metrics:
+                    parts = "Metrics for Prometheus are at ", (f"{url}/metrics", "bold green")
+                    output.event("metrics", *parts, url=f"{url}/metrics")
                 if listeners.page:
                     parts = "What runs is shown in a browser at ", (url, "bold green")
                     output.event("page", *parts, url=url)

@@ -92,6 +92,7 @@ def serve(
     token: str | None,
     origins: tuple[str, ...],
     hosts: tuple[str, ...],
+    metrics: bool,
     http_write: bool,
     tls: SSLContext | None,
     security: Security | None,
@@ -121,6 +122,7 @@ def serve(
         insecure,
         tls,
         security,
+        metrics=metrics,
         page=True,
         page_write=http_write,
     ).checked()

@@ -64,7 +64,7 @@ COUNTS = {
     "cluster_dropped": _grows("messages dropped as too many waited for the cluster"),
     # Of buses.
     "registrations": Count("receivers that follow"),
-    "routes_cached": Count("identifiers whose receivers are known without a lookup"),
+    "routes_cached": Count("identifiers whose receivers are known already"),
     "changes_waiting": Count("changes of registrations that wait"),
     "async_receivers": Count("async receivers that run"),
     "pool_threads": Count("threads of the pool"),

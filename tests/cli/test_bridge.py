@@ -53,6 +53,39 @@ def test_serve_with_a_listener(start) -> None:
         assert node.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("command", ["serve", "bridge"])
+def test_metrics(start, command) -> None:
+    listener = ("--http", ":0", "--token", "sesame", "--metrics")
+    with (
+        start("serve", "--bind", "tcp://127.0.0.1:*", "--json") as node,
+        start(
+            *("serve", "--bind", "tcp://127.0.0.1:*")
+            if command == "serve"
+            else ("bridge", "--connect", json.loads(node.line())["endpoints"][0]),
+            *listener,
+        ) as shown,
+    ):
+        url = url_in(shown.line(), "HTTP")
+        assert shown.line() == f"Metrics for Prometheus are at {url}/metrics"
+        assert post(url, "connect_oneway", Authorization="Bearer sesame")
+        request = urllib.request.Request(
+            f"{url}/metrics", headers={"Authorization": "Bearer sesame"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as response:
+            assert 'method="connect_oneway",outcome="ok"} 1.0' in response.read().decode()
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(f"{url}/metrics", timeout=20)
+        refused.value.close()
+        with urllib.request.urlopen(f"{url}/readyz", timeout=20) as response:
+            assert response.read() == b"ok\n"
+
+
+def test_metrics_need_http(start) -> None:
+    with start("serve", "--bind", "tcp://127.0.0.1:*", "--metrics") as refused:
+        assert refused.end() == 2
+        assert "--metrics is for HTTP listeners" in "\n".join(refused.rest("stderr"))
+
+
 def test_no_server(start) -> None:
     with start(
         "bridge", "--connect", "tcp://127.0.0.1:1", "--http", ":0", "--wait", "0.1"
