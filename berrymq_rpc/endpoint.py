@@ -5,6 +5,7 @@
     tcp://host:port       a host and a port; ``*`` or 0 is any free port; [::1] is an IPv6 address
     ipc://path            a socket of this host
     mem://name            within this process
+    mdns://name           what is announced on the local network by that name
     http://host:port/path and every other scheme of a host and a port; http:// and https:// have
                           their usual ports where none is given
 
@@ -32,6 +33,7 @@ __all__ = [
     "host_and_port",
     "host_key",
     "is_loopback",
+    "is_service_name",
     "split_user",
     "without_password",
 ]
@@ -50,6 +52,12 @@ _MAX_DIGITS = 5
 #: Schemes without a host, and so without a port.
 _WITHOUT_HOST = frozenset(("ipc", "mem"))
 
+#: The schemes whose hosts are found by a name.
+_FOUND = frozenset(("mdns",))
+
+#: A service of the local network: part of a label of DNS, which has 63 characters.
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
+
 #: The ports of schemes that have one of their own.
 _USUAL_PORTS = {"http": 80, "https": 443}
 
@@ -67,10 +75,10 @@ class Endpoint:
 
     Args:
         scheme: such as ``"tcp"``, in lower case.
-        host: without the brackets of an IPv6 address; empty for ``ipc`` and ``mem``.
-        port: ``None`` for any free one, and for ``ipc`` and ``mem``.
-        path: what follows the port, with its slash; of ``ipc`` and ``mem``, all that follows the
-            scheme.
+        host: without the brackets of an IPv6 address; empty for ``ipc``, ``mem`` and ``mdns``.
+        port: ``None`` for any free one, and for ``ipc``, ``mem`` and ``mdns``.
+        path: what follows the port, with its slash; of ``ipc``, ``mem`` and ``mdns``, all that
+            follows the scheme.
     """
 
     scheme: str
@@ -93,6 +101,13 @@ class Endpoint:
         if not (scheme and separator and place):
             raise ValueError(f"{without_password(text)!r} is not an endpoint: write scheme://place")
         if scheme in _WITHOUT_HOST:
+            return cls(scheme, "", None, place)
+        if scheme in _FOUND:
+            if not is_service_name(place):
+                raise ValueError(
+                    f"{without_password(text)!r} names no service: write {scheme}:// and 1 to 40 "
+                    "letters, digits, '_' and '-', without a port"
+                )
             return cls(scheme, "", None, place)
         authority, slash, path = place.partition("/")
         if "@" in authority:
@@ -130,7 +145,7 @@ class Endpoint:
         return self.scheme in _WITHOUT_HOST or is_loopback(self.host)
 
     def __str__(self) -> str:
-        if self.scheme in _WITHOUT_HOST:
+        if self.scheme in _WITHOUT_HOST or self.scheme in _FOUND:
             return f"{self.scheme}://{self.path}"
         # An IPv6 address is written in brackets.
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -193,6 +208,11 @@ def _host_of(host: str, text: str) -> str:
         if not is_whole:
             raise ValueError(f"{text!r} has no host: write an IPv6 address in brackets")
     return inner
+
+
+def is_service_name(text: str) -> bool:
+    """Whether text may name a service of the local network."""
+    return _SERVICE_NAME.fullmatch(text) is not None
 
 
 def is_port(digits: str) -> bool:

@@ -97,6 +97,8 @@ THIRD_PARTY = {
     "prometheus_client": ["berrymq_rpc.monitor.prometheus"],
     "rich": ["berrymq_rpc.cli"],
     "uvloop": ["berrymq_rpc.cli"],
+    "ifaddr": ["berrymq_rpc.rpc.transport.mdns.interfaces"],
+    "zeroconf": ["berrymq_rpc.rpc.transport.mdns"],
     "watchfiles": ["berrymq_rpc.bus.adapters.file_watch"],
 }
 

@@ -35,6 +35,7 @@ from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.testing.nats_server import NatsServer
 
+from .multicast import addresses_with_multicast
 from .programs import ENVIRONMENT, ROOT, free_port, run_programs, with_ports
 
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
@@ -109,6 +110,7 @@ TOGETHER = {
     ("howto/bridge.rst", 2): "test_a_bridge",
     **{("howto/cluster.rst", number): "test_cluster_page.py" for number in range(3)},
     ("howto/page.rst", 0): "test_a_page",
+    **dict.fromkeys(all_of("howto/discovery.rst"), "test_discovery"),
     ("howto/programs.rst", 0): "test_a_notebook",
     ("reference/command.rst", 0): "test_a_stub",
     ("reference/jsonrpc.rst", 2): "test_the_port_of_a_server",
@@ -354,6 +356,29 @@ def test_with_packages(page: str, number: int, tmp_path: Path) -> None:
 def test_with_nats(page: str, tmp_path: Path, nats_server: NatsServer) -> None:
     numbers = [number for number in ALONE[page] if NATS in BLOCKS[page][number].text]
     check_programs(page, numbers, tmp_path, {4222: int(nats_server.url.rpartition(":")[2])})
+
+
+async def test_discovery(tmp_path: Path) -> None:
+    if not addresses_with_multicast():
+        pytest.skip("this host has no network with multicast")
+    for line in re.findall(r"^    berrymq (keygen .+|authorize .+)$", page_text("discovery"), re.M):
+        output_of([sys.executable, "-m", "berrymq_rpc", *shlex.split(line)], tmp_path)
+    # Other tests may announce the same.
+    name = f"calc-{uuid4().hex[:8]}"
+
+    def renamed(number: int) -> list[str]:
+        *command, text = program("howto/discovery.rst", number)
+        assert "calc" in text
+        text = text.replace('announce="calc"', f'announce="{name}"')
+        return [*command, text.replace("mdns://calc", f"mdns://{name}")]
+
+    with running(renamed(0), tmp_path) as server:
+        assert (await line_of(server)).startswith("listening at tcp://0.0.0.0:")
+        assert await asyncio.to_thread(output_of, renamed(1), tmp_path) == "3\n"
+
+
+def page_text(name: str) -> str:
+    return (ROOT / "docs" / "howto" / f"{name}.rst").read_text(encoding="utf-8")
 
 
 async def test_two_programs(tmp_path: Path) -> None:

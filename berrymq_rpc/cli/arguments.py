@@ -40,10 +40,10 @@ LOOPBACK = "127.0.0.1"
 _NEGATIVE_NUMBER = re.compile(r"-[0-9.]")
 
 
-def listening_endpoint(text: str) -> str:
+def listening_endpoint(text: str, *, connecting: bool = False) -> str:
     """An endpoint to listen at; one of NATS without a password in its text."""
     try:
-        (endpoint,) = endpoints_of(text, "endpoint")
+        (endpoint,) = endpoints_of(text, "endpoint", connecting=connecting)
     except ValueError as error:
         raise click.BadParameter(str(error).removeprefix("endpoint: ")) from None
     if is_nats(endpoint):
@@ -55,14 +55,7 @@ def listening_endpoint(text: str) -> str:
 
 def connecting_endpoint(text: str) -> str:
     """An endpoint to connect to."""
-    endpoint = listening_endpoint(text)
-    try:
-        if is_nats(endpoint):
-            return endpoints_of(endpoint, "endpoint", connecting=True)[0]
-        Endpoint.parse(endpoint).require_port()
-    except ValueError as error:
-        raise click.BadParameter(str(error).removeprefix("endpoint: ")) from None
-    return endpoint
+    return listening_endpoint(text, connecting=True)
 
 
 def place_to_meet(text: str) -> str:

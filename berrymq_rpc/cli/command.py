@@ -22,6 +22,7 @@ COMMANDS = {
     "bridge": "bridge",
     "queues": "queues",
     "doctor": "doctor.command",
+    "find": "find",
     "keygen": "keys",
     "authorize": "keys",
     "revoke": "keys",

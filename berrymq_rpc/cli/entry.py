@@ -56,9 +56,9 @@ def _run() -> int:
     except OutputClosed:
         _end_by(signal.SIGPIPE)
     except ModuleNotFoundError as error:
-        if error.name not in ("nats", "nkeys"):
+        if error.name not in ("nats", "nkeys", "zeroconf"):
             raise
-        # Any command takes an address of NATS.
+        # Any command takes an address of NATS or of the local network.
         return _failed(Failed(str(error)), settings)
     return 0
 

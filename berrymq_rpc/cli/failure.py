@@ -17,7 +17,7 @@ from ..errors import (
     PermissionDeniedError,
     RPCTimeoutError,
 )
-from ..nats.options import is_nats
+from ..rpc.transport import finds_several
 from .values import printable
 
 __all__ = [
@@ -160,7 +160,7 @@ async def unreachable(endpoint: str, error: Error) -> Unreachable:
     Args:
         error: what the call failed with. Where the peer is behind NATS, it knows why.
     """
-    if is_nats(endpoint):
+    if finds_several(endpoint):
         return Unreachable(_with_endpoint(endpoint, error))
     return Unreachable(f"no peer answers at {endpoint}: {await diagnose(endpoint)}")
 

@@ -197,6 +197,9 @@ def in_options(error: ValueError) -> str:
         str(error)
         .replace("ive security=", "ive --key and --authorized")
         .replace("pass insecure=True", "give --insecure")
+        .replace("with security=", "with --key and --authorized")
+        .replace("announce= tells", "--announce tells")
+        .replace("announce must be", "--announce must be")
     )
 
 

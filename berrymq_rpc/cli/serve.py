@@ -51,6 +51,11 @@ HELLO = "berrymq:hello"
     help="Join a cluster, such as nats://host:4222. Without --bind the node has no other address.",
 )
 @namespace_option
+@click.option(
+    "--announce",
+    metavar="NAME",
+    help="Let others on the local network find the node at mdns://NAME.",
+)
 @click.option("--name", help="The node's name, known to other nodes.  [default: a random one]")
 @click.option(
     "--insecure",
@@ -81,6 +86,7 @@ def serve(
     endpoints: tuple[str, ...],
     cluster: str | None,
     namespace: str,
+    announce: str | None,
     name: str | None,
     insecure: bool,
     show: bool | None,
@@ -127,6 +133,10 @@ def serve(
         page_write=http_write,
     ).checked()
     options: dict[str, Any] = {"name": name, "security": security, "namespace": namespace}
+    if announce is not None:
+        if not endpoints:
+            raise click.UsageError("--announce is for what others can reach: give --bind")
+        options["announce"] = announce
     if cluster is not None:
         options["cluster"] = settings_of(cluster)
     asyncio.run(_serve(output, endpoints, options, insecure, shows, as_json, hello, listeners))

@@ -22,6 +22,8 @@ from ..rpc.options import CallOptions, ClientOptions, ServerOptions
 from ..rpc.runtime import COUNTS
 from ..rpc.server import start_server_with
 from ..rpc.transport import endpoints_of
+from ..rpc.transport.mdns.announcement import check_announced
+from ..rpc.transport.mdns.service import Announced
 from ..rpc.transport.port import IPC_MODE
 from ..rpc.validation import checked_limits, checked_seconds
 from ..rpc.wire.translation import Untranslated
@@ -150,10 +152,14 @@ class Node:
             new one.
         will_bytes: bytes that a will may have, its own or that of a peer.
         metrics: count the messages of the bus and the calls of the node; see `rpc.start_server`.
+        announce: a name, 1 to 40 letters, digits, ``_`` and ``-``: others on the local network find
+            the node at ``mdns://name``, by the first ``tcp://`` address of `bind` that other hosts
+            can reach. Several nodes may have the name.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
 
     Raises:
+        ModuleNotFoundError: `announce` needs zeroconf, of the extra ``discovery``.
         ValueError: `handler` has the name of one of berryMQ's functions, or an argument is invalid.
         TypeError: `handler` is not a handler, or an address is not one.
     """
@@ -193,6 +199,7 @@ class Node:
         will_bytes: int = MAX_WILL_BYTES,
         metrics: bool | Meter = False,
         gateway: Gateway | None = None,
+        announce: str | None = None,
     ) -> None:
         for option, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
             if not seconds > 0:
@@ -200,6 +207,10 @@ class Node:
         self._bind = () if bind is None else binding_of(bind)
         if handler is not None and not self._bind:
             raise ValueError("a handler is served at an address: give bind=")
+        self._announced: Announced | None = None
+        if announce is not None:
+            self._announced = Announced(announce, "node")
+            check_announced(announce, self._bind)
         self._bus = default_bus if bus is None else bus
         self._gateway = self._bus.gateway if gateway is None else gateway
         # One for both: that of the bus, if it has one.
@@ -230,6 +241,8 @@ class Node:
             insecure=insecure,
             ipc_mode=ipc_mode,
             metrics=self._meter,
+            # A node does not connect with itself.
+            avoided_services=() if self._announced is None else (self._announced.id,),
         )
         self._functions = ExportedFunctions(
             self._bus,
@@ -334,7 +347,7 @@ class Node:
         if self._is_running:
             raise RuntimeError("the node is already running")
         if self._bind:
-            await self._listen(self._bind, self._insecure)
+            await self._listen(self._bind, self._insecure, self._announced)
         if self._settings is not None:
             try:
                 await self._join(self._settings)
@@ -499,8 +512,11 @@ class Node:
             self._check_running()
         return server.endpoints
 
-    async def _listen(self, endpoints: tuple[str, ...], insecure: bool) -> Server:
+    async def _listen(
+        self, endpoints: tuple[str, ...], insecure: bool, announced: Announced | None = None
+    ) -> Server:
         options = ServerOptions(
+            announce=announced,
             bind=endpoints_of(endpoints, "bind"),
             insecure=insecure,
             limits=self._client_options.limits,

@@ -212,6 +212,7 @@ async def open_client(
             loaded live server, and a server that is lost fails only its own calls. Those that a
             closing server does not run any more go to another one. ``nats://host/service`` finds
             all servers of a service by itself; an `rpc.Nats` is the same with more settings.
+            ``mdns://name`` finds all that are announced by that name on the local network.
         bind: endpoint or endpoints to listen at, for servers that connect.
         loop: ``None`` or the running loop.
         handler: methods that servers may call over the same connection.
@@ -237,13 +238,13 @@ async def open_client(
         security: who may connect, and how this side proves who it is; ``None`` for neither.
         authorize: for `handler`, as in `start_server`.
         metrics: count the calls, as in `start_server`.
-        max_servers: at a ``nats://`` address, with how many of the service's servers it connects.
-            The calls go to the least loaded of them.
+        max_servers: at a ``nats://`` or ``mdns://`` address, with how many of the service's servers
+            it connects. The calls go to the least loaded of them.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
         ModuleNotFoundError: an address is of NATS, and nats-py is not installed; it comes with the
-            extra ``nats``.
+            extra ``nats``. Or it is ``mdns://`` without zeroconf, of the extra ``discovery``.
         OSError: an endpoint cannot be bound.
     """
     options = ClientOptions(

@@ -5,7 +5,6 @@ from threading import get_ident
 from typing import Any
 
 from ..errors import AuthenticationError, Error, OverloadedError, ServiceClosedError
-from ..nats.options import is_nats
 from ..runtime.fork import call_in_child
 from .call import Call
 from .connection import Connection
@@ -16,6 +15,7 @@ from .port_connections import PortConnections
 from .runtime import Runtime
 from .stream import PendingCall
 from .tracing import begin_call, follow
+from .transport import finds_several
 from .transport.port import PortOptions
 from .wire.session import State, Unsent
 
@@ -35,7 +35,7 @@ class ConnectionPool(Runtime):
         self._may_resend = self.dialects[0].name == "native" and bool(
             options.bind
             or len(options.connect) > 1
-            or (options.max_servers > 1 and any(map(is_nats, options.connect)))
+            or (options.max_servers > 1 and any(map(finds_several, options.connect)))
         )
         #: The one connection that a call of `thread` may take without `call`, if there is one.
         self.only: Connection | None = None
@@ -49,13 +49,18 @@ class ConnectionPool(Runtime):
         #: Why it cannot be used any more.
         self._problem: Error | None = None
         self._max_servers = options.max_servers
+        self._avoided_services = options.avoided_services
         call_in_child(self.forked)
 
     def _port_options(self, single: bool = False) -> PortOptions:
         return (
             super()
             ._port_options(single)
-            ._replace(max_servers=self._max_servers, serves=not self.dispatcher.table.is_empty)
+            ._replace(
+                max_servers=self._max_servers,
+                serves=not self.dispatcher.table.is_empty,
+                avoided_services=self._avoided_services,
+            )
         )
 
     # -- calls ---------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The options of clients, servers and calls: frozen values, checked once and passed whole."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from ..endpoint import check_exposure
 from ..nats.options import is_nats
 from ..runtime.meter import Meter, meter_of
 from ..security import CurveServer, Security, checked_security
+from .transport.mdns.service import Announced
 from .transport.port import IPC_MODE, MAX_SERVERS
 from .validation import (
     Authorize,
@@ -152,11 +153,13 @@ class ClientOptions(Options):
 
     Args:
         call: how its calls are made.
-        max_servers: at one ``nats://`` address, with how many servers it connects.
+        max_servers: at one ``nats://`` or ``mdns://`` address, with how many servers it connects.
+        avoided_services: ids of announced servers that it does not connect with: a node's own.
     """
 
     call: CallOptions = field(default_factory=CallOptions)
     max_servers: int = MAX_SERVERS
+    avoided_services: Collection[str] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,12 +172,19 @@ class ServerOptions(Options):
 
     Args:
         grace: seconds that calls in progress have when it closes.
+        announce: as what it is announced on the local network; ``None`` for not at all.
     """
 
     grace: float = GRACE
+    announce: Announced | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.announce is not None:
+            # Here, as it needs zeroconf.
+            from .transport.mdns.announcement import check_announced
+
+            check_announced(self.announce.name, self.bind)
         _set(self, grace=checked_seconds(self.grace, "grace", zero=True))
 
 

@@ -21,12 +21,14 @@ from .method_table import HandlerTable
 from .options import Options
 from .port_connections import PortConnections
 from .transport import transport_for
+from .transport.mdns.service import Announced
 from .transport.port import Port, PortOptions
 from .wire.codec import Codec
 from .wire.session import Dialect, Session
 
 if TYPE_CHECKING:
     from .nats_service import NatsService
+    from .transport.mdns.announcement import Announcement
 
 __all__ = ["COUNTS", "Runtime"]
 
@@ -85,6 +87,8 @@ class Runtime:
         self.ports: list[PortConnections] = []
         #: What plain NATS clients are answered by, for each port over NATS.
         self._services: list[NatsService] = []
+        #: Tells the local network of it, if it is to be found there.
+        self._announcement: Announcement | None = None
         self._counts = Counter[str]()
         self.owner = OwnerProcess(self.kind)
         leave_loop_in_child(self.loop)
@@ -130,6 +134,19 @@ class Runtime:
         port = self._new_port(greeting)
         options = self._port_options()
         port.opened(await transport_for(endpoint).dial(endpoint, port, options))
+
+    def announce(self, announced: Announced) -> None:
+        """Have clients on the local network find this side; its ports listen already.
+
+        Raises:
+            ValueError: other hosts cannot reach it.
+        """
+        # Here, as it needs zeroconf.
+        from .transport.mdns.announcement import Announcement
+
+        self._announcement = Announcement(
+            announced, self.endpoints, has_keys=self.options.security is not None
+        )
 
     def _port_options(self, single: bool = False) -> PortOptions:
         limits = self.options.limits
@@ -271,6 +288,8 @@ class Runtime:
             return
         for service in self._services:
             service.stop()
+        if self._announcement is not None:
+            self._announcement.stop()
         for port in self.ports:
             port.stop_accepting()
         for connection in self.connections:
@@ -306,6 +325,8 @@ class Runtime:
         self.dispatcher.close()
         for port in self.ports:
             await port.wait_closed()
+        if self._announcement is not None:
+            await self._announcement.wait_stopped()
 
     async def _goodbyes_read(self, end: float) -> None:
         """Wait until the peers have read the goodbye: all that they sent before it is answered."""

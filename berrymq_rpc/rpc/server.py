@@ -12,6 +12,7 @@ from .method_table import HandlerTable, collect_methods
 from .options import DIALECTS, GRACE, SLOW_HANDLER, ServerOptions
 from .runtime import Runtime
 from .transport import Place, endpoints_of
+from .transport.mdns.service import Announced
 from .transport.port import IPC_MODE
 from .validation import Authorize, checked_limits
 from .wire.limits import Limits
@@ -160,6 +161,7 @@ async def start_server(
     security: Security | None = None,
     authorize: Authorize | None = None,
     metrics: bool | Meter = False,
+    announce: str | None = None,
 ) -> Server:
     """Start to serve a handler's methods.
 
@@ -199,6 +201,9 @@ async def start_server(
             call; unless it returns ``True``, the call fails with `PermissionDeniedError`.
         metrics: count the calls by method and outcome, with their seconds, and the event loop's
             delay; an `rpc.Meter` counts those of several.
+        announce: the name of a service, 1 to 40 letters, digits, ``_`` and ``-``: clients on the
+            local network find the server at ``mdns://name``, by the first of its ``tcp://``
+            addresses that other hosts can reach. Several servers may have the name.
 
     Raises:
         TypeError, ValueError: an argument is invalid.
@@ -206,7 +211,7 @@ async def start_server(
         AuthenticationError, ConnectionLostError: a NATS server refused this side, or a subject that
             it needs, or did not answer within 5 s.
         ModuleNotFoundError: an address is of NATS, and nats-py is not installed; it comes with the
-            extra ``nats``.
+            extra ``nats``. Or `announce` is given without zeroconf, of the extra ``discovery``.
     """
     options = ServerOptions(
         grace=grace,
@@ -223,6 +228,7 @@ async def start_server(
         security=security,
         authorize=authorize,
         metrics=metrics,
+        announce=None if announce is None else Announced(announce),
         slow_handler=slow_handler,
         log_exceptions=log_exceptions,
         exclude_log_exceptions=exclude_log_exceptions,
@@ -247,6 +253,8 @@ async def open_runtime(table: HandlerTable, options: ServerOptions) -> Runtime:
         for endpoint in options.connect:
             # A bound client does not know of this server until it speaks.
             await runtime.dial(endpoint, greeting=runtime.dialects[0])
+        if options.announce is not None:
+            runtime.announce(options.announce)
     except BaseException:
         runtime.abort()
         raise

@@ -94,6 +94,20 @@ asyncio.run(main())
 """,
         "3\n",
     ),
+    "discovery": (
+        CALL
+        + """
+async def not_found():
+    async with await rpc.open_client(connect="mdns://none-has-it", connect_timeout=0.5) as client:
+        try:
+            await client.rpc.add(1, 2)
+        except ConnectionError as error:
+            print("local network" in str(error))
+
+asyncio.run(not_found())
+""",
+        "True\n",
+    ),
     "files": (
         "import pathlib, tempfile\n"
         "import berrymq_rpc as berrymq\n"

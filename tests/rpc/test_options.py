@@ -26,7 +26,7 @@ def fields(options: Any) -> set[str]:
 
 
 def test_each_argument_is_an_option() -> None:
-    internal = {"tracing", "untranslated"}
+    internal = {"avoided_services", "tracing", "untranslated"}
     assert names(rpc.start_server) == fields(ServerOptions) - {"connect_timeout"} - internal
     client = fields(ClientOptions) - {"call", "dialects", "send_traceback"} - internal
     of_calls = fields(CallOptions) - {"metadata"}

@@ -12,7 +12,15 @@ from typing import NamedTuple, TypeAlias
 from ...endpoint import Endpoint, is_port, without_password
 from ...nats.options import Nats, NatsEndpoint, is_nats, nats_of
 
-__all__ = ["TRANSPORTS", "Place", "Transport", "endpoints_of", "is_memory", "transport_for"]
+__all__ = [
+    "TRANSPORTS",
+    "Place",
+    "Transport",
+    "endpoints_of",
+    "finds_several",
+    "is_memory",
+    "transport_for",
+]
 
 #: An endpoint as text, or a service at NATS with more settings.
 Place: TypeAlias = str | Nats
@@ -48,6 +56,12 @@ def _nats() -> ModuleType:
     return nats
 
 
+def _mdns() -> ModuleType:
+    from . import mdns
+
+    return mdns
+
+
 #: By scheme.
 TRANSPORTS = {
     "tcp": Transport("tcp://host:port", _zeromq),
@@ -55,6 +69,7 @@ TRANSPORTS = {
     "mem": Transport("mem://name", _memory),
     "nats": Transport("nats://host:port/service", _nats),
     "nats+tls": Transport("nats+tls://host:port/service", _nats),
+    "mdns": Transport("mdns://name", _mdns),
 }
 
 _FORMS = ", ".join(transport.form for transport in TRANSPORTS.values())
@@ -90,6 +105,11 @@ def endpoints_of(
             raise ValueError(f"{name}: {shown!r} is not an endpoint: {_advice(scheme, shown)}")
         try:
             parsed = Endpoint.parse(endpoint)
+            if scheme == "mdns" and not connecting:
+                raise ValueError(
+                    f"{endpoint} is where clients connect: bind tcp://0.0.0.0:5555, say, with "
+                    f"security=, and give announce={parsed.path!r}"
+                )
             if connecting:
                 parsed.require_port()
         except ValueError as error:
@@ -120,6 +140,11 @@ def _nats_endpoint(place: Place, name: str, connecting: bool) -> NatsEndpoint:
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
     return NatsEndpoint(settings)
+
+
+def finds_several(endpoint: str) -> bool:
+    """Whether several servers may be found at one endpoint."""
+    return is_nats(endpoint) or endpoint.startswith("mdns://")
 
 
 def is_memory(endpoint: str) -> bool:

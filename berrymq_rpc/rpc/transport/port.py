@@ -13,7 +13,7 @@ guarantees:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ...errors import AuthenticationError
@@ -69,6 +69,7 @@ class PortOptions(NamedTuple):
         max_servers: of those that listen at one address, with how many a connecting port connects.
         insecure: the user trusts the network.
         serves: whether the peers may call this side.
+        avoided_services: the ids of announced servers that a connecting port leaves alone.
     """
 
     heartbeat: float
@@ -81,6 +82,7 @@ class PortOptions(NamedTuple):
     max_servers: int = MAX_SERVERS
     insecure: bool = False
     serves: bool = True
+    avoided_services: Collection[str] = ()
 
 
 class PortHandler(Protocol):

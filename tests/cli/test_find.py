@@ -1,0 +1,61 @@
+"""``berrymq find``, and addresses that are found by a name."""
+
+import json
+import secrets
+
+import pytest
+
+from tests.multicast import addresses_with_multicast
+
+
+@pytest.fixture(scope="module")
+def address() -> str:
+    found = addresses_with_multicast()
+    if not found:
+        pytest.skip("this host has no network with multicast, or zeroconf is not installed")
+    return found[0]
+
+
+def test_find(berrymq, start, address) -> None:
+    name = f"test-{secrets.token_hex(4)}"
+    options = ("--bind", f"tcp://{address}:*", "--announce", name, "--insecure", "--show")
+    with start("serve", *options) as node:
+        endpoint = node.line().rpartition(" ")[2]
+        found = berrymq("find", "--json", "--wait", "0.8")
+        assert (found.returncode, found.stderr) == (0, "")
+        (own,) = [each for each in json.loads(found.stdout) if each["name"] == name]
+        assert (own["kind"], own["endpoints"], own["keys"]) == ("node", [endpoint], False)
+        assert own["version"]
+        shown = berrymq("find", "--wait", "0.8").stdout
+        assert f"mdns://{name}  node  no keys  {own['version']}\n    {endpoint}\n" in shown
+        assert berrymq("send", f"mdns://{name}", "oven:hot", "220").returncode == 0
+        while "oven:hot" not in (line := node.line()):
+            continue
+        assert "220" in line
+
+
+def test_nothing_is_found(berrymq, address) -> None:
+    result = berrymq("send", "--wait", "0.2", "mdns://nobody-has-it", "a:b")
+    assert (result.returncode, result.stdout) == (3, "")
+    assert "announced on the local network" in result.stderr
+
+
+@pytest.mark.parametrize("endpoint", ["mdns://a.b", "mdns://a:5555", "mdns://a/b", "mdns://"])
+def test_what_is_no_name(berrymq, endpoint) -> None:
+    result = berrymq("send", endpoint, "a:b")
+    assert (result.returncode, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--announce", "plant"), "give --bind"),
+        (("--announce", "plant", "--bind", "tcp://127.0.0.1:*"), "cannot reach"),
+        (("--announce", "a b", "--bind", "tcp://0.0.0.0:*", "--insecure"), "1 to 40"),
+        (("--bind", "mdns://plant"), "where clients connect"),
+    ],
+)
+def test_what_cannot_be_announced(berrymq, options, text) -> None:
+    result = berrymq("serve", *options)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert text in " ".join(result.stderr.split())
