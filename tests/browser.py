@@ -197,9 +197,11 @@ class Tab:
             if not node.get("ignored") and node.get("role", {}).get("value") == role
         ]
 
-    async def picture(self, path: Path, *, whole: bool = True) -> None:
-        """Save a picture of the page as a PNG."""
-        taken = await self.send("Page.captureScreenshot", captureBeyondViewport=whole)
+    async def picture(self, path: Path) -> None:
+        """Save a picture of what the window shows, in the format of the file's name."""
+        kind = path.suffix.removeprefix(".")
+        quality = {} if kind == "png" else {"quality": 85}
+        taken = await self.send("Page.captureScreenshot", format=kind, **quality)
         path.write_bytes(base64.b64decode(taken["data"]))
 
 

@@ -94,6 +94,7 @@ NOT_REACHED = {
     "jsonrpc.bridge.acceptor.MAX_MOVING": "connections that change their file at a time",
     "jsonrpc.bridge.acceptor.MAX_REFUSED": "how many that are refused are waited for",
     "jsonrpc.bridge.http_access._MAX_AGE": "a browser's cache",
+    "jsonrpc.bridge.page_passes.MAX_PASSES": "passes of those who are let in",
     "jsonrpc.bridge.schema._MAX_LEVELS": "a description of this side's own methods",
     "jsonrpc.bridge.type_schema.MAX_LEVELS": "a description of this side's own methods",
     "jsonrpc.bridge.type_schema.MAX_PARTS": "a description of this side's own methods",

@@ -36,7 +36,7 @@ from ...runtime.log import Log
 from ..message import IncomingMessage
 from .acceptor import REFUSAL_TIMEOUT, Acceptor
 from .berrymq03 import LegacyMessage
-from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8
+from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8, offered_protocols
 from .listener import SEND_TIMEOUT, Listener, ListenerPort, certified_user, url_of
 from .observation import Observation
 from .page import PAGE_WEBSOCKET, Page
@@ -329,6 +329,11 @@ class HTTPListener(Listener):
         if refusal is not None:
             return _refusal(refusal)
         user = None if permission else self._access.user(headers)
+        page = self._page
+        if isinstance(user, Refusal) and path == PAGE_WEBSOCKET and page is not None:
+            passed = page.passes.redeem(offered_protocols(headers))
+            if passed is not None:
+                (user,) = passed
         if isinstance(user, Refusal):
             self._runtime.tokens_refused += 1
             audit.warning("a token from %s refused at %s", request.remote, self.url)
@@ -340,7 +345,6 @@ class HTTPListener(Listener):
             return metrics
         if path in self._web_sockets and request.method != "GET":
             return _refusal(Refusal(405, "a WebSocket is opened with GET"), {"Allow": "GET"})
-        page = self._page
         if path == PAGE_WEBSOCKET and page is not None:
             return user
         if page is not None and request.method in _GET and page.has(path):

@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from .tokens import Tokens
 
-__all__ = ["CHALLENGES", "Access", "Refusal", "is_json", "is_utf8", "offered_protocols"]
+__all__ = [
+    "BEARER_PROTOCOL",
+    "CHALLENGES",
+    "Access",
+    "Refusal",
+    "is_json",
+    "is_utf8",
+    "offered_protocols",
+]
 
 #: The values of ``WWW-Authenticate``, each in its own field: some clients read no lists.
 CHALLENGES = ("Bearer", 'Basic realm="JSON-RPC", charset="UTF-8"')

@@ -4,6 +4,7 @@
 ``GET /``               the page
 ``GET /page/NAME``      its style, scripts and icon
 ``GET /page/ws``        its WebSocket: JSON-RPC, with the methods that it may call
+``GET /page/pass``      what lets it open the WebSocket, if the browser sends no password there
 ``GET /state``          what runs, as JSON: a snapshot of `monitor.Monitor`
 ======================  =====================================================================
 
@@ -24,6 +25,7 @@ from ...rpc.method_table import HandlerTable
 from ..error_objects import PERMISSION_DENIED
 from ..message import IncomingMessage
 from .listener import ListenerPort
+from .page_passes import Passes
 from .page_table import STATE, PageTable
 from .places import Place
 from .post_path import PostPath
@@ -34,6 +36,7 @@ __all__ = ["PAGE_WEBSOCKET", "STATE_PATH", "Page"]
 
 STATE_PATH = "/state"
 PAGE_WEBSOCKET = "/page/ws"
+PASS_PATH = "/page/pass"
 
 _FOLDER = Path(__file__).with_name("page_files")
 
@@ -90,6 +93,10 @@ class Page:
         served: the methods of the bridge.
         state: answers what runs.
         may_write: whether the page may send messages and call methods.
+
+    Attributes:
+        web_sockets: those of pages.
+        passes: what lets a page open one.
     """
 
     def __init__(
@@ -106,11 +113,12 @@ class Page:
         self.web_sockets = WebSockets(runtime, port, dispatcher)
         #: Asks for the state, as whoever sends the request.
         self.state_path = PostPath(runtime, port, IncomingMessage, dispatcher)
+        self.passes = Passes()
         self._files = page_files()
 
     def has(self, path: str) -> bool:
         """Whether there is something to GET at a path."""
-        return path == STATE_PATH or path in self._files
+        return path in (STATE_PATH, PASS_PATH) or path in self._files
 
     async def get(
         self, request: web.BaseRequest, path: str, place: Place, user: str | None
@@ -125,6 +133,9 @@ class Page:
         """
         if path == STATE_PATH:
             return await self._state(request, place, user)
+        if path == PASS_PATH:
+            headers = HEADERS | {"Cache-Control": "no-store"}
+            return web.Response(text=self.passes.issue(user), headers=headers)
         file = self._files[path]
         headers = HEADERS | {"ETag": file.etag, "Cache-Control": "no-cache"}
         if _matches(request.headers.get("If-None-Match", ""), file.etag):

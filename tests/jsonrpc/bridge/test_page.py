@@ -12,6 +12,7 @@ import pytest
 
 from berrymq_rpc import Bus, Node, rpc
 from berrymq_rpc.jsonrpc.bridge import Bridge
+from berrymq_rpc.jsonrpc.bridge.page_passes import MAX_PASSES, TTL, Passes
 from berrymq_rpc.rpc import Context
 
 JSON = {"Content-Type": "application/json"}
@@ -175,6 +176,48 @@ async def test_behind_a_token(handler: Any) -> None:
         assert "version" in await asked(session, url, "rpc.state", headers=right)
         wrong = basic("wrong")
         assert (await got(session, url + "/state", headers=wrong))[0] == 401
+
+
+async def test_a_pass_opens_one_websocket() -> None:
+    """Some browsers send no password with a WebSocket."""
+    users: list[str | None] = []
+
+    def authorize(context: Context, name: str) -> bool:
+        users.append(context.peer.user)
+        return True
+
+    async with served({}, options={"authorize": authorize}, token={"a": "alice"}) as (session, url):
+        assert (await got(session, url + "/page/pass"))[0] == 401
+        _, headers, body = await got(session, url + "/page/pass", headers=basic("a"))
+        assert headers["Cache-Control"] == "no-store"
+        protocols = ["jsonrpc", f"bearer.{body.decode()}"]
+        for path in ("/ws", "/page/ws"):
+            if path == "/ws":
+                with pytest.raises(aiohttp.WSServerHandshakeError):
+                    await asked(session, url, "rpc.page", path=path, protocols=protocols)
+            else:
+                shown = await asked(session, url, "rpc.page", path=path, protocols=protocols)
+                assert shown == {"write": False}
+        assert users == ["alice"]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await asked(session, url, "rpc.page", protocols=protocols)
+        assert caught.value.status == 401
+
+
+def test_passes_end() -> None:
+    now = [0.0]
+    passes = Passes(lambda: now[0])
+    issued = passes.issue("alice")
+    assert passes.redeem(["jsonrpc", "bearer.wrong"]) is None
+    assert passes.redeem(["jsonrpc", f"bearer.{issued}"]) == ("alice",)
+    assert passes.redeem([f"bearer.{issued}"]) is None
+    late, first = passes.issue(None), passes.issue("bob")
+    for _ in range(MAX_PASSES - 1):
+        last = passes.issue("carol")
+    assert passes.redeem([f"bearer.{late}"]) is None
+    assert passes.redeem([f"bearer.{first}"]) == ("bob",)
+    now[0] = TTL
+    assert passes.redeem([f"bearer.{last}"]) is None
 
 
 async def test_it_may_look_only(handler: Any) -> None:

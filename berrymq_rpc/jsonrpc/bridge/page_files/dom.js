@@ -37,7 +37,7 @@ export const count = (number) => (number < 100_000 ? whole.format(number) : shor
 export function rate(perSecond) {
   if (!perSecond) return "0/s";
   if (perSecond < 0.95) return `${perSecond.toFixed(2)}/s`;
-  return `${perSecond < 10 ? perSecond.toFixed(1) : count(Math.round(perSecond))}/s`;
+  return `${perSecond < 9.95 ? perSecond.toFixed(1) : count(Math.round(perSecond))}/s`;
 }
 
 export function seconds(value) {

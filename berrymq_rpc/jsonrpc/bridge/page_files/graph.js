@@ -314,7 +314,7 @@ function curve(path, left, box, used) {
 
 function rowsOf(graph) {
   const byId = new Map(graph.nodes.map((node) => [node.id, node]));
-  const name = (node) => (node.objects > 1 ? `${node.label} ×${node.objects}` : node.label);
+  const name = ({ label, objects }) => label.replace(/^__main__\./, "") + (objects > 1 ? ` ×${objects}` : "");
   const rows = graph.nodes
     .filter((node) => node.kind === "identifier")
     .map((node) => ({ id: node.id, identifier: node.label, senders: [], followers: [] }));

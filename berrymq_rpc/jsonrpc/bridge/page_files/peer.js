@@ -48,26 +48,39 @@ export class Peer {
     });
   }
 
-  #connect() {
+  async #connect() {
     this.#timer = null;
+    let pass;
+    try {
+      // Not all browsers send the password of the page with its WebSocket.
+      const response = await fetch("/page/pass", { cache: "no-store" });
+      if (!response.ok) throw new CallError(response.statusText);
+      pass = await response.text();
+    } catch {
+      this.#lost();
+      return;
+    }
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}/page/ws`);
+    const url = `${scheme}//${location.host}/page/ws`;
+    const socket = new WebSocket(url, ["jsonrpc", `bearer.${pass}`]);
     this.#socket = socket;
     socket.onopen = () => {
       this.#pause = FIRST_PAUSE;
       this.#handlers.opened();
     };
     socket.onmessage = (event) => this.#received(JSON.parse(event.data));
-    socket.onclose = () => {
-      for (const { reject, timer } of this.#pending.values()) {
-        clearTimeout(timer);
-        reject(new CallError("the server is gone"));
-      }
-      this.#pending.clear();
-      this.#timer = setTimeout(() => this.#connect(), this.#pause);
-      this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);
-      this.#handlers.lost();
-    };
+    socket.onclose = () => this.#lost();
+  }
+
+  #lost() {
+    for (const { reject, timer } of this.#pending.values()) {
+      clearTimeout(timer);
+      reject(new CallError("the server is gone"));
+    }
+    this.#pending.clear();
+    this.#timer = setTimeout(() => this.#connect(), this.#pause);
+    this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);
+    this.#handlers.lost();
   }
 
   #received(message) {
