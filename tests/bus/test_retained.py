@@ -516,40 +516,37 @@ class TestBounds:
         with pytest.raises(TypeError, match=f"{name} must be an integer"):
             Bus(**{name: 1.5})  # type: ignore[arg-type]
 
-    @given(
-        sent=st.lists(
-            st.tuples(st.sampled_from("abcdef"), st.integers(0, 3000), st.booleans()), max_size=60
-        ),
-        max_retained=st.integers(0, 5),
-        max_bytes=st.integers(0, 12_000),
-    )
-    @settings(max_examples=150, deadline=None)
-    def test_model(
-        self, sent: list[tuple[str, int, bool]], max_retained: int, max_bytes: int
-    ) -> None:
-        """It keeps what a plain dict in the order of changes does, bounds and `forget` included."""
-        bus = Bus(max_retained, max_bytes)
-        bus.retain("n:*")
-        empty = Bus()
-        empty.retain("n:*")
-        empty.twitter("n:a", b"")
-        overhead = empty.statistics()["retained_bytes"]
-        model: OrderedDict[str, int] = OrderedDict()
-        for name, size, is_forgotten in sent:
-            if is_forgotten:
-                assert bus.forget(f"n:{name}") == (model.pop(name, None) is not None)
-                continue
-            bus.twitter(f"n:{name}", bytes(size))
-            model.pop(name, None)
-            if size + overhead > max_bytes:
-                continue
-            model[name] = size
-            while (
-                len(model) > max_retained or sum(model.values()) + len(model) * overhead > max_bytes
-            ):
-                model.popitem(last=False)
-        assert [(m.action, len(m.args[0])) for m in bus.retained()] == list(model.items())
-        assert bus.statistics()["retained_bytes"] == sum(model.values()) + overhead * len(model)
+
+@given(
+    sent=st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.integers(0, 3000), st.booleans()), max_size=60
+    ),
+    max_retained=st.integers(0, 5),
+    max_bytes=st.integers(0, 12_000),
+)
+@settings(max_examples=150, deadline=None)
+def test_model(sent: list[tuple[str, int, bool]], max_retained: int, max_bytes: int) -> None:
+    """It keeps what a plain dict in the order of changes does, bounds and `forget` included."""
+    bus = Bus(max_retained, max_bytes)
+    bus.retain("n:*")
+    empty = Bus()
+    empty.retain("n:*")
+    empty.twitter("n:a", b"")
+    overhead = empty.statistics()["retained_bytes"]
+    model: OrderedDict[str, int] = OrderedDict()
+    for name, size, is_forgotten in sent:
+        if is_forgotten:
+            assert bus.forget(f"n:{name}") == (model.pop(name, None) is not None)
+            continue
+        bus.twitter(f"n:{name}", bytes(size))
+        model.pop(name, None)
+        if size + overhead > max_bytes:
+            continue
+        model[name] = size
+        while len(model) > max_retained or sum(model.values()) + len(model) * overhead > max_bytes:
+            model.popitem(last=False)
+    assert [(m.action, len(m.args[0])) for m in bus.retained()] == list(model.items())
+    assert bus.statistics()["retained_bytes"] == sum(model.values()) + overhead * len(model)
 
 
 class Mix:
@@ -624,115 +621,105 @@ def switch_often() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-class TestThreads:
-    def test_each_value_once_and_in_order(self, bus: Bus, switch_often: None) -> None:
-        """Whoever follows at any moment hears a sender's values without a gap, from one on."""
-        bus.retain("state:*")
-        mix = Mix(bus)
-        mix.run()
-        mix.check()
-        assert [message.args[0] for message in bus.retained()] == [mix.count - 1] * 3
+def test_each_value_once_and_in_order(bus: Bus, switch_often: None) -> None:
+    """Whoever follows at any moment hears a sender's values without a gap, from one on."""
+    bus.retain("state:*")
+    mix = Mix(bus)
+    mix.run()
+    mix.check()
+    assert [message.args[0] for message in bus.retained()] == [mix.count - 1] * 3
 
-    def test_no_thread_waits_for_a_receiver(self, bus: Bus) -> None:
-        """A receiver that is told what is retained may wait for a thread that sends the same."""
-        bus.retain("oven:*")
-        bus.twitter("oven:heat", 1)
-        heard: list[Any] = []
 
-        def receiver(message: Message) -> None:
-            heard.append(seen(message))
-            if message.retained:
-                sender = threading.Thread(target=bus.twitter, args=("oven:heat", 2), daemon=True)
-                sender.start()
-                sender.join(BOUND)
-                assert not sender.is_alive()
+def test_no_thread_waits_for_a_receiver(bus: Bus) -> None:
+    """A receiver that is told what is retained may wait for a thread that sends the same."""
+    bus.retain("oven:*")
+    bus.twitter("oven:heat", 1)
+    heard: list[Any] = []
 
-        bus.regist_function("oven:*", receiver)
-        assert heard == [("oven:heat", 1, True), ("oven:heat", 2, False)]
+    def receiver(message: Message) -> None:
+        heard.append(seen(message))
+        if message.retained:
+            sender = threading.Thread(target=bus.twitter, args=("oven:heat", 2), daemon=True)
+            sender.start()
+            sender.join(BOUND)
+            assert not sender.is_alive()
 
-    def test_followed_between_lookup_and_keeping(self, bus: Bus) -> None:
-        """The routes may change after a sender has its own: the new receiver is not left out."""
-        bus.retain("oven:*")
-        table = bus._routing_table
-        route = table.find("oven:heat")
-        late = listen(bus, "oven:heat")
-        assert late == []
-        bus._delivery.run(route, Message(Identifier("oven:heat"), (1,), {}))
-        assert late == [("oven:heat", 1, True)]
-        bus.twitter("oven:heat", 2)
-        assert late[1:] == [("oven:heat", 2, False)]
+    bus.regist_function("oven:*", receiver)
+    assert heard == [("oven:heat", 1, True), ("oven:heat", 2, False)]
 
-    def test_sent_by_garbage_collection_in_the_middle(self, bus: Bus) -> None:
-        """Objects that die while a message is kept may send retained ones, and follow."""
-        bus.retain("oven:*")
-        heard: list[Heard] = []
 
-        class Dying:
-            def __init__(self) -> None:
-                self.me = self
+def test_followed_between_lookup_and_keeping(bus: Bus) -> None:
+    """The routes may change after a sender has its own: the new receiver is not left out."""
+    bus.retain("oven:*")
+    table = bus._routing_table
+    route = table.find("oven:heat")
+    late = listen(bus, "oven:heat")
+    assert late == []
+    bus._delivery.run(route, Message(Identifier("oven:heat"), (1,), {}))
+    assert late == [("oven:heat", 1, True)]
+    bus.twitter("oven:heat", 2)
+    assert late[1:] == [("oven:heat", 2, False)]
 
-            def __del__(self) -> None:
-                bus.twitter("oven:last", 1)
-                heard.append(listen(bus, "oven:last"))
 
-        def make() -> None:
-            for _ in range(300):
-                Dying()
+def test_sent_by_garbage_collection_in_the_middle(bus: Bus) -> None:
+    """Objects that die while a message is kept may send retained ones, and follow."""
+    bus.retain("oven:*")
+    heard: list[Heard] = []
 
-        before = gc.get_threshold()
-        gc.set_threshold(2)
-        try:
-            make()
-            for number in range(300):
-                bus.twitter("oven:heat", number)
-                bus.regist_function("oven:none", print)
-                bus.unfollow("oven:none", print)
-        finally:
-            gc.set_threshold(*before)
-        gc.collect()
-        assert len(heard) == 300
-        assert all(each[0] == ("oven:last", 1, True) for each in heard)
-        assert bus.statistics()["changes_waiting"] == 0
-        assert [message.id for message in bus.retained()] == ["oven:last", "oven:heat"][::-1] or [
-            message.id for message in bus.retained()
-        ] == ["oven:last", "oven:heat"]
+    class Dying:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            bus.twitter("oven:last", 1)
+            heard.append(listen(bus, "oven:last"))
+
+    def make() -> None:
+        for _ in range(300):
+            Dying()
+
+    before = gc.get_threshold()
+    gc.set_threshold(2)
+    try:
+        make()
+        for number in range(300):
+            bus.twitter("oven:heat", number)
+            bus.regist_function("oven:none", print)
+            bus.unfollow("oven:none", print)
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert len(heard) == 300
+    assert all(each[0] == ("oven:last", 1, True) for each in heard)
+    assert bus.statistics()["changes_waiting"] == 0
+    assert {message.id for message in bus.retained()} == {"oven:last", "oven:heat"}
+
+
+def take(bus: Bus, value: Any, when: int, is_late: bool = False) -> bool:
+    return bus.gateway.take_retained("oven:heat", (value,), {}, "other", (when, 1), is_late=is_late)
 
 
 class TestFromOtherBuses:
-    def take(self, bus: Bus, value: Any, when: int, is_late: bool = False) -> bool:
-        return bus.gateway.take_retained(
-            "oven:heat", (value,), {}, "other", (when, 1), is_late=is_late
-        )
-
     def test_newest_stays(self, bus: Bus) -> None:
         heard = listen(bus, "oven:*")
-        assert self.take(bus, 2, 20)
-        assert not self.take(bus, 1, 10)
-        assert not self.take(bus, 2, 20)
-        assert self.take(bus, 3, 30, is_late=True)
-        assert not self.take(bus, 3, 30, is_late=True), "a double, which is not counted"
+        assert take(bus, 2, 20)
+        assert not take(bus, 1, 10)
+        assert not take(bus, 2, 20)
+        assert take(bus, 3, 30, is_late=True)
+        assert not take(bus, 3, 30, is_late=True), "a double, which is not counted"
         assert heard == [("oven:heat", 2, False), ("oven:heat", 3, True)]
         assert bus.statistics()["retained_outdated"] == 1
         (message,) = bus.retained()
         assert (message.origin, message.args) == ("other", (3,))
 
-    def test_own_message_replaces_it_whatever_the_clocks_say(self, bus: Bus) -> None:
-        """And is kept though this bus was never asked to: all buses have the newest one."""
-        ahead = 10**18
-        assert self.take(bus, 1, ahead)
-        bus.twitter("oven:heat", 2)
-        (kept,) = bus.gateway.retained()
-        assert kept.message.args == (2,)
-        assert kept.stamp > (ahead, 2**62)
-
     def test_forgotten_does_not_come_back(self, bus: Bus) -> None:
-        assert self.take(bus, 1, 10)
+        assert take(bus, 1, 10)
         assert bus.forget("oven:*") == 1
-        assert not self.take(bus, 1, 10, is_late=True)
-        assert self.take(bus, 2, 10**18)
+        assert not take(bus, 1, 10, is_late=True)
+        assert take(bus, 2, 10**18)
 
     def test_forget_of_another_bus(self, bus: Bus) -> None:
-        assert self.take(bus, 1, 10)
+        assert take(bus, 1, 10)
         assert bus.gateway.forget("oven:*", (10, 0)) == 0
         assert bus.gateway.forget("oven:*", (11, 0)) == 1
         assert bus.retained() == []
@@ -766,7 +753,7 @@ class TestFromOtherBuses:
         bus.twitter("oven:heat", 1)
         assert order == ["1"], "before receivers are called"
         bus.twitter("light:on", 2)
-        self.take(bus, 3, 10**18)
+        take(bus, 3, 10**18)
         bus.forget("oven:*")
         bus.retain("_local:*")
         bus.twitter("_local:it", 4)
@@ -781,6 +768,16 @@ class TestFromOtherBuses:
         bus.gateway.remove_retention_listener(carrier)
         bus.twitter("oven:heat", 5)
         assert [message.id for message in forwarded] == ["light:on", "oven:heat"]
+
+
+def test_own_message_replaces_it_whatever_the_clocks_say(bus: Bus) -> None:
+    """And is kept though this bus was never asked to: all buses have the newest one."""
+    ahead = 10**18
+    assert take(bus, 1, ahead)
+    bus.twitter("oven:heat", 2)
+    (kept,) = bus.gateway.retained()
+    assert kept.message.args == (2,)
+    assert kept.stamp > (ahead, 2**62)
 
 
 def test_default_bus() -> None:

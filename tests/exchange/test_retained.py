@@ -284,28 +284,29 @@ class TestGrants:
             plant.bus.twitter("state:may", 2)
             await until(lambda: state(alice.bus, "*:*") == {"state:may": 2})
 
-    async def test_share(self, until: Until) -> None:
-        """A peer cannot have more retained than its share, live or when it connects."""
-        bus = Bus(max_retained=20)
-        security = rpc.CurveServer(self.PLANT, {self.ALICE.public})
-        async with (
-            Node("tcp://127.0.0.1:*", bus, security=security, peer_share=0.25) as plant,
-            self.alice() as alice,
-        ):
-            bus.retain("own:*")
-            for number in range(10):
-                bus.twitter(f"own:n{number}", number)
-            alice.bus.retain("flood:*")
-            for number in range(100):
-                alice.bus.twitter(f"flood:n{number}", number)
-            await alice.interconnect(plant.endpoints[0])
-            await until(lambda: "flood:n99" in state(bus, "flood:*"))
-            assert len(state(bus, "flood:*")) == 5
-            for number in range(100, 200):
-                alice.bus.twitter(f"flood:n{number}", number)
-            await until(lambda: "flood:n199" in state(bus, "flood:*"))
-            assert list(state(bus, "flood:*").values()) == [195, 196, 197, 198, 199]
-            assert len(state(bus, "own:*")) == 10
+
+async def test_share(until: Until) -> None:
+    """A peer cannot have more retained than its share, live or when it connects."""
+    bus = Bus(max_retained=20)
+    security = rpc.CurveServer(TestGrants.PLANT, {TestGrants.ALICE.public})
+    async with (
+        Node("tcp://127.0.0.1:*", bus, security=security, peer_share=0.25) as plant,
+        TestGrants().alice() as alice,
+    ):
+        bus.retain("own:*")
+        for number in range(10):
+            bus.twitter(f"own:n{number}", number)
+        alice.bus.retain("flood:*")
+        for number in range(100):
+            alice.bus.twitter(f"flood:n{number}", number)
+        await alice.interconnect(plant.endpoints[0])
+        await until(lambda: "flood:n99" in state(bus, "flood:*"))
+        assert len(state(bus, "flood:*")) == 5
+        for number in range(100, 200):
+            alice.bus.twitter(f"flood:n{number}", number)
+        await until(lambda: "flood:n199" in state(bus, "flood:*"))
+        assert list(state(bus, "flood:*").values()) == [195, 196, 197, 198, 199]
+        assert len(state(bus, "own:*")) == 10
 
 
 class TestWire:
