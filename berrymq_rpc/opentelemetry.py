@@ -93,16 +93,45 @@ class _Tracing:
         context_api.attach(trace.set_span_in_context(span, parent))
         return _Span(span, {}, serves=True)
 
+    def send(self, identifier: str) -> "_Span":
+        return self._message("send", identifier, SpanKind.PRODUCER)
+
+    def process(self, identifier: str) -> "_Span":
+        return self._message("process", identifier, SpanKind.CONSUMER)
+
+    def _message(self, operation: str, identifier: str, kind: SpanKind) -> "_Span":
+        attributes = {
+            "messaging.system": "berrymq_rpc",
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+            "messaging.destination.name": identifier,
+        }
+        name = f"{operation} {identifier}"
+        return _Span(self._tracer.start_span(name, kind=kind, attributes=attributes), {})
+
+    def receive(self, carrier: Carrier | None) -> None:
+        context_api.attach(_extracted(carrier))
+
+    def carrier(self) -> dict[str, str]:
+        return _carrier(trace.get_current_span())
+
 
 class _Span:
     """One span: a `common.tracing.Span`."""
 
-    __slots__ = ("_serves", "_span", "carrier")
+    __slots__ = ("_serves", "_span", "_token", "carrier")
 
     def __init__(self, span: "Span", carrier: dict[str, str], *, serves: bool = False) -> None:
         self._span = span
         self._serves = serves
+        self._token: Any = None
         self.carrier = carrier
+
+    def enter(self) -> None:
+        self._token = context_api.attach(trace.set_span_in_context(self._span))
+
+    def leave(self) -> None:
+        context_api.detach(self._token)
 
     def at(self, endpoint: str | None) -> None:
         if endpoint and self._span.is_recording():

@@ -23,13 +23,16 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hypothesis
 import pytest
 
 from berrymq_rpc.runtime.log import renew_all
 from berrymq_rpc.testing.nats_server import NatsServer, find_nats_server
+
+if TYPE_CHECKING:
+    from .spans import Spans
 
 FAULTS = Path(__file__).parent / "faults"
 
@@ -94,6 +97,20 @@ def until() -> Callable[..., Any]:
                 await asyncio.sleep(0.001)
 
     return wait
+
+
+@pytest.fixture
+def spans() -> Iterator["Spans"]:
+    """What is traced while a test runs; what it makes is."""
+    from berrymq_rpc.opentelemetry import instrument, uninstrument
+
+    from .spans import Spans
+
+    recorded = Spans()
+    instrument(recorded.provider)
+    yield recorded
+    uninstrument()
+    recorded.provider.shutdown()
 
 
 @pytest.fixture

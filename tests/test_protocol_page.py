@@ -671,7 +671,8 @@ def test_what_an_envelope_has() -> None:
     batch = Batch(("a", 1), 2, 1, b"", (), ("b", 2), error, withheld=1)
     retained = Batch(("a", 1), 2, 1, b"")
     retained.stamp = (5, 6)
-    keys = [*batch.envelope(), *retained.envelope(), "presence"]
+    traced = Batch(("a", 1), 2, 1, b"").set_trace({"traceparent": "00"})
+    keys = [*batch.envelope(), *retained.envelope(), *traced.envelope(), "presence"]
     assert set(table("key")) == {f"``{key}``" for key in keys}
 
 

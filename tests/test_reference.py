@@ -64,7 +64,7 @@ INTERNAL = {
     "ExportedFunctions": {
         *("ask_retained", "close", "expect", "introduce", "keep", "keep_alive", "leases"),
         *("measure", "mesh", "queues", "remove_key", "send_messages", "send_retained"),
-        *("statistics", "wait_closed"),
+        *("statistics", "wait_closed", "is_traced"),
     },
     "Identifier": {"require_exportable"},
     "Interconnection": {"measure", "open"},

@@ -1,5 +1,6 @@
 """The default bus of the process, and its methods as functions."""
 
+from ..common.tracing import when_installed
 from .bus import Bus
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 default_bus = Bus()
+# It is there before a program can switch tracing on.
+when_installed(default_bus._delivery.trace)
 
 auto_twitter = default_bus.auto_twitter
 following = default_bus.following

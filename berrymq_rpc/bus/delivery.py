@@ -11,12 +11,14 @@ from typing import Any, NoReturn, TypeAlias
 
 from ..common.awaitable import PLAIN, as_coroutine, is_awaitable
 from ..common.measures import Measures
+from ..common.tracing import Tracing, installed
 from .async_receivers import AsyncReceivers
 from .completion import WrappedCall, registered_receiver
 from .log import describe, logger
 from .message import Message
 from .registrations import Receiver, Refusal
 from .routing_table import Route
+from .traced_route import TracedRoute, run_traced
 
 __all__ = ["MAX_DEPTH", "Chain", "Delivery", "ErrorHandler", "Sending", "explain", "sending"]
 
@@ -37,15 +39,17 @@ class Delivery:
 
     Attributes:
         on_error: that of the `Bus`.
+        tracing: makes spans of what is delivered; ``None`` for none.
         meter: counts the receivers and guards that raise; ``None`` while nothing does.
         async_receivers: the ``async def`` receivers that are running.
     """
 
-    __slots__ = ("async_receivers", "meter", "on_error")
+    __slots__ = ("async_receivers", "meter", "on_error", "tracing")
 
     def __init__(self) -> None:
         self.on_error: ErrorHandler | None = None
         self.meter: Measures | None = None
+        self.tracing = installed()
         self.async_receivers = AsyncReceivers()
 
     def run(self, route: Route, message: Message) -> int:
@@ -54,6 +58,8 @@ class Delivery:
         Raises:
             RecursionError: as `Bus.twitter`.
         """
+        if self.tracing is not None and type(route) is not TracedRoute:
+            return run_traced(self.run, self.tracing, route, message)
         stack = sending.stack
         depth = len(stack)
         if depth >= MAX_DEPTH:
@@ -85,6 +91,10 @@ class Delivery:
                 # What `_stop` has added ends here.
                 del stack[1:]
         return reached
+
+    def trace(self, tracing: Tracing | None) -> None:
+        """Set what makes the spans."""
+        self.tracing = tracing
 
     def accept(self, result: object, call: Receiver, message: Message) -> bool:
         """Handle what a call has returned; whether its receiver was reached."""

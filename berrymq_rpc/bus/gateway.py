@@ -5,10 +5,12 @@ a bus; programs do not need it.
 """
 
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..common.start_context import StartContext
+from ..common.tracing import Carrier
 from ..identifier import Identifier
 from .completion import OnEnd, track_route
 from .delivery import Delivery
@@ -47,6 +49,7 @@ class Gateway(Protocol):
         origin: object,
         answer: OnEnd | None = None,
         dead: dict[str, Any] | None = None,
+        trace: Carrier | None = None,
     ) -> int:
         """Send a message that came from another process, as `Bus.twitter` does.
 
@@ -58,6 +61,7 @@ class Gateway(Protocol):
             answer: called as ``answer(result, error)`` when a receiver has run, in the thread where
                 it ended; not for queues. `error` is what it raised, or `None`.
             dead: for a message that a queue has given up, what `DeadMessage.dead` is.
+            trace: what its sender sent of its trace.
 
         Returns:
             How many receivers and queues it has reached by now.
@@ -72,12 +76,14 @@ class Gateway(Protocol):
         result: Any = None,
         error: BaseException | None = None,
         origin: object = None,
+        trace: Carrier | None = None,
     ) -> int:
         """Send an answer of `Bus.talk`, which no forwarder gets.
 
         Args:
             origin: where it came from; if it is another process, no receiver with a local name
                 gets it, and receivers run in a context as in `relay`.
+            trace: as for `relay`.
 
         Returns:
             As `relay`.
@@ -126,6 +132,7 @@ class Gateway(Protocol):
         answer: OnEnd | None = None,
         later: Later | None = None,
         share: Share | None = None,
+        trace: Carrier | None = None,
     ) -> bool:
         """Send a message that another bus has retained, as `relay` does, and retain it here.
 
@@ -236,6 +243,7 @@ class BusGateway:
         origin: object,
         answer: OnEnd | None = None,
         dead: dict[str, Any] | None = None,
+        trace: Carrier | None = None,
     ) -> int:
         try:
             route = self._routing_table.relayed_routes[identifier]
@@ -248,7 +256,7 @@ class BusGateway:
         message = RelayedMessage(route.identifier, args, kwargs, origin)
         if dead is not None:
             message = DeadMessage(route.identifier, args, kwargs, origin, dead)
-        return self._start_context.new().run(self._delivery.run, route, message)
+        return self._context(trace).run(self._delivery.run, route, message)
 
     def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
         return self._retention.retained(Identifier(identifier))
@@ -271,6 +279,7 @@ class BusGateway:
         answer: OnEnd | None = None,
         later: Later | None = None,
         share: Share | None = None,
+        trace: Carrier | None = None,
     ) -> bool:
         def run(route: Route, message: Message) -> None:
             meter = self._delivery.meter
@@ -278,7 +287,7 @@ class BusGateway:
                 meter.relayed(str(parsed), is_followed=route.reached > 0)
             if answer is not None:
                 route, _ = track_route(route, answer)
-            call = partial(self._start_context.new().run, self._delivery.run, route, message)
+            call = partial(self._context(trace).run, self._delivery.run, route, message)
             if later is None:
                 call()
             else:
@@ -307,6 +316,7 @@ class BusGateway:
         result: Any = None,
         error: BaseException | None = None,
         origin: object = None,
+        trace: Carrier | None = None,
     ) -> int:
         routes, relayed = self._routing_table.routes, origin is not None
         if relayed:
@@ -323,7 +333,14 @@ class BusGateway:
         route = Route(route.identifier, route.receivers, route.reached)
         if not relayed:
             return self._delivery.run(route, message)
-        return self._start_context.new().run(self._delivery.run, route, message)
+        return self._context(trace).run(self._delivery.run, route, message)
+
+    def _context(self, trace: Carrier | None) -> Context:
+        """The context in which the receivers of another process's message begin."""
+        context = self._start_context.new()
+        if self._delivery.tracing is not None:
+            context.run(self._delivery.tracing.receive, trace)
+        return context
 
     def report(self, error: BaseException, message: Message, receiver: Any, problem: str) -> None:
         self._delivery.report(error, message, receiver, problem)

@@ -4,10 +4,10 @@
 made, so that without it nothing is asked for each call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-__all__ = ["TRACE_FIELDS", "Carrier", "Span", "Tracing", "install", "installed"]
+__all__ = ["TRACE_FIELDS", "Carrier", "Span", "Tracing", "install", "installed", "when_installed"]
 
 #: What carries the context of a trace: headers of W3C, which metadata have under the same names.
 TRACE_FIELDS = ("traceparent", "tracestate", "baggage")
@@ -23,6 +23,12 @@ class Span(Protocol):
     """
 
     carrier: dict[str, str]
+
+    def enter(self) -> None:
+        """Make it current in this context, until `leave` is called there."""
+
+    def leave(self) -> None:
+        """Make what was current before it current again."""
 
     def at(self, endpoint: str | None) -> None:
         """Note where the other side is."""
@@ -56,16 +62,36 @@ class Tracing(Protocol):
             client: the address of the caller, where that is known.
         """
 
+    def send(self, identifier: str) -> Span:
+        """Begin to send a message, as a child of what is current here."""
+
+    def process(self, identifier: str) -> Span:
+        """Begin to call the receivers of a message, as a child of what is current here."""
+
+    def receive(self, carrier: Carrier | None) -> None:
+        """Make current, in this context for good, what the sender of a message has sent of it."""
+
+    def carrier(self) -> dict[str, str]:
+        """What carries the context that is current here; empty if there is none."""
+
 
 _tracing: Tracing | None = None
+_listeners: list[Callable[[Tracing | None], object]] = []
 
 
 def install(tracing: Tracing | None) -> None:
     """Have what is made from now on traced; ``None`` for not any more."""
     global _tracing
     _tracing = tracing
+    for listener in _listeners:
+        listener(tracing)
 
 
 def installed() -> Tracing | None:
     """What traces, or ``None``."""
     return _tracing
+
+
+def when_installed(listener: Callable[[Tracing | None], object]) -> None:
+    """Have a function called with what traces from then on: for what is made with the process."""
+    _listeners.append(listener)

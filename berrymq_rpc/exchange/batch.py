@@ -9,7 +9,8 @@ The numbers of an origin's messages begin with 1 in each epoch and increase by o
 ``talk`` are numbered separately, and have two more elements: ``"to"``, the name and epoch of the
 node that asked, and ``"error"``, if a receiver failed. Where the receiver may not get the messages
 before these, ``"withheld"`` is how many. A message that the bus of its origin has retained travels
-alone, with ``"retained"``: when that was, as `retained_batch` says.
+alone, with ``"retained"``: when that was, as `retained_batch` says. A single message, and an
+answer, may have ``"trace"``: the context of its sender, as W3C's headers have it.
 
 An envelope with ``"presence"`` is about whether a node is there, and `PresenceBatch` has what it
 says; its number is not one of the messages.
@@ -21,6 +22,8 @@ cannot travel, as in JSON, they and the long byte strings are text in base64.
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from ..common.tracing import TRACE_FIELDS, Carrier
 
 if TYPE_CHECKING:
     from ..bus.durable import Stored
@@ -41,6 +44,7 @@ __all__ = [
     "parse_stamp",
     "plain_batch",
     "presence_of",
+    "trace_of",
 ]
 
 #: A node during one run: its name and epoch.
@@ -51,6 +55,9 @@ MAX_NAME_LENGTH = 100
 
 #: One bit less than msgpack's integers have, so that sums of these fit as well.
 MAX_NUMBER = 2**63 - 1
+
+#: Characters of a field of a trace, which is passed on as it came.
+MAX_TRACE_FIELD = 2048
 
 #: Messages in one batch. Larger ones gain nothing, and hold up the receiver's event loop.
 MAX_COUNT = 1000
@@ -76,6 +83,7 @@ class Batch:
         identifier: of all its messages, where that is known without unpacking them.
         stamp: of a single message that was retained where it was sent: when that was.
         stored: of a single message of this node: what waits for the word of the cluster on it.
+        trace: of a single message or an answer: the context of its sender.
     """
 
     __slots__ = (
@@ -90,6 +98,7 @@ class Batch:
         "stamp",
         "stored",
         "target",
+        "trace",
         "withheld",
     )
 
@@ -120,9 +129,17 @@ class Batch:
         self.identifier: str | None = None
         self.stored: Stored | None = None
         self.stamp: Stamp | None = None
+        self.trace: Carrier | None = None
         self.size = len(data) + OVERHEAD
         if frames:
             self.size += sum(map(len, frames))
+
+    def set_trace(self, trace: Carrier | None) -> "Batch":
+        """Have it carry a context; return it."""
+        self.trace = trace
+        if trace:
+            self.size += sum(len(name) + len(value) for name, value in trace.items())
+        return self
 
     @property
     def last(self) -> int:
@@ -146,6 +163,8 @@ class Batch:
             envelope["to"] = self.target
             if self.error is not None:
                 envelope["error"] = self.error
+        if self.trace is not None:
+            envelope["trace"] = self.trace
         return envelope
 
     def __repr__(self) -> str:
@@ -282,6 +301,7 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
     if (fields := envelope.get("presence")) is not None:
         return PresenceBatch(presence_of(fields), source, first, data, frames)
     target, error = envelope.get("to"), envelope.get("error")
+    trace = trace_of(envelope["trace"]) if "trace" in envelope and count == 1 else None
     withheld = _number("withheld", envelope.get("withheld", 0), 0)
     if withheld >= first:
         raise ValueError("withheld must be less than the number of the first message")
@@ -292,14 +312,25 @@ def parse_batch(envelope: Any, data: Any = b"", frames: Any = ()) -> Batch:
             if count != 1:
                 raise ValueError("a message that is retained must travel alone")
             batch.stamp = parse_stamp(stamp)
-        return batch
+        return batch.set_trace(trace)
     if not isinstance(target, list | tuple) or len(target) != 2:
         raise TypeError("to must be an array of a name and an epoch")
     if count != 1:
         raise ValueError("an answer must travel alone")
     if error is not None and not _is_failure(error):
         raise TypeError("error must be an array of a type, args and a text")
-    return Batch(source, first, 1, data, frames, _source(*target), error)
+    return Batch(source, first, 1, data, frames, _source(*target), error).set_trace(trace)
+
+
+def trace_of(value: Any) -> Carrier | None:
+    """What can be used of a context; nothing of it costs the messages."""
+    if not isinstance(value, Mapping):
+        return None
+    return {
+        name: value[name]
+        for name in TRACE_FIELDS
+        if type(value.get(name)) is str and len(value[name]) <= MAX_TRACE_FIELD
+    } or None
 
 
 def packed_parts(data: Any, frames: Any) -> tuple[bytes, Sequence[bytes]]:

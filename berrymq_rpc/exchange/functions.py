@@ -73,6 +73,9 @@ class ExportedFunctions(AttrHandler):
         clock: the time in seconds, for tests.
     """
 
+    #: No call of these is a span: they carry messages, which have spans of their own.
+    is_traced = False
+
     def __init__(
         self,
         bus: Bus | None = None,
@@ -372,14 +375,16 @@ class ExportedFunctions(AttrHandler):
             return refused.status
         link = served.link
         positional, keywords = positional_of(args), keywords_of(kwargs)
+        call = current.get()
+        trace = None if call is None else call.metadata
         if link is None:
             # A caller that only sends is not a node, so its messages are this node's own.
             if current.get() is not None:
                 user = _user()
                 self._mesh.require(self._mesh.policy.sending(user), identifier, user)
-            self._gateway.relay(identifier, positional, keywords, None)
+            self._gateway.relay(identifier, positional, keywords, None, trace=trace)
         else:
-            self._mesh.receive_single(link, identifier, positional, keywords, envelope)
+            self._mesh.receive_single(link, identifier, positional, keywords, envelope, trace)
         return OK
 
     @method

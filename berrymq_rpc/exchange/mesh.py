@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..bus.diagram import DiagramNode
 from ..bus.gateway import Gateway
+from ..common.tracing import Carrier
 from ..errors import PermissionDeniedError, ProtocolError
 from ..identifier import Identifier
 from ..rpc import Limits
@@ -21,6 +22,7 @@ from .reorder import FIRST_PATIENCE
 from .retained_exchange import RetainedExchange
 from .router import Router
 from .send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
+from .traced_router import router_type
 from .will import MAX_WILL_BYTES, WILL_DELAY, OwnWill
 from .wills import Wills
 
@@ -96,7 +98,7 @@ class Mesh:
         self.denied = 0
         #: How many messages were withheld from links that are closed.
         self._withheld = 0
-        self.router = Router(
+        self.router: Router = router_type()(
             gateway,
             name,
             epoch=time.time_ns() // 1000,
@@ -346,8 +348,12 @@ class Mesh:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         envelope: Any,
+        trace: Carrier | None = None,
     ) -> None:
         """Take one message; this node becomes its origin if it has no envelope.
+
+        Args:
+            trace: metadata of the call that brought it, where it has no envelope.
 
         Raises:
             TypeError, ValueError: a part is invalid.
@@ -357,7 +363,7 @@ class Mesh:
         if envelope is None:
             if link.filter is not None:
                 self.require(link.filter.grants, identifier, link.user)
-            self.router.publish(link.send_buffer, identifier, args, kwargs)
+            self.router.publish(link.send_buffer, identifier, args, kwargs, trace)
             return
         batch = self.router.enclosed(identifier, args, kwargs, envelope)
         self.receive(link, batch)

@@ -102,7 +102,7 @@ class MessageFilter:
         if count == batch.count:
             whole = Batch(source, first, count, batch.data, batch.frames, withheld=withheld)
             whole.stamp = batch.stamp
-            return [whole]
+            return [whole.set_trace(batch.trace)]
         if not batch.frames:
             data = self._codec.pack_all(list(messages))
             return [Batch(source, first, count, data, withheld=withheld)]

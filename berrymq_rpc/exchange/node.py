@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..bus import Bus, Message, default_bus
 from ..bus.gateway import Gateway
+from ..common.tracing import installed
 from ..endpoint import Binding
 from ..errors import ServiceClosedError
 from ..identifier import Identifier
@@ -525,6 +526,7 @@ class Node:
             security=self._client_options.security,
             ipc_mode=self._client_options.ipc_mode,
             metrics=self._meter,
+            tracing=installed(),
         )
         server = await start_server_with(self._handler, options)
         self._servers.append(server)

@@ -5,11 +5,11 @@
     0  version, 1        1  length of the head, 4 bytes        5  head, messages, frames
 
 The head is an array in msgpack: ``[origin, epoch, first, count, previous, withheld, sizes, via, to,
-error, presence]``, of which the last ones may be missing, or ``nil``. `origin` to `count` are as in
-the envelope of a batch, as are `withheld`, `to`, `error` and `presence`. `previous` is the number
-of the origin's message before these on this subject, 0 if the publisher knows none. `sizes` are
-those of the frames, the long byte strings. `via` is the name and epoch of the node that has
-published it, where that is not the origin.
+error, presence, trace]``, of which the last ones may be missing, or ``nil``. `origin` to `count`
+are as in the envelope of a batch, as are `withheld`, `to`, `error`, `presence` and `trace`.
+`previous` is the number of the origin's message before these on this subject, 0 if the publisher
+knows none. `sizes` are those of the frames, the long byte strings. `via` is the name and epoch of
+the node that has published it, where that is not the origin.
 """
 
 import struct
@@ -32,7 +32,7 @@ PREFIX = _PREFIX.size
 HEAD_BYTES = 1024
 
 #: Elements of a head.
-FEWEST, MOST = 4, 11
+FEWEST, MOST = 4, 12
 
 
 class Record(NamedTuple):
@@ -66,10 +66,16 @@ class RecordCodec:
         head: list[Any] = [*batch.source, batch.first, batch.count]
         if isinstance(batch, PresenceBatch):
             return self._pack_presence(head, batch)
-        if batch.frames or batch.withheld or via is not None or batch.target is not None:
+        if (
+            batch.frames
+            or batch.withheld
+            or via is not None
+            or batch.target is not None
+            or batch.trace is not None
+        ):
             sizes = [len(frame) for frame in batch.frames]
             further = (previous, batch.withheld, sizes, via, batch.target, batch.error)
-            head.extend(value or None for value in further)
+            head.extend(value or None for value in (*further, None, batch.trace))
             while head[-1] is None:
                 head.pop()
             packed = self._codec.pack(head, "the head")
@@ -102,11 +108,13 @@ class RecordCodec:
             raise ProtocolError("the head of a record is cut off")
         head: Any = self._codec.unpack(payload[PREFIX:start])
         if type(head) is not tuple or not FEWEST <= len(head) <= MOST:
-            raise ProtocolError("the head of a record must be an array of 4 to 11 elements")
+            raise ProtocolError("the head of a record must be an array of 4 to 12 elements")
         if len(head) <= FEWEST + 1:
             return _plain_record(payload[start:], *head)
         full = [*head, *[None] * (MOST - len(head))]
-        origin, epoch, first, count, previous, withheld, sizes, via, to, error, presence = full
+        origin, epoch, first, count, previous, withheld, sizes, via, to, error, presence, trace = (
+            full
+        )
         try:
             end, frames = _frames(payload, start, sizes)
             envelope = {
@@ -118,6 +126,7 @@ class RecordCodec:
                 "to": to,
                 "error": error,
                 "presence": presence,
+                "trace": trace,
             }
             batch = parse_batch(envelope, payload[start:end], frames)
             _check_previous(previous, first)

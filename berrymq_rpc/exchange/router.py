@@ -23,13 +23,14 @@ from ..bus import Message
 from ..bus.durable import ConfirmedMessage
 from ..bus.gateway import Gateway
 from ..bus.message import TalkMessage, original_of, parts_of
-from ..bus.retained_store import Forgotten, Kept, Stamp
+from ..bus.retained_store import Forgotten, Kept
+from ..common.tracing import Carrier, Tracing
 from ..errors import ProtocolError
 from ..identifier import Identifier
 from ..rpc.wire.exception_codec import Failure, describe, restore
 from ..rpc.wire.limits import Limits
 from ..runtime.log import Log
-from .batch import Batch, Source, checked_name, parse_batch
+from .batch import Batch, Source, checked_name, parse_batch, trace_of
 from .message_codec import BATCH_BYTES, LARGE, MessageCodec
 from .message_filter import Filtered, MessageFilter
 from .policy import Grants
@@ -89,6 +90,9 @@ class Router:
         malformed: how many malformed messages came.
         unanswered: how many answers of ``talk`` found no route to the node that asked.
     """
+
+    #: Has the context that an answer carries; ``None`` for none.
+    _tracing: Tracing | None = None
 
     def __init__(
         self,
@@ -313,6 +317,8 @@ class Router:
             return None
         batch = Batch(self.source, self._next, 1, data, frames)
         batch.stamp = kept.stamp
+        if self._tracing is not None:
+            batch.set_trace(self._tracing.carrier() or None)
         if stored is not None:
             batch.stored = stored
             batch.identifier = identifier
@@ -327,8 +333,12 @@ class Router:
         identifier: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        trace: Carrier | None = None,
     ) -> None:
         """Take a message that came by a link without an envelope; it counts as this node's own.
+
+        Args:
+            trace: metadata of the call that brought it.
 
         Raises:
             ValueError, TypeError: a part is invalid.
@@ -338,10 +348,11 @@ class Router:
             self.collect()
             if len(self._send_buffers) > 1:
                 data, frames = self.codec.pack_large((str(parsed), args, kwargs))
-                self._put(Batch(self.source, self._next, 1, data, frames), send_buffer)
+                batch = Batch(self.source, self._next, 1, data, frames)
+                self._put(batch.set_trace(trace_of(trace)), send_buffer)
                 self._wake_up()
             self._next += 1
-        self._gateway.relay(parsed, args, kwargs, self.name)
+        self._gateway.relay(parsed, args, kwargs, self.name, trace=trace)
 
     def collect(self) -> None:
         """Put what was sent on the bus into the send buffers. From any thread."""
@@ -434,7 +445,7 @@ class Router:
         data, frames = self.codec.pack_large(item)
         made = Batch(batch.source, batch.first, 1, data, frames, batch.target, batch.error)
         made.stamp = batch.stamp
-        return made
+        return made.set_trace(batch.trace)
 
     def put_presence(self, batch: Batch, but: Hashable = None) -> None:
         """Send what is said about a node to all links but one."""
@@ -515,14 +526,16 @@ class Router:
                 self._put(batch, link)
             self._wake_up()
         if batch.stamp is not None and not is_ahead(batch.stamp, time.time()):
-            self._relay_retained(source, messages[0], batch.stamp, link)
+            self._relay_retained(source, messages[0], batch, link)
             return
-        self._relay(source, messages[skip:] if skip else messages)
+        self._relay(source, messages[skip:] if skip else messages, batch.trace)
 
     def _relay_retained(
-        self, source: Source, message: tuple[Any, ...], stamp: Stamp, link: Hashable
+        self, source: Source, message: tuple[Any, ...], batch: Batch, link: Hashable
     ) -> None:
         """Publish a message that the bus of its origin has retained."""
+        stamp = batch.stamp
+        assert stamp is not None
         identifier, args, *rest = message
         kwargs = rest[0] if rest else {}
         share = link.share if isinstance(link, SendBuffer) else None
@@ -532,13 +545,24 @@ class Router:
                 callback = Identifier(rest[1]).require_exportable()
                 answer = partial(self._answer, source, str(callback))
             self._gateway.take_retained(
-                identifier, args, kwargs, source[0], stamp, answer=answer, share=share
+                identifier,
+                args,
+                kwargs,
+                source[0],
+                stamp,
+                answer=answer,
+                share=share,
+                trace=batch.trace,
             )
         except (TypeError, ValueError) as error:
             self.count_malformed(error)
 
     def deliver(
-        self, send_buffer: SendBuffer, source: Source, messages: tuple[tuple[Any, ...], ...]
+        self,
+        send_buffer: SendBuffer,
+        source: Source,
+        messages: tuple[tuple[Any, ...], ...],
+        trace: Carrier | None,
     ) -> None:
         """Hand messages of another node to this bus alone, whatever their numbers are.
 
@@ -546,14 +570,19 @@ class Router:
             send_buffer: of the link by which they came.
             source: who sent them.
             messages: what `unpack` gives.
+            trace: that of their batch.
         """
         if self._routes.get(source) is not send_buffer:
             self._set_route(source, send_buffer)
-        self._relay(source, messages)
+        self._relay(source, messages, trace)
 
-    def _relay(self, source: Source, messages: tuple[tuple[Any, ...], ...]) -> None:
+    def _relay(
+        self, source: Source, messages: tuple[tuple[Any, ...], ...], trace: Carrier | None = None
+    ) -> None:
         """Publish messages of another node on the bus."""
         relay, origin = self._gateway.relay, source[0]
+        if trace is not None:
+            relay = partial(relay, trace=trace)
         for message in messages:
             try:
                 if len(message) == 2:
@@ -632,7 +661,10 @@ class Router:
             number = self._next_answer
             self._next_answer += 1
             fields = None if failure is None else failure[:3]
-            self._send_answer(Batch(self.source, number, 1, data, frames, target, fields), None)
+            batch = Batch(self.source, number, 1, data, frames, target, fields)
+            if self._tracing is not None:
+                batch.set_trace(self._tracing.carrier() or None)
+            self._send_answer(batch, None)
 
     def _receive_answer(self, send_buffer: SendBuffer, batch: Batch) -> None:
         key = (batch.source, batch.first)
@@ -652,9 +684,9 @@ class Router:
             if batch.error is not None:
                 type_name, arguments, text = batch.error
                 error = restore(Failure(type_name, tuple(arguments), text))
-                self._gateway.answer(callback, error=error, origin=origin)
+                self._gateway.answer(callback, error=error, origin=origin, trace=batch.trace)
             else:
-                self._gateway.answer(callback, result=args[0], origin=origin)
+                self._gateway.answer(callback, result=args[0], origin=origin, trace=batch.trace)
         except (TypeError, ValueError, IndexError) as problem:
             self.count_malformed(problem)
 

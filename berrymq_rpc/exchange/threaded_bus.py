@@ -14,6 +14,7 @@ from ..bus.retained_store import Forgotten, Kept, Share, Stamp
 from ..bus.retention import RetentionListener
 from ..bus.routing_table import FollowListener, Forwarder
 from ..common.sizes import approximate_size
+from ..common.tracing import Carrier
 from ..identifier import Identifier
 from ..runtime.worker_thread import WorkerThread
 
@@ -57,10 +58,11 @@ class ThreadedBus(Gateway):
         origin: object,
         answer: OnEnd | None = None,
         dead: dict[str, Any] | None = None,
+        trace: Carrier | None = None,
     ) -> int:
         parsed = Identifier(identifier).require_exportable()
         self._thread.put(
-            partial(self._gateway.relay, parsed, args, kwargs, origin, answer, dead),
+            partial(self._gateway.relay, parsed, args, kwargs, origin, answer, dead, trace),
             OVERHEAD + approximate_size(args) + (approximate_size(kwargs) if kwargs else 0),
         )
         return 0
@@ -71,10 +73,11 @@ class ThreadedBus(Gateway):
         result: Any = None,
         error: BaseException | None = None,
         origin: object = None,
+        trace: Carrier | None = None,
     ) -> int:
         parsed = Identifier(callback_identifier)
         self._thread.put(
-            partial(self._gateway.answer, parsed, result, error, origin),
+            partial(self._gateway.answer, parsed, result, error, origin, trace),
             OVERHEAD + approximate_size((result, error)),
         )
         return 0
@@ -100,6 +103,7 @@ class ThreadedBus(Gateway):
         answer: OnEnd | None = None,
         later: Later | None = None,
         share: Share | None = None,
+        trace: Carrier | None = None,
     ) -> bool:
         size = OVERHEAD + approximate_size(args) + (approximate_size(kwargs) if kwargs else 0)
         return self._gateway.take_retained(
@@ -112,6 +116,7 @@ class ThreadedBus(Gateway):
             answer=answer,
             later=lambda call: self._thread.put(call, size),
             share=share,
+            trace=trace,
         )
 
     def forget(self, identifier: Identifier | str, stamp: Stamp) -> int:

@@ -17,7 +17,7 @@ from .metering import NewCall, new_call_for
 from .method import Kind, Method
 from .method_table import HandlerTable
 from .options import Options
-from .traced_method import traced
+from .traced_method import is_traced, traced
 from .turns import Turns
 from .wire.codec import Codec
 from .wire.exception_codec import Failure, describe
@@ -83,6 +83,8 @@ class Dispatcher:
         self._methods.setdefault(DESCRIBE, Method.of(DESCRIBE, self._describe))
         #: Makes a span for each call, or ``None``.
         self.tracing = options.tracing
+        #: The same for the calls to peers, which are a node's own where it serves its functions.
+        self.peer_tracing = options.tracing if all(map(is_traced, self._methods.values())) else None
         if self.tracing is not None:
             for name, method in self._methods.items():
                 self._methods[name] = traced(method, self.tracing)

@@ -133,7 +133,7 @@ class Inbound:
     def peer(self) -> Peer:
         """Who calls."""
         if self._peer is None:
-            self._peer = Peer(self.connection, tracing=self.dispatcher.tracing)
+            self._peer = Peer(self.connection, tracing=self.dispatcher.peer_tracing)
         return self._peer
 
     @property

@@ -12,7 +12,7 @@ from ..errors import RPCTimeoutError
 from .inbound_call import current
 from .method import Kind, Method
 
-__all__ = ["traced"]
+__all__ = ["is_traced", "traced"]
 
 
 def traced(method: Method, tracing: Tracing) -> Method:
@@ -20,11 +20,16 @@ def traced(method: Method, tracing: Tracing) -> Method:
 
     It begins when the method does: a call that is refused before has none at this side.
     """
-    function = method.function
-    if not getattr(getattr(function, "__self__", None), "is_traced", True):
+    if not is_traced(method):
         return method
+    function = method.function
     wrap = {Kind.COROUTINE: _coroutine, Kind.STREAM: _stream}.get(method.kind, _function)
     return replace(method, function=wrap(method.name, function, tracing))
+
+
+def is_traced(method: Method) -> bool:
+    """Whether calls of a method become spans: its object may say that they do not."""
+    return getattr(getattr(method.function, "__self__", None), "is_traced", True) is not False
 
 
 def _begin(name: str, tracing: Tracing) -> Span:

@@ -71,7 +71,7 @@ def test_any_bytes(payload: bytes) -> None:
         None,
         [],
         ["a", 1, 1],
-        ["a", 1, 1, 1, 0, 0, None, None, None, None, None, None],
+        ["a", 1, 1, 1, 0, 0, None, None, None, None, None, None, None],
         ["a", 1, 1, 1, 0, 0, None, None, None, None, "here"],
         ["a", 1, 1, 1, 0, 0, None, None, None, None, {"kind": "here"}],
         ["", 1, 1, 1],

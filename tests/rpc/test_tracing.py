@@ -3,15 +3,13 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from opentelemetry import baggage, context, trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -23,50 +21,13 @@ from berrymq_rpc.opentelemetry import MAX_CARRIER, instrument, uninstrument
 from berrymq_rpc.rpc.options import CallOptions
 from berrymq_rpc.testing.nats_server import NatsServer
 
+from ..spans import Spans
+
 _numbers = itertools.count()
 
 #: A trace that began elsewhere.
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
-
-
-class Spans:
-    """What was recorded."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = self.provider.get_tracer("test")
-
-    @property
-    def all(self) -> tuple[ReadableSpan, ...]:
-        return self._exporter.get_finished_spans()
-
-    def of(self, name: str, kind: SpanKind) -> list[ReadableSpan]:
-        return [span for span in self.all if (span.name, span.kind) == (name, kind)]
-
-    def one(self, name: str, kind: SpanKind) -> ReadableSpan:
-        (span,) = self.of(name, kind)
-        return span
-
-    def pair(self, name: str) -> tuple[ReadableSpan, ReadableSpan]:
-        """The spans of a call at its client and at its server, which are one trace."""
-        client, server = self.one(name, SpanKind.CLIENT), self.one(name, SpanKind.SERVER)
-        assert server.parent is not None
-        assert server.parent.is_remote
-        assert server.parent.span_id == client.context.span_id
-        assert server.context.trace_id == client.context.trace_id
-        return client, server
-
-
-@pytest.fixture
-def spans() -> Iterator[Spans]:
-    recorded = Spans()
-    instrument(recorded.provider)
-    yield recorded
-    uninstrument()
-    recorded.provider.shutdown()
 
 
 class OwnError(Exception):

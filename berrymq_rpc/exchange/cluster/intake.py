@@ -135,7 +135,7 @@ class ClusterIntake:
         if missed is not None:
             self._router.report_missed(source, *missed, 1)
         if messages is not None and skip < batch.count:
-            self._router.deliver(self._send_buffer, source, messages[skip:])
+            self._router.deliver(self._send_buffer, source, messages[skip:], batch.trace)
 
     def _is_about(self, subject: str, messages: tuple[tuple[Any, ...], ...]) -> bool:
         """Whether all messages are what their subject says: NATS's permissions are for subjects."""
