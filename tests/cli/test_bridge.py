@@ -181,3 +181,28 @@ def test_certificates_that_cannot_be_used(start, options, problem) -> None:
     with start("serve", "--bind", "tcp://127.0.0.1:*", *options) as node:
         assert node.end() == 2
         assert problem in " ".join(" ".join(node.rest("stderr")).split())
+
+
+@pytest.mark.parametrize("options", [(), ("--http-write",)])
+def test_the_page_of_a_node(start, options) -> None:
+    with start("serve", "--bind", "tcp://127.0.0.1:*", "--http", ":0", *options) as node:
+        url = url_in(node.line(), "HTTP")
+        assert node.line() == f"What runs is shown in a browser at {url}"
+        with urllib.request.urlopen(url, timeout=20) as response:
+            assert b"/page/app.js" in response.read()
+        with urllib.request.urlopen(f"{url}/state", timeout=20) as response:
+            assert json.load(response)["urls"] == [url]
+        # As a page of this address would ask.
+        if options:
+            assert post(url, "connect_oneway", 60, Origin=url)
+        else:
+            with pytest.raises(urllib.error.HTTPError, match="403") as caught:
+                post(url, "connect_oneway", 60, Origin=url)
+            caught.value.close()
+        assert node.end(signal.SIGINT) == 0
+
+
+def test_a_page_wants_http(berrymq) -> None:
+    result = berrymq("serve", "--http-write", "--tcp", ":0")
+    assert result.returncode == 2
+    assert "--http-write is for HTTP listeners: give --http as well" in result.stderr

@@ -81,6 +81,7 @@ def test_a_node_and_a_bridge(start, default_port) -> None:
             lines[each.get("protocol", each["event"])] = each
         for name in ("ready", "port in use"):
             assert set(lines[name]) == documented("serve", name)
+        assert set(lines["page"]) == documented("serve", "page")
         for name in ("http", "tcp", "zeromq"):
             more = {"websocket"} if name == "http" else set()
             assert set(lines[name]) == documented("serve", "listening") | more
