@@ -117,6 +117,8 @@ class Monitor:
         if bridge is not None:
             self._counting["bridge"] = bridge
         self._began = clock()
+        #: Those of the node's cluster, as whoever asks for them has found them.
+        self.durable_queues: list[dict[str, Any]] = []
         self._kept: dict[str, Any] | None = None
         self._kept_at = 0.0
 
@@ -147,6 +149,7 @@ class Monitor:
             counts["bus"] = self._bus.statistics()
             graph = graph_of(self._bus, self._max_items, figures.get("messages", ()))
             queues[:0] = islice(_local_queues(self._bus), self._max_items + 1)
+        queues += self.durable_queues
         lists = {
             "connections": [each for view in views for each in view["connections"]],
             "identifiers": _identifiers(figures.get("messages", {})),

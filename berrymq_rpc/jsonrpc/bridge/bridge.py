@@ -37,6 +37,7 @@ from ...runtime.meter import Meter, meter_of
 from ...security import CurveServer, Security, checked_security
 from ..message import MAX_BATCH
 from .discovery import Discovery, RemoteDiscovery
+from .durable_watch import DurableWatch
 from .exposure import check_listener
 from .forwarding_handler import ForwardingTable
 from .http_access import Access
@@ -256,6 +257,7 @@ class Bridge:
         self._title = title
         #: What the pages show, where there is one.
         self._monitor: Monitor | None = None
+        self._durable: DurableWatch | None = None
         meter = meter_of(metrics)
         if metrics is True and isinstance(target, Node | Client):
             # One for both: that of the target, if it has one.
@@ -373,7 +375,10 @@ class Bridge:
 
         if self._monitor is None:
             self._monitor = self._new_monitor()
-        state = Method.of(STATE, self._monitor.snapshot)
+            if isinstance(self._target, Node) and self._target.cluster is not None:
+                self._durable = DurableWatch(self._target, self._monitor)
+        watched = self._monitor if self._durable is None else self._durable
+        state = Method.of(STATE, watched.snapshot)
         return Page(runtime, port, runtime.dispatcher.table, state, may_write=may_write)
 
     def _new_monitor(self) -> Monitor:
@@ -628,6 +633,8 @@ class Bridge:
         runtime.close()
         if isinstance(self._discovery, RemoteDiscovery):
             self._discovery.close()
+        if self._durable is not None:
+            await self._durable.close()
 
     async def __aenter__(self) -> Self:
         return self if self._runtime is not None else await self.start()

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+import aiohttp
 import pytest
 
 pytest.importorskip("nats", reason="NATS needs nats-py")
@@ -161,3 +162,37 @@ async def test_a_listener_for_zeromq_is_not_at_nats(place: str) -> None:
         with pytest.raises(ValueError, match=r"service|no ZeroMQ socket") as raised:
             await bridge.serve_zeromq(place)
     assert "secret" not in str(raised.value)
+
+
+async def test_the_page_shows_the_durable_queues(nats_server: NatsServer, namespace: str) -> None:
+    cluster = {"cluster": nats_server.url, "namespace": namespace}
+    oven, bus = Bus(), Bus()
+    async with (
+        Node(None, oven, **cluster) as other,
+        Node(None, bus, **cluster) as node,
+        Bridge(node) as bridge,
+        aiohttp.ClientSession() as session,
+    ):
+        url = await bridge.serve_http(page=True)
+        async with AsyncQueue("oven:*", durable="workers", bus=oven) as queue:
+            await queue.ready()
+            for number in range(3):
+                await oven.publish("oven:log", number, durable=True)
+            await other.drain()
+            async with asyncio.timeout(20):
+                while not (state := await state_of(session, url))["queues"]:
+                    await asyncio.sleep(0.05)
+        (shown,) = state["queues"]
+        assert (shown["kind"], shown["peer"], shown["identifier"]) == (
+            *("durable", "workers"),
+            "oven:*",
+        )
+        assert (shown["depth"], shown["consumers"]) == (3, 0)
+        assert [each["style"] for each in state["connections"]] == ["cluster", "http"]
+        # Nothing comes to this node only because there is a page.
+        assert state["identifiers"] == []
+
+
+async def state_of(session: aiohttp.ClientSession, url: str) -> Any:
+    async with session.get(f"{url}/state") as response:
+        return await response.json()

@@ -46,7 +46,7 @@ const identifiers = new Table($("identifiers"), {
   ],
 });
 
-const QUEUES = { local: "here", remote: "for others", link: "to a node" };
+const QUEUES = { local: "here", remote: "for others", link: "to a node", durable: "in the cluster" };
 
 const queues = new Table($("queues"), {
   caption: "Queues with their depth",
