@@ -111,6 +111,12 @@ class Gateway(Protocol):
     def remove_forwarder(self, forwarder: Forwarder) -> None:
         """Undo `add_forwarder`; nothing happens if it is not there."""
 
+    def announce(self, identifier: str, kwargs: dict[str, Any], origin: object) -> int:
+        """Send an event about this process's own connections or queues.
+
+        It stays in this process, and is not retained. Otherwise it is sent as `relay` does.
+        """
+
     def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
         """What is retained and matches, the one that changed first first."""
 
@@ -258,6 +264,14 @@ class BusGateway:
             message = DeadMessage(route.identifier, args, kwargs, origin, dead)
         return self._context(trace).run(self._delivery.run, route, message)
 
+    def announce(self, identifier: str, kwargs: dict[str, Any], origin: object) -> int:
+        try:
+            route = self._routing_table.relayed_routes[identifier]
+        except KeyError:
+            route = self._routing_table.find(identifier, relayed=True)
+        message = RelayedMessage(route.identifier, (), kwargs, origin)
+        return self._run_receivers(route, message, None)
+
     def retained(self, identifier: Identifier | str = "*@*:*") -> list[Kept]:
         return self._retention.retained(Identifier(identifier))
 
@@ -285,6 +299,8 @@ class BusGateway:
             meter = self._delivery.meter
             if meter is not None:
                 meter.relayed(str(parsed), is_followed=route.reached > 0)
+            if not route.calls:
+                return
             if answer is not None:
                 route, _ = track_route(route, answer)
             call = partial(self._context(trace).run, self._delivery.run, route, message)
@@ -326,14 +342,21 @@ class BusGateway:
         except (KeyError, TypeError):
             route = self._routing_table.find(callback_identifier, relayed)
         message = OutcomeMessage(route.identifier, (result,), {}, error, origin)
-        meter = self._delivery.meter
-        if meter is not None:
+        if relayed:
+            return self._run_receivers(route, message, trace)
+        return self._delivery.run(self._receivers_of(route, message), message)
+
+    def _run_receivers(self, route: Route, message: Message, trace: Carrier | None) -> int:
+        """Deliver a message in the context of another process's one, but to no forwarder."""
+        route = self._receivers_of(route, message)
+        return self._context(trace).run(self._delivery.run, route, message)
+
+    def _receivers_of(self, route: Route, message: Message) -> Route:
+        """The route without what comes before the receivers, of which the meter counts."""
+        if self._delivery.meter is not None:
             # Its place is before the forwarders, too.
             route.calls[0](message)
-        route = Route(route.identifier, route.receivers, route.reached)
-        if not relayed:
-            return self._delivery.run(route, message)
-        return self._context(trace).run(self._delivery.run, route, message)
+        return Route(route.identifier, route.receivers, route.reached)
 
     def _context(self, trace: Carrier | None) -> Context:
         """The context in which the receivers of another process's message begin."""

@@ -164,7 +164,7 @@ class Taking(Work):
 
     def finish(self) -> None:
         self._retention.report_dropped(self.dropped)
-        if self.route is not None and self.route.calls:
+        if self.route is not None:
             self._run(self.route, self._message)
 
 

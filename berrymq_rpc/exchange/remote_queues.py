@@ -147,4 +147,4 @@ class RemoteQueues:
                 return
         about = {"identifier": str(queue.identifier), "count": queue.dropped}
         # As `Router.report` does it: no other node gets it.
-        self._gateway.relay(DROPPED, (), about, self._origin)
+        self._gateway.announce(DROPPED, about, self._origin)

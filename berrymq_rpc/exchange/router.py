@@ -476,7 +476,7 @@ class Router:
 
     def report(self, action: str, **about: Any) -> None:
         """Publish an event about this node's own links on the bus; no other node gets it."""
-        self._gateway.relay(f"connection:{action}", (), about, self.name)
+        self._gateway.announce(f"connection:{action}", about, self.name)
 
     def _act(self, outcomes: Iterable[Outcome], batch: Batch | None = None) -> None:
         self._outcomes.extend(outcomes)

@@ -67,6 +67,13 @@ class ThreadedBus(Gateway):
         )
         return 0
 
+    def announce(self, identifier: str, kwargs: dict[str, Any], origin: object) -> int:
+        self._thread.put(
+            partial(self._gateway.announce, identifier, kwargs, origin),
+            OVERHEAD + approximate_size(kwargs),
+        )
+        return 0
+
     def answer(
         self,
         callback_identifier: Identifier | str,

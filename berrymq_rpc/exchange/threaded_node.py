@@ -193,7 +193,7 @@ class ThreadedNode:
             receivers.dropped,
         )
         # As `Router.report` does it: no other node gets it.
-        self.gateway.relay("receiver:dropped", (), {"count": receivers.dropped}, self.node.name)
+        self.gateway.announce("receiver:dropped", {"count": receivers.dropped}, self.node.name)
 
     def _unclaimed(self, result: Any) -> None:
         """The caller was interrupted as the result came: the next one gets the message."""

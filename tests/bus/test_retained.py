@@ -369,6 +369,15 @@ class TestKinds:
         (message,) = bus.retained()
         assert (message.dead, message.origin, message.retained) == ({"tries": 5}, "there", True)
 
+    def test_events_of_connections_are_not_kept(self, bus: Bus) -> None:
+        bus.retain("*:*")
+        heard = listen(bus, "connection:*")
+        forwarded: list[Message] = []
+        bus.gateway.add_forwarder(forwarded.append)
+        assert bus.gateway.announce("connection:lost", {"endpoint": "x"}, "here") == 1
+        assert heard == [("connection:lost", None, False)]
+        assert bus.retained() == forwarded == []
+
     def test_auto_twitter(self, bus: Bus) -> None:
         bus.retain("work:*")
 

@@ -170,6 +170,21 @@ async def test_talk_still_answers(until: Until) -> None:
         assert [message.args for message in two.bus.retained()] == [(21,)]
 
 
+async def test_events_of_a_node_are_its_own(until: Until) -> None:
+    """What a bus hears of its own connections is no state, and nothing for other nodes."""
+    async with node("one") as one, node("two") as two:
+        one.bus.retain("*:*")
+        two.bus.retain("*:*")
+        events = listen(two.bus, "connection:missed")
+        one.bus.twitter("state:a", 1)
+        await two.interconnect(one.endpoints[0])
+        one.bus.twitter("state:a", 2)
+        await until(lambda: events and state(two.bus, "*:*") == {"state:a": 2})
+        one.bus.twitter("state:b", 3)
+        await until(lambda: state(two.bus, "*:*") == {"state:a": 2, "state:b": 3})
+        assert state(one.bus, "*:*") == state(two.bus, "*:*")
+
+
 async def test_who_cannot_be_sent_it_is_told(until: Until) -> None:
     async with node("one") as one, node("two") as two:
         errors: list[BaseException] = []

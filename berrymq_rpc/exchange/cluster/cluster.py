@@ -301,7 +301,7 @@ class Cluster:
 
     def report_filling(self, **about: Any) -> None:
         """Report on the bus of this node that the stream of durable queues is nearly full."""
-        self._mesh.gateway.relay("queue:filling", (), about, self._mesh.name)
+        self._mesh.gateway.announce("queue:filling", about, self._mesh.name)
 
     # -- what goes -------------------------------------------------------------------------
 
