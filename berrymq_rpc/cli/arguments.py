@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ __all__ = [
     "is_cluster",
     "json_option",
     "listening_endpoint",
+    "moment",
     "parse_arguments",
     "parse_value",
     "place_argument",
@@ -126,6 +128,34 @@ def some_seconds(text: str) -> float:
     if not number:
         raise click.BadParameter("more than 0 seconds are needed")
     return number
+
+
+#: Seconds of each unit of a time that has passed.
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_AGO = re.compile(r"(\d{1,9})([smhd])")
+_NUMBER = re.compile(r"\d{1,18}")
+
+
+def moment(text: str) -> datetime | int:
+    """A time in the past, such as ``2026-11-28T10:00`` or ``15m`` ago, or a message's number.
+
+    A time without a time zone is one of this host.
+    """
+    if _NUMBER.fullmatch(text) and int(text):
+        return int(text)
+    now = datetime.now().astimezone()
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago is not None:
+            return now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        time = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is no time such as 2026-11-28T10:00 or 15m, and no number of a message"
+        ) from None
+    if time > now:
+        raise click.BadParameter(f"{text} is in the future")
+    return time
 
 
 place_argument = click.argument("endpoint", type=place_to_meet)

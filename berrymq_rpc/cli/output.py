@@ -116,9 +116,12 @@ class Output:
             message: from a bus, or from another node's queue.
             as_json: as JSON: an object with ``time``, ``id``, ``args`` and ``kwargs``, and
                 ``redelivered`` if it may have been delivered before, ``retained`` if it was sent
-                before the queue was opened.
+                before the queue was opened, ``sequence`` for one that a durable queue keeps: its
+                ``time`` is that of storing it.
         """
-        now = datetime.now().astimezone()
+        sequence = getattr(message, "sequence", None)
+        kept = getattr(message, "time", None) if sequence is not None else None
+        now = (kept or datetime.now()).astimezone()
         redelivered = bool(getattr(message, "redelivered", False))
         if as_json:
             entry: dict[str, Any] = {
@@ -127,6 +130,8 @@ class Output:
                 "args": message.args,
                 "kwargs": message.kwargs,
             }
+            if sequence is not None:
+                entry["sequence"] = sequence
             if redelivered:
                 entry["redelivered"] = True
             if message.retained:
@@ -135,7 +140,7 @@ class Output:
             return
         head, _, action = message.id.rpartition(":")
         parts: list[Part | str] = [
-            (f"{now:%H:%M:%S}", "dim"),
+            (f"{now:%H:%M:%S}" if kept is None else f"{now:%Y-%m-%d %H:%M:%S}", "dim"),
             "  ",
             (head, "bold cyan"),
             (":", "dim"),

@@ -12,6 +12,7 @@ to ``rpc``.
 """
 
 from .connection import Connection, OnewayConnection
+from .durable.history import DurableHistory, KeptMessage
 from .durable.info import DurableQueueInfo
 from .functions import ExportedFunctions
 from .interconnection import Interconnection
@@ -22,9 +23,11 @@ from .taken_message import TakenMessage
 
 __all__ = [
     "Connection",
+    "DurableHistory",
     "DurableQueueInfo",
     "ExportedFunctions",
     "Interconnection",
+    "KeptMessage",
     "Node",
     "OnewayConnection",
     "PulledMessage",

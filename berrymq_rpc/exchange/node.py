@@ -37,6 +37,7 @@ from ..security.key_pair import public_key
 from .connection import Connection, Keeper, OnewayConnection, StreamKeeper
 from .consumer import MAX_UNACKNOWLEDGED, checked_ack_wait, checked_tries
 from .dial_back import Allowed
+from .durable.history import DurableHistory
 from .durable.info import DurableQueueInfo
 from .functions import MAX_PEER_LINKS, TTL, ExportedFunctions
 from .http_carrier import HTTPKeeper, HTTPLinkKeeper
@@ -484,6 +485,32 @@ class Node:
             Exception: as `durable_queues` does.
         """
         return await self._queues().replay(name)
+
+    def durable_history(self, since: datetime | int) -> DurableHistory:
+        """Read what the durable queues of the node's cluster keep, and take nothing from them.
+
+        ``async for message in node.durable_history(since)`` yields each message, oldest first, up
+        to the last that is kept when the loop begins. Without `Durable(keep=)` messages that all
+        queues have settled are kept no more.
+
+        Args:
+            since: a time with a time zone, or the number of a message (`KeptMessage.sequence`).
+
+        Raises:
+            TypeError, ValueError: it is neither, or the node has no cluster.
+            NotFoundError: in the loop: no durable queue was ever opened, or JetStream is off.
+            ConnectionLostError: in the loop: there is no NATS server now.
+        """
+        if isinstance(since, datetime):
+            if since.tzinfo is None:
+                raise ValueError(
+                    f"the time {since} has no time zone: write datetime(..., tzinfo=UTC)"
+                )
+        elif isinstance(since, bool) or not isinstance(since, int):
+            raise TypeError(f"since is a datetime with a time zone, or a number, not {since!r}")
+        elif since < 1:
+            raise ValueError(f"the numbers of messages begin with 1, not {since}")
+        return self._queues().history(since)
 
     def _queues(self) -> "ClusterQueues":
         self._check_running()

@@ -37,6 +37,7 @@ from .consumer import DurableConsumer, Unpacked
 from .dead_letters import DeadLetters
 from .delivered import Delivered
 from .handover import Handover
+from .history import DurableHistory
 from .info import DurableQueueInfo
 from .kept import KeptSubjects
 from .places import Places
@@ -337,6 +338,10 @@ class ClusterQueues:
     async def infos(self) -> list[DurableQueueInfo]:
         """All durable queues of the cluster."""
         return await self.call(list_queues(self.js, self.streams))
+
+    def history(self, since: datetime | int) -> DurableHistory:
+        """What is kept, from a time or a number on."""
+        return DurableHistory(self, self.streams.stream, f"the cluster {self._cluster}", since)
 
     async def delete(self, name: str) -> bool:
         """Delete a durable queue; return whether it was there."""
