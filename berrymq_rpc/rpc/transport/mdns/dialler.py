@@ -24,8 +24,11 @@ LOOK = 0.5
 #: Seconds that an address has for a connection, before the server's next one is tried.
 ADDRESS_TIME = 1.5
 
-#: Seconds for which a server that could not be reached is left alone, or that refused this side.
-COOL = 5.0
+#: Seconds for which an address is left alone that could not be reached, and one that refused this
+#: side. Of the address and not of the server: whoever makes up many servers must not have this side
+#: knock at one address many times.
+UNREACHED = 2.0
+REFUSED = 5.0
 
 #: Seconds in which who is there has answered: no error says before that there is no other server.
 GATHER = 1.0
@@ -38,10 +41,11 @@ LONGEST_PAUSE = 30.0
 class _Attempt(PortHandler):
     """The way to one server: connected, or on its way."""
 
-    def __init__(self, owner: "MdnsPort", service: Service, addresses: list[str]) -> None:
+    def __init__(self, owner: "MdnsPort", service: Service, place: str) -> None:
         self._owner = owner
         self.service = service
-        self.addresses = addresses
+        #: The address that is tried.
+        self.place = place
         self.port: Port | None = None
         self.key: Key | None = None
         #: When the attempt at this address began, or the connection was lost.
@@ -107,10 +111,13 @@ class MdnsPort(Port):
         self._attempts: dict[str, _Attempt] = {}
         #: By the keys of the connections.
         self._connected: dict[Key, _Attempt] = {}
-        #: Until when a server is left alone, by its id.
+        #: Until when an address is left alone.
         self._cooling: dict[str, float] = {}
-        #: What the servers said that have refused this side since there was a connection.
-        self._refusals: dict[str, AuthenticationError] = {}
+        #: How many attempts may begin until when, so that no flood of names is one of connections.
+        self._attempts_left = options.max_servers
+        self._attempts_until = 0.0
+        #: What the last server said that has refused this side since there was a connection.
+        self._refusal: AuthenticationError | None = None
         #: What opens and closes ports.
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -166,16 +173,21 @@ class MdnsPort(Port):
                 # It has moved.
                 self._end(attempt)
             elif now - attempt.since > ADDRESS_TIME:
-                self._try_next(attempt, now)
-        self._cooling = {
-            known: end for known, end in self._cooling.items() if end > now and known in services
-        }
+                # Its next address is tried, or another server.
+                self._cooling[attempt.place] = now + UNREACHED
+                self._end(attempt)
+        self._cooling = {place: end for place, end in self._cooling.items() if end > now}
+        if now >= self._attempts_until:
+            self._attempts_until = now + LOOK
+            self._attempts_left = self._options.max_servers
         candidates = self._candidates()
         random.shuffle(candidates)
-        for service in candidates[: self._options.max_servers - len(self._attempts)]:
-            self._begin(service, _in_order(service))
+        for service in candidates:
+            if len(self._attempts) >= self._options.max_servers or not self._attempts_left:
+                break
+            self._begin(service)
         if not self._connected:
-            self._report_refusals()
+            self._report_refusal()
             if now >= self._ask_at:
                 self._ask_at = now + self._pause.next()
                 self._browser.look_again()
@@ -186,20 +198,22 @@ class MdnsPort(Port):
         return [
             service
             for known, service in self._browser.services.items()
-            if known not in self._attempts and known not in self._cooling and known not in avoided
+            if known not in self._attempts and known not in avoided and self._places(service)
         ]
 
-    def _try_next(self, attempt: _Attempt, now: float) -> None:
-        """Try the next address of a server; after the last, leave it alone for a while."""
-        self._end(attempt)
-        left = attempt.addresses[1:]
-        if left:
-            self._begin(attempt.service, left)
-        else:
-            self._cooling[attempt.service.id] = now + COOL
+    def _places(self, service: Service) -> list[str]:
+        """The addresses of a server that may be tried now."""
+        tried = {attempt.place for attempt in self._attempts.values()}
+        return [e for e in service.endpoints if e not in self._cooling and e not in tried]
 
-    def _begin(self, service: Service, addresses: list[str]) -> None:
-        attempt = self._attempts[service.id] = _Attempt(self, service, addresses)
+    def _begin(self, service: Service) -> None:
+        """Try the best address of a server."""
+        places = self._places(service)
+        if not places:
+            # Another server was begun that says it has the same.
+            return
+        self._attempts_left -= 1
+        attempt = self._attempts[service.id] = _Attempt(self, service, _nearest(places))
         self._keep(self._open(attempt), "mdns dial")
 
     def _keep(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
@@ -209,7 +223,7 @@ class MdnsPort(Port):
 
     async def _open(self, attempt: _Attempt) -> None:
         try:
-            port = await zeromq.dial(attempt.addresses[0], attempt, self._options)
+            port = await zeromq.dial(attempt.place, attempt, self._options)
         except OSError:
             # An address that this host cannot use: the next is tried when its time is over.
             return
@@ -226,24 +240,24 @@ class MdnsPort(Port):
             attempt.port.close()
             self._keep(attempt.port.wait_closed(), "mdns close")
 
-    def _report_refusals(self) -> None:
+    def _report_refusal(self) -> None:
         """Have the calls that wait fail, if all servers that were found refuse this side."""
+        error = self._refusal
         if (
-            self._refusals
-            and not self._connected
+            error is not None
             and self.loop.time() - self._began > GATHER
-            and not any(known not in self._refusals for known in self._attempts)
+            and not self._attempts
             and not self._candidates()
         ):
-            self.handler.authentication_failed(next(iter(self._refusals.values())))
-            self._refusals.clear()
+            self._refusal = None
+            self.handler.authentication_failed(error)
 
     # -- what the attempts report --------------------------------------------------------
 
     def connected(self, attempt: _Attempt, key: Key) -> None:
         """A server has been reached."""
         self._connected[key] = attempt
-        self._refusals.clear()
+        self._refusal = None
         self._pause.reset()
         self.handler.peer_connected(key)
 
@@ -256,8 +270,8 @@ class MdnsPort(Port):
     def refused(self, attempt: _Attempt, error: AuthenticationError) -> None:
         """A server refuses this side, or is not who it has to be: others are tried."""
         if attempt.key is None:
-            self._refusals[attempt.service.id] = error
-            self._cooling[attempt.service.id] = self.loop.time() + COOL
+            self._refusal = error
+            self._cooling[attempt.place] = self.loop.time() + REFUSED
             # Not within a call of its port.
             self.loop.call_soon(self._end, attempt)
             self._look_soon()
@@ -312,8 +326,10 @@ class MdnsPort(Port):
             await asyncio.wait(self._tasks)
 
 
-def _in_order(service: Service) -> list[str]:
+def _nearest(places: list[str]) -> str:
+    """The address to try first."""
     own = []
-    with contextlib.suppress(OSError):
-        own = own_addresses()
-    return nearest_first(service.endpoints, own)
+    if len(places) > 1:
+        with contextlib.suppress(OSError):
+            own = own_addresses()
+    return nearest_first(places, own)[0]

@@ -182,6 +182,27 @@ async def test_servers_that_cannot_be_reached_are_passed_over(address: str, name
         assert await client.rpc.who() == "one"
 
 
+async def test_many_names_are_not_many_connections(
+    address: str, name: str, until: Callable[..., Any]
+) -> None:
+    """Who makes up servers at somebody's address does not have clients knock there without end."""
+    connections: list[asyncio.StreamWriter] = []
+    good = {"kind": "server", "keys": "0", "version": "1"}
+    victim = await asyncio.start_server(lambda _, writer: connections.append(writer), address, 0)
+    port = victim.sockets[0].getsockname()[1]
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(6):
+            label = f"{name}-{number:012x}"
+            await stack.enter_async_context(announced_by_hand(address, label, address, port, good))
+        async with await rpc.open_client(connect=f"mdns://{name}", connect_timeout=1.0) as client:
+            with pytest.raises(ConnectionLostError, match="cannot be reached"):
+                await client.rpc.who()
+    assert len(connections) == 1
+    for writer in connections:
+        writer.close()
+    victim.close()
+
+
 async def test_what_is_known_is_bounded(address: str, name: str) -> None:
     class Info:
         port = 5555
