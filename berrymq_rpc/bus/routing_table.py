@@ -401,13 +401,10 @@ def _counter(meter: Measures, identifier: Identifier, found: int, relayed: bool)
     """What counts the messages of a route."""
     name = LOCAL if identifier.is_local else str(identifier)
 
-    def count(message: Message) -> None:
-        meter.published(name)
-
     def count_relayed(message: Message) -> None:
         meter.relayed(name, is_followed=found > 0)
 
-    return count_relayed if relayed else count
+    return count_relayed if relayed else meter.publisher(name)
 
 
 def _remover(reference: "weakref.ref[RoutingTable]") -> Callable[[MethodRegistration], None]:

@@ -19,33 +19,34 @@ class Histogram:
 
     Attributes:
         counts: how many there are in each bucket of `BOUNDS`, and in one more for all above.
-        count: how many there are in all.
         total: their sum in seconds.
         greatest: the greatest of them.
     """
 
-    __slots__ = ("count", "counts", "greatest", "total")
+    __slots__ = ("counts", "greatest", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
-        self.count = 0
         self.total = 0.0
         self.greatest = 0.0
 
+    @property
+    def count(self) -> int:
+        """How many there are in all."""
+        return sum(self.counts)
+
     def add(self, seconds: float) -> None:
-        """Count one; less than nothing, as by a clock that went back, counts as nothing."""
-        seconds = max(seconds, 0.0)
+        """Count one, from 0 on."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.count += 1
         self.total += seconds
-        self.greatest = max(self.greatest, seconds)
+        if seconds > self.greatest:
+            self.greatest = seconds
 
     def merge(self, other: "Histogram") -> None:
         """Add what another has counted."""
         self.counts = [
             ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)
         ]
-        self.count += other.count
         self.total += other.total
         self.greatest = max(self.greatest, other.greatest)
 
@@ -60,9 +61,10 @@ class Histogram:
         Returns:
             Seconds; ``None`` while nothing was counted.
         """
-        if not self.count:
+        number = self.count
+        if not number:
             return None
-        wanted = share * self.count
+        wanted = share * number
         below = 0
         for index, count in enumerate(self.counts):
             if count and below + count >= wanted:

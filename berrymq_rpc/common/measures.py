@@ -162,10 +162,12 @@ class CallMeter:
                 figures of its own only by a call that succeeds: then there is such a method.
         """
         with self.lock:
-            if is_own or outcome == OK:
-                figures = self.methods.find(method, is_own=is_own)
-            else:
-                figures = self.methods.known(method)
+            figures = self.methods.get(method)
+            if figures is None:
+                if is_own or outcome == OK:
+                    figures = self.methods.find(method, is_own=is_own)
+                else:
+                    figures = self.methods.other()
             figures.outcomes[outcome] += 1
             if seconds is not None:
                 figures.seconds.add(seconds)
@@ -206,6 +208,23 @@ class Measures:
         self._lock = self.served.lock = self.made.lock = lock
 
     # -- writing -------------------------------------------------------------------------------
+
+    def publisher(self, identifier: str) -> Callable[[object], None]:
+        """What counts each message of this process that it is called with."""
+        with self._lock:
+            self.messages.find(identifier)
+            figures = self.messages.get(identifier)
+            # Nothing was counted yet.
+            self.messages.left_out -= figures is None
+        if figures is None:
+            return lambda message: self.published(identifier)
+        found = figures
+
+        def count(message: object) -> None:
+            with self._lock:
+                found.published += 1
+
+        return count
 
     def published(self, identifier: str) -> None:
         """Count a message of this process."""

@@ -60,6 +60,10 @@ class Series(Generic[F]):
         found = self._figures[name] = self._make()
         return found
 
+    def get(self, name: str) -> F | None:
+        """The figures of a name that has a place."""
+        return self._figures.get(name)
+
     def known(self, name: str) -> F:
         """The figures of a name that has a place, or else those of `OTHER`."""
         found = self._figures.get(name)

@@ -78,21 +78,22 @@ class Dispatcher:
         self._codec = codec
         #: The table does not change.
         self._described: dict[str, Any] | None = None
-        self._methods = dict(table.methods)
+        #: By name; a table that forwards calls finds further ones.
+        self.methods = dict(table.methods)
         # A table that forwards calls has its own.
-        self._methods.setdefault(DESCRIBE, Method.of(DESCRIBE, self._describe))
+        self.methods.setdefault(DESCRIBE, Method.of(DESCRIBE, self._describe))
         #: Makes a span for each call, or ``None``.
         self.tracing = options.tracing
         #: The same for the calls to peers, which are a node's own where it serves its functions.
         self.peer_tracing = options.tracing if all(map(is_traced, self._methods.values())) else None
         if self.tracing is not None:
-            for name, method in self._methods.items():
-                self._methods[name] = traced(method, self.tracing)
+            for name, method in self.methods.items():
+                self.methods[name] = traced(method, self.tracing)
         #: Those that end when they return and that everybody may call: the method, its function,
         #: and the least and greatest number of positional arguments.
         self.simple: dict[str, tuple[Method, Callable[..., Any], int, float]] = {
             name: (method, method.function, method.signature.minimum, method.signature.maximum)
-            for name, method in self._methods.items()
+            for name, method in self.methods.items()
             if method.kind is Kind.SYNC and method.allow is None and self.authorize is None
         }
         self.measure(meter_of(options.metrics))
@@ -109,7 +110,7 @@ class Dispatcher:
             seconds: how long it ran; ``None`` for one that was not begun.
         """
         if self.meter is not None:
-            self.meter.served.ended(name, outcome, seconds, name in self._methods)
+            self.meter.served.ended(name, outcome, seconds, name in self.methods)
 
     def _describe(self) -> dict[str, Any]:
         if self._described is None:
@@ -124,7 +125,7 @@ class Dispatcher:
         Raises:
             NotFoundError: there is none.
         """
-        method = self._methods.get(name)
+        method = self.methods.get(name)
         if method is None:
             method = self.table.find(name)
             if self.tracing is not None:
@@ -178,7 +179,7 @@ class Dispatcher:
         if isinstance(error, tuple(self._options.exclude_log_exceptions)):
             return
         # Names outside the table are the peer's choice.
-        about = name if name in self._methods else None
+        about = name if name in self.methods else None
         logger.error("handler %s failed", name, exc_info=error, about=about)
 
     def log_malformed(self, peer: str, error: BaseException) -> None:

@@ -244,7 +244,7 @@ class Inbound:
                     warn_slow(method, ended - now)
                 if meter is not None:
                     if outcome is not None:
-                        dispatcher.count(name, outcome, ended - now)
+                        meter.served.ended(name, outcome, ended - now, name in dispatcher.methods)
                     outcome = OK
                 now = ended
                 if now > end:

@@ -31,7 +31,8 @@ class _Sampler:
         self._timer = self._loop.call_at(self._due, self._sample)
 
     def _sample(self) -> None:
-        self._meter.delayed(self._loop.time() - self._due)
+        # A loop may run a timer early by the resolution of its clock.
+        self._meter.delayed(max(0.0, self._loop.time() - self._due))
         self._meter.tick()
         self.start()
 

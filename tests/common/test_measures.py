@@ -195,3 +195,15 @@ def test_totals_by_the_names_of_statistics() -> None:
         "messages_relayed": 1,
         "receiver_errors": 1,
     }
+
+
+def test_a_publisher_counts_as_published_does() -> None:
+    measures = new(max_identifiers=1)
+    count, count_other = measures.publisher("oven:log"), measures.publisher("door:open")
+    assert measures.names_left_out == 0
+    for _ in range(3):
+        count(object())
+        count_other(object())
+    snapshot = measures.snapshot()
+    assert snapshot["messages"]["oven:log"]["published"] == 3
+    assert snapshot["messages"][OTHER]["published"] == snapshot["names_left_out"] == 3
