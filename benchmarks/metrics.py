@@ -3,11 +3,11 @@
     python benchmarks/metrics.py [COMMIT] [--pairs 12] [--seconds 0.4]
 
 All ends of a work are in one process, and what is measured is the processor time of that process
-for each call or message, the least of four runs, so that other programs disturb little. In a pair each work is done with
-the tree of the commit, with this one, and with this one and ``metrics=True``, in an order that
-changes from pair to pair. Printed are the time without metrics, and the geometric means of the
-ratios with their 95 % intervals: this tree to the commit (1.000: nothing to measure), and with
-metrics to without.
+for each call or message, the least of four runs: so other programs disturb little. In a pair each
+work is done with the tree of the commit, with this one, and with this one and ``metrics=True``, in
+an order that changes from pair to pair. Printed are the time without metrics, and the geometric
+means of the ratios with their 95 % intervals: this tree to the commit (1.000: nothing to measure),
+and with metrics to without.
 """
 
 import argparse

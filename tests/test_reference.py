@@ -46,6 +46,7 @@ INTERNAL = {
         "message_totals",
         "names_left_out",
         "published",
+        "publisher",
         "receiver_failed",
         "relayed",
         "renamed",

@@ -85,7 +85,7 @@ class Dispatcher:
         #: Makes a span for each call, or ``None``.
         self.tracing = options.tracing
         #: The same for the calls to peers, which are a node's own where it serves its functions.
-        self.peer_tracing = options.tracing if all(map(is_traced, self._methods.values())) else None
+        self.peer_tracing = options.tracing if all(map(is_traced, self.methods.values())) else None
         if self.tracing is not None:
             for name, method in self.methods.items():
                 self.methods[name] = traced(method, self.tracing)
