@@ -4,6 +4,7 @@ import { $, element, rate, setAttribute, setText, svg } from "./dom.js";
 import { COLUMNS, layOut } from "./layout.js";
 import { Table } from "./table.js";
 
+const PADDING = 5;
 const HEAD = 26;
 const HEIGHT = 24;
 const CHARACTER = 6.95;
@@ -76,16 +77,16 @@ export class Graph {
     for (const { node, text: label, group } of this.#nodes) {
       const now = rates.get(node.label) ?? 0;
       if (label) setText(label, node.kind === "identifier" && now ? rate(now) : "");
-      group.classList.toggle("active", now > 0);
+      group.classList.toggle("active", isBusy(node, rates));
     }
     for (const { line, identifiers } of this.#edges) {
-      line.classList.toggle("active", identifiers.some((name) => rates.get(name) > 0));
+      line.classList.toggle("active", isBusy(identifiers[0], rates));
     }
   }
 
   #draw() {
-    const width = this.#drawing.clientWidth;
-    if (this.#drawing.hidden || !width || width === this.#width) return;
+    const width = this.#drawing.clientWidth - 2 * PADDING;
+    if (this.#drawing.hidden || width <= 0 || width === this.#width) return;
     this.#width = width;
     const hadFocus = this.#list !== null && document.activeElement === this.#list;
     this.#drawing.replaceChildren();
@@ -120,7 +121,7 @@ export class Graph {
         d: curve(edge.path, left, box, used),
       });
       behind.append(line);
-      const identifiers = edge.path.filter((node) => node.kind === "identifier").map((node) => node.label);
+      const identifiers = edge.path.filter((node) => node.kind === "identifier");
       this.#edges.push({ edge, line, identifiers });
     }
     // In the order of reading, which the arrow keys follow.
@@ -246,6 +247,13 @@ export class Graph {
     const what = `${many(identifiers, "identifier")}, and ${others} that send or follow them.`;
     setText(this.#selected, `${what}${more} Choose one to see what it is connected with.`);
   }
+}
+
+// Whether messages of an identifier come now; for a wildcard, of one that leads to it.
+function isBusy(node, rates) {
+  if (node.kind !== "identifier") return false;
+  const leading = ends(node, "before").filter((other) => other.kind === "identifier");
+  return [node, ...leading].some((other) => rates.get(other.label) > 0);
 }
 
 // What leads to a node, and what it leads to.
