@@ -244,7 +244,8 @@ def _welcome(output: Output, node: Node, shows: bool, options: dict[str, Any]) -
     rest = ""
     endpoint = str(cluster)
     if node.endpoints:
-        endpoint = node.endpoints[0]
+        announced = options.get("announce")
+        endpoint = node.endpoints[0] if announced is None else f"mdns://{announced}"
         if isinstance(security, CurveServer):
             public = shlex.quote(security.keys[0].public)
             rest = f" --key YOURS.key_secret --server-key {public}"

@@ -21,6 +21,7 @@ def test_find(berrymq, start, address) -> None:
     options = ("--bind", f"tcp://{address}:*", "--announce", name, "--insecure", "--show")
     with start("serve", *options) as node:
         endpoint = node.line().rpartition(" ")[2]
+        assert f"send mdns://{name} " in node.line()
         found = berrymq("find", "--json", "--wait", "0.8")
         assert (found.returncode, found.stderr) == (0, "")
         (own,) = [each for each in json.loads(found.stdout) if each["name"] == name]
@@ -32,6 +33,25 @@ def test_find(berrymq, start, address) -> None:
         while "oven:hot" not in (line := node.line()):
             continue
         assert "220" in line
+
+
+def test_a_doctor_finds_it(berrymq, start, address) -> None:
+    name = f"test-{secrets.token_hex(4)}"
+    options = ("--bind", f"tcp://{address}:*", "--announce", name, "--insecure")
+    with start("serve", *options) as node:
+        endpoint = node.line().rpartition(" ")[2]
+        result = berrymq("doctor", f"mdns://{name}", "--timeout", "1", "--json")
+        checks = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 0, result.stdout
+    assert checks[0]["check"] == "service"
+    assert checks[0]["details"] == {"kind": "node", "endpoints": [endpoint]}
+    assert "latency" in [check["check"] for check in checks]
+
+
+def test_a_doctor_finds_nothing(berrymq, address) -> None:
+    result = berrymq("doctor", "mdns://nobody-has-it", "--timeout", "0.3")
+    assert result.returncode == 1
+    assert "nothing is announced as 'nobody-has-it'" in result.stdout
 
 
 def test_nothing_is_found(berrymq, address) -> None:

@@ -76,9 +76,9 @@ def doctor(
 ) -> None:
     """Find out what is wrong with an endpoint, or here.
 
-    ENDPOINT is that of a node, server, cluster or bridge: tcp://, ipc://, nats://, http://,
-    https://, ws:// or wss://. Each line is a check: ok, warning or failed, and what to do. Without
-    ENDPOINT it checks what is installed here. The exit code is 1 if a check failed.
+    ENDPOINT is that of a node, server, cluster or bridge: tcp://, ipc://, mdns://, nats://,
+    http://, https://, ws:// or wss://. Each line is a check: ok, warning or failed, and what to do.
+    Without ENDPOINT it checks what is installed here. The exit code is 1 if a check failed.
     """
     output = Output(sys.stdout)
     notes = Output(sys.stderr, as_json=as_json)
@@ -87,7 +87,7 @@ def doctor(
     keys, security = key_checks(key, server_key)
     is_web = endpoint is not None and endpoint.partition("://")[0] in _WEB
     if keys and (endpoint is None or is_web or is_nats(endpoint)):
-        raise click.UsageError("--key and --server-key are for tcp:// and ipc://")
+        raise click.UsageError("--key and --server-key are for tcp://, ipc:// and mdns://")
     if ca is not None and not is_web:
         raise click.UsageError("--ca is for https:// and wss://")
     is_bad = any(check.status is Status.FAILED for check in keys)
@@ -130,6 +130,10 @@ def _checks(
         from .web import examine_web
 
         return examine_web(endpoint, token, ca, timeout)
+    if endpoint.startswith("mdns://"):
+        from .announced import examine_announced
+
+        return examine_announced(endpoint, security, timeout, own)
     from .zeromq import examine
 
     return examine(endpoint, security, timeout, own)
