@@ -41,6 +41,7 @@ MODULES = {
     "common/bounded.py": "no buffer: the class of buffers",
     "common/history.py": "no buffer: the rates of the last minutes",
     "exchange/cluster/interest.py": "no buffer: changes of what is followed, until the next turn",
+    "exchange/cluster/retained.py": "retained messages for a cluster",
     "exchange/durable/consumer.py": "messages of a durable queue in a process",
     "exchange/link.py": "no buffer: the rest of one batch",
     "exchange/queue_connection.py": "no buffer: one for each call of `get` that was cancelled",

@@ -77,6 +77,8 @@ NOT_REACHED = {
     "exchange.cluster.cluster.MAX_UNCONFIRMED": "what this side sends at a time",
     "exchange.cluster.buffer.MAX_KNOWN": "a cache",
     "exchange.cluster.buffer.MAX_SUBJECTS": "a cache of this side's own subjects",
+    "exchange.cluster.retained.MAX_KNOWN": "a cache",
+    "exchange.cluster.retained.MAX_WAITING": "in the table of buffers",
     "exchange.durable.consumer.MAX_CREDIT": "what this side asks for at a time",
     "exchange.durable.consumer.MAX_FAST_CREDIT": "what this side asks for at a time",
     "exchange.durable.settlement.MAX_ERROR": "a text that this side makes",

@@ -828,6 +828,8 @@ class Node:
             counts["cluster_waiting"] = buffer.messages
             counts["cluster_dropped"] = buffer.dropped
             counts["will_holders"] = cluster.watch.holders
+            counts["cluster_retained_waiting"] = cluster.retained.waiting
+            counts["cluster_retained_refused"] = cluster.retained.refused
         counts["doubles"] = counts["messages_duplicated"]
         meter = self._meter
         return counts if meter is None else counts | meter.call_totals() | meter.message_totals()

@@ -558,23 +558,22 @@ class Router:
             self.count_malformed(error)
 
     def deliver(
-        self,
-        send_buffer: SendBuffer,
-        source: Source,
-        messages: tuple[tuple[Any, ...], ...],
-        trace: Carrier | None,
+        self, send_buffer: SendBuffer, batch: Batch, messages: tuple[tuple[Any, ...], ...]
     ) -> None:
         """Hand messages of another node to this bus alone, whatever their numbers are.
 
         Args:
             send_buffer: of the link by which they came.
-            source: who sent them.
-            messages: what `unpack` gives.
-            trace: that of their batch.
+            batch: their batch.
+            messages: those of it that are new.
         """
+        source = batch.source
         if self._routes.get(source) is not send_buffer:
             self._set_route(source, send_buffer)
-        self._relay(source, messages, trace)
+        if batch.stamp is not None and not is_ahead(batch.stamp, time.time()):
+            self._relay_retained(source, messages[0], batch, send_buffer)
+            return
+        self._relay(source, messages, batch.trace)
 
     def _relay(
         self, source: Source, messages: tuple[tuple[Any, ...], ...], trace: Carrier | None = None

@@ -7,6 +7,9 @@
     berrymq-node.<cluster namespace>.<name of a node>.<its epoch>.watch
     berrymq-node.<cluster namespace>.watch
     berrymq-node.<cluster namespace>.presence
+    berrymq-node.<cluster namespace>.retained
+    berrymq-retained.<cluster namespace>.message.<name>.<action>[.<namespace of the identifier>]
+    berrymq-retained.<cluster namespace>.forgotten.<name>.<action>[.<namespace of the identifier>]
 
 A ``*`` in the identifier of a message is the token ``%2A``: a subject that is published to has no
 wildcards. So a receiver subscribes to several subjects; with a ``*`` of NATS where it follows one.
@@ -21,9 +24,14 @@ from ..nats.subject import ANY, escape
 
 __all__ = [
     "all_subjects",
+    "covered_patterns",
     "inbox",
     "patterns_of",
     "presence_subject",
+    "retained_notice",
+    "retained_pattern",
+    "retained_subject",
+    "retained_subjects",
     "subject_of",
     "watch_inbox",
     "watch_subject",
@@ -32,6 +40,9 @@ __all__ = [
 #: The first token of all messages, and of what is for one node.
 PREFIX = "berrymq"
 NODE_PREFIX = "berrymq-node"
+
+#: The first token of what is retained.
+RETAINED_PREFIX = "berrymq-retained"
 
 
 def subject_of(cluster: str, identifier: Identifier) -> str:
@@ -100,3 +111,37 @@ def watch_inbox(cluster: str, node: tuple[str, int]) -> str:
     """The subject of what a node and those that hold its will tell each other."""
     name, epoch = node
     return f"{NODE_PREFIX}.{escape(cluster)}.{escape(name)}.{epoch}.watch"
+
+
+def retained_subjects(cluster: str, kind: str) -> str:
+    """The pattern of all that is retained, ``"message"``, or of what was ``"forgotten"``."""
+    return f"{RETAINED_PREFIX}.{escape(cluster)}.{kind}.>"
+
+
+def retained_notice(cluster: str) -> str:
+    """The subject on which identifiers are told of which the bucket has something new."""
+    return f"{NODE_PREFIX}.{escape(cluster)}.retained"
+
+
+def retained_subject(cluster: str, kind: str, identifier: Identifier) -> str:
+    """Where a message of an identifier is retained, or that it was forgotten."""
+    _, space, rest = subject_of(cluster, identifier).split(".", 2)
+    return f"{RETAINED_PREFIX}.{space}.{kind}.{rest}"
+
+
+def retained_pattern(pattern: str) -> str:
+    """Where the messages are retained that are published to subjects of a pattern."""
+    _, cluster, rest = pattern.split(".", 2)
+    return f"{RETAINED_PREFIX}.{cluster}.message.{rest}"
+
+
+def covered_patterns(cluster: str, identifier: Identifier) -> list[str]:
+    """Where all messages are retained that an identifier covers: its wildcards stand for any."""
+    namespace, *parts = identifier.namespace, identifier.name, identifier.action
+    name, action = (WILDCARD if part == WILDCARD else escape(part) for part in parts)
+    pattern = f"{RETAINED_PREFIX}.{escape(cluster)}.message.{name}.{action}"
+    if namespace is None:
+        return [pattern]
+    if namespace == WILDCARD:
+        return [pattern, f"{pattern}.*"]
+    return [f"{pattern}.{escape(namespace)}"]

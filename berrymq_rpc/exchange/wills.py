@@ -73,6 +73,8 @@ class Wills:
         max_bytes: int = MAX_WILL_BYTES,
     ) -> None:
         self.published = 0
+        #: Called with the identifier of each will that was published here.
+        self.on_delivered: Callable[[str], object] = lambda text: None
         self.table = WillTable()
         self.own = OwnWill(router.source, router.codec) if own is None else own
         self._router = router
@@ -324,6 +326,7 @@ class Wills:
         is_next = not router.is_behind and not router.reorder.is_holding(batch.source)
         if is_next or self._loop is None or time.monotonic() >= deadline:
             router.deliver_will(send_buffer, batch)
+            self.on_delivered(self.identifier_of(batch))
             return
         timer: asyncio.TimerHandle
 

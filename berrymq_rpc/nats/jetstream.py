@@ -6,16 +6,18 @@ subscription, and stall (``fetch`` after an empty one).
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ..errors import ConnectionLostError, Error, NotFoundError, OverloadedError, ProtocolError
 from .connection import Connection
+from .headers import pack_headers
 
 __all__ = [
     "NANOSECONDS",
     "NO_ROOM",
+    "WRONG_SEQUENCE",
     "Delivery",
     "JetStream",
     "JetStreamError",
@@ -48,6 +50,7 @@ PAGE = 256
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
+WRONG_SEQUENCE = 10071
 STORE_FAILED = 10077
 NOT_ENABLED = (10039, 10076)
 
@@ -277,6 +280,52 @@ class JetStream:
         )
         found = None if answer is None else answer.get("message")
         return found if isinstance(found, dict) else None
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> PubAck:
+        """Store a message, once, and wait until it is stored.
+
+        Raises:
+            TooLargeError: it is larger than the server takes.
+            Exception: as `parse_ack` and `request` do. After a `ConnectionLostError` it may be
+                stored.
+        """
+        packed = pack_headers(headers)
+        try:
+            reply = await self._connection.request(
+                subject, payload, timeout=TIMEOUT, headers=packed
+            )
+        except NotFoundError:
+            raise not_enabled(self._place) from None
+        except TimeoutError:
+            raise ConnectionLostError(
+                f"JetStream at {self._place} did not answer a publish within {TIMEOUT:g} s"
+            ) from None
+        return parse_ack(reply.payload)
+
+    async def last_message(self, stream: str, subject: str) -> dict[str, Any] | None:
+        """The last message on a subject; ``None`` if there is none."""
+        answer = await self._found(
+            f"STREAM.MSG.GET.{stream}",
+            MESSAGE_NOT_FOUND,
+            STREAM_NOT_FOUND,
+            body={"last_by_subj": subject},
+        )
+        found = None if answer is None else answer.get("message")
+        return found if isinstance(found, dict) else None
+
+    async def purge(self, stream: str, subject: str, sequence: int) -> None:
+        """Delete the messages on subjects of a pattern, those before a number."""
+        body = {"filter": subject, "seq": sequence}
+        await self.request(f"STREAM.PURGE.{stream}", body)
+
+    async def create_push_consumer(self, stream: str, config: dict[str, Any]) -> int:
+        """Make a consumer that is gone when nobody listens; return how many messages come."""
+        body = {"stream_name": stream, "config": config, "action": "create"}
+        answer = await self.request(f"CONSUMER.CREATE.{stream}.{config['name']}", body)
+        waiting = answer.get("num_pending")
+        if not isinstance(waiting, int):
+            raise ProtocolError("JetStream's answer about a consumer is malformed")
+        return waiting
 
     async def delete_message(self, stream: str, sequence: int) -> None:
         """Delete a message by its number."""

@@ -21,6 +21,7 @@ from ..record import HEAD_BYTES, RecordCodec
 from ..reorder import MAX_SOURCES
 from ..send_buffer import MAX_BYTES, MAX_MESSAGES, SendBuffer
 from ..subject import inbox, presence_subject, subject_of
+from .bucket import STAMP_BYTES
 
 __all__ = ["ClusterBuffer", "Publication", "Refused"]
 
@@ -50,6 +51,8 @@ class Publication(Batch):
         self.payload = payload
         self.key: str | None = None
         self.stored = batch.stored
+        self.stamp = batch.stamp
+        self.identifier = batch.identifier
         self.size = len(payload) + OVERHEAD
 
 
@@ -214,6 +217,9 @@ class ClusterBuffer(SendBuffer):
             stored.is_claimed = True
             # So that there is room for what becomes of it.
             limit -= room_of_letter(identifier)
+        if batch.stamp is not None:
+            batch.identifier = identifier
+            limit -= STAMP_BYTES
         if len(payload) > limit:
             too_large = self._refuse(self._codec.unpack(batch)[0], len(payload), limit)
             if stored is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from ...bus.durable import Stored
 from ...errors import RPCTimeoutError, TooLargeError
 from ...nats.connection import LONGEST_PAUSE, Connection, Refusal
+from ...nats.headers import pack_headers
 from ...nats.options import Durable, Nats
 from ...nats.stored_publisher import TIMEOUT, StoredPublisher
 from ...nats.subject import escape
@@ -23,10 +24,12 @@ from ..durable.queues import ClusterQueues, message_id
 from ..mesh import MAX_EXAMPLE, Mesh
 from ..send_buffer import MAX_BYTES, MAX_MESSAGES
 from ..subject import inbox
+from .bucket import stamp_headers
 from .buffer import ClusterBuffer, Publication
 from .intake import ClusterIntake
 from .interest import CONFIRM_TIMEOUT, ClusterInterest
 from .order import ClusterOrder
+from .retained import ClusterRetained
 from .watch import ClusterWatch
 
 __all__ = ["Cluster"]
@@ -72,6 +75,7 @@ class Cluster:
         publisher: publishes what is to be stored.
         queues: the durable queues.
         watch: who holds whose will.
+        retained: what the cluster retains.
     """
 
     def __init__(
@@ -114,7 +118,12 @@ class Cluster:
         self.queues = ClusterQueues(
             namespace, self, durable, self.place, router.plain_codec, router.codec
         )
-        self._intake = ClusterIntake(mesh, self.send_buffer, self.order, self.place)
+        self.retained = ClusterRetained(
+            self._connection, self.queues.js, namespace, mesh, durable, self.place
+        )
+        self._intake = ClusterIntake(
+            mesh, self.send_buffer, self.order, self.place, self.retained.mark
+        )
         self._interest = ClusterInterest(
             self._connection,
             namespace,
@@ -122,6 +131,7 @@ class Cluster:
             mesh,
             self.send_buffer,
             self._intake,
+            self.retained.wanted,
         )
         self.watch = ClusterWatch(
             self._connection, namespace, router, mesh.wills, self._intake, heartbeat
@@ -157,7 +167,7 @@ class Cluster:
 
     @property
     def withheld(self) -> int:
-        return self.send_buffer.withheld
+        return self.send_buffer.withheld + self.retained.withheld
 
     @property
     def source(self) -> Source:
@@ -193,6 +203,7 @@ class Cluster:
             self._mesh.gateway.set_durable_queues(self.queues)
             self._interest.update()
             self.watch.start()
+            self.retained.start(self._interest)
             await self._connection.flush(timeout)
         except BaseException:
             await self.close(0.0)
@@ -216,6 +227,7 @@ class Cluster:
         finally:
             self._is_closed = True
             self.watch.close()
+            self.retained.close()
             if self._is_attached:
                 self._mesh.gateway.remove_follow_listener(self._interest.followed)
                 self._mesh.detach()
@@ -238,6 +250,7 @@ class Cluster:
             await self.queues.wait_closed()
             await self._connection.wait_closed()
             await self._interest.wait_closed()
+            await self.retained.wait_closed()
             if tasks:
                 await asyncio.wait(tasks)
 
@@ -260,6 +273,9 @@ class Cluster:
             done, _ = await asyncio.wait((waiter,), timeout=left)
             if not done:
                 return False
+        left = None if deadline is None else max(0.0, deadline - self._loop.time())
+        if not await self.retained.drain(left):
+            return False
         left = None if deadline is None else max(0.0, deadline - self._loop.time())
         return await self.settle(left)
 
@@ -285,6 +301,7 @@ class Cluster:
     def forget(self) -> None:
         self._is_closed = True
         self.watch.close()
+        self.retained.forget()
         self._interest.close()
         self._mesh.gateway.set_durable_queues(None)
 
@@ -332,6 +349,10 @@ class Cluster:
 
     def _publish(self, publication: Publication) -> None:
         self._unconfirmed += publication.size
+        headers = None
+        if publication.stamp is not None:
+            headers = stamp_headers(publication.stamp)
+            self.retained.sent(str(publication.identifier), publication.stamp)
         if publication.stored is not None:
             if publication.key is not None:
                 self.publisher.publish_again(publication.key)
@@ -341,10 +362,12 @@ class Cluster:
                 publication.payload,
                 message_id(publication.source, publication.first),
                 publication.stored.end,
+                headers,
             )
             return
+        packed = b"" if headers is None else pack_headers(headers)
         try:
-            self._connection.publish(publication.subject, publication.payload)
+            self._connection.publish(publication.subject, publication.payload, headers=packed)
         except TooLargeError as error:
             # The server that there is a link to now takes less than the one before.
             self.send_buffer.refuse(publication)
@@ -390,6 +413,7 @@ class Cluster:
             self._ager.cancel()
         if self._connection.links > 1:
             self.watch.restored()
+            self.retained.restored()
             self._restoring = self._loop.create_task(
                 self._report_restored(self._generation), name=f"{self!r}: restored"
             )

@@ -1,8 +1,10 @@
 """What comes to a node from its cluster: messages, answers, and dead letters."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
+from ...bus.retained_store import Stamp
 from ...common.log_limiter import LogLimiter
 from ...errors import ProtocolError
 from ...identifier import Identifier
@@ -13,6 +15,7 @@ from ..durable.streams import DEAD
 from ..mesh import MAX_EXAMPLE, Mesh
 from ..record import RecordCodec
 from ..reorder import MAX_SOURCES
+from .bucket import stamp_of
 from .buffer import ClusterBuffer
 from .order import ClusterOrder
 
@@ -29,6 +32,8 @@ class ClusterIntake:
         send_buffer: by which the mesh knows the cluster.
         order: what was taken of each source.
         place: the address of NATS.
+        on_retained: called with the identifier and the stamp of each message that is retained where
+            it was sent.
 
     Attributes:
         received: how many messages came, those that were not taken included.
@@ -41,7 +46,9 @@ class ClusterIntake:
         send_buffer: ClusterBuffer,
         order: ClusterOrder,
         place: str,
+        on_retained: Callable[[str, Stamp], object],
     ) -> None:
+        self._on_retained = on_retained
         self.received = 0
         self.order = order
         self.is_whole = False
@@ -82,6 +89,9 @@ class ClusterIntake:
         if not reply:
             # What JetStream is to keep may be published again by any node.
             self._note_via(batch.source, via)
+        if headers and batch.count == 1 and (stamp := stamp_of(headers)) is not None:
+            batch.stamp = stamp
+            self._on_retained(messages[0][0], stamp)
         batches = [batch]
         if self._filter is not None:
             filtered = router.permitted(self._filter, batch)
@@ -135,7 +145,7 @@ class ClusterIntake:
         if missed is not None:
             self._router.report_missed(source, *missed, 1)
         if messages is not None and skip < batch.count:
-            self._router.deliver(self._send_buffer, source, messages[skip:], batch.trace)
+            self._router.deliver(self._send_buffer, batch, messages[skip:])
 
     def _is_about(self, subject: str, messages: tuple[tuple[Any, ...], ...]) -> bool:
         """Whether all messages are what their subject says: NATS's permissions are for subjects."""

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from ...bus.routing_table import Parts
 from ...identifier import WILDCARD
@@ -32,6 +33,7 @@ class ClusterInterest:
         mesh: with links, the node is a gateway.
         send_buffer: by which the mesh knows the cluster.
         intake: takes what comes, and learns which messages do.
+        on_subscribed: called with each pattern that is subscribed to from then on.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class ClusterInterest:
         mesh: Mesh,
         send_buffer: SendBuffer,
         intake: ClusterIntake,
+        on_subscribed: Callable[[str], object],
     ) -> None:
+        self._on_subscribed = on_subscribed
         self._connection = connection
         self._namespace = namespace
         self._group = group
@@ -162,7 +166,15 @@ class ClusterInterest:
         else:
             self._order.forget_subject(pattern)
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """What is subscribed to."""
+        if self._all is not None:
+            return (all_subjects(self._namespace),)
+        return tuple(self._subscriptions)
+
     def _subscribe(self, pattern: str) -> Subscription:
+        self._on_subscribed(pattern)
         return self._connection.subscribe(pattern, self._intake.receive, self._group)
 
     def links_changed(self) -> None:

@@ -37,6 +37,8 @@ MESSAGES_IN = subjects_of("messages", "subscribe")
 DURABLE_OUT = subjects_of("durable queues", "publish")
 DURABLE_IN = subjects_of("durable queues", "subscribe")
 LATER_OUT = subjects_of("delayed messages", "publish")
+RETAINED_OUT = subjects_of("retained messages", "publish")
+RETAINED_IN = subjects_of("retained messages", "subscribe")
 
 
 def listed(subjects: list[str]) -> str:
@@ -71,7 +73,72 @@ async def test_messages(start_nats: StartNats, until: Until) -> None:
         one.talk("ask:it", "answer:it", 1)
         assert await first.drain(PATIENCE)
         await until(lambda: answers == [2])
+        await until(lambda: len(refused) >= 2)
+    # They do without what is retained.
+    assert {message.kwargs["example"] for message in refused} <= {
+        "berrymq-retained.plant.forgotten.>",
+        "$JS.API.STREAM.INFO.BERRYMQ_plant_RETAINED",
+    }
+
+
+async def test_retained_messages(start_nats: StartNats, until: Until) -> None:
+    server = start_nats(
+        config(MESSAGES_OUT + RETAINED_OUT, MESSAGES_IN + RETAINED_IN), jetstream=True
+    )
+    one, other = Bus(), Bus()
+    refused: list[Message] = []
+    heard: list[Any] = []
+    for bus in (one, other):
+        bus.regist_function("connection:refused", refused.append)
+    one.retain("oven:*")
+    async with node_at(server, one) as first, node_at(server, one) as second:
+        one.twitter("oven:heat", 1)
+        one.twitter("oven:heat", 2)
+        one.twitter("oven:door", 3)
+        assert await first.drain(PATIENCE)
+        assert await second.drain(PATIENCE)
+    async with node_at(server, other):
+        other.regist_function("oven:*", lambda message: heard.append(message.args[0]))
+        await until(lambda: sorted(heard) == [2, 3])
+        other.forget("oven:*")
+    last = Bus()
+    async with node_at(server, last) as node:
+        last.regist_function("oven:*", lambda message: heard.append("forgotten"))
+        assert await node.settle(PATIENCE)
+        last.retain("oven:*")
+        last.twitter("oven:heat", 4)
+        assert await node.drain(PATIENCE)
+    assert heard == [*heard[:2], "forgotten"]
     assert refused == []
+
+
+async def test_a_node_that_may_only_read_what_is_retained(
+    start_nats: StartNats, until: Until
+) -> None:
+    """It hears it, and its own messages are not kept, of which it says so."""
+    read = [*MESSAGES_OUT, "$JS.API.STREAM.INFO.BERRYMQ_plant_RETAINED"]
+    read += [subject for subject in RETAINED_OUT if "CONSUMER" in subject]
+    users = config([*MESSAGES_OUT, *RETAINED_OUT], MESSAGES_IN + RETAINED_IN)
+    server = start_nats(users, jetstream=True)
+    one, other, last = Bus(), Bus(), Bus()
+    one.retain("oven:*")
+    async with node_at(server, one) as node:
+        one.twitter("oven:heat", 1)
+        assert await node.drain(PATIENCE)
+    server.reload(config(read, MESSAGES_IN + RETAINED_IN))
+    heard: list[Any] = []
+    refused: list[Message] = []
+    other.regist_function("connection:refused", refused.append)
+    async with node_at(server, other) as node:
+        other.regist_function("oven:heat", lambda message: heard.append(message.args[0]))
+        await until(lambda: heard == [1])
+        other.retain("oven:*")
+        other.twitter("oven:door", "open")
+        await until(lambda: refused)
+        assert await node.drain(PATIENCE)
+    async with node_at(server, last) as node:
+        last.regist_function("oven:*", lambda message: heard.append(message.args[0]))
+        await until(lambda: heard == [1, 1])
 
 
 async def test_durable_queues(start_nats: StartNats, until: Until) -> None:
@@ -101,7 +168,7 @@ async def test_durable_queues(start_nats: StartNats, until: Until) -> None:
             assert message.args == (3,)
         assert [each.name for each in await node.durable_queues()] == ["workers"]
         assert await queue.delete()
-    assert refused == []
+    assert [each for each in refused if "retained" not in each.kwargs["example"].lower()] == []
 
 
 async def test_a_subject_that_is_refused(start_nats: StartNats, until: Until) -> None:
@@ -115,9 +182,10 @@ async def test_a_subject_that_is_refused(start_nats: StartNats, until: Until) ->
         bus.twitter("secret:plan")
         bus.twitter("open:plan")
         assert await node.drain(PATIENCE)
-        await until(lambda: refused)
-        assert refused[0].kwargs["example"] == "berrymq.plant.secret.plan"
-        assert "berrymq.plant.secret.plan" in refused[0].kwargs["reason"]
+        secret = "berrymq.plant.secret.plan"
+        await until(lambda: [each for each in refused if each.kwargs["example"] == secret])
+        (only,) = [each for each in refused if each.kwargs["example"] == secret]
+        assert secret in only.kwargs["reason"]
         with pytest.raises(AuthenticationError, match=r"\$JS\.API"):
             await AsyncQueue("job:*", durable="workers", bus=bus).ready()
 
