@@ -16,11 +16,12 @@ def graph_of(bus: Bus, limit: int, sent: Iterable[str] = ()) -> dict[str, Any]:
     """The graph of a bus, as `Bus.network` gives it, and how many registrations are left out.
 
     Args:
-        limit: of how many registrations at most, and how many nodes.
+        limit: how many nodes at most; of half as many registrations, each of which may have two.
         sent: identifiers of messages that there were. They lead to the wildcards that match them.
     """
-    network = bus.network(limit)
-    _add_sent(network, islice(sent, limit // 2))
+    registrations = max(1, limit // 2)
+    network = bus.network(registrations)
+    _add_sent(network, islice(sent, registrations))
     hidden = {
         node["id"]
         for node in network["nodes"]
@@ -31,7 +32,7 @@ def graph_of(bus: Bus, limit: int, sent: Iterable[str] = ()) -> dict[str, Any]:
     ends = Counter(end for edge in edges for end in (edge["from"], edge["to"]))
     nodes = [node for node in network["nodes"] if ends[node["id"]]]
     kept = {node["id"] for node in nodes[:limit]}
-    registrations = bus.statistics()["registrations"]
+    left_out = bus.statistics()["registrations"] - registrations
     return {
         "nodes": [node | {"label": plain_text(node["label"])} for node in nodes[:limit]],
         "edges": [
@@ -39,7 +40,7 @@ def graph_of(bus: Bus, limit: int, sent: Iterable[str] = ()) -> dict[str, Any]:
             for edge in edges
             if edge["from"] in kept and edge["to"] in kept
         ],
-        "omitted": max(0, registrations - limit) + max(0, len(nodes) - limit),
+        "omitted": max(0, left_out) + max(0, len(nodes) - limit),
     }
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from typing import Any, Protocol
 
 from ..bus import Bus
@@ -148,7 +147,7 @@ class Monitor:
         if self._bus is not None:
             counts["bus"] = self._bus.statistics()
             graph = graph_of(self._bus, self._max_items, figures.get("messages", ()))
-            queues[:0] = islice(_local_queues(self._bus), self._max_items + 1)
+            queues[:0] = _local_queues(self._bus)
         queues += self.durable_queues
         lists = {
             "connections": [each for view in views for each in view["connections"]],
