@@ -156,7 +156,7 @@ class Node:
         metrics: count the messages of the bus and the calls of the node; see `rpc.start_server`.
         announce: a name, 1 to 40 letters, digits, ``_`` and ``-``: others on the local network find
             the node at ``mdns://name``, by the first ``tcp://`` address of `bind` that other hosts
-            can reach. Several nodes may have the name.
+            can reach; without `bind`, of the first `listen`. Several nodes may have the name.
         gateway: what the node uses of `bus`, if `SyncNode` has put something in between; ``None``
             for ``bus.gateway``.
 
@@ -212,7 +212,7 @@ class Node:
         self._announced: Announced | None = None
         if announce is not None:
             self._announced = Announced(announce, "node")
-            check_announced(announce, self._bind)
+            check_announced(announce, self._bind or None)
         self._bus = default_bus if bus is None else bus
         self._gateway = self._bus.gateway if gateway is None else gateway
         # One for both: that of the bus, if it has one.
@@ -349,7 +349,7 @@ class Node:
         if self._is_running:
             raise RuntimeError("the node is already running")
         if self._bind:
-            await self._listen(self._bind, self._insecure, self._announced)
+            await self._listen(self._bind, self._insecure)
         if self._settings is not None:
             try:
                 await self._join(self._settings)
@@ -540,11 +540,10 @@ class Node:
             self._check_running()
         return server.endpoints
 
-    async def _listen(
-        self, endpoints: tuple[str, ...], insecure: bool, announced: Announced | None = None
-    ) -> Server:
+    async def _listen(self, endpoints: tuple[str, ...], insecure: bool) -> Server:
         options = ServerOptions(
-            announce=announced,
+            # It is announced once, at the address where it listens first.
+            announce=None if self._servers else self._announced,
             bind=endpoints_of(endpoints, "bind"),
             insecure=insecure,
             limits=self._client_options.limits,

@@ -21,12 +21,12 @@ LOOK = 5.0
 GOODBYE = 2.0
 
 
-def check_announced(name: object, bind: Sequence[str]) -> None:
+def check_announced(name: object, bind: Sequence[str] | None) -> None:
     """Check that a server can be announced.
 
     Args:
         name: of the service.
-        bind: where the server is to listen.
+        bind: where the server is to listen; ``None`` if that is not known yet.
 
     Raises:
         TypeError: the name is not text.
@@ -39,6 +39,9 @@ def check_announced(name: object, bind: Sequence[str]) -> None:
         raise ValueError(
             f"announce must be a name of 1 to 40 letters, digits, '_' and '-', not {name[:60]!r}"
         )
+    check_installed()
+    if bind is None:
+        return
     places = [Endpoint.parse(e) for e in bind if e.startswith("tcp://")]
     if not places:
         raise ValueError(
@@ -47,7 +50,6 @@ def check_announced(name: object, bind: Sequence[str]) -> None:
         )
     if all(is_loopback(place.host) for place in places):
         raise ValueError(_unreachable(places[0]))
-    check_installed()
 
 
 def _unreachable(place: Endpoint) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from berrymq_rpc import AsyncQueue, Bus, Node, rpc
+from berrymq_rpc import AsyncQueue, Bus, Node, Queue, SyncNode, rpc
 from berrymq_rpc.errors import AuthenticationError, ConnectionLostError
 from berrymq_rpc.rpc.transport.mdns.browser import MAX_SERVICES, Browser, find
 from berrymq_rpc.rpc.transport.mdns.service import TYPE, Announced
@@ -122,6 +122,24 @@ async def test_nodes_of_one_name_do_not_find_themselves(address: str, name: str)
         await one.interconnect(f"mdns://{name}")
         one.bus.twitter("oven:hot", 1)
         assert (await queue.get(timeout=BOUND)).args == (1,)
+
+
+def test_nodes_without_asyncio_and_with_keys(address: str, name: str) -> None:
+    plant_keys, office_keys = KeyPair.generate(), KeyPair.generate()
+    plant_bus, office_bus = Bus(), Bus()
+    plant = SyncNode(
+        plant_bus, announce=name, security=CurveServer(plant_keys, authorized=[office_keys.public])
+    )
+    office = SyncNode(office_bus, security=CurveServer(office_keys, authorized=[plant_keys.public]))
+    with plant, office, Queue("oven:*", bus=plant_bus) as queue:
+        with pytest.raises(ValueError, match="they cannot reach"):
+            plant.init_connection("tcp://127.0.0.1:*")
+        plant.init_connection(f"tcp://{address}:*")
+        with pytest.raises(ValueError, match=f"public key of mdns://{name} is not known"):
+            office.interconnect(f"mdns://{name}")
+        office.interconnect(f"mdns://{name}", server=plant_keys.public)
+        office_bus.twitter("oven:hot", 1)
+        assert queue.get(timeout=BOUND).args == (1,)
 
 
 async def test_keys_decide_who_is_trusted(address: str, name: str) -> None:
