@@ -110,18 +110,25 @@ class Keeping(Work):
 class Taking(Work):
     """One message that another bus has retained.
 
+    Args:
+        known: what this bus has, if that is the same message, retained by several buses at times
+            of their own: receivers have heard it.
+
     Attributes:
-        route: whom it reaches; ``None`` where it is outdated.
+        is_news: whether it was newer than what was known.
+        route: whom it reaches; ``None`` for nobody.
     """
 
     __slots__ = (
         "_is_live",
         "_kept",
+        "_known",
         "_message",
         "_retention",
         "_run",
         "_share",
         "dropped",
+        "is_news",
         "route",
     )
 
@@ -132,8 +139,11 @@ class Taking(Work):
         message: Message,
         run: Callable[[Route, Message], object],
         share: Share | None,
+        known: Kept | None,
     ) -> None:
         super().__init__()
+        self.is_news = False
+        self._known = known
         self._run = run
         self._share = share
         self.dropped = 0
@@ -152,12 +162,14 @@ class Taking(Work):
             if self._is_live and (known is None or known.stamp != kept.stamp):
                 retention.store.outdated += 1
             return False
+        self.is_news = True
         table.retention = retention
         is_new = not retention.store.wants(kept.identifier)
         retention.see(kept.stamp)
-        found = table.matching(kept.identifier, True)
-        calls = tuple(map(table.call_of, found))
-        self.route = Route(kept.identifier, calls, len(calls))
+        if self._known is None or retention.store.get(str(kept.identifier)) is not self._known:
+            found = table.matching(kept.identifier, True)
+            calls = tuple(map(table.call_of, found))
+            self.route = Route(kept.identifier, calls, len(calls))
         self.dropped = retention.put(kept, self._share)
         # This bus has to keep its own messages of this identifier now.
         return is_new
@@ -268,9 +280,14 @@ class Retention:
         """
         retained = message if isinstance(message, RetainedMessage) else RetainedMessage(message)
         kept = Kept(identifier, retained, stamp, size_of(message))
-        work = Taking(self, kept, message, run, share)
+        known: Kept | None = None
+        if retained is message:
+            known = self.get(str(identifier))
+            if known is not None and not _is_same(known.message, message):
+                known = None
+        work = Taking(self, kept, message, run, share, known)
         self.table.do(work)
-        return work.route is not None
+        return work.is_news
 
     def add_listener(self, listener: RetentionListener, instead_of: Forwarder | None) -> None:
         """As `Gateway.add_retention_listener`."""
@@ -368,6 +385,21 @@ class Retention:
                 self.store.max_bytes,
                 self.store.dropped,
             )
+
+
+def _is_same(one: Message, other: Message) -> bool:
+    """Whether two messages with one identifier have the same origin and the same arguments."""
+    if one.origin is None or one.origin != other.origin:
+        return False
+    (_, args, kwargs), (_, other_args, other_kwargs) = parts_of(one), parts_of(other)
+    if len(args) != len(other_args) or kwargs.keys() != other_kwargs.keys():
+        return False
+    pairs = [*zip(args, other_args, strict=True), *((kwargs[k], other_kwargs[k]) for k in kwargs)]
+    try:
+        return all(type(value) is type(another) and value == another for value, another in pairs)
+    except Exception:
+        # Values of classes of the user's own, and arrays, may not be comparable.
+        return False
 
 
 def size_of(message: Message) -> int:

@@ -8,7 +8,7 @@ import itertools
 import json
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -233,6 +233,41 @@ async def test_talk_is_answered_over_every_carrier(carrier: str, tmp_path: Path)
         first, second = [await answers.get() for _ in range(2)]
         assert (first.args, first.origin) == (("to 1",), "node 2")
         assert repr(second.error) == "ValueError('no', 2)"
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+async def test_what_is_retained_by_each_carrier(
+    tmp_path: Path, carrier: str, until: Callable[..., Any]
+) -> None:
+    """All come to know it, old and new, and hear nothing twice."""
+    values = [b"x" * 50_000, {1, 2}, 2**80]
+    async with places(3, tmp_path) as made:
+        heard: list[Counter[str]] = []
+        for place, value in zip(made, values, strict=True):
+            heard.append(Counter())
+            place.bus.retain("state:*")
+            place.bus.twitter(f"state:of {place.number}", value)
+            place.bus.regist_function(
+                "state:*", lambda message, counter=heard[-1]: counter.update([message.id])
+            )
+        await connect(made, [(0, 1), (1, 2), (2, 0)], carrier)
+        expected = {f"state:of {number}": value for number, value in enumerate(values)}
+
+        def agree() -> bool:
+            return all(
+                {message.id: message.args[0] for message in place.bus.retained()} == expected
+                for place in made
+            )
+
+        await until(agree)
+        made[0].bus.twitter("state:of 1", "new")
+        expected["state:of 1"] = "new"
+        await until(agree)
+        assert made[1].bus.forget("state:of 2") == 1
+        del expected["state:of 2"]
+        await until(agree)
+        for counter in heard:
+            assert counter == {"state:of 0": 1, "state:of 1": 2, "state:of 2": 1}
 
 
 async def test_all_kinds_of_values_travel_over_http(tmp_path: Path) -> None:

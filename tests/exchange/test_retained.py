@@ -1,7 +1,9 @@
 """What is retained on one bus reaches the nodes that come later, and its newest value stays."""
 
+import asyncio
 import itertools
 import random
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -134,6 +136,55 @@ async def test_ring(extra: list[tuple[int, int]], until: Until) -> None:
                 assert values[-1] == 3
         assert nodes[1].bus.forget("*:*") == 6
         await until(lambda: not any(state(each.bus) for each in nodes))
+
+
+async def test_two_that_retain_what_a_third_sends(until: Until) -> None:
+    """Each gives the message a time of its own; when they meet they know that it is the same."""
+    async with node("sensor") as sensor, node("one") as one, node("two") as two:
+        for each in (one, two):
+            each.bus.retain("state:*")
+            await each.interconnect(sensor.endpoints[0])
+        heard = [listen(each.bus) for each in (one, two)]
+        for number in range(5):
+            sensor.bus.twitter("state:a", {"number": number}, 1.5)
+            sensor.bus.twitter("state:b", number)
+        await until(lambda: state(one.bus) == state(two.bus) and len(heard[0] + heard[1]) == 20)
+        one.bus.twitter("state:b", 4)
+        one.bus.twitter("state:c", 1)
+        await one.interconnect(two.endpoints[0])
+        await until(lambda: "state:c" in state(two.bus))
+
+        def stamps(each: Node) -> dict[str, Any]:
+            return {str(kept.identifier): kept.stamp for kept in each.bus.gateway.retained()}
+
+        await until(lambda: stamps(one) == stamps(two))
+        names = [name for name, _, is_retained in heard[0] + heard[1] if is_retained]
+        assert "state:a" not in names
+
+
+async def test_threads_that_send_one_identifier(until: Until) -> None:
+    """The order in which their messages travel is that in which they were retained."""
+    async with node("one") as one, node("two") as two:
+        one.bus.retain("state:*")
+        await two.interconnect(one.endpoints[0])
+        heard = listen(two.bus)
+
+        def send(sender: int) -> None:
+            for number in range(300):
+                one.bus.twitter("state:a", (sender, number))
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            await asyncio.gather(*(asyncio.to_thread(send, sender) for sender in range(4)))
+        finally:
+            sys.setswitchinterval(interval)
+        await until(lambda: len(heard) == 1200)
+        assert state(two.bus) == state(one.bus) == {"state:a": heard[-1][1]}
+        for sender in range(4):
+            numbers = [value[1] for _, value, _ in heard if value[0] == sender]
+            assert numbers == list(range(300))
+        assert two.bus.statistics()["retained_outdated"] == 0
 
 
 async def test_what_was_forgotten_does_not_come_back(until: Until) -> None:
