@@ -67,6 +67,7 @@ NOT_REACHED = {
     "cli.doctor.network.MAX_ADDRESSES": "what the doctor reads of a peer that it asks",
     "cli.doctor.web.MAX_ANSWER": "what the doctor reads of a peer that it asks",
     "cli.tail.MAX_ROUNDS": "what this side reads again",
+    "cli.top.keyboard.MAX_KEYS": "keys of the user",
     "cli.tail.MAX_WAITING": "what the command keeps for the terminal",
     "common.measures.MAX_IDENTIFIERS": "the default of ``max_identifiers``",
     "common.measures.MAX_METHODS": "the default of ``max_methods``",

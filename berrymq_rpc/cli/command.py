@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "serve",
     "send": "send",
     "tail": "tail",
+    "top": "top.command",
     "get": "get",
     "call": "call",
     "methods": "methods",

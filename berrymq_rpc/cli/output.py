@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
@@ -17,6 +17,7 @@ from .values import json_text, printable, python_text
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 __all__ = ["VALUE", "Output", "Part", "show_log"]
 
@@ -37,6 +38,7 @@ class Output:
     Attributes:
         is_terminal: whether it is a terminal, which a person reads.
         as_json: as given.
+        is_unicode: whether it takes every character.
     """
 
     def __init__(self, stream: TextIO | None, *, as_json: bool = False) -> None:
@@ -46,7 +48,7 @@ class Output:
         #: Whether its lines are records of the log; see `show_log`.
         self._of_log = False
         self._console: Console | None = None
-        self._is_unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+        self.is_unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
         if stream is not None and hasattr(stream, "reconfigure"):
             # An output in ASCII must not fail at the first character that is not.
             stream.reconfigure(errors="backslashreplace")
@@ -68,7 +70,7 @@ class Output:
 
     def json(self, value: Any) -> None:
         """Write a value as one line of JSON."""
-        self._write(json_text(value, ascii_only=not self._is_unicode))
+        self._write(json_text(value, ascii_only=not self.is_unicode))
 
     def note(self, word: str, text: str, style: str = "dim", **fields: Any) -> None:
         """Write on standard error what happens beside the command's output.
@@ -98,6 +100,14 @@ class Output:
             self.json({"event": word, **fields})
         else:
             self.line(*parts)
+
+    def styled(self, lines: "Iterable[Text]") -> None:
+        """Write lines of `rich`; without a terminal, their text alone."""
+        for line in lines:
+            if self.is_terminal:
+                self._on_console(line)
+            else:
+                self._write(line.plain.rstrip())
 
     def pretty(self, value: Any) -> None:
         """Write a value for a person, on as many lines as it needs."""
