@@ -79,7 +79,7 @@ async def _server(server: Server, timeout: float) -> AsyncIterator[Check | dict[
             if not line
             else "give the address of the NATS server"
         )
-        text = f"{speaker.text} listens at {server}, and no NATS server"
+        text = f"{speaker.text} listens at {server}: it is not a NATS server"
         yield failed("protocol", text, advice, speaker=speaker.word)
         return
     try:
@@ -223,10 +223,28 @@ async def _jetstream(connection: Any, settings: Nats, timeout: float) -> AsyncIt
         else "JetStream is on"
     )
     yield ok("jetstream", text, enabled=True, streams=streams)
-    info: dict[str, Any] = connection.server_info
-    told = info.get("time") or answer.get("ts")
-    if isinstance(told, str):
-        yield clock(told, datetime.now(UTC))
+    if streams:
+        told = await _time_of_server(connection, settings, timeout)
+        if told is not None:
+            yield clock(told, datetime.now(UTC))
+
+
+async def _time_of_server(connection: Any, settings: Nats, timeout: float) -> str | None:
+    """The time that the server says in what it tells of a stream; none if it may not be asked."""
+    from ...nats.jetstream import JetStream
+
+    try:
+        async with asyncio.timeout(timeout):
+            answer = await JetStream(connection, str(settings)).request(
+                "STREAM.LIST", {"offset": 0}
+            )
+    except (Error, TimeoutError):
+        # Nothing else needs it.
+        return None
+    streams = answer.get("streams")
+    first = streams[0] if isinstance(streams, list) and streams else None
+    told = first.get("ts") if isinstance(first, dict) else None
+    return told if isinstance(told, str) else None
 
 
 def clock(told: str, now: datetime) -> Check:

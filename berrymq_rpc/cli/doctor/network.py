@@ -65,6 +65,9 @@ async def resolve(host: str, port: int, timeout: float) -> tuple[Check, list[Pla
         advice = "does this host reach its name server? An address in place of the name needs none"
         return failed("name", f"{host} was not resolved within {timeout:g} s", advice), []
     except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno == socket.EAI_AGAIN:
+            advice = "does this host reach its name server, and is the name spelt right?"
+            return failed("name", f"no name server says what {host} is", advice), []
         reason = error.strerror if isinstance(error, OSError) else str(error)
         advice = "is it spelt right? If it is a name of your network, does this host know it?"
         return failed("name", f"the host {host} is unknown ({reason})", advice), []
@@ -125,7 +128,7 @@ async def connect(places: list[Place], timeout: float) -> Opened:
     unreachable = isinstance(problem, OSError) and problem.errno in _UNREACHABLE
     advice = (
         f"this host has no way to an address of {'IPv6' if place.is_ipv6 else 'IPv4'} such as "
-        "this: check its network, its route and its VPN"
+        "this: check its network, its route and its VPN. A firewall may say so too"
         if unreachable
         else "is the address right?"
     )

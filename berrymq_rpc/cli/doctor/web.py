@@ -208,7 +208,7 @@ async def _bridge(
             if speaker.word in ("zeromq", "nats")
             else speaker.advice
         )
-        text = f"{speaker.text} answers at {target.host}, and no HTTP server"
+        text = f"{speaker.text} listens at {target.host}: it is not an HTTP server"
         yield failed("protocol", text, advice, speaker=speaker.word)
         return
     protocol = _protocol(answer, path, target)

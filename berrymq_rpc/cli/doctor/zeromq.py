@@ -77,7 +77,7 @@ def _who(found: Found, endpoint: str) -> tuple[bool, Check]:
     """The check of who answers, and whether it can be talked with."""
     speaker, greeting = found.speaker, found.greeting
     if greeting is None:
-        text = f"{speaker.text} answers at {endpoint}, and no node or server"
+        text = f"{speaker.text} listens at {endpoint}: it is not a node or server"
         return False, failed("protocol", text, speaker.advice, speaker=speaker.word)
     zmtp = ".".join(map(str, greeting.version))
     details = {"speaker": "zeromq", "zmtp": zmtp, "mechanism": greeting.mechanism}
