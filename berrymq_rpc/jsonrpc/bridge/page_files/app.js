@@ -8,6 +8,8 @@ import { badgeCell, depthCell, sparkCell, Table } from "./table.js";
 import { Tail } from "./tail.js";
 
 const PERIOD = 1000;
+// A server that works answers within milliseconds.
+const PATIENCE = 4000;
 
 const STYLES = {
   "01": "interconnection",
@@ -213,7 +215,7 @@ async function ask() {
   if (isAsking || document.hidden || !peer.isOpen) return;
   isAsking = true;
   try {
-    show(await peer.call("rpc.state"));
+    show(await peer.call("rpc.state", [], PATIENCE));
     setLink("good", "live");
   } catch (error) {
     if (peer.isOpen) setLink("bad", error.message);
