@@ -79,3 +79,38 @@ def test_version_that_changes_says_so_in_changes() -> None:
     # A release takes both away together.
     readme = " ".join((ROOT / "README.rst").read_text(encoding="utf-8").split())
     assert (newest[2] == "unreleased") is ("There is no release yet" in readme)
+
+
+WITHOUT_EXTRAS = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import berrymq_rpc
+from berrymq_rpc import bus, connect, exchange, monitor, rpc, security
+for module in (berrymq_rpc, bus, connect, exchange, monitor, rpc, security):
+    for name in module.__all__:
+        getattr(module, name)
+print("imported")
+"""
+
+
+def test_what_needs_no_extra() -> None:
+    """The base installation has aiozmq, msgpack and pyzmq, and all public names but few."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    packages = {
+        re.split(r"[\[<>=]", requirement)[0]
+        for name in set(extras) - {"docs", "dist", "lint", "test"}
+        for requirement in extras[name]
+    }
+    modules = importlib.metadata.packages_distributions()
+    missing = {module for module, names in modules.items() if packages & set(names)} | OPTIONAL
+    assert {"aiohttp", "click", "msgspec", "nats"} <= missing
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_EXTRAS.format(missing=missing)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("imported\n", "")

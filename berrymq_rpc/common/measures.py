@@ -279,7 +279,7 @@ class Measures:
 
     def merge(self, other: "Measures") -> None:
         """Add what another has counted; the histories stay this one's."""
-        # With one lock at a time, two that add each other do not wait for ever.
+        # With one lock at a time, two that add each other never wait for each other.
         other = other.renamed(str)
         with self._lock:
             self.served.methods.merge(other.served.methods)

@@ -48,6 +48,9 @@ PLACES = {
     "rpc/transport/curve.py": "reads a server's greeting, which anybody may, and sends nothing",
     "rpc/transport/zap.py": "answers within the process",
     "testing/tcp_proxy.py": "a relay of a test, on loopback, which passes on what both sides send",
+    "cli/doctor/first_words.py": "a probe of what answers, which any peer may ask for",
+    "cli/doctor/network.py": "a probe whether anything listens, which sends nothing",
+    "cli/doctor/web.py": "a probe of a listener, which any peer may ask for",
     "cli/failure.py": "a probe whether anything listens, which sends nothing",
 }
 

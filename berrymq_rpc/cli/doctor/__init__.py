@@ -8,3 +8,5 @@ I/O.
 
 Nothing else imports from here.
 """
+
+__all__: list[str] = []

@@ -6,3 +6,5 @@ user leaves.
 
 Nothing else imports from here.
 """
+
+__all__: list[str] = []

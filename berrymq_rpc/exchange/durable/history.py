@@ -4,14 +4,17 @@ import asyncio
 from base64 import b64decode
 from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...bus import Message
 from ...errors import NotFoundError, ProtocolError
 from ...identifier import Identifier
-from ...nats.jetstream import JetStream
 from ...runtime.log import Log
 from ..batch import Batch
+
+if TYPE_CHECKING:
+    # It needs the extra nats, and users name these classes without it.
+    from ...nats.jetstream import JetStream
 
 __all__ = ["DurableHistory", "KeptMessage"]
 
@@ -58,7 +61,7 @@ class KeptMessage(Message):
 class HistoryHost(Protocol):
     """What a history needs of the durable queues of its cluster."""
 
-    js: JetStream
+    js: "JetStream"
 
     def unpack(self, payload: bytes) -> tuple[Batch, list[tuple[Any, ...]]]:
         """Read a payload."""
