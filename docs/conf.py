@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     # Type variables and aliases in signatures, which have no page of their own.
     (r"py:class", r"berrymq_rpc\..*\.(Function|AnyCallable|Result|IncomingMessages)"),
     # Classes of inner modules, which users are given but do not make: the page has public names.
-    (r"py:class", r"berrymq_rpc\.(bus|exchange|jsonrpc|monitor|rpc|testing)\.(\w+\.)+\w+"),
+    (r"py:class", r"berrymq_rpc\.(bus|common|exchange|jsonrpc|monitor|rpc|testing)\.(\w+\.)+\w+"),
     (r"py:class", r"InboundCall|TracerProvider"),
     # What `rpc` has under its own name, and what users make by it.
     (r"py:class", r"berrymq_rpc\.security\.\w+(\.\w+)?"),
