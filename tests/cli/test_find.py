@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from typing import Any
 
 import pytest
 
@@ -16,18 +17,27 @@ def address() -> str:
     return found[0]
 
 
+def found_as(berrymq, name: str) -> dict[str, Any]:
+    """What is announced by a name, once it has been heard; pytest-timeout is the bound."""
+    while True:
+        result = berrymq("find", "--json", "--wait", "0.8")
+        assert (result.returncode, result.stderr) == (0, "")
+        for each in json.loads(result.stdout):
+            if each["name"] == name:
+                return each
+
+
 def test_find(berrymq, start, address) -> None:
     name = f"test-{secrets.token_hex(4)}"
     options = ("--bind", f"tcp://{address}:*", "--announce", name, "--insecure", "--show")
     with start("serve", *options) as node:
         endpoint = node.line().rpartition(" ")[2]
         assert f"send mdns://{name} " in node.line()
-        found = berrymq("find", "--json", "--wait", "0.8")
-        assert (found.returncode, found.stderr) == (0, "")
-        (own,) = [each for each in json.loads(found.stdout) if each["name"] == name]
+        own = found_as(berrymq, name)
         assert (own["kind"], own["endpoints"], own["keys"]) == ("node", [endpoint], False)
         assert own["version"]
-        shown = berrymq("find", "--wait", "0.8").stdout
+        while name not in (shown := berrymq("find", "--wait", "0.8").stdout):
+            continue
         assert f"mdns://{name}  node  no keys  {own['version']}\n    {endpoint}\n" in shown
         assert berrymq("send", f"mdns://{name}", "oven:hot", "220").returncode == 0
         while "oven:hot" not in (line := node.line()):
@@ -40,7 +50,8 @@ def test_a_doctor_finds_it(berrymq, start, address) -> None:
     options = ("--bind", f"tcp://{address}:*", "--announce", name, "--insecure")
     with start("serve", *options) as node:
         endpoint = node.line().rpartition(" ")[2]
-        result = berrymq("doctor", f"mdns://{name}", "--timeout", "1", "--json")
+        found_as(berrymq, name)
+        result = berrymq("doctor", f"mdns://{name}", "--timeout", "4", "--json")
         checks = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.returncode == 0, result.stdout
     assert checks[0]["check"] == "service"
