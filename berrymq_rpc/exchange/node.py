@@ -725,7 +725,7 @@ class Node:
 
     @property
     def is_connected(self) -> bool:
-        """Whether it runs, and NATS answers wherever it depends on that: its cluster, its place."""
+        """Whether it runs, and NATS answers wherever its cluster or its place depends on that."""
         return (
             self._is_running
             and (self._cluster is None or self._cluster.is_connected)

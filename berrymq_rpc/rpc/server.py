@@ -56,7 +56,7 @@ class Server(asyncio.AbstractServer):
 
     @property
     def is_connected(self) -> bool:
-        """Whether clients can reach it, as far as it knows: not while NATS is away."""
+        """Whether clients can reach it, as far as it knows; not while NATS is away."""
         return self._runtime.is_connected
 
     @property
