@@ -45,6 +45,7 @@ def test_find(berrymq, start, address) -> None:
         assert "220" in line
 
 
+@pytest.mark.slow
 def test_a_doctor_finds_it(berrymq, start, address) -> None:
     name = f"test-{secrets.token_hex(4)}"
     options = ("--bind", f"tcp://{address}:*", "--announce", name, "--insecure")

@@ -98,15 +98,28 @@ class _Attempt(PortHandler):
 
 
 class MdnsPort(Port):
-    """A port with a connection to each of some servers, up to `PortOptions.max_servers`."""
+    """A port with a connection to each of some servers, up to `PortOptions.max_servers`.
 
-    def __init__(self, endpoint: str, handler: PortHandler, options: PortOptions) -> None:
+    Args:
+        endpoint: ``mdns://name``.
+        handler: is called on the running event loop.
+        options: those of the connections, `max_servers` and `avoided_services`.
+        browser: makes what looks for the servers.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        handler: PortHandler,
+        options: PortOptions,
+        browser: type[Browser] = Browser,
+    ) -> None:
         self._endpoint = endpoint
         self._name = Endpoint.parse(endpoint).path
         self.handler = handler
         self._options = options
         self.loop = asyncio.get_running_loop()
-        self._browser = Browser(self._name, self._look_soon)
+        self._browser = browser(self._name, self._look_soon)
         #: By the servers' ids.
         self._attempts: dict[str, _Attempt] = {}
         #: By the keys of the connections.
@@ -121,6 +134,7 @@ class MdnsPort(Port):
         #: What opens and closes ports.
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
+        self._closed = asyncio.Event()
         self._pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._began = self.loop.time()
         self._ask_at = self._began + self._pause.next()
@@ -320,10 +334,16 @@ class MdnsPort(Port):
         for attempt in list(self._attempts.values()):
             self._end(attempt)
 
-    async def wait_closed(self) -> None:
+        self._finishing = self.loop.create_task(self._finish(), name="mdns end")
+        self._finishing.add_done_callback(lambda _: self._closed.set())
+
+    async def _finish(self) -> None:
         await self._browser.wait_stopped()
-        if self._tasks:
+        while self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def wait_closed(self) -> None:
+        await self._closed.wait()
 
 
 def _nearest(places: list[str]) -> str:
