@@ -161,8 +161,10 @@ async def unreachable(endpoint: str, error: Error) -> Unreachable:
         error: what the call failed with. Where the peer is behind NATS, it knows why.
     """
     if finds_several(endpoint):
-        return Unreachable(_with_endpoint(endpoint, error))
-    return Unreachable(f"no peer answers at {endpoint}: {await diagnose(endpoint)}")
+        text = _with_endpoint(endpoint, error)
+    else:
+        text = f"no peer answers at {endpoint}: {await diagnose(endpoint)}"
+    return Unreachable(f"{text}\nFind out more with: berrymq doctor {endpoint}")
 
 
 async def diagnose(endpoint: str) -> str:

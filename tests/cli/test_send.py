@@ -40,6 +40,7 @@ def test_no_server(berrymq) -> None:
     assert result.stderr == (
         f"Error: no peer answers at {SILENT}: no server is listening on port 1 of 127.0.0.1. "
         f"Is the node running? Start one there with: berrymq serve --bind {SILENT}\n"
+        f"Find out more with: berrymq doctor {SILENT}\n"
     )
 
 

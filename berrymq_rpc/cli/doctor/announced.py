@@ -21,14 +21,16 @@ async def examine_announced(
         timeout: seconds to look, and for each check.
         version: of this package.
     """
-    # Here, as it needs zeroconf.
     from ...rpc.transport.mdns.browser import find
     from ...rpc.transport.mdns.interfaces import nearest_first, own_addresses
 
     name = Endpoint.parse(endpoint).path
     try:
-        own = own_addresses()
         found = [each for each in await find(timeout) if each.name == name.lower()]
+        own = own_addresses()
+    except ModuleNotFoundError as error:
+        yield failed("extras", str(error), "install it")
+        return
     except OSError as error:
         text = f"the local network cannot be searched: {error}"
         yield failed("service", text, "is this host connected to a network?")

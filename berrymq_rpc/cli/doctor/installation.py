@@ -20,6 +20,10 @@ EXTRAS = {
     "nats": ("nats", "nkeys"),
     "json": ("msgspec",),
     "uvloop": ("uvloop",),
+    "metrics": ("prometheus_client",),
+    "otel": ("opentelemetry",),
+    "files": ("watchfiles",),
+    "discovery": ("zeroconf",),
 }
 
 #: Versions of Python that this package is made for, from the first to the last.
@@ -34,6 +38,10 @@ _WHAT = {
     "nats": "addresses of NATS",
     "json": "faster JSON",
     "uvloop": "a faster event loop",
+    "metrics": "/metrics for Prometheus",
+    "otel": "OpenTelemetry",
+    "files": "files as senders of messages",
+    "discovery": "mdns://, and announce=",
 }
 
 

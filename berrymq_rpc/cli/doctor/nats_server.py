@@ -124,9 +124,9 @@ def _version(info: Mapping[str, Any]) -> Check:
 async def _as_user(
     settings: Nats, timeout: float, insecure: bool, info: Mapping[str, Any]
 ) -> AsyncIterator[Check]:
-    from ...nats.connection import Connection
-
     try:
+        from ...nats.connection import Connection
+
         connection = Connection(settings, name="berrymq doctor", insecure=insecure, serves=False)
     except ModuleNotFoundError as error:
         yield failed("extras", str(error), "install it")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from berrymq_rpc.cli.doctor.installation import examine_installation
 from berrymq_rpc.security import KeyPair
 
 from ..conftest import ROOT, berrymq, endpoint_of, node, start  # noqa: F401  (fixtures)
+from ..test_entry import without
 from .conftest import collected, statuses
 
 PAGE = (ROOT / "docs" / "reference" / "command.rst").read_text(encoding="utf-8")
@@ -165,3 +167,21 @@ def test_without_an_endpoint(berrymq) -> None:  # noqa: F811
     result = berrymq("doctor")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("ok       package   berrymq_rpc ")
+
+
+def test_each_extra_is_known() -> None:
+    """Those of users, not those for work on this package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    others = {"test", "lint", "docs", "dist", "nats-server"}
+    assert set(installation.EXTRAS) == set(project["optional-dependencies"]) - others
+
+
+@pytest.mark.parametrize("arguments", [["mdns://oven"], ["nats://127.0.0.1:4222/calc"]])
+def test_an_extra_that_is_missing(arguments: list[str], nats_server) -> None:
+    """It is a check that fails, with what to install."""
+    place = arguments[0].replace("127.0.0.1:4222", f"127.0.0.1:{nats_server.port}")
+    module = "zeroconf" if place.startswith("mdns") else "nats"
+    result = without(module, "doctor", place, "--timeout", "0.5")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "It comes with the extra" in result.stdout
