@@ -10,7 +10,7 @@ from ...rpc.signature import bounded_repr
 
 __all__ = ["STATE", "PageTable"]
 
-#: The method that answers what the page may do.
+#: The method that answers what the page may do, and whether there are messages.
 ABOUT = "rpc.page"
 
 #: Those of the bridge's own methods that change nothing but what the caller gets.
@@ -34,7 +34,8 @@ class PageTable(HandlerTable):
         own = {name: served.methods[name] for name in _LOOKING if name in served.methods}
         own.setdefault(DESCRIBE, Method.of(DESCRIBE, lambda: describe(served)))
         own |= looking
-        own[ABOUT] = Method.of(ABOUT, lambda: {"write": may_write})
+        about = {"write": may_write, "messages": "subscribe" in own}
+        own[ABOUT] = Method.of(ABOUT, lambda: about)
         super().__init__((served.methods if may_write else {}) | own, {})
         self._served = served
         self._may_write = may_write

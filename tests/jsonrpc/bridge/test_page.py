@@ -143,6 +143,7 @@ async def test_the_state() -> None:
         assert (state["version"], state["name"], state["urls"]) == (1, "worker", [url])
         assert "job:done" in {node["label"] for node in state["graph"]["nodes"]}
         assert {each["style"] for each in state["connections"]} == {"http"}
+        assert await asked(session, url, "rpc.page") == {"write": False, "messages": True}
         shown = await asked(session, url, "rpc.state")
         assert shown.keys() == state.keys()
 
@@ -197,7 +198,7 @@ async def test_a_pass_opens_one_websocket() -> None:
                     await asked(session, url, "rpc.page", path=path, protocols=protocols)
             else:
                 shown = await asked(session, url, "rpc.page", path=path, protocols=protocols)
-                assert shown == {"write": False}
+                assert shown == {"write": False, "messages": False}
         assert users == ["alice"]
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             await asked(session, url, "rpc.page", protocols=protocols)
@@ -222,7 +223,7 @@ def test_passes_end() -> None:
 
 async def test_it_may_look_only(handler: Any) -> None:
     async with served(handler) as (session, url):
-        assert await asked(session, url, "rpc.page") == {"write": False}
+        assert await asked(session, url, "rpc.page") == {"write": False, "messages": False}
         names = {each["name"] for each in (await asked(session, url, "rpc.describe"))["methods"]}
         assert "get_data" in names
         text = await asked(session, url, "get_data")
@@ -256,7 +257,7 @@ async def test_it_may_not_use_the_other_websocket(handler: Any) -> None:
 
 async def test_it_may_write(handler: Any) -> None:
     async with served(handler, page_write=True) as (session, url):
-        assert await asked(session, url, "rpc.page") == {"write": True}
+        assert await asked(session, url, "rpc.page") == {"write": True, "messages": False}
         assert await asked(session, url, "get_data") == ["hello", 5]
         assert (await asked(session, url, "no_such_method")).startswith("no method")
 

@@ -221,6 +221,22 @@ async def test_without_write_it_may_look_only(tmp_path: Path) -> None:
         tab.problems.clear()
 
 
+async def test_a_handler_has_calls_alone(tmp_path: Path) -> None:
+    async with Bridge(Handler(), title="sums") as bridge, opened_tab(tmp_path) as tab:
+        await tab.open(await bridge.serve_http(page=True, page_write=True))
+        await tab.until("document.querySelector('#tail').hidden")
+        await tab.shows("#name", "sums")
+        await tab.run("document.querySelector('#call-method').focus()")
+        await tab.type("add")
+        await tab.run("document.querySelector('#call-parameters input').value = 1")
+        await tab.run("document.querySelector('#call-form').requestSubmit()")
+        await tab.shows("#call-result", "2  (")
+        await tab.shows("#calls th", "add")
+        for part in ("graph", "tail", "send-form"):
+            assert not await tab.run(f"document.querySelector('#{part}').checkVisibility()")
+        assert tab.problems == []
+
+
 async def test_behind_a_token(tmp_path: Path) -> None:
     async with shown(tmp_path, token="secret", password="secret") as page:
         with Queue("oven:*", bus=page.bus):

@@ -183,8 +183,13 @@ const peer = new Peer({
     ask();
     tail.resume();
     try {
-      const [{ methods }, { write }] = await Promise.all([peer.call("rpc.describe"), peer.call("rpc.page")]);
+      const [{ methods }, { write, messages }] = await Promise.all([
+        peer.call("rpc.describe"),
+        peer.call("rpc.page"),
+      ]);
       forms.offer(methods, write);
+      // A handler has calls alone.
+      for (const part of ["graph", "identifiers", "queues", "tail"]) $(part).hidden = !messages;
     } catch (error) {
       forms.offer([], false);
     }
