@@ -123,6 +123,19 @@ async def test_a_receiver_elsewhere_that_raises(spans: Spans, until: Any) -> Non
     assert [span.kind for span in failed] == [PROCESS]
 
 
+async def test_a_link_over_http(spans: Spans, until: Any) -> None:
+    here, there = Place("here", "mem://tracing-http-0"), Place("there", "mem://tracing-http-1")
+    async with here.node, there.node, Bridge(here.node) as one, Bridge(there.node) as other:
+        url = await one.serve_http("127.0.0.1", 0)
+        await other.serve_http("127.0.0.1", 0)
+        await there.node.interconnect(url)
+        for place, name in ((here, "oven:log"), (there, "oven:fire")):
+            place.bus.twitter(name, b"bytes")
+        await until(lambda: len(here.heard) == len(there.heard) == 2)
+    for name in ("oven:log", "oven:fire"):
+        assert len(parents(spans, name)[1]) == 2
+
+
 async def test_a_node_without_tracing_passes_it_on(spans: Spans, until: Any) -> None:
     run = next(_numbers)
     first = Place("first", f"mem://tracing-{run}-0")

@@ -1,8 +1,10 @@
 """Calls as spans of OpenTelemetry: joined from client to server, ended whatever becomes of them."""
 
 import asyncio
+import importlib
 import itertools
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -499,3 +501,11 @@ def test_a_provider_is_asked_for() -> None:
     with pytest.raises(TypeError, match="TracerProvider"):
         instrument("jaeger")  # type: ignore[arg-type]
     assert installed() is None
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "berrymq_rpc.opentelemetry")
+    with pytest.raises(ModuleNotFoundError, match=r"needs opentelemetry-api.*otel"):
+        importlib.import_module("berrymq_rpc.opentelemetry")

@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +27,9 @@ class Keyboard:
 
     def __init__(self) -> None:
         self._file: int | None = None
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_write, False)
+        # Sockets, as Windows waits for nothing else.
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_write.setblocking(False)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -53,14 +55,16 @@ class Keyboard:
     def wake(self) -> None:
         """End a `wait`. Any thread, and a signal handler, may call it."""
         with suppress(BlockingIOError, OSError):
-            os.write(self._wake_write, b"\0")
+            self._wake_write.send(b"\0")
 
     def wait(self, seconds: float | None) -> str:
         """Return what was pressed; empty if the time is over, or `wake` was called."""
-        files = [self._wake_read] if self._file is None else [self._wake_read, self._file]
+        files: list[socket.socket | int] = [self._wake_read]
+        if self._file is not None:
+            files.append(self._file)
         ready, _, _ = select.select(files, [], [], seconds)
         if self._wake_read in ready:
-            os.read(self._wake_read, MAX_KEYS)
+            self._wake_read.recv(MAX_KEYS)
         if self._file is None or self._file not in ready:
             return ""
         data = os.read(self._file, MAX_KEYS)
@@ -71,9 +75,9 @@ class Keyboard:
         return _SEQUENCE.sub("", data.decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """Close what it holds."""
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        """Close what it holds; `wake` does nothing from then on."""
+        self._wake_read.close()
+        self._wake_write.close()
 
 
 def termios_error() -> type[Exception]:

@@ -97,9 +97,7 @@ class Screen:
                     self._press(self._keyboard.wait(None))
         finally:
             self._poller.stop()
-            # It may be about to wake this side.
-            if self._poller.ident is None or not self._poller.is_alive():
-                self._keyboard.close()
+            self._keyboard.close()
 
     def _picture(self) -> Group:
         width, height = self._console.size
