@@ -118,6 +118,17 @@ async def test_each_message_comes_once_whatever_it_matches(bus: Bus) -> None:
     assert bus.registrations() == []
 
 
+async def test_what_is_retained_comes_first_and_once(bus: Bus) -> None:
+    bus.retain("oven:*")
+    bus.twitter("oven:hot", 1)
+    with bus.messages("oven:*", "*:hot") as messages:
+        bus.twitter("oven:off", 2)
+        first, second = [await anext(messages) for _ in range(2)]
+        assert (first.id, first.retained) == ("oven:hot", True)
+        assert (second.id, second.retained) == ("oven:off", False)
+        assert messages.qsize() == 0
+
+
 async def test_what_is_over_the_bound_is_dropped_counted_and_logged(
     bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -209,6 +209,7 @@ async def test_servers_that_cannot_be_reached_are_passed_over(address: str, name
         assert await client.rpc.who() == "one"
 
 
+@pytest.mark.slow
 async def test_many_names_are_not_many_connections(
     address: str, name: str, until: Callable[..., Any]
 ) -> None:
