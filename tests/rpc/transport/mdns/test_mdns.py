@@ -93,6 +93,17 @@ async def test_calls_are_shared_and_servers_come_and_go(
             assert await client.rpc.who() == "three"
 
 
+async def test_a_server_says_goodbye(address: str, name: str, until: Callable[..., Any]) -> None:
+    browser = Browser(name, lambda: None)
+    browser.start()
+    async with await serve("one", address, name):
+        await until(lambda: browser.services)
+    # What was announced is valid for more than an hour otherwise.
+    await until(lambda: not browser.services)
+    browser.stop()
+    await browser.wait_stopped()
+
+
 async def test_max_servers(address: str, name: str, until: Callable[..., Any]) -> None:
     async with (
         await serve("one", address, name),
