@@ -218,7 +218,7 @@ async def _jetstream(connection: Any, settings: Nats, timeout: float) -> AsyncIt
         return
     streams, size = answer.get("streams"), answer.get("storage")
     text = (
-        f"JetStream is on ({streams} streams, {size:,} bytes)"
+        f"JetStream is on (streams: {streams}, bytes: {size:,})"
         if isinstance(size, int)
         else "JetStream is on"
     )

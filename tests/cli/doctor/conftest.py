@@ -6,6 +6,8 @@ from berrymq_rpc.cli.doctor.check import Check
 
 #: Seconds for each check; those that have to wait for it take so long.
 SHORT = 0.4
+#: The same where other answers come.
+MEDIUM = 1.5
 #: The same where an answer has to come.
 LONG = 5.0
 

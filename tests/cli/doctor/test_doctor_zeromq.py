@@ -20,14 +20,14 @@ import zmq
 import zmq.asyncio
 
 from berrymq_rpc import Bus, Node, rpc
-from berrymq_rpc.cli.doctor import network
+from berrymq_rpc.cli.doctor import first_words, network
 from berrymq_rpc.cli.doctor.check import Check
 from berrymq_rpc.cli.doctor.zeromq import examine
 from berrymq_rpc.jsonrpc.bridge import Bridge
 from berrymq_rpc.jsonrpc.zeromq import RPCServer
 from berrymq_rpc.security import CurveClient, CurveServer, KeyPair, Security
 
-from .conftest import LONG, SHORT, collected, statuses
+from .conftest import LONG, MEDIUM, SHORT, collected, statuses
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -75,6 +75,13 @@ async def test_a_server() -> None:
         assert found["latency"].details["count"] == 10
         assert found["protocol"].details["dialect"] == "native"
         assert server.statistics()["malformed"] == 0
+
+
+async def test_a_slow_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A greeting that comes after the other questions is one all the same."""
+    monkeypatch.setattr(first_words, "UNASKED", 0.0)
+    async with await rpc.start_server({}, bind="tcp://127.0.0.1:*") as server:
+        assert statuses(await examined(server.endpoints[0])) == WELL
 
 
 async def test_a_node_by_its_name() -> None:
@@ -269,14 +276,14 @@ async def test_a_plain_aiozmq_server() -> None:
         return [struct.pack("=HHLd?", *ids, 0.0, True), msgpack.packb(error)]
 
     async with router(answer) as endpoint:
-        found = await examined(endpoint, timeout=SHORT)
+        found = await examined(endpoint, timeout=MEDIUM)
     assert statuses(found) == REACHED | {"protocol": "warning"}
     assert "--dialect aiozmq" in advice(found["protocol"])
 
 
 async def test_a_router_that_says_nothing() -> None:
     async with router(lambda frames: None) as endpoint:
-        found = await examined(endpoint, timeout=SHORT)
+        found = await examined(endpoint, timeout=MEDIUM)
     assert statuses(found) == REACHED | {"protocol": "failed"}
     assert "answers nothing" in found["protocol"].text
 
