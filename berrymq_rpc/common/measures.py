@@ -49,7 +49,7 @@ __all__ = [
 OK, ERROR, CANCELLED, EXPIRED, REFUSED = range(5)
 
 #: Their names: a result; an exception of the method; given up by the caller; not answered within
-#: its timeout; not begun, as it was not allowed, not found, malformed, or too many ran.
+#: its timeout; not begun, as it was not allowed, not found, had wrong arguments, or too many ran.
 OUTCOMES = ("ok", "error", "cancelled", "expired", "refused")
 
 #: What the messages are counted under that never leave the process: who sees the figures need not
