@@ -134,6 +134,11 @@ class Batch:
         if frames:
             self.size += sum(map(len, frames))
 
+    @property
+    def messages(self) -> int:
+        """How many messages are lost with it."""
+        return self.count
+
     def set_trace(self, trace: Carrier | None) -> "Batch":
         """Have it carry a context; return it."""
         self.trace = trace
@@ -229,6 +234,11 @@ class PresenceBatch(Batch):
     ) -> None:
         super().__init__(source, first, 1, data, frames)
         self.presence = presence
+
+    @property
+    def messages(self) -> int:
+        presence = self.presence
+        return int(presence is not None and presence.kind == "will")
 
     def envelope(self) -> dict[str, Any]:
         envelope = super().envelope()

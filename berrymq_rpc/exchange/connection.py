@@ -99,6 +99,8 @@ class Connection(ABC):
         self._task: asyncio.Task[None] | None = None
         self._is_up = True
         self._is_closed = False
+        #: Whether it sends what is left, and is closed then: it does not try again.
+        self._is_closing = False
         #: Called with ``"lost"`` or ``"restored"`` and what is known about it; set by the node.
         self.report: Callable[..., object] = lambda action, **about: None
 
@@ -203,6 +205,8 @@ class Connection(ABC):
         """The peer does not answer, or answers with an error."""
         if self._is_up:
             self._is_up = False
+            if self._is_closing:
+                return
             # If the peer is gone, the error says only which call has noticed it.
             gone = isinstance(error, ConnectionLostError | ServiceClosedError)
             reason = "the peer is gone" if gone else repr(error)

@@ -243,6 +243,7 @@ class Interconnection(Connection):
 
     async def close(self) -> None:
         if not self.closed:
+            self._is_closing = True
             if self._link.is_up:
                 await self._link.drain(FAREWELL)
             await self._link_keeper.finish(FAREWELL)

@@ -75,6 +75,11 @@ class RetainedBatch(Batch):
         self._entries = [(entry.origin, *entry.stamp) for entry in entries]
         self._forgotten = [(str(each.identifier), *each.stamp) for each in forgotten]
 
+    @property
+    def messages(self) -> int:
+        # What is retained stays here, and its next connection gets it.
+        return 0
+
     def envelope(self) -> dict[str, Any]:
         return {"retained": self._entries, "forgotten": self._forgotten}
 

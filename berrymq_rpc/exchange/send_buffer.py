@@ -31,7 +31,7 @@ class SendBuffer:
         max_bytes: bytes of the same.
 
     Attributes:
-        messages: how many it holds.
+        messages: how many it holds; what nodes say about each other counts as one as well.
         bytes: how many these take.
         dropped: how many messages were dropped.
         refused: how many messages the peer, or the way to it, did not accept.
@@ -66,7 +66,7 @@ class SendBuffer:
         ) > 1:
             oldest = waiting.popleft()
             self._remove(oldest)
-            self.dropped += oldest.count
+            self.dropped += oldest.messages
             self._drop(oldest)
 
     def put_presence(self, batch: Batch) -> None:
@@ -114,11 +114,11 @@ class SendBuffer:
 
     def refuse(self, batch: Batch) -> None:
         """Count a batch that the peer does not accept; it is acknowledged in its turn."""
-        self.refused += batch.count
+        self.refused += batch.messages
 
     def clear(self) -> int:
         """Drop everything; return how many messages that were."""
-        dropped = self.messages
+        dropped = sum(batch.messages for batch in (*self._waiting, *self._sent))
         for batch in self._waiting:
             self._drop(batch)
         self._waiting.clear()

@@ -43,7 +43,7 @@ class Publication(Batch):
         key: what the publisher of stored messages knows it by, once it has it.
     """
 
-    __slots__ = ("key", "payload", "subject")
+    __slots__ = ("_messages", "key", "payload", "subject")
 
     def __init__(self, batch: Batch, subject: str, payload: bytes) -> None:
         super().__init__(batch.source, batch.first, batch.count, b"", (), batch.target)
@@ -54,6 +54,11 @@ class Publication(Batch):
         self.stamp = batch.stamp
         self.identifier = batch.identifier
         self.size = len(payload) + OVERHEAD
+        self._messages = batch.messages
+
+    @property
+    def messages(self) -> int:
+        return self._messages
 
 
 class Refused(NamedTuple):
