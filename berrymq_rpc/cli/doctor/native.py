@@ -21,6 +21,9 @@ PINGS = 10
 SMALL_WINDOW = 8
 SMALL_MESSAGE = 64 << 10
 
+#: More than any limit is.
+LARGE = 1 << 63
+
 #: Versions of a greeting that are looked at.
 MAX_VERSIONS = 20
 
@@ -119,7 +122,7 @@ def checks_of_greeting(properties: Mapping[str, Any], own_version: str) -> list[
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < LARGE
 
 
 async def pings(talk: Conversation, timeout: float) -> list[Check]:

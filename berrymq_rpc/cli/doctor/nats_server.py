@@ -113,7 +113,7 @@ async def _first_line(place: Place, timeout: float) -> bytes | None:
 
 def _version(info: Mapping[str, Any]) -> Check:
     text = str(info.get("version"))[:40]
-    numbers = tuple(int(each) for each in text.split(".")[:2] if each.isdigit())
+    numbers = tuple(int(each) for each in text.split(".")[:2] if each.isdecimal())
     details = {"peer": text, "name": str(info.get("server_name"))[:100]}
     if len(numbers) == 2 and numbers < OLDEST:
         wanted = ".".join(map(str, OLDEST))

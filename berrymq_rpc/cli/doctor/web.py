@@ -353,9 +353,9 @@ async def _read(reader: asyncio.StreamReader) -> Answer:
     for line in lines:
         name, _, value = line.partition(":")
         fields[name.strip().lower()] = value.strip()
-    number = int(status[0]) if status and status[0].isdigit() and len(status[0]) == 3 else 0
+    number = int(status[0]) if status and status[0].isdecimal() and len(status[0]) == 3 else 0
     length = fields.get("content-length", "")
-    wanted = int(length) if length.isdigit() and len(length) < 10 else MAX_ANSWER
+    wanted = int(length) if length.isdecimal() and len(length) < 10 else MAX_ANSWER
     while number != 101 and len(body) < min(wanted, MAX_ANSWER):
         more = await reader.read(MAX_ANSWER)
         if not more:

@@ -1,6 +1,7 @@
 """``berrymq doctor nats://...``."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -74,6 +75,21 @@ async def test_other_servers(first: bytes, word: str | None) -> None:
         found = await examined(f"nats://127.0.0.1:{port}")
     assert found["protocol"].status == "failed"
     assert found["protocol"].details.get("speaker") == word
+
+
+async def test_a_server_that_tells_nonsense() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write('INFO {"version": "\u00b2.\u00b2", "server_name": [1]}\r\n'.encode())
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        found = await examined(f"nats://127.0.0.1:{port}", timeout=SHORT)
+    assert found["version"].status == "ok"
+    assert "failed" in statuses(found).values()
 
 
 async def test_a_server_that_says_nothing() -> None:

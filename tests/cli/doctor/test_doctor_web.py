@@ -81,6 +81,8 @@ async def test_a_token() -> None:
         (http("503 Busy"), "protocol", "full"),
         (http("418 Teapot", b"[" * 2000), "protocol", "status 418"),
         (b"\xff\0\0\0\0\0\0\0\1\x7f", "protocol", "a ZeroMQ socket"),
+        ("HTTP/1.1 \u00b2\u00b2\u00b2 x\r\n\r\n".encode("latin-1"), "protocol", "an HTTP server"),
+        (http("200 OK", b"[]").replace(b": 2", b": \xb2"), "protocol", "speaks no JSON-RPC"),
         (b"SSH-2.0-x\r\n", "protocol", "an SSH server"),
         (b"\x15\3\1\0\2\2\x46", "protocol", "a TLS server"),
     ],

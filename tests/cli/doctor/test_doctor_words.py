@@ -96,6 +96,8 @@ def test_limits_that_are_told() -> None:
     assert "TooLargeError" in few.advice
     assert "few calls" in few.advice
     # A peer can send anything.
+    _, huge = checks_of_greeting({"versions": [1], "window": 10**5000, "max_frame": 7}, "0.1.0")
+    assert huge.details == {"max_frame": 7}
     _, none = checks_of_greeting({"versions": [1], "window": "many", "max_frame": True}, "0.1.0")
     assert (none.status, none.text) == (Status.WARNING, "the peer tells no limits")
 
