@@ -347,6 +347,12 @@ class Bus(Registry):
         """
         return [kept.message for kept in self._retention.retained(Identifier(identifier))]
 
+    @property
+    def retained_bounds(self) -> tuple[int, int]:
+        """How many messages it retains at most, and bytes of these, as it was made with."""
+        store = self._retention.store
+        return store.max_messages, store.max_bytes
+
     def forget(self, identifier: Identifier | str) -> int:
         """Drop the messages that are retained and that `identifier` covers.
 

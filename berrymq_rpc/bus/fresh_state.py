@@ -16,7 +16,7 @@ __all__ = ["fresh_state"]
 
 @contextmanager
 def fresh_state(bus: Bus, *, keep_followers: bool = False) -> Iterator[Bus]:
-    """Give a bus the state of a new one, and its own back at the end.
+    """Give a bus the state of a new one with the same bounds, and its own back at the end.
 
     What is sent meanwhile reaches only what has followed meanwhile.
 
@@ -27,7 +27,8 @@ def fresh_state(bus: Bus, *, keep_followers: bool = False) -> Iterator[Bus]:
     kept = dict(vars(bus))
     followers = bus.registrations() if keep_followers else []
     # Name by name, as other threads may be sending: none is missing at any time.
-    vars(bus).update(vars(Bus()))
+    max_retained, max_retained_bytes = bus.retained_bounds
+    vars(bus).update(vars(Bus(max_retained, max_retained_bytes)))
     backlogs = exchange_backlogs(bus, None)
     try:
         for registration in followers:

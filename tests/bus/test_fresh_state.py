@@ -20,6 +20,22 @@ def test_nothing_follows_and_then_all_is_as_before(bus: Bus) -> None:
     assert seen == ["inner", 3]
 
 
+def test_what_is_retained_is_not_that_of_before() -> None:
+    bus = Bus(max_retained=2)
+    bus.retain("a:*")
+    bus.twitter("a:b", 1)
+    with fresh_state(bus):
+        assert bus.retained() == []
+        bus.twitter("a:b", 2)
+        assert bus.retained() == []
+        bus.retain("c:*")
+        for number in range(3):
+            bus.twitter(f"c:n{number}", number)
+        assert [message.args for message in bus.retained()] == [(1,), (2,)]
+        assert bus.retained_bounds == (2, 64 << 20)
+    assert [message.args for message in bus.retained()] == [(1,)]
+
+
 def test_names_that_programs_hold_go_on(bus: Bus) -> None:
     twitter, following_function = bus.twitter, bus.following_function
     with fresh_state(bus):
