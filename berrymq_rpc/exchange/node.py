@@ -818,17 +818,10 @@ class Node:
             "wills_published": self._mesh.wills.published,
         }
         if (cluster := self._cluster) is not None:
-            buffer = cluster.send_buffer
-            counts["messages_refused"] += buffer.refused
+            counts["messages_refused"] += cluster.send_buffer.refused
             counts["messages_missed"] += cluster.order.missed
             counts["messages_duplicated"] += cluster.order.duplicates
-            counts["cluster_connected"] = int(cluster.is_connected)
-            counts["cluster_received"] = cluster.received
-            counts["cluster_waiting"] = buffer.messages
-            counts["cluster_dropped"] = buffer.dropped
-            counts["will_holders"] = cluster.watch.holders
-            counts["cluster_retained_waiting"] = cluster.retained.waiting
-            counts["cluster_retained_refused"] = cluster.retained.refused
+            counts |= cluster.statistics()
         counts["doubles"] = counts["messages_duplicated"]
         meter = self._meter
         return counts if meter is None else counts | meter.call_totals() | meter.message_totals()

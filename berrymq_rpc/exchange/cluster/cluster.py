@@ -169,6 +169,18 @@ class Cluster:
     def withheld(self) -> int:
         return self.send_buffer.withheld + self.retained.withheld
 
+    def statistics(self) -> dict[str, int]:
+        """Counts, as `Node.statistics` explains them."""
+        return {
+            "cluster_connected": int(self.is_connected),
+            "cluster_received": self.received,
+            "cluster_waiting": self.send_buffer.messages,
+            "cluster_dropped": self.send_buffer.dropped,
+            "cluster_retained_waiting": self.retained.waiting,
+            "cluster_retained_refused": self.retained.refused,
+            "will_holders": self.watch.holders,
+        }
+
     @property
     def source(self) -> Source:
         """This node."""

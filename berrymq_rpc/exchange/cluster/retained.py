@@ -57,6 +57,12 @@ MAX_NOTICE = 256 << 10
 #: Attempts to store a message while others store the same.
 ATTEMPTS = 10
 
+#: Seconds in which what was sent is stored, as a rule: otherwise those who follow are told. After
+#: so many more they read again, as they may have missed what was sent, and read before it was
+#: stored.
+IN_TIME = 1.0
+SECOND_LOOK = 2.0
+
 #: Seconds until it is tried again what has failed.
 PAUSE = 1.0
 
@@ -130,8 +136,11 @@ class ClusterRetained:
         #: Patterns of what is followed and was not read yet.
         self._unread: set[str] = set()
         self._followed: Followed | None = None
-        #: The stamp with which a message of each identifier was sent to those who follow.
-        self._sent: OrderedDict[str, Stamp] = OrderedDict()
+        #: The stamp with which a message of each identifier was sent to those who follow, and when.
+        self._sent: OrderedDict[str, tuple[Stamp, float]] = OrderedDict()
+        #: Patterns that are to be read a second time, and what does that.
+        self._again: set[str] = set()
+        self._second_look: asyncio.TimerHandle | None = None
         #: Identifiers of which the bucket has what was not sent.
         self._news: list[str] = []
         self._has_read_forgotten = False
@@ -173,8 +182,9 @@ class ClusterRetained:
         """Store and read nothing any more."""
         self._is_closed = True
         self._gateway.remove_retention_listener(self)
-        if self._recheck is not None:
-            self._recheck.cancel()
+        for timer in (self._recheck, self._second_look):
+            if timer is not None:
+                timer.cancel()
         for task in (self._writer, self._reader):
             if task is not None:
                 task.cancel()
@@ -260,7 +270,7 @@ class ClusterRetained:
         Args:
             text: its identifier.
         """
-        self._sent[text] = stamp
+        self._sent[text] = stamp, self._loop.time()
         self._sent.move_to_end(text)
         if len(self._sent) > MAX_KNOWN:
             self._sent.popitem(last=False)
@@ -395,7 +405,8 @@ class ClusterRetained:
                 sequence = await self._bucket.put(kept, payload, expected)
                 if sequence is not None:
                     self._note_stored(text, sequence, kept.stamp)
-                    if self._sent.get(text) != kept.stamp:
+                    sent, when = self._sent.get(text, (NEVER, 0.0))
+                    if sent != kept.stamp or self._loop.time() - when > IN_TIME:
                         self._news.append(text)
                     break
                 stored = await self._bucket.get(kept.identifier)
@@ -452,10 +463,13 @@ class ClusterRetained:
         if self._has_warned:
             return
         self._has_warned = True
+        why = str(error)
+        if isinstance(error, NotFoundError):
+            why = f"JetStream is not enabled at {self._place}: start nats-server with -js"
         logger.warning(
             "retained messages go to the nodes that are in the cluster now, and nobody keeps them "
             "for those that come later: %.300s",
-            error,
+            why,
         )
 
     # -- what the bucket has ---------------------------------------------------------------------
@@ -483,6 +497,7 @@ class ClusterRetained:
                 patterns, self._unread = self._unread, set()
                 try:
                     await self._fetch_some(patterns)
+                    self._plan_second_look(patterns)
                 except AuthenticationError as error:
                     self._may_not_read, self._must_check = True, False
                     self._unread.clear()
@@ -500,6 +515,21 @@ class ClusterRetained:
                     logger.debug("%r: nothing is read: %s", self, error)
         finally:
             self._reader = None
+
+    def _plan_second_look(self, patterns: set[str]) -> None:
+        """Have patterns read once more, later."""
+        first = patterns - self._again
+        self._again -= patterns
+        if not first or self._is_closed:
+            return
+        self._again |= first
+        if self._second_look is None:
+            self._second_look = self._loop.call_later(SECOND_LOOK, self._look_again)
+
+    def _look_again(self) -> None:
+        self._second_look = None
+        self._unread |= self._again
+        self._read()
 
     async def _fetch_some(self, patterns: set[str]) -> None:
         # What is sent from here on comes to this node: what the bucket gets later is not missed.
@@ -569,7 +599,9 @@ class ClusterRetained:
         for kept in self._gateway.retained(identifier):
             # It is newer, and may be gone from the bucket all the same.
             if kept.message.origin is None:
-                self._known.pop((Kept, str(kept.identifier)), None)
+                text = str(kept.identifier)
+                self._known.pop((Kept, text), None)
+                self._stored.pop(text, None)
                 self.note(kept)
 
     def __repr__(self) -> str:

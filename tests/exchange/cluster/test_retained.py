@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from berrymq_rpc import Bus, Message, Node, Queue, SyncNode
+from berrymq_rpc.exchange.cluster.bucket import RetainedBucket
 from berrymq_rpc.nats.options import Durable
 from berrymq_rpc.testing.nats_server import NatsServer
 
@@ -149,6 +150,31 @@ async def test_never_an_older_value_after_a_newer_one(
             assert values == sorted(set(values))
 
 
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+async def test_who_follows_between_sending_and_storing(
+    nats_server: NatsServer,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+) -> None:
+    async with site_at(nats_server) as site:
+        sender = await site.sender()
+        late = await site.place()
+        put, is_sent = RetainedBucket.put, asyncio.Event()
+
+        async def put_slowly(*args: Any) -> int | None:
+            is_sent.set()
+            await asyncio.sleep(seconds)
+            return await put(*args)
+
+        monkeypatch.setattr(RetainedBucket, "put", put_slowly)
+        sender.bus.twitter("oven:heat", 1)
+        await is_sent.wait()
+        late.follow()
+        await until(lambda: late.heard, PATIENCE)
+        assert late.values == [("heat", 1, True)]
+
+
 async def test_two_senders_of_one_identifier(nats_server: NatsServer, until: Until) -> None:
     """The bucket ends with the value that all buses have, whoever stored last."""
     async with site_at(nats_server) as site:
@@ -189,6 +215,25 @@ async def test_what_is_malformed_in_the_bucket(nats_server: NatsServer, until: U
         last = await site.place()
         last.follow()
         await until(lambda: last.retained() == {"heat": 2, "door": 3}, PATIENCE)
+
+
+async def test_what_is_newer_than_what_was_forgotten(nats_server: NatsServer, until: Until) -> None:
+    """It may be deleted with the older ones, and is stored again."""
+    async with site_at(nats_server) as site:
+        sender = await site.sender()
+        sender.bus.twitter("oven:heat", 1)
+        assert await sender.node.drain(PATIENCE)
+        cluster = (await site.place()).node._cluster
+        assert cluster is not None
+        js, stream = cluster.queues.js, f"BERRYMQ_{site.namespace}_RETAINED"
+        subject = f"berrymq-retained.{site.namespace}.forgotten.oven.%2A"
+        # Another node, with an older clock.
+        ack = await js.publish(subject, b"oven:*", {"Berrymq-Retained": "1000.1"})
+        await js.purge(stream, f"berrymq-retained.{site.namespace}.message.>", ack.sequence)
+        await until(lambda: sender.node.statistics()["cluster_retained_waiting"] == 0, PATIENCE)
+        late = await site.place()
+        late.follow()
+        await until(lambda: late.retained() == {"heat": 1}, PATIENCE)
 
 
 @pytest.mark.parametrize("forgotten", ["oven:heat", "oven:*", "*:*", "oven@*:heat"])
