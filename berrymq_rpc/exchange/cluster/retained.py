@@ -49,7 +49,7 @@ MAX_KNOWN = 20_000
 WINDOW = 50
 
 #: Patterns that are read at a time.
-PATTERNS = 200
+PATTERNS = 100
 
 #: Bytes of the identifiers in one notice.
 MAX_NOTICE = 256 << 10
@@ -546,9 +546,12 @@ class ClusterRetained:
             self._has_read_forgotten = True
         wanted = sorted(map(retained_pattern, patterns))
         whole = [pattern for pattern in wanted if pattern.endswith(">")]
-        joined = whole[:1] or union(wanted)
-        for start in range(0, len(joined), PATTERNS):
-            await self._bucket.fetch(joined[start : start + PATTERNS], self._read_message)
+        if whole:
+            wanted = whole[:1]
+        for start in range(0, len(wanted), PATTERNS):
+            # Those of one consumer must not overlap. The time for that grows with their square.
+            some = union(wanted[start : start + PATTERNS])
+            await self._bucket.fetch(some, self._read_message)
 
     def _read_message(self, subject: str, payload: bytes, headers: bytes, sequence: int) -> None:
         try:

@@ -150,6 +150,21 @@ async def test_never_an_older_value_after_a_newer_one(
             assert values == sorted(set(values))
 
 
+async def test_who_follows_much(nats_server: NatsServer, until: Until) -> None:
+    async with site_at(nats_server) as site:
+        sender = await site.sender()
+        for number in range(300):
+            sender.bus.twitter(f"oven:n{number}", number)
+        assert await sender.node.drain(PATIENCE)
+        late = await site.place()
+        for number in range(300):
+            late.follow(f"oven:n{number}")
+        late.follow("*:n1")
+        await until(lambda: len(late.retained()) == 300, PATIENCE)
+        await until(lambda: len(late.heard) >= 300, PATIENCE)
+        assert sorted({message.args[0] for message in late.heard}) == list(range(300))
+
+
 @pytest.mark.parametrize("seconds", [0.5, 1.5])
 async def test_who_follows_between_sending_and_storing(
     nats_server: NatsServer,
