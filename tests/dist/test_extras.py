@@ -94,6 +94,28 @@ asyncio.run(main())
 """,
         "3\n",
     ),
+    "metrics": (
+        """
+import asyncio
+from berrymq_rpc import rpc
+from berrymq_rpc.monitor.prometheus import MetricsCollector
+
+async def main():
+    meter = rpc.Meter()
+    async with await rpc.start_server({"f": f}, bind="tcp://127.0.0.1:*", metrics=meter) as server:
+        async with await rpc.open_client(connect=server.endpoints) as client:
+            await client.rpc.f()
+    text = MetricsCollector(meter, {}).exposition().body.decode()
+    print(*[line for line in text.splitlines() if 'method="f",outcome="ok"' in line and "_total" in line])
+
+@rpc.method
+def f():
+    return 1
+
+asyncio.run(main())
+""",
+        'berrymq_calls_total{method="f",outcome="ok"} 1.0\n',
+    ),
     "discovery": (
         CALL
         + """
