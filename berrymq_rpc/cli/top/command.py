@@ -86,12 +86,21 @@ def top(
 
 
 def _again(source: Source) -> object:
-    """The next state, however long the server is away."""
+    """The next state, however long the server is away; each reason is told once."""
+    notes = Output(sys.stderr, as_json=True)
+    told = ""
     while True:
         try:
-            return source.ask()[0]
+            value = source.ask()[0]
         except Refused:
             raise
         except Failed as error:
-            Output(sys.stderr, as_json=True).note("problem", error.format_message(), "yellow")
+            reason = error.format_message()
+            if reason != told:
+                notes.note("lost", f"{reason}; asking again", "yellow")
+                told = reason
             time.sleep(1.0)
+        else:
+            if told:
+                notes.note("restored", f"{source.place} answers again", "green")
+            return value

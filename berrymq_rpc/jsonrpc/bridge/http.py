@@ -38,7 +38,7 @@ from .acceptor import REFUSAL_TIMEOUT, Acceptor
 from .berrymq03 import LegacyMessage
 from .http_access import CHALLENGES, Access, Refusal, is_json, is_utf8, offered_protocols
 from .listener import SEND_TIMEOUT, Listener, ListenerPort, certified_user, url_of
-from .observation import Observation
+from .observation import METRICS_PATH, Observation
 from .page import PAGE_WEBSOCKET, Page
 from .places import Place
 from .post_path import PostPath
@@ -356,6 +356,8 @@ class HTTPListener(Listener):
             return user
         if path not in self._paths:
             where = f"calls are posted to {self._path}, and the WebSocket is at {WEBSOCKET_PATH}"
+            if path == METRICS_PATH:
+                where = "there are no metrics without --metrics, or serve_http(metrics=True)"
             return _refusal(Refusal(404, where))
         if permission:
             return web.Response(status=204, headers=permission)

@@ -374,6 +374,9 @@ async def test_another_path_and_status(handler: Any) -> None:
         async with session.post(url, **post) as response:
             assert response.status == 404
             assert "calls are posted to /api/rpc" in await response.text()
+        async with session.get(url + "/metrics") as response:
+            assert response.status == 404
+            assert "without --metrics" in await response.text()
         async with session.ws_connect(url + "/ws"):
             pass
         legacy = {"data": ASKED, "headers": {"Content-Type": "text/xml"}}
