@@ -124,7 +124,10 @@ def seconds(text: str) -> float:
 
 def some_seconds(text: str) -> float:
     """A number of seconds above 0."""
-    number = seconds(text)
+    try:
+        number = seconds(text)
+    except click.BadParameter:
+        raise click.BadParameter(f"{text!r} is not a number of seconds above 0") from None
     if not number:
         raise click.BadParameter("more than 0 seconds are needed")
     return number

@@ -9,6 +9,7 @@ from berrymq_rpc.cli.arguments import (
     parse_value,
     seconds,
     socket_address,
+    some_seconds,
 )
 
 
@@ -99,6 +100,8 @@ def test_seconds(text: str) -> None:
 def test_not_a_number_of_seconds(text: str) -> None:
     with pytest.raises(click.BadParameter, match="not a number of seconds"):
         seconds(text)
+    with pytest.raises(click.BadParameter, match="not a number of seconds above 0"):
+        some_seconds(text)
 
 
 @pytest.mark.parametrize(

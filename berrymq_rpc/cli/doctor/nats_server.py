@@ -16,6 +16,9 @@ from .network import Place, opened, reach
 
 __all__ = ["clock", "examine_nats"]
 
+#: What starts a NATS server at a place.
+NATS_START = "A NATS server is started there with: nats-server --port {port}"
+
 #: Bytes of the first line of a server.
 MAX_INFO = 64 << 10
 
@@ -60,7 +63,7 @@ async def examine_nats(settings: Nats, timeout: float, insecure: bool) -> AsyncI
 
 async def _server(server: Server, timeout: float) -> AsyncIterator[Check | dict[str, Any]]:
     place: Place | None = None
-    async for each in reach(server.host, server.port, timeout):
+    async for each in reach(server.host, server.port, timeout, NATS_START):
         if isinstance(each, Check):
             yield each
         else:

@@ -14,6 +14,9 @@ from .check import Check, failed, milliseconds, ok, warning
 
 __all__ = ["Opened", "Place", "connect", "opened", "reach", "resolve"]
 
+#: What starts a node at a place.
+NODE_START = "A node is started there with: berrymq serve --bind tcp://{place}"
+
 #: What is read from and written to.
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -82,20 +85,29 @@ def _addresses(host: str, port: int) -> list[str]:
     return [str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-async def reach(host: str, port: int, timeout: float) -> AsyncIterator[Check | Place]:
-    """Check name, address and port; yield the place last, if there is one that answers."""
+async def reach(
+    host: str, port: int, timeout: float, start: str = NODE_START
+) -> AsyncIterator[Check | Place]:
+    """Check name, address and port; yield the place last, if there is one that answers.
+
+    Args:
+        host: a name or an address.
+        port: of it.
+        timeout: seconds for each check.
+        start: what starts there what is looked for, with ``{place}`` in it.
+    """
     check, places = await resolve(host, port, timeout)
     yield check
     if not places:
         return
-    found = await connect(places, timeout)
+    found = await connect(places, timeout, start)
     for check in found.checks:
         yield check
     if found.place is not None:
         yield found.place
 
 
-async def connect(places: list[Place], timeout: float) -> Opened:
+async def connect(places: list[Place], timeout: float, start: str = NODE_START) -> Opened:
     """Connect to each address, at the same time."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -115,7 +127,7 @@ async def connect(places: list[Place], timeout: float) -> Opened:
     if refused:
         place = refused[0]
         address = ok("address", f"{place.host} answers", addresses=[each.host for each in refused])
-        return Opened([address, _nothing_listens(place)], None)
+        return Opened([address, _nothing_listens(place, start)], None)
     place, problem = next(iter(bad.items()))
     if isinstance(problem, TimeoutError):
         silent = failed(
@@ -159,12 +171,11 @@ def _reached(good: list[Place], bad: dict[Place, BaseException], seconds: float)
     return [address, port]
 
 
-def _nothing_listens(place: Place) -> Check:
+def _nothing_listens(place: Place, start: str) -> Check:
     return failed(
         "port",
         f"no server is listening on port {place.port} of {place.host}",
-        f"is it running, and is the port right? A node is started there with: berrymq serve --bind "
-        f"tcp://{place}",
+        f"is it running, and is the port right? {start.format(place=place, port=place.port)}",
     )
 
 

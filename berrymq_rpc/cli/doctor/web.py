@@ -18,6 +18,9 @@ from .network import Place, reach
 
 __all__ = ["certificate_check", "examine_web"]
 
+#: What starts a bridge at a place.
+BRIDGE_START = "A node with a bridge is started there with: berrymq serve --http {place}"
+
 #: Bytes of an answer that are read.
 MAX_ANSWER = 1 << 20
 
@@ -86,7 +89,7 @@ async def examine_web(
     address = Endpoint.parse(("https" if is_tls else "http") + "://" + url.partition("://")[2])
     assert address.port is not None
     place: Place | None = None
-    async for each in reach(address.host, address.port, timeout):
+    async for each in reach(address.host, address.port, timeout, BRIDGE_START):
         if isinstance(each, Check):
             yield each
         else:

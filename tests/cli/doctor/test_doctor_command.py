@@ -51,8 +51,9 @@ def test_json(node, berrymq) -> None:  # noqa: F811
     [
         (["tcp://127.0.0.1:1"], "no server is listening on port 1"),
         (["ipc:///nowhere/at/all"], "there is no file"),
-        (["http://127.0.0.1:1"], "no server is listening"),
-        (["nats://127.0.0.1:1"], "no server is listening"),
+        (["http://127.0.0.1:1"], "berrymq serve --http 127.0.0.1:1\n"),
+        (["ws://127.0.0.1:1"], "berrymq serve --http 127.0.0.1:1\n"),
+        (["nats://127.0.0.1:1"], "nats-server --port 1\n"),
     ],
 )
 def test_something_is_wrong(berrymq, arguments: list[str], text: str) -> None:  # noqa: F811
