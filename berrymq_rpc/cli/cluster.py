@@ -1,6 +1,7 @@
 """A command's own node in a cluster, for as long as the command runs."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
@@ -30,6 +31,9 @@ __all__ = [
 
 
 DEFAULT_NAMESPACE = "default"
+
+#: The stream of what is retained, in the subjects by which NATS is asked for it.
+_RETAINED = re.compile(r"\bBERRYMQ_[\w-]+_RETAINED\b")
 
 
 class ClusterOptions(NamedTuple):
@@ -203,8 +207,12 @@ class Visit:
                 raise error
 
     def _refused(self, message: Message) -> None:
+        reason = str(message.kwargs.get("reason"))
+        if _RETAINED.search(reason):
+            # Of what is retained this side hears nothing then. All else goes on.
+            return
         if self._refusal is None:
-            self._refusal = str(message.kwargs.get("reason"))
+            self._refusal = reason
         if self._waiting is not None:
             self._waiting.cancel()
 
