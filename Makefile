@@ -97,11 +97,11 @@ lint:
 	@$(BIN) -m ruff format --check .
 
 types:
-	@tools/environment $(VENV) "$(BASE)" lint,cli,http
+	@tools/environment $(VENV) "$(BASE)" lint,test,cli
 	@$(BIN) -m mypy
 
 docs:
-	@tools/environment $(VENV) "$(BASE)" docs
+	@tools/environment $(VENV) "$(BASE)" docs,otel
 	@$(BIN) tools/spelling
 	@$(BIN) -m codespell_lib *.rst docs berrymq_rpc benchmarks examples tools
 	@$(BIN) -m sphinx -W --keep-going --nitpicky --quiet -b html docs docs/_build/html
@@ -113,7 +113,7 @@ screenshots:
 	@$(BIN) tools/screenshots
 
 links:
-	@tools/environment $(VENV) "$(BASE)" docs
+	@tools/environment $(VENV) "$(BASE)" docs,otel
 	@$(BIN) -m sphinx --quiet -b linkcheck docs docs/_build/links
 
 coverage:
