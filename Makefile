@@ -5,6 +5,9 @@ PYTHON ?=
 # Passed to `berrymq serve` by `make run`, to pytest by `make test`.
 ARGS ?=
 
+# Tests start a thousand processes. Where bytecode is not kept, each of them compiles the package.
+export PYTHONDONTWRITEBYTECODE :=
+
 VENV := .venv
 BASE := $(shell tools/pythons --default $(PYTHON))
 BIN := $(VENV)/bin/python
