@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "faults")]
+sys.path.insert(0, str(ROOT))
 
 #: Seconds that a call may take, and by how much its outcome may be later on a loaded machine.
 TIMEOUT, SLACK = 3.0, 2.0
@@ -525,8 +525,9 @@ async def run(
 
 
 async def drive(seed: int, seconds: float, folder: Path) -> int:
-    import link as links_module
     from rpc import unused_endpoint
+
+    from berrymq_rpc.testing import tcp_proxy
 
     async with contextlib.AsyncExitStack() as stack:
         ends = {
@@ -536,7 +537,7 @@ async def drive(seed: int, seconds: float, folder: Path) -> int:
         links: list[Any] = []
 
         async def linked(name: str) -> str:
-            link = await stack.enter_async_context(links_module.opened(ends[name]))
+            link = await stack.enter_async_context(tcp_proxy.opened(ends[name]))
             links.append(link)
             return str(link.endpoint)
 

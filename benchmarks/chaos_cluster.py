@@ -465,8 +465,7 @@ def check_survivor(lines: list[list[str]]) -> list[str]:
 
 
 async def drive(seed: int, seconds: float, folder: Path) -> int:
-    import link as links_module
-
+    from berrymq_rpc.testing import tcp_proxy
     from berrymq_rpc.testing.nats_server import NatsServer
 
     async with contextlib.AsyncExitStack() as stack:
@@ -476,7 +475,7 @@ async def drive(seed: int, seconds: float, folder: Path) -> int:
 
         async def add(role: str, name: str) -> None:
             link = await stack.enter_async_context(
-                links_module.opened(f"tcp://127.0.0.1:{server.port}")
+                tcp_proxy.opened(f"tcp://127.0.0.1:{server.port}")
             )
             links.append(link)
             url = link.endpoint.replace("tcp", "nats")
