@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-__all__ = ["Tab", "browser_path", "opened_tab"]
+__all__ = ["PATIENCE", "Tab", "browser_path", "opened_tab"]
 
 #: Seconds for what a page is expected to do.
 PATIENCE = 20.0
