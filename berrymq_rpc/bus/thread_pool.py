@@ -232,7 +232,8 @@ class Job:
             is_first = self._chain.end()
             if is_nested:
                 explain(error, stack)
-            if is_first or not is_nested:
+            # The outermost receiver may be cut off as well, after the cycle was reported.
+            if is_first or not (is_nested or error.args == (_CUT_OFF,)):
                 self._report(error)
         except BaseException as error:
             if os.getpid() != process:
@@ -248,10 +249,11 @@ class Job:
         self._delivery.report(error, self._message, registered_receiver(self._call), "failed")
 
 
+_CUT_OFF = "not called: it is part of a cycle of receivers that send each other messages"
+
+
 def _cut_off() -> RecursionError:
-    return RecursionError(
-        "not called: it is part of a cycle of receivers that send each other messages"
-    )
+    return RecursionError(_CUT_OFF)
 
 
 _pools: weakref.WeakSet[ThreadPool] = weakref.WeakSet()

@@ -358,6 +358,35 @@ class TestRecursion:
         finish(bus)
         assert len(errors) == 1
 
+    def test_an_outermost_receiver_that_goes_on_is_no_second_error(
+        self, bus: Bus, errors: Errors, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(thread_pool, "MAX_WAITING", 20)
+        cut_off: list[str] = []
+
+        def begin(message: Message) -> None:
+            bus.twitter("a:b")
+            until = time.monotonic() + 20
+            while not errors:
+                assert time.monotonic() < until
+                time.sleep(0.001)
+            try:
+                bus.twitter("a:b")
+            except RecursionError as error:
+                cut_off.append(str(error))
+                raise
+
+        def again(message: Message) -> None:
+            bus.twitter("a:b")
+            bus.twitter("a:b")
+
+        bus.regist_function("begin:now", begin)
+        bus.regist_function("a:b", again)
+        bus.twitter("begin:now")
+        finish(bus)
+        assert len(cut_off) == 1
+        assert [type(error) for error, _, _ in errors] == [RecursionError]
+
     def test_every_question_of_a_cycle_is_answered(
         self, bus: Bus, errors: Errors, monkeypatch: pytest.MonkeyPatch
     ) -> None:
