@@ -29,7 +29,7 @@ PURE_TESTS := $(PURE_TESTS) $(wildcard tests/jsonrpc/test_*.py)
 help:
 	@echo "make run       start a node on tcp://127.0.0.1:5555, or the next free port"
 	@echo "make run CLUSTER=1    start a NATS server and two nodes of a cluster"
-	@echo "make test      run the tests, but for the slow ones; some 4 minutes on 2 cores"
+	@echo "make test      run the tests, but for the slow ones; some 5 minutes on 2 cores"
 	@echo "make test-slow    run the slow tests: floods, soak, chaos, browsers, network namespaces"
 	@echo "make test-all     run the tests on each CPython from 3.11 to 3.14 that is found"
 	@echo "make test-uvloop  run the tests of calls on uvloop"
