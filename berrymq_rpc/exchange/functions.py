@@ -404,13 +404,11 @@ class ExportedFunctions(AttrHandler):
             "ok", "invalid token" or "timeout".
         """
         try:
-            served = self._leases.use(token, self._clock())
+            link = self._link_of(token)
         except TokenError as refused:
             return refused.status
-        if served.link is None or not served.takes_batches:
-            return INVALID_TOKEN
         if envelope is not None:
-            self._mesh.receive(served.link, parse_batch(envelope, messages, frames))
+            self._mesh.receive(link, parse_batch(envelope, messages, frames))
         return OK
 
     @method
@@ -426,12 +424,10 @@ class ExportedFunctions(AttrHandler):
             "ok", "invalid token" or "timeout".
         """
         try:
-            served = self._leases.use(token, self._clock())
+            link = self._link_of(token)
         except TokenError as refused:
             return refused.status
-        if served.link is None or not served.takes_batches:
-            return INVALID_TOKEN
-        self._mesh.retained.answer(served.link)
+        self._mesh.retained.answer(link)
         return OK
 
     @method
@@ -449,12 +445,10 @@ class ExportedFunctions(AttrHandler):
             "ok", "invalid token" or "timeout".
         """
         try:
-            served = self._leases.use(token, self._clock())
+            link = self._link_of(token)
         except TokenError as refused:
             return refused.status
-        if served.link is None or not served.takes_batches:
-            return INVALID_TOKEN
-        self._mesh.receive_retained(served.link, envelope, messages, frames)
+        self._mesh.receive_retained(link, envelope, messages, frames)
         return OK
 
     @method(waits=True)
@@ -528,6 +522,17 @@ class ExportedFunctions(AttrHandler):
     def in_progress(self, token: str, number: int) -> str:
         """Begin the ack_wait of a message again. Arguments and answers as for acknowledge."""
         return self._settle(token, number, Consumer.in_progress)
+
+    def _link_of(self, token: str) -> Link:
+        """The link to an interconnected node.
+
+        Raises:
+            TokenError: it has no such token, or the token is not that of a node.
+        """
+        served = self._leases.use(token, self._clock())
+        if served.link is None or not served.takes_batches:
+            raise TokenError(INVALID_TOKEN)
+        return served.link
 
     def _settle(self, token: Any, number: Any, settle: Callable[[Consumer, Any], bool]) -> str:
         try:
