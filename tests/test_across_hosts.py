@@ -6,11 +6,9 @@ program `lossy_link.py`.
 
 import itertools
 import os
-import queue
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from berrymq_rpc import rpc
+
+from .line_reader import END, LineReader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -172,25 +172,16 @@ class Program:
             cwd=ROOT,
             env=ENVIRONMENT,
         )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.rstrip("\n"))
-        self._lines.put("-- the end")
-
-    def line(self) -> str:
-        return self._lines.get(timeout=PATIENCE)
+        self._reader = LineReader(self.process.stdout, PATIENCE)
+        self.line = self._reader.line
 
     def until(self, wanted: str) -> list[str]:
         """The lines up to one."""
         found = []
         while not found or found[-1] != wanted:
             found.append(self.line())
-            assert found[-1] != "-- the end", (found, self.errors())
+            assert found[-1] != END, (found, self.errors())
         return found
 
     def errors(self) -> str:
@@ -206,7 +197,7 @@ class Program:
     def close(self) -> None:
         self.process.kill()
         self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        self._reader.join()
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()

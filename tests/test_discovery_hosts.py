@@ -2,17 +2,17 @@
 
 import itertools
 import os
-import queue
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from .line_reader import LineReader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -78,18 +78,9 @@ class Program:
             cwd=ROOT,
             env=ENVIRONMENT,
         )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.rstrip("\n"))
-        self._lines.put("-- the end")
-
-    def line(self) -> str:
-        return self._lines.get(timeout=PATIENCE)
+        self._reader = LineReader(self.process.stdout, PATIENCE)
+        self.line = self._reader.line
 
     def ask(self) -> str:
         assert self.process.stdin is not None
@@ -108,7 +99,7 @@ class Program:
             stack.enter_context(self.process)
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGKILL)
-            self._reader.join(PATIENCE)
+            self._reader.join()
 
 
 class Hosts:
